@@ -1,0 +1,1 @@
+"""netconf-hooks: which network is this, and which tunnels should run there."""

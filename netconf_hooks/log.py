@@ -1,0 +1,71 @@
+"""The one way out for what admins are told: syslog always, standard error for errors and under ``ifup -v``.
+
+Nothing here may fail or block: a hook whose standard error is full or closed, or whose machine runs no syslog, goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import syslog
+
+NAME = "netconf-hooks"
+
+_verbose = False
+
+
+def set_verbose(verbose: bool) -> None:
+    """Repeat everything on standard error (`ifup -v` sets VERBOSITY=1)."""
+    global _verbose
+    _verbose = verbose
+
+
+def debug(message: str) -> None:
+    """Say how something was found out: shown under ``ifup -v`` only."""
+    if _verbose:
+        _write(message)
+
+
+def info(message: str) -> None:
+    """Say what was decided or done."""
+    _record(syslog.LOG_INFO, message)
+    if _verbose:
+        _write(message)
+
+
+def warning(message: str) -> None:
+    """Say what the admin should look at, though nothing failed."""
+    _record(syslog.LOG_WARNING, message)
+    _write(message)
+
+
+def error(message: str) -> None:
+    """Say what failed, in the admin's words: interface, option as written, what was expected."""
+    _record(syslog.LOG_ERR, message)
+    _write(message)
+
+
+def complain(message: str) -> None:
+    """Say what a command can't do: to whoever typed it, not to syslog."""
+    _write(message)
+
+
+def printable(text: str) -> str:
+    """Return `text` with whatever could move a cursor, forge a log line or break an encoding shown as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _record(priority: int, message: str) -> None:
+    syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
+    for line in message.splitlines():
+        syslog.syslog(priority, printable(line))
+
+
+def _write(message: str) -> None:
+    # os.write and not print: standard error may be full (ENOSPC on /dev/full), closed (EBADF) or a pipe nobody reads.
+    text = "".join(f"{NAME}: {printable(line)}\n" for line in message.splitlines())
+    try:
+        os.write(2, text.encode())
+    except OSError:
+        pass

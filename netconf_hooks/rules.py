@@ -1,0 +1,889 @@
+"""The rules an admin writes in /etc/network/interfaces: netconf-interfaces(5) as code.
+
+`read_rules` turns the ``netconf-`` options of an interface into a `Rules`; it never raises.  A line is split into
+words at ASCII white space as a shell does it, without any expansion:
+
+- ``'...'`` takes everything as it is, ``"..."`` all but ``\\"`` and ``\\\\``; elsewhere ``\\`` takes the next
+  character as it is;
+- an unquoted word that begins with ``#`` ends the line;
+- a comma separates the values of a test; one that is quoted belongs to its value: ``ssid="Gasthof, 1. Stock"``.
+
+The ``format_`` functions write the records back as lines that read as the same records.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+
+class TestKind(Record):
+    """What a test key means.
+
+    value: the syntax of its values, one of `VALUES`: how they are checked here and compared in `locate`.
+    grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
+    observer: the module of `netconf_hooks.observe` that answers it; empty while none does: such a test is read, and
+        reported as not working yet.
+    """
+
+    __slots__ = ("value", "grade", "observer")
+    __test__ = False  # the name says Test, but not to pytest
+
+    def __init__(self, value: str, grade: str, observer: str) -> None:
+        self.value = value
+        self.grade = grade
+        self.observer = observer
+
+
+TESTS = {
+    "gateway-mac": TestKind("mac", "hint", "router"),
+    "gateway": TestKind("address", "hint", "router"),
+    "dns-domain": TestKind("domain", "hint", "dns"),
+    "dns-server": TestKind("network", "hint", "dns"),
+    "address": TestKind("network", "hint", "address"),
+    "interface": TestKind("pattern", "hint", "address"),
+    "carrier": TestKind("switch", "hint", ""),
+    "peer": TestKind("peer", "hint", ""),
+    "ssid": TestKind("ssid", "hint", ""),
+    "bssid": TestKind("mac", "hint", ""),
+    "reach": TestKind("service", "hint", ""),
+    "tls": TestKind("certificate", "authenticated", ""),
+    "command": TestKind("path", "admin", ""),
+}
+
+# The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each; empty while there is none.
+TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "", "wireguard": "", "unit": "unit"}
+
+# The words of an on or unless clause that are neither a location's name nor a test.
+SITUATIONS = ("unknown", "insecure", "unroutable", "anywhere")
+
+# What neither a location nor a tunnel can be named.
+# ``undecided`` is what `netconf-hooks location` answers instead of a name.
+RESERVED = frozenset(("on", "unless", "yes", "no", "inet", "undecided", *SITUATIONS))
+
+# Every option, and whether it may be repeated and numbered.  Of the others the last line wins.
+OPTIONS = {
+    "netconf-location": True,
+    "netconf-vpn": True,
+    "netconf-guard": False,
+    "netconf-guard-allow": True,
+    "netconf-guard-backend": False,
+    "netconf-uplink": False,
+    "netconf-timeout": False,
+    "netconf-trust": False,
+}
+
+DEFAULT_TIMEOUT = 5.0  # seconds
+MAX_TIMEOUT = 300.0  # seconds: an ifup that takes longer looks broken
+MAX_NAME = 200  # characters: netconf-location@NAME.target has to stay below systemd's 255 (UNIT_NAME_MAX)
+
+_MAX_REASONS = 10  # for one line: with more, it is something else altogether
+_NOT_YET = "does not work yet in this version"
+_WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
+_NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
+_QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
+_HEX = frozenset("0123456789abcdef")
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+_TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
+
+
+class RuleError(ValueError):
+    """One thing in an option of a stanza that can't be read.
+
+    option: its name as written, ``netconf-vpn``; value: its line as written; reason: what was expected.
+    """
+
+    def __init__(self, option: str, value: str, reason: str) -> None:
+        super().__init__(option, value, reason)
+        self.option = option
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{_show(self.option)} {_quote(self.value)}: {self.reason}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RuleError):
+            return NotImplemented
+        return self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash(self.args)
+
+
+class Test(Record):
+    """``key=value``, ``key=v1,v2``, ``!key=value``.
+
+    values: normalised, so that they compare with what is observed: MAC addresses, domains, hosts and fingerprints in
+        lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
+        set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
+        services as ``HOST:PORT`` or ``[IPV6]:PORT``.
+    text: the test as `format_test` writes it: two tests with the same text are the same test.
+    """
+
+    __slots__ = ("key", "values", "negated", "text")
+    __test__ = False
+
+    def __init__(self, key: str, values: tuple[str, ...], negated: bool, text: str) -> None:
+        self.key = key
+        self.values = values
+        self.negated = negated
+        self.text = text
+
+
+class Location(Record):
+    """One ``netconf-location`` line: the link is at `name` when all `tests` hold.  text: the line as written."""
+
+    __slots__ = ("name", "tests", "text")
+
+    def __init__(self, name: str, tests: tuple[Test, ...], text: str) -> None:
+        self.name = name
+        self.tests = tests
+        self.text = text
+
+
+class Word(Record):
+    """A WORD of a condition.
+
+    text: a location's name, one of `SITUATIONS`, or a test's `text`, which alone has a ``=`` in it; so words compare by
+        their text.  test: the test, if it is one.
+    """
+
+    __slots__ = ("text", "test")
+
+    def __init__(self, text: str, test: Test | None = None) -> None:
+        self.text = text
+        self.test = test
+
+
+class Condition(Record):
+    """``[on WORD...] [unless WORD...]``; without an on clause, `on` is ``anywhere``.
+
+    A name that no location line defines is no error here: another stanza of the interface may define it.
+    """
+
+    __slots__ = ("on", "unless")
+
+    def __init__(self, on: tuple[Word, ...] = (Word("anywhere"),), unless: tuple[Word, ...] = ()) -> None:
+        self.on = on
+        self.unless = unless
+
+
+class VpnRule(Record):
+    """One ``netconf-vpn`` line.
+
+    readable: whether all of it could be read and its kind works; else its tunnel is neither started nor stopped, and
+        `condition` means nothing.
+    """
+
+    __slots__ = ("kind", "name", "condition", "readable", "text")
+
+    def __init__(self, kind: str, name: str, condition: Condition, readable: bool, text: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.condition = condition
+        self.readable = readable
+        self.text = text
+
+
+class GuardRule(Record):
+    """``netconf-guard``: guarded where `condition` holds; never, where it is None.
+
+    readable: else it is always closed, and `condition` says so too (on anywhere).
+    """
+
+    __slots__ = ("condition", "readable", "text")
+
+    def __init__(self, condition: Condition | None, readable: bool, text: str) -> None:
+        self.condition = condition
+        self.readable = readable
+        self.text = text
+
+
+class Allowance(Record):
+    """One ``netconf-guard-allow`` word::
+
+        NETWORK                     192.0.2.0/24  2001:db8::/32         everything to there
+        PROTO/PORT                  udp/123                             to that port anywhere
+        NETWORK:PROTO/PORT          192.0.2.7:tcp/22  [2001:db8::/32]:tcp/22
+        in:PROTO/PORT[@NETWORK]     in:tcp/22  in:tcp/22@192.0.2.0/24   replies to those who come in (from there)
+
+    NETWORK is an address, with or without a length; brackets are needed around IPv6 where ``:PROTO`` follows and
+    allowed wherever else.  PROTO is tcp or udp, PORT a number.
+
+    incoming: ``in:``, replies to those who come in; protocol: ``tcp``, ``udp`` or empty for any; port: 0 for any;
+    network: ``ADDRESS/LENGTH`` or empty for any; text: the word, as `format_allowance` writes it.
+    """
+
+    __slots__ = ("incoming", "protocol", "port", "network", "text")
+
+    def __init__(self, incoming: bool, protocol: str, port: int, network: str, text: str) -> None:
+        self.incoming = incoming
+        self.protocol = protocol
+        self.port = port
+        self.network = network
+        self.text = text
+
+
+class Rules(Record):
+    """All netconf options of an interface, read; `errors` holds a `RuleError` for everything that could not be.
+
+    Whatever could not be read opens nothing: a location line is left out, a vpn line is kept as not readable (left
+    out when its kind and name can't be told), a guard is closed, a line of allowances is left out, the trust is
+    ``authenticated``, of the rest the default stands.
+
+    trust: ``hints``, ``authenticated`` or empty where not written; timeout: seconds; guard: None where not written.
+    """
+
+    __slots__ = ("locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors")
+
+    def __init__(
+        self,
+        locations: tuple[Location, ...] = (),
+        vpns: tuple[VpnRule, ...] = (),
+        guard: GuardRule | None = None,
+        allowances: tuple[Allowance, ...] = (),
+        backend: str = "auto",
+        uplinks: tuple[str, ...] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+        trust: str = "",
+        errors: tuple[RuleError, ...] = (),
+    ) -> None:
+        self.locations = locations
+        self.vpns = vpns
+        self.guard = guard
+        self.allowances = allowances
+        self.backend = backend
+        self.uplinks = uplinks
+        self.timeout = timeout
+        self.trust = trust
+        self.errors = errors
+
+
+def read_rules(options: Mapping[str, str]) -> Rules:
+    """Return what the ``netconf-`` options of an interface mean.  Never raises: see `Rules.errors`.
+
+    options: values by option name (``netconf-location``, ``netconf-location-2``), repeated lines joined by newlines,
+        a parent's before its child's.  Options of other names are ignored.  A line that stands there twice counts
+        once.
+    """
+    errors: list[RuleError] = []
+    lines = _gather_lines(options, errors)
+    locations = _read_lines(lines["netconf-location"], _read_location, errors)
+    vpns = _read_lines(lines["netconf-vpn"], _read_vpn, errors)
+    guards = _read_lines(lines["netconf-guard"], _read_guard, errors)
+    for option in options:
+        if option != "netconf-guard" and _split_number(option)[0] == "netconf-guard":
+            guards = [GuardRule(Condition(), False, options[option])]  # a guard was meant
+    allowances = _read_lines(lines["netconf-guard-allow"], _read_allowances, errors)
+    backends = _read_lines(lines["netconf-guard-backend"], _read_backend, errors)
+    uplinks = _read_lines(lines["netconf-uplink"], _read_uplinks, errors)
+    timeouts = _read_lines(lines["netconf-timeout"], _read_timeout, errors)
+    trusts = _read_lines(lines["netconf-trust"], _read_trust, errors)
+    return Rules(
+        locations=tuple(locations),
+        vpns=tuple(vpns),
+        guard=guards[0] if guards else None,
+        allowances=tuple(allowances),
+        backend=backends[0] if backends else "auto",
+        uplinks=tuple(uplinks),
+        timeout=timeouts[0] if timeouts else DEFAULT_TIMEOUT,
+        trust=trusts[0] if trusts else "",
+        errors=tuple(errors),
+    )
+
+
+def list_undefined_words(rules: Rules) -> list[str]:
+    """Return a warning for each WORD of a tunnel's rule that is the name of no location: it can never hold.
+
+    No error, since the stanza of another address family may define it: ask it of all stanzas of an interface together.
+    """
+    defined = {location.name for location in rules.locations}
+    return [
+        f'netconf-vpn {_quote(rule.text)}: no netconf-location defines "{word.text}"'
+        for rule in rules.vpns
+        for word in (*rule.condition.on, *rule.condition.unless)
+        if not word.test and word.text not in RESERVED and word.text not in defined
+    ]
+
+
+def format_test(key: str, values: Sequence[str], negated: bool = False) -> str:
+    """Return the test as a word of a line, quoted where it has to be."""
+    text = ",".join([value if _NEEDS_QUOTES.isdisjoint(value) else _quote_value(value) for value in values])
+    return f"!{key}={text}" if negated else f"{key}={text}"
+
+
+def format_location(name: str, tests: Sequence[Test]) -> str:
+    """Return the value of a ``netconf-location`` option."""
+    return " ".join([name, *[test.text for test in tests]])
+
+
+def format_condition(condition: Condition) -> str:
+    """Return the clauses of a condition; nothing for one that holds anywhere."""
+    clauses: list[str] = []
+    if condition.on != Condition().on:
+        clauses += ("on", *[word.text for word in condition.on])
+    if condition.unless:
+        clauses += ("unless", *[word.text for word in condition.unless])
+    return " ".join(clauses)
+
+
+def format_vpn(kind: str, name: str, condition: Condition) -> str:
+    """Return the value of a ``netconf-vpn`` option."""
+    return f"{kind} {name} {format_condition(condition)}".rstrip(" ")
+
+
+def format_guard(condition: Condition | None) -> str:
+    """Return the value of a ``netconf-guard`` option."""
+    return "no" if condition is None else format_condition(condition) or "yes"
+
+
+def format_allowance(incoming: bool, protocol: str, port: int, network: str) -> str:
+    """Return one word of a ``netconf-guard-allow`` option."""
+    if not protocol:
+        return network
+    service = f"{protocol}/{port}"
+    if incoming:
+        return f"in:{service}@{network}" if network else f"in:{service}"
+    if not network:
+        return service
+    return f"[{network}]:{service}" if ":" in network else f"{network}:{service}"
+
+
+# Lines and words
+
+
+def _gather_lines(options: Mapping[str, str], errors: list[RuleError]) -> dict[str, dict[str, str]]:
+    """Return, for each of `OPTIONS`, its lines in order, each with the option that it was written under.
+
+    An option without any line counts as one empty line, which every reader reports.
+    """
+    lines: dict[str, dict[str, str]] = {option: {} for option in OPTIONS}
+    numbered: list[tuple[str, int, str]] = []
+    for option in options:
+        if option.startswith("netconf-"):
+            base, number = _split_number(option)
+            if base:
+                numbered.append((base, number, option))
+            else:
+                errors.append(RuleError(option, options[option], f"no such option; there are {', '.join(OPTIONS)}"))
+    numbered.sort()
+    for base, number, option in numbered:
+        written = [line for line in options[option].split("\n") if line.strip(_WHITE)] or [""]
+        if OPTIONS[base]:
+            for line in written:
+                lines[base].setdefault(line, option)
+        elif number < 0:
+            lines[base] = {written[-1]: option}
+        else:
+            errors.append(RuleError(option, written[-1], f"{base} takes no number: its last line wins"))
+    return lines
+
+
+def _split_number(option: str) -> tuple[str, int]:
+    """Return which of `OPTIONS` this is, or "" for none, and the number behind it, -1 for the plain one."""
+    if option in OPTIONS:
+        return option, -1
+    base, _, digits = option.rpartition("-")
+    # int() refuses very long numbers (sys.set_int_max_str_digits); nobody numbers that far.
+    if base in OPTIONS and digits.isascii() and digits.isdecimal() and len(digits) < 10:
+        return base, int(digits)
+    return "", -1
+
+
+def _split_words(line: str, reasons: list[str]) -> list[str]:
+    """Return the words of a line; where it breaks off inside a quote, the words before that one."""
+    if line.isascii() and "\\" not in line and '"' not in line and "'" not in line and "#" not in line:
+        words = line.split()
+    else:
+        words, broken = _split_quoted(line)
+        if broken:
+            reasons.append(broken)
+            return words
+    if not words:
+        reasons.append("nothing is written there")
+    return words
+
+
+def _split_quoted(line: str) -> tuple[list[str], str]:
+    """Return the words of a line and, where it breaks off inside one, the reason.  Quoted commas are marked."""
+    words: list[str] = []
+    word: list[str] = []
+    inside = False  # a word; an empty one too, once it is quoted
+    quote = ""
+    start = at = 0
+    while at < len(line):
+        char = line[at]
+        at += 1
+        if quote:
+            if char == quote:
+                quote = ""
+                continue
+            if char == "\\" and quote == '"' and line[at:at + 1] in ('"', "\\"):
+                char = line[at]
+                at += 1
+            word.append(_QUOTED_COMMA if char == "," else char)
+        elif char in _WHITE:
+            if inside:
+                words.append("".join(word))
+                word.clear()
+                inside = False
+        elif char == "#" and not inside:
+            return words, ""
+        else:
+            inside = True
+            if char in "\"'":
+                quote, start = char, at - 1
+                continue
+            if char == "\\":
+                if at == len(line):
+                    return words, "nothing follows the backslash at its end"
+                char = line[at]
+                at += 1
+                word.append(_QUOTED_COMMA if char == "," else char)
+            else:
+                word.append(char)
+    if quote:
+        return words, f"a quote is opened and not closed: {_show(line[start:])}"
+    if inside:
+        words.append("".join(word))
+    return words, ""
+
+
+def _quote_value(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _show(text: str) -> str:
+    """Return `text` fit for a message: not too long, and without what a terminal or a log would act on."""
+    if len(text) > 300:
+        text = text[:300] + "..."
+    if text.isprintable():
+        return text
+    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+
+
+def _quote(word: str) -> str:
+    return f'"{_show(word.replace(_QUOTED_COMMA, ","))}"'
+
+
+# Options.  Each reader returns what its line gives, appends to `reasons` what it can't read, and gives then what opens
+# nothing.
+
+
+def _read_lines(
+    lines: Mapping[str, str], read: Callable[[str, list[str]], tuple[T, ...]], errors: list[RuleError]
+) -> list[T]:
+    """Return what `read` gives for the lines (line to the option it was written under), reporting to `errors`."""
+    found: list[T] = []
+    for line, option in lines.items():
+        reasons: list[str] = []
+        found += read(line, reasons)
+        for reason in reasons:
+            errors.append(RuleError(option, line, reason))
+    return found
+
+
+def _read_location(line: str, reasons: list[str]) -> tuple[Location, ...]:
+    words = _split_words(line, reasons)
+    if not words:
+        return ()
+    name = words[0]
+    _check_name(name, "location", _LOCATION_NAME, reasons)
+    tests = _read_tests(words[1:], reasons)
+    if len(words) == 1 and not reasons:
+        reasons.append(f"expected at least one test after {_quote(name)}")
+    return () if reasons else (Location(name, tests, line),)
+
+
+def _read_vpn(line: str, reasons: list[str]) -> tuple[VpnRule, ...]:
+    words = _split_words(line, reasons)
+    if not words:
+        return ()
+    kind, name, clauses = words[0], words[1:2], words[2:]
+    if name and name[0] in ("on", "unless"):
+        name, clauses = [], words[1:]
+    if kind not in TUNNEL_KINDS:
+        reasons.append(f"expected a kind of tunnel ({', '.join(TUNNEL_KINDS)}), not {_quote(kind)}")
+    if not name and not reasons:
+        reasons.append(f"expected the tunnel's name after {_quote(kind)}")
+    named = bool(name) and _check_name(name[0], "tunnel", _TUNNEL_NAME, reasons)
+    condition = _read_condition(clauses, reasons)
+    if kind not in TUNNEL_KINDS or not named:
+        return ()
+    if not reasons and not TUNNEL_KINDS[kind]:
+        reasons.append(f'a tunnel of the kind "{kind}" {_NOT_YET}')
+    return (VpnRule(kind, name[0], Condition((), ()) if reasons else condition, not reasons, line),)
+
+
+def _read_guard(line: str, reasons: list[str]) -> tuple[GuardRule, ...]:
+    words = _split_words(line, reasons)
+    if words == ["no"] and not reasons:
+        return (GuardRule(None, True, line),)
+    condition = Condition()
+    if words and words != ["yes"]:
+        if words[0] in ("on", "unless"):
+            condition = _read_condition(words, reasons)
+        elif words[0] in ("yes", "no") and len(words) > 1:
+            reasons.append(f'expected nothing after "{words[0]}"')
+        elif words != ["no"]:
+            reasons.append(f'expected "yes", "no", "on" or "unless", not {_quote(words[0])}')
+    guard = GuardRule(Condition() if reasons else condition, not reasons, line)
+    reasons.append(f"the guard {_NOT_YET}: the interface is refused")
+    return (guard,)
+
+
+def _read_condition(words: Sequence[str], reasons: list[str]) -> Condition:
+    """Read ``[on WORD...] [unless WORD...]``: in either order, each at most once, each with at least one word."""
+    clauses: dict[str, list[Word]] = {}
+    clause = ""
+    for word in words:
+        if len(reasons) >= _MAX_REASONS:
+            break
+        if word in ("on", "unless"):
+            if word in clauses:
+                reasons.append(f'"{word}" is written twice')
+                break
+            clause = word
+            clauses[clause] = []
+        elif not clause:
+            reasons.append(f'expected "on" or "unless", not {_quote(word)}')
+            break
+        elif "=" in word:
+            clauses[clause] += [Word(test.text, test) for test in _read_tests((word,), reasons)]
+        elif word in SITUATIONS or _is_name(word, _LOCATION_NAME):
+            clauses[clause].append(Word(word))
+        else:
+            reasons.append(f"expected a location's name, a test or one of {', '.join(SITUATIONS)}, not {_quote(word)}")
+    for clause, found in clauses.items():
+        if not found and not reasons:
+            reasons.append(f'expected at least one word after "{clause}"')
+    on = clauses.get("on")
+    return Condition(Condition().on if on is None else tuple(on), tuple(clauses.get("unless", ())))
+
+
+def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
+    allowances = []
+    for word in _split_words(line, reasons):
+        if len(reasons) >= _MAX_REASONS:
+            break
+        allowance = _read_allowance(word)
+        if allowance.text:
+            allowances.append(allowance)
+        else:
+            reasons.append(
+                "expected something like 192.0.2.0/24, udp/123, 192.0.2.7:tcp/22, [2001:db8::7]:tcp/22, in:tcp/22 or "
+                f"in:tcp/22@192.0.2.0/24, not {_quote(word)}"
+            )
+    if reasons:
+        return ()
+    reasons.append(_NOT_YET)
+    return tuple(allowances)
+
+
+def _read_allowance(word: str) -> Allowance:
+    """Return what the word allows, with an empty text where it can't be read."""
+    unreadable = Allowance(False, "", 0, "", "")
+    incoming = word.startswith("in:")
+    if incoming:
+        service, at, network = word[3:].partition("@")
+        if at and not network:
+            return unreadable
+    elif word.startswith("["):
+        network, bracket, service = word.partition("]")
+        network += bracket
+        if service and not service.startswith(":"):
+            return unreadable
+        service = service[1:] if len(service) > 1 else service
+    elif word.startswith(("tcp/", "udp/")):
+        network, service = "", word
+    elif word.count(":") == 1:  # more are IPv6
+        network, _, service = word.partition(":")
+        if not (network and service):
+            return unreadable
+    else:
+        network, service = word, ""
+    if network:
+        if network.startswith("["):
+            if not network.endswith("]") or ":" not in network:
+                return unreadable
+            network = network[1:-1]
+        network = _read_network(network)
+        if not network:
+            return unreadable
+    protocol = ""
+    port = 0
+    if service or incoming:
+        protocol, _, digits = service.partition("/")
+        port = _read_port(digits)
+        if protocol not in ("tcp", "udp") or not port:
+            return unreadable
+    return Allowance(incoming, protocol, port, network, format_allowance(incoming, protocol, port, network))
+
+
+def _read_backend(line: str, reasons: list[str]) -> tuple[str, ...]:
+    words = _split_words(line, reasons)
+    if not reasons and (len(words) != 1 or words[0] not in ("auto", "nftables", "iptables")):
+        reasons.append('expected "auto", "nftables" or "iptables"')
+    if reasons:
+        return ()
+    reasons.append(_NOT_YET)
+    return tuple(words)
+
+
+def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
+    words = _split_words(line, reasons)
+    for word in words:
+        if not _is_interface(word) and len(reasons) < _MAX_REASONS:
+            reasons.append(f"expected the name of an interface, not {_quote(word)}")
+    if reasons:
+        return ()
+    reasons.append(_NOT_YET)
+    return tuple(words)
+
+
+def _read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:
+    words = _split_words(line, reasons)
+    digits = words[0].replace(".", "", 1) if len(words) == 1 and not reasons else ""
+    # Not float() alone: it also reads nan, inf, 1e3, 1_0 and the digits of other scripts.
+    if digits.isascii() and digits.isdecimal() and len(digits) < 20 and 0 < float(words[0]) <= MAX_TIMEOUT:
+        return (float(words[0]),)
+    if not reasons:
+        reasons.append(f"expected seconds: a number above 0, at most {MAX_TIMEOUT:.0f}")
+    return ()
+
+
+def _read_trust(line: str, reasons: list[str]) -> tuple[str, ...]:
+    words = _split_words(line, reasons)
+    if not reasons and (len(words) != 1 or words[0] not in ("hints", "authenticated")):
+        reasons.append('expected "hints" or "authenticated"')
+    # Whoever writes this option may want more proof than the default asks for: a typo must not give less.
+    return ("authenticated",) if reasons else tuple(words)
+
+
+# Names, tests and their values
+
+
+def _is_name(word: str, characters: frozenset[str]) -> bool:
+    """Whether a word is a name that can become part of a path, a unit's name or a script's environment."""
+    return (
+        word not in RESERVED
+        and characters.issuperset(word)
+        and word[:1].isalnum()  # so neither "", "..", nor an option of a program
+        and len(word) <= MAX_NAME
+    )
+
+
+def _check_name(word: str, what: str, characters: frozenset[str], reasons: list[str]) -> bool:
+    if _is_name(word, characters):
+        return True
+    if word in RESERVED:
+        reasons.append(f'"{word}" can\'t be the name of a {what}: the word has a meaning of its own')
+    else:
+        more = "upper case letters and @, " if "@" in characters else ""
+        reasons.append(
+            f"expected the name of a {what}, not {_quote(word)}: lower case letters, digits, {more}then also . _ - "
+            f"(at most {MAX_NAME} characters)"
+        )
+    return False
+
+
+def _is_interface(word: str) -> bool:
+    """Whether the kernel would take this name for a device (dev_valid_name() in net/core/dev.c)."""
+    return (
+        word.isascii()
+        and word.isprintable()
+        and 0 < len(word) < 16  # IFNAMSIZ
+        and word not in (".", "..")
+        and not ("/" in word or ":" in word or " " in word)
+    )
+
+
+def _read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
+    """Return the tests that `words` are; those that can't be read are reported and left out."""
+    tests = []
+    for word in words:
+        if len(reasons) >= _MAX_REASONS:
+            break
+        key, equals, written = word.partition("=")
+        negated = key[:1] == "!"
+        if negated:
+            key = key[1:]
+        kind = TESTS.get(key)
+        if not equals:
+            reasons.append(f"expected a test (KEY=VALUE), not {_quote(word)}")
+            continue
+        if kind is None:
+            reasons.append(f"no such test: {_quote(key)}; there are {', '.join(TESTS)}")
+            continue
+        read, expected = VALUES[kind.value]
+        values = []
+        broken = False
+        for value in written.split(","):
+            if _QUOTED_COMMA in value:
+                value = value.replace(_QUOTED_COMMA, ",")
+            normal = read(value)
+            if normal:
+                values.append(normal)
+            else:
+                reasons.append(f"expected {expected} after {key}=, not {_quote(value)}")
+                broken = True
+                if len(reasons) >= _MAX_REASONS:
+                    break
+        if broken:
+            continue
+        if not kind.observer:
+            reasons.append(f'the test "{key}" {_NOT_YET}')
+            continue
+        tests.append(Test(key, tuple(values), negated, format_test(key, values, negated)))
+    return tuple(tests)
+
+
+# Each reader of a value returns it normalised, or "" where it can't be read.
+
+
+def _read_mac(text: str) -> str:
+    if len(text) != 17 or not text.isascii():
+        return ""
+    text = text.lower().replace("-", ":")
+    digits = text.replace(":", "")
+    return text if text[2::3] == ":::::" and len(digits) == 12 and _HEX.issuperset(digits) else ""
+
+
+def _pack_address(text: str) -> bytes:
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):  # ValueError: NUL and surrogates
+        return b""
+
+
+def _format_address(packed: bytes) -> str:
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+
+
+def _read_address(text: str) -> str:
+    packed = _pack_address(text)
+    return _format_address(packed) if packed else ""
+
+
+def _read_network(text: str) -> str:
+    address, slash, digits = text.partition("/")
+    packed = _pack_address(address)
+    if not packed:
+        return ""
+    length = bits = len(packed) * 8
+    if slash:
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 4 and int(digits) <= bits):
+            return ""
+        length = int(digits)
+    host_bits = bits - length
+    network = int.from_bytes(packed, "big") >> host_bits << host_bits
+    return f"{_format_address(network.to_bytes(len(packed), 'big'))}/{length}"
+
+
+def _read_domain(text: str) -> str:
+    if text.startswith("*."):
+        domain = _read_host_name(text[2:])
+        return f"*.{domain}" if domain else ""
+    return _read_host_name(text)
+
+
+def _read_host_name(text: str) -> str:
+    """RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first); underscores are seen in the wild."""
+    if not text.isascii():
+        return ""
+    name = text[:-1].lower() if text[-1:] == "." else text.lower()
+    if len(name) > 253:
+        return ""
+    for label in name.split("."):
+        if not (0 < len(label) < 64 and _LABEL.issuperset(label)) or label[0] == "-" or label[-1] == "-":
+            return ""
+    return name
+
+
+def _read_pattern(text: str) -> str:
+    return text if text.isprintable() and "/" not in text and " " not in text else ""
+
+
+def _read_switch(text: str) -> str:
+    return text if text in ("yes", "no") else ""
+
+
+def _read_peer(text: str) -> str:
+    address, slash, mac = text.partition("/")
+    address = _read_address(address)
+    if not slash:
+        return address
+    mac = _read_mac(mac)
+    return f"{address}/{mac}" if address and mac else ""
+
+
+def _read_ssid(text: str) -> str:
+    """At most 32 octets of any kind (IEEE 802.11-2020 9.4.2.2), as the environment brings them (PEP 383)."""
+    try:
+        return text if len(text) <= 32 and len(text.encode("utf-8", "surrogateescape")) <= 32 else ""
+    except UnicodeEncodeError:
+        return ""
+
+
+def _read_port(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < 65536:
+        return int(text)
+    return 0
+
+
+def _read_service(text: str) -> str:
+    host, _, digits = text.rpartition(":")
+    port = _read_port(digits)
+    if not port:
+        return ""
+    if host[:1] == "[" and host[-1:] == "]" and ":" in host:
+        address = _read_address(host[1:-1])
+        return f"[{address}]:{port}" if address else ""
+    name = _read_host_name(host)
+    if name.rpartition(".")[2].isdecimal():  # then it is meant as an address: no top-level domain is a number
+        name = _read_address(host)
+    return f"{name}:{port}" if name else ""
+
+
+def _read_certificate(text: str) -> str:
+    service, _, fingerprint = text.partition("/")
+    service = _read_service(service)
+    method, _, digits = fingerprint.partition(":")
+    digits = digits.replace(":", "")  # openssl x509 -fingerprint writes them
+    if not digits.isascii():
+        return ""
+    digits = digits.lower()
+    if not service or method != "sha256" or len(digits) != 64 or not _HEX.issuperset(digits):
+        return ""
+    return f"{service}/sha256:{digits}"
+
+
+def _read_path(text: str) -> str:
+    return text if text[:1] == "/" and text[-1] != "/" and "\0" not in text else ""
+
+
+# How the values of a test are read, and what messages call them.
+VALUES: dict[str, tuple[Callable[[str], str], str]] = {
+    "mac": (_read_mac, "a MAC address like 52:54:00:0a:00:01"),
+    "address": (_read_address, "an IP address"),
+    "network": (_read_network, "an IP address or a network like 192.0.2.0/24"),
+    "domain": (_read_domain, "a domain like example.com or *.example.com"),
+    "pattern": (_read_pattern, "the name of an interface or a pattern like wl*"),
+    "switch": (_read_switch, '"yes" or "no"'),
+    "peer": (_read_peer, "an address, or an address and a MAC address like 192.0.2.1/52:54:00:0a:00:01,"),
+    "ssid": (_read_ssid, "the name of a wireless network (1 to 32 octets)"),
+    "service": (_read_service, "HOST:PORT (IPv6 as [ADDRESS]:PORT)"),
+    "certificate": (_read_certificate, "HOST:PORT/sha256:HEX (64 digits)"),
+    "path": (_read_path, "an absolute path"),
+}
