@@ -1,0 +1,70 @@
+"""What can be seen of the network: one module a kind of evidence.
+
+Observers return data and change nothing.  Each module of this package answers the tests that `rules.TESTS` registers
+for it, through one function::
+
+    def observe(keys, link, deadline): -> dict[str, Answer]
+
+`observe_link` below is the only caller.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.record import Record
+from netconf_hooks.rules import TESTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+
+class Link(Record):
+    """The interface that is asked about, as ifupdown names it and as the kernel has it.
+
+    iface: the name ifupdown uses (``eth0``, ``eth0:1``).
+    device: the kernel's device (``eth0``).
+    index: its ifindex; 0 where no such device exists.
+    carrier: whether it is set up and something is plugged in (IFF_LOWER_UP, netdevice(7)).
+    options: the stanza's options that are evidence themselves (``dns-domain``, ``dns-search``, ``dns-nameservers``,
+        resolvconf(8)), by option name.
+    """
+
+    __slots__ = ("iface", "device", "index", "carrier", "options")
+
+    def __init__(self, iface: str, device: str, index: int, carrier: bool, options: Mapping[str, str]) -> None:
+        self.iface = iface
+        self.device = device
+        self.index = index
+        self.carrier = carrier
+        self.options = options
+
+
+class Answer(Record):
+    """What was seen for one test key.
+
+    values: what was seen, normalised as `rules` normalises the values of tests (MAC addresses and domains in lower
+        case, IP addresses as inet_ntop(3) writes them); empty where there is nothing to see.
+    pending: whether more could have been seen given more time; such an answer can prove a test, not refute it.
+    problem: why nothing (or not everything) was seen, for `explain` and the log; else empty.
+    """
+
+    __slots__ = ("values", "pending", "problem")
+
+    def __init__(self, values: tuple[str, ...] = (), pending: bool = False, problem: str = "") -> None:
+        self.values = values
+        self.pending = pending
+        self.problem = problem
+
+
+def observe_link(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
+    """Return an `Answer` for each of `keys`, asking each module of this package at most once.
+
+    deadline: the time.monotonic() after which nothing more is waited for.
+    """
+    from importlib import import_module
+
+    answers: dict[str, Answer] = {}
+    for observer in sorted({TESTS[key].observer for key in keys}):
+        module = import_module(f"{__name__}.{observer}")
+        answers.update(module.observe([key for key in keys if TESTS[key].observer == observer], link, deadline))
+    return answers

@@ -1,0 +1,48 @@
+"""The addresses and names of an interface: the tests ``address`` and ``interface``."""
+
+from __future__ import annotations
+
+import _socket
+
+from netconf_hooks.observe import Answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from netconf_hooks.observe import Link
+
+
+def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
+    """Answer ``address``, IPv4 and IPv6 without scope, and ``interface``: the device and the name ifupdown uses.
+
+    deadline: not used, nothing is waited for.
+    """
+    answers: dict[str, Answer] = {}
+    if "interface" in keys:
+        answers["interface"] = Answer(tuple(dict.fromkeys((link.device, link.iface))))
+    if "address" in keys:
+        answers["address"] = _find_addresses(link.device)
+    return answers
+
+
+def _find_addresses(device: str) -> Answer:
+    import netifaces
+
+    # getifaddrs(3) names an IPv4 address by its label, and ifupdown labels those of eth0:1 so: they are eth0's too.
+    names = [name for name in netifaces.interfaces() if name == device or name.startswith(f"{device}:")]
+    if not names:
+        return Answer(problem="no such interface")
+    addresses: dict[str, None] = {}
+    for name in names:
+        try:
+            entries = netifaces.ifaddresses(name)
+        except ValueError:
+            # It went away in between.
+            continue
+        for family in (netifaces.AF_INET, netifaces.AF_INET6):
+            for entry in entries.get(family, ()):
+                text = entry.get("addr", "").partition("%")[0]
+                if text:
+                    addresses[_socket.inet_ntop(family, _socket.inet_pton(family, text))] = None
+    return Answer(tuple(addresses), problem="" if addresses else "no address")

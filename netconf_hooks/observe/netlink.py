@@ -1,0 +1,685 @@
+"""The kernel's own tables, asked over rtnetlink(7): links, default routes, neighbours.
+
+Of every ``ifup`` this is the way to its router: a question to the kernel is answered in microseconds and, asked as
+here, at the same price whether the machine has ten routes or a million.  pyroute2 does it too, but takes 150 ms to
+import and reads whole tables (docs/performance.md).
+
+Numbers and layouts are those of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h and
+linux/nexthop.h.  All of them are fixed kernel interface.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+import time
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Message = tuple[int, bytes]
+
+AF_INET = int(_socket.AF_INET)
+AF_INET6 = int(_socket.AF_INET6)
+
+# Multicast groups (enum rtnetlink_groups).
+LINKS = 1
+NEIGHBOURS = 3
+
+# What a MAC address may cost at most, seconds.  A router on the link answers within milliseconds; the kernel itself
+# gives up after 3 s (three tries, one a second: ucast_solicit, mcast_solicit and retrans_time_ms, arp(7)).
+NEIGHBOUR_PATIENCE = 1.5
+# The kernel answers before sendto() returns, so neither is waited for unless something is badly wrong: seconds until
+# the next answer, and until the last one of a table.
+ANSWER_PATIENCE = 1.0
+TABLE_PATIENCE = 5.0
+
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+RTM_NEWNEXTHOP, RTM_GETNEXTHOP = 104, 106
+
+NLMSG_ERROR, NLMSG_DONE, NLMSG_MIN_TYPE = 2, 3, 16
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP, NLM_F_CREATE = 0x1, 0x4, 0x10, 0x300, 0x400
+
+IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
+NUD_FAILED, NUD_NOARP = 0x20, 0x40
+# NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
+NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
+
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_GET_STRICT_CHK = 270, 1, 12
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
+_RTEXT_FILTER_SKIP_STATS = 8
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
+_RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 12, 15, 18, 30
+# Answer with the route as it stands in its table and, which IPv4 does only when told and IPv6 always, with that table.
+_RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
+_RTN_UNICAST, _RTPROT_RA, _RT_TABLE_MAIN = 1, 9, 254
+_RTNH_F_DEAD = 1
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NTF_USE = 1
+_NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ROUTE = struct.Struct("=8BI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_NEXTHOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, index
+_NEXTHOP_OBJECT = struct.Struct("=BBBxI")  # nhmsg: family, scope, protocol, flags
+_NEXTHOP_GROUP = struct.Struct("=IBBH")  # nexthop_grp: id, weight, weight_high, reserved
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
+_INT = struct.Struct("=i")
+_U32 = struct.Struct("=I")
+_U16 = struct.Struct("=H")
+
+# Where a packet to "anywhere" goes is asked for these, the second in the other half of the address space.  Nothing is
+# sent to them.  The first of each are never a host's (the dummy address of RFC 7600, documentation of RFC 3849), so
+# hardly anyone has a route of their own there; in the lower half of IPv4 no such address exists.
+_ANYWHERE = {AF_INET: ("192.0.0.8", "7.7.7.7"), AF_INET6: ("2001:db8:ffff::1", "a000::1")}
+
+# A datagram of the kernel's is never larger: dumps are cut to 32 KiB (net/netlink/af_netlink.c, netlink_dump).
+_DATAGRAM = 65536
+
+
+class NetlinkError(Exception):
+    """The kernel refused a request, or its answer could not be had or read.
+
+    code: the errno(3) of a refusal, ETIMEDOUT where no answer came, EBADMSG where it made no sense.
+    """
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text or os.strerror(self.code)
+
+
+class LinkStatus(Record):
+    """A network device as it is now.
+
+    index: its ifindex; name; flags: IFF_*, netdevice(7); up: whether it is set up; carrier: whether it is set up and
+    something is plugged in (IFF_LOWER_UP); address: its own MAC in lower case, empty where it has none.
+    """
+
+    __slots__ = ("index", "name", "flags", "up", "carrier", "address")
+
+    def __init__(self, index: int, name: str, flags: int, up: bool, carrier: bool, address: str) -> None:
+        self.index = index
+        self.name = name
+        self.flags = flags
+        self.up = up
+        self.carrier = carrier
+        self.address = address
+
+
+class DefaultRoute(Record):
+    """A link's default route.  routers: the addresses it leads to; none where it has no gateway (ppp, tun)."""
+
+    __slots__ = ("routers",)
+
+    def __init__(self, routers: tuple[str, ...]) -> None:
+        self.routers = routers
+
+
+class Neighbour(Record):
+    """A neighbour's entry in the kernel's ARP or NDP table.
+
+    index, address: whose; state: NUD_*, linux/neighbour.h; mac: in lower case, empty while it is not known or where
+    the device knows none.
+    """
+
+    __slots__ = ("index", "address", "state", "mac")
+
+    def __init__(self, index: int, address: str, state: int, mac: str) -> None:
+        self.index = index
+        self.address = address
+        self.state = state
+        self.mac = mac
+
+    def is_known(self) -> bool:
+        """Whether the kernel would send to it without asking first.
+
+        A stale entry counts: the kernel forgets all neighbours of a link that goes down or loses its carrier
+        (neigh_ifdown, neigh_carrier_down in net/core/neighbour.c), so it was learnt on the network the link is on.
+        It is wrong only where the network changed behind a switch that kept the carrier up, until the kernel asks
+        again.
+        """
+        return bool(self.state & NUD_VALID)
+
+
+class _Nexthop(Record):
+    """One way of a route: the device's index and the router's address, empty where there is none."""
+
+    __slots__ = ("index", "router")
+
+    def __init__(self, index: int, router: str) -> None:
+        self.index = index
+        self.router = router
+
+
+class _Route(Record):
+    """A unicast route.  nexthop_id: the nexthop object (ip-nexthop(8)) that stands for its ways; else 0."""
+
+    __slots__ = ("family", "dst_len", "src_len", "tos", "table", "protocol", "metric", "nexthops", "nexthop_id")
+
+    def __init__(
+        self,
+        family: int,
+        dst_len: int,
+        src_len: int,
+        tos: int,
+        table: int,
+        protocol: int,
+        metric: int,
+        nexthops: tuple[_Nexthop, ...],
+        nexthop_id: int,
+    ) -> None:
+        self.family = family
+        self.dst_len = dst_len
+        self.src_len = src_len
+        self.tos = tos
+        self.table = table
+        self.protocol = protocol
+        self.metric = metric
+        self.nexthops = nexthops
+        self.nexthop_id = nexthop_id
+
+    def is_plain(self) -> bool:
+        """Whether it is a default route of the main table, for all packets."""
+        return not self.dst_len and not self.src_len and not self.tos and self.table == _RT_TABLE_MAIN
+
+
+def read_link(device: str) -> LinkStatus | None:
+    """Return the state of `device`, None where it does not exist.  Raises `NetlinkError`."""
+    with Netlink() as netlink:
+        return netlink.get_link(device)
+
+
+def read_links(devices: Iterable[str]) -> dict[str, LinkStatus]:
+    """Return the state of those of `devices` that exist, by name.  Raises `NetlinkError`."""
+    with Netlink() as netlink:
+        found = ((device, netlink.get_link(device)) for device in devices)
+        return {device: status for device, status in found if status is not None}
+
+
+class Netlink:
+    """A conversation with the kernel (context manager).
+
+    A socket either asks, or, given multicast `groups`, listens: their messages never mix, so an answer can't be
+    mistaken for news.  Every method raises `NetlinkError` and nothing else.
+    """
+
+    def __init__(self, groups: Iterable[int] = ()) -> None:
+        self._sequence = 0
+        try:
+            self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _socket.NETLINK_ROUTE)
+        except OSError as error:
+            raise _as_netlink_error(error) from None
+        try:
+            self._socket.bind((0, 0))
+            self._port = self._socket.getsockname()[0]
+            for group in groups:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            # Without it the kernel ignores the filters of a dump and sends whole tables.
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        except OSError as error:
+            self._socket.close()
+            raise _as_netlink_error(error) from None
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the conversation."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll(2)."""
+        return self._socket.fileno()
+
+    def get_link(self, device: str | int) -> LinkStatus | None:
+        """Return the state of the device of this name or index, None where there is none."""
+        index, attributes = 0, _pack_attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+        if isinstance(device, int):
+            if not 0 < device < 1 << 31:
+                return None
+            index = device
+        else:
+            name = os.fsencode(device)
+            # IFNAMSIZ: 15 bytes and the zero that ends it, at which the kernel would stop reading.
+            if not 0 < len(name) < 16 or b"\0" in name:
+                return None
+            attributes += _pack_attribute(_IFLA_IFNAME, name + b"\0")
+        try:
+            answers = self.ask(RTM_GETLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attributes)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL):
+                return None
+            raise
+        for kind, body in answers:
+            if kind == RTM_NEWLINK:
+                return parse_link(body)
+        return None
+
+    def wait_for_carrier(self, device: str | int, deadline: float) -> LinkStatus | None:
+        """Wait until `device` has carrier or time.monotonic() is `deadline`; return its state as `get_link` does.
+
+        The device need not exist yet.
+        """
+        with Netlink((LINKS,)) as listener:
+            while True:
+                status = self.get_link(device)
+                if status is not None and status.carrier or time.monotonic() >= deadline:
+                    return status
+                listener.wait(deadline)
+
+    def has_default_route(self, index: int) -> bool:
+        """Return whether the link of this index has a default route, with or without a router, IPv4 or IPv6."""
+        return any(self.get_default_route(index, family) is not None for family in (AF_INET, AF_INET6))
+
+    def get_default_route(self, index: int, family: int) -> DefaultRoute | None:
+        """Return the default route of the link of this index, None where it has none.
+
+        That is the one of the main table with the lowest metric *on this link*, whatever other links have; where the
+        main table has none, one of another table, as set-ups with several uplinks and VRFs have them.
+
+        The kernel is asked which route it would take out of this link, a look-up that costs the same in a table of
+        any size.  Where that finds a more specific route (a VPN's or DHCP option 121's 0.0.0.0/1), a policy rule's
+        table, or nothing at all, the routes of this link are read: the kernel selects them, but goes through them all.
+        """
+        if index <= 0:
+            return None
+        for destination in _ANYWHERE[family]:
+            route = self._match_route(index, family, destination)
+            if route is None or not route.is_plain():
+                continue
+            if route.protocol == _RTPROT_RA:
+                # Several routers that advertise themselves (RFC 4861) are several routes of one metric, between which
+                # the kernel takes turns: they must all be seen.  Hosts that listen to them have small tables.
+                break
+            nexthops = self._find_nexthops(route, index)
+            if nexthops:
+                return _make_default_route(nexthops)
+        return self._read_default_route(index, family)
+
+    def get_neighbour(self, index: int, address: str) -> Neighbour | None:
+        """Return what the kernel knows of the neighbour with this IP address on a link; None where it knows none.
+
+        Raises ValueError where `address` is none.
+        """
+        family, packed = _pack_address(address)
+        body = _NEIGHBOUR.pack(family, index, 0, 0, 0) + _pack_attribute(_NDA_DST, packed)
+        try:
+            answers = self.ask(RTM_GETNEIGH, 0, body)
+        except NetlinkError as error:
+            # EOPNOTSUPP: a kernel without IPv6.
+            if error.code in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+                return None
+            raise
+        for kind, answer in answers:
+            if kind == RTM_NEWNEIGH:
+                return parse_neighbour(answer)
+        return None
+
+    def get_known_neighbours(self, index: int, addresses: Iterable[str]) -> dict[str, Neighbour]:
+        """Return those neighbours of a link that are known (`Neighbour.is_known`), by address."""
+        found = ((address, self.get_neighbour(index, address)) for address in addresses)
+        return {address: neighbour for address, neighbour in found if neighbour is not None and neighbour.is_known()}
+
+    def resolve_neighbour(self, index: int, address: str, deadline: float) -> Neighbour | None:
+        """Return the neighbour with this IP address as `resolve_neighbours` does, None where it is not known."""
+        return self.resolve_neighbours(index, (address,), deadline).get(address)
+
+    def resolve_neighbours(self, index: int, addresses: Iterable[str], deadline: float) -> dict[str, Neighbour]:
+        """Return those neighbours of a link that are known, or that answer ARP or NDP, by address.
+
+        All that the kernel does not know it is told to ask for at the same time (NTF_USE, which takes CAP_NET_ADMIN:
+        without it only what is known is returned).  Waits until all are known, at most until time.monotonic() is
+        `deadline` and at most `NEIGHBOUR_PATIENCE`.  While the link's own IPv6 address is still tentative (RFC 4862)
+        the kernel asks nothing, and an answer takes 2 s.
+        """
+        wanted = tuple(addresses)
+        found = self.get_known_neighbours(index, wanted)
+        until = min(deadline, time.monotonic() + NEIGHBOUR_PATIENCE)
+        if len(found) == len(wanted) or time.monotonic() >= until:
+            return found
+        # Listen first, then ask, then look: a neighbour that became known in between sends no further news.
+        with Netlink((NEIGHBOURS,)) as listener:
+            for address in wanted:
+                if address not in found and not self._use_neighbour(index, address):
+                    return found
+            found = self.get_known_neighbours(index, wanted)
+            while len(found) < len(wanted) and time.monotonic() < until:
+                news = listener.wait(until)
+                if not news or any(_is_about(body, index, wanted) for _, body in news):
+                    found = self.get_known_neighbours(index, wanted)
+        return found
+
+    def ask(self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
+        """Send a request and return its answers, as type and body.
+
+        flags: besides NLM_F_REQUEST; NLM_F_DUMP for all entries of a table, NLM_F_ACK for a change, which has no
+        other answer than that it was made.  keep: which of a table's entries are wanted, by their body.
+        A table that changed while it was read is read again, three times at most.
+        """
+        for _ in range(3):
+            answers, whole = self._ask_once(kind, flags, body, keep)
+            if whole:
+                break
+        return answers
+
+    def wait(self, deadline: float) -> list[Message]:
+        """Return the next news, waiting until time.monotonic() is `deadline`.
+
+        Empty at the deadline, and where some were lost (ENOBUFS): the tables must be looked at again.
+        """
+        try:
+            messages = self._receive(deadline)
+        except NetlinkError as error:
+            if error.code in (errno.ETIMEDOUT, errno.ENOBUFS):
+                return []
+            raise
+        return [(kind, body) for kind, _, _, _, body in messages if kind >= NLMSG_MIN_TYPE]
+
+    def _ask_once(
+        self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None
+    ) -> tuple[list[Message], bool]:
+        """Return the answers, and whether the table stayed the same meanwhile (NLM_F_DUMP_INTR)."""
+        self._sequence += 1
+        request = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0) + body
+        now = time.monotonic()
+        deadline, last = now + ANSWER_PATIENCE, now + TABLE_PATIENCE
+        answers: list[Message] = []
+        whole = True
+        try:
+            self._socket.sendto(request, (0, 0))
+        except OSError as error:
+            raise _as_netlink_error(error) from None
+        while True:
+            for answer, answer_flags, sequence, port, content in self._receive(deadline):
+                if sequence != self._sequence or port != self._port:
+                    continue
+                whole = whole and not answer_flags & NLM_F_DUMP_INTR
+                if answer in (NLMSG_ERROR, NLMSG_DONE):
+                    # A dump may end without a code where it has nothing to say (struct nlmsghdr alone).
+                    code = _unpack(_INT, content)[0] if content or answer == NLMSG_ERROR else 0
+                    if code:
+                        raise NetlinkError(min(abs(code), 4095))
+                    return answers, whole
+                if answer >= NLMSG_MIN_TYPE:
+                    deadline = min(time.monotonic() + ANSWER_PATIENCE, last)
+                    if keep is None or keep(content):
+                        answers.append((answer, content))
+                    if not flags & (NLM_F_DUMP | NLM_F_ACK):
+                        return answers, whole
+
+    def _receive(self, deadline: float) -> list[tuple[int, int, int, int, bytes]]:
+        """Return the messages of the next datagram that the kernel sent: type, flags, sequence, port, body."""
+        while True:
+            patience = deadline - time.monotonic()
+            if patience <= 0:
+                raise NetlinkError(errno.ETIMEDOUT)
+            try:
+                self._socket.settimeout(patience)
+                data, _, flags, sender = self._socket.recvmsg(_DATAGRAM)
+            except TimeoutError:
+                raise NetlinkError(errno.ETIMEDOUT) from None
+            except OSError as error:
+                raise _as_netlink_error(error) from None
+            # netlink(7): any process of root's may send to us; the kernel's own port is 0.
+            if sender[0] != 0:
+                continue
+            if flags & _socket.MSG_TRUNC:
+                raise NetlinkError(errno.EBADMSG, "a message of the kernel's was cut off")
+            return split_messages(data)
+
+    def _match_route(self, index: int, family: int, destination: str) -> _Route | None:
+        """Return the route that a packet to `destination` would take out of this link, None where there is none."""
+        packed = _socket.inet_pton(family, destination)
+        flags = _RTM_F_FIB_MATCH | (_RTM_F_LOOKUP_TABLE if family == AF_INET else 0)
+        body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags)
+        body += _pack_attribute(_RTA_DST, packed) + _pack_attribute(_RTA_OIF, _U32.pack(index))
+        try:
+            answers = self.ask(RTM_GETROUTE, 0, body)
+        except NetlinkError as error:
+            # Also for no way out (ENETUNREACH, EHOSTUNREACH), a route that says no (EINVAL, EACCES, EAGAIN), a link
+            # that went (ENODEV), a kernel without IPv6 (EOPNOTSUPP): reading the table will tell.
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+            return None
+        for kind, answer in answers:
+            if kind == RTM_NEWROUTE:
+                return parse_route(answer)
+        return None
+
+    def _read_default_route(self, index: int, family: int) -> DefaultRoute | None:
+        """Return the default route of this link from the routing tables."""
+        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _pack_attribute(_RTA_OIF, _U32.pack(index))
+        try:
+            answers = self.ask(RTM_GETROUTE, NLM_F_DUMP, body, _is_to_anywhere)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.ENOENT, errno.EOPNOTSUPP):
+                return None
+            raise
+        best: tuple[bool, bool, bool, int] | None = None
+        nexthops: list[_Nexthop] = []
+        for kind, answer in answers:
+            route = parse_route(answer) if kind == RTM_NEWROUTE else None
+            # The family too: a kernel without IPv6 answers with all others' routes (rtnl_dump_all).
+            if route is None or route.family != family:
+                continue
+            rank = (route.table != _RT_TABLE_MAIN, route.src_len != 0, route.tos != 0, route.metric)
+            if best is not None and rank > best:
+                continue
+            ways = self._find_nexthops(route, index)
+            if not ways:
+                continue
+            if best is None or rank < best:
+                best, nexthops = rank, []
+            nexthops += ways
+        return _make_default_route(nexthops) if nexthops else None
+
+    def _find_nexthops(self, route: _Route, index: int) -> list[_Nexthop]:
+        """Return the ways of `route` that lead out of this link."""
+        nexthops = list(route.nexthops)
+        if route.nexthop_id and not nexthops:
+            # Only with net.ipv4.nexthop_compat_mode=0; else the route itself tells where it leads.
+            nexthops = self._get_nexthops(route.nexthop_id)
+        return [nexthop for nexthop in nexthops if nexthop.index == index]
+
+    def _get_nexthops(self, number: int) -> list[_Nexthop]:
+        """Return the ways that a nexthop object stands for: itself, or the members of a group, which hold no groups."""
+        nexthop, members = self._get_nexthop_object(number)
+        found = [nexthop] + [self._get_nexthop_object(member)[0] for member in members]
+        return [each for each in found if each is not None]
+
+    def _get_nexthop_object(self, number: int) -> tuple[_Nexthop | None, tuple[int, ...]]:
+        """Return a nexthop object, or the numbers of those in a group; neither where it is gone."""
+        body = _NEXTHOP_OBJECT.pack(0, 0, 0, 0) + _pack_attribute(_NHA_ID, _U32.pack(number))
+        try:
+            answers = self.ask(RTM_GETNEXTHOP, 0, body)
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return None, ()
+            raise
+        for kind, answer in answers:
+            if kind == RTM_NEWNEXTHOP:
+                return parse_nexthop_object(answer)
+        return None, ()
+
+    def _use_neighbour(self, index: int, address: str) -> bool:
+        """Have the kernel ask for a neighbour, as sending to it would; return False where we may not."""
+        family, packed = _pack_address(address)
+        body = _NEIGHBOUR.pack(family, index, 0, _NTF_USE, 0) + _pack_attribute(_NDA_DST, packed)
+        try:
+            self.ask(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, body)
+        except NetlinkError as error:
+            if error.code == errno.EPERM:
+                return False
+            # The link went down or lost its addresses meanwhile; whoever waits for the answer waits in vain.
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+        return True
+
+
+def split_messages(data: bytes) -> list[tuple[int, int, int, int, bytes]]:
+    """Return the messages of a datagram: type, flags, sequence, port, body.  Raises `NetlinkError`."""
+    messages = []
+    offset = 0
+    while offset < len(data):
+        length, kind, flags, sequence, port = _unpack(_HEADER, data, offset)
+        if length < _HEADER.size or offset + length > len(data):
+            raise NetlinkError(errno.EBADMSG, "a message of the kernel's has a wrong length")
+        messages.append((kind, flags, sequence, port, data[offset + _HEADER.size:offset + length]))
+        offset += length + 3 & ~3
+    return messages
+
+
+def split_attributes(data: bytes) -> dict[int, bytes]:
+    """Return the attributes of a message by type; of a repeated one the last.  Raises `NetlinkError`."""
+    attributes = {}
+    offset = 0
+    while offset < len(data):
+        length, kind = _unpack(_ATTRIBUTE, data, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(data):
+            raise NetlinkError(errno.EBADMSG, "an attribute of a message of the kernel's has a wrong length")
+        # The two highest bits are flags: NLA_F_NESTED, NLA_F_NET_BYTEORDER.
+        attributes[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size:offset + length]
+        offset += length + 3 & ~3
+    return attributes
+
+
+def parse_link(body: bytes) -> LinkStatus:
+    """Return the device of an RTM_NEWLINK message.  Raises `NetlinkError`."""
+    _, _, index, flags, _ = _unpack(_LINK, body)
+    attributes = split_attributes(body[_LINK.size:])
+    name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
+    address = attributes.get(_IFLA_ADDRESS, b"").hex(":")
+    return LinkStatus(index, name, flags, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), address)
+
+
+def parse_neighbour(body: bytes) -> Neighbour:
+    """Return the neighbour of an RTM_NEWNEIGH or RTM_DELNEIGH message.  Raises `NetlinkError`."""
+    family, index, state, _, _ = _unpack(_NEIGHBOUR, body)
+    attributes = split_attributes(body[_NEIGHBOUR.size:])
+    # NUD_NOARP: a device without ARP, where the kernel fills in the device's own address.
+    known = state & NUD_VALID and not state & NUD_NOARP
+    mac = attributes.get(_NDA_LLADDR, b"").hex(":") if known else ""
+    address = attributes.get(_NDA_DST, b"")
+    return Neighbour(index, _unpack_address(family, address) if address else "", state, mac)
+
+
+def parse_route(body: bytes) -> _Route | None:
+    """Return the route of an RTM_NEWROUTE message; None for one that leads nowhere.  Raises `NetlinkError`."""
+    family, dst_len, src_len, tos, table, protocol, _, kind, _ = _unpack(_ROUTE, body)
+    attributes = split_attributes(body[_ROUTE.size:])
+    # IPv6 routes that expired stay in the table until the next cleaning (rta_cacheinfo.rta_expires, clock ticks).
+    if kind != _RTN_UNICAST or _RTA_CACHEINFO in attributes and _unpack(_INT, attributes[_RTA_CACHEINFO], 8)[0] < 0:
+        return None
+    if _RTA_TABLE in attributes:
+        table = _unpack(_U32, attributes[_RTA_TABLE])[0]
+    metric = _unpack(_U32, attributes[_RTA_PRIORITY])[0] if _RTA_PRIORITY in attributes else 0
+    nexthop_id = _unpack(_U32, attributes[_RTA_NH_ID])[0] if _RTA_NH_ID in attributes else 0
+    nexthops: tuple[_Nexthop, ...] = ()
+    if _RTA_MULTIPATH in attributes:
+        nexthops = _split_nexthops(attributes[_RTA_MULTIPATH], family)
+    elif _RTA_OIF in attributes:
+        nexthops = (_Nexthop(_unpack(_INT, attributes[_RTA_OIF])[0], _find_router(attributes, family)),)
+    return _Route(family, dst_len, src_len, tos, table, protocol, metric, nexthops, nexthop_id)
+
+
+def parse_nexthop_object(body: bytes) -> tuple[_Nexthop | None, tuple[int, ...]]:
+    """Return the nexthop of an RTM_NEWNEXTHOP message, or the numbers of a group's.  Raises `NetlinkError`."""
+    family = _unpack(_NEXTHOP_OBJECT, body)[0]
+    attributes = split_attributes(body[_NEXTHOP_OBJECT.size:])
+    if _NHA_GROUP in attributes:
+        group = attributes[_NHA_GROUP]
+        if len(group) % _NEXTHOP_GROUP.size:
+            raise NetlinkError(errno.EBADMSG, "a nexthop group of the kernel's has a wrong length")
+        return None, tuple(member[0] for member in _NEXTHOP_GROUP.iter_unpack(group))
+    if _NHA_OIF not in attributes:
+        return None, ()
+    gateway = attributes.get(_NHA_GATEWAY, b"")
+    index = _unpack(_INT, attributes[_NHA_OIF])[0]
+    return _Nexthop(index, _unpack_address(family, gateway) if gateway else ""), ()
+
+
+def _split_nexthops(data: bytes, family: int) -> tuple[_Nexthop, ...]:
+    """Return the ways of a multipath route that are not dead."""
+    nexthops = []
+    offset = 0
+    while offset < len(data):
+        length, flags, _, index = _unpack(_NEXTHOP, data, offset)
+        if length < _NEXTHOP.size or offset + length > len(data):
+            raise NetlinkError(errno.EBADMSG, "a nexthop of a route of the kernel's has a wrong length")
+        if not flags & _RTNH_F_DEAD:
+            attributes = split_attributes(data[offset + _NEXTHOP.size:offset + length])
+            nexthops.append(_Nexthop(index, _find_router(attributes, family)))
+        offset += length + 3 & ~3
+    return tuple(nexthops)
+
+
+def _find_router(attributes: dict[int, bytes], family: int) -> str:
+    """Return the router among the attributes of a route or nexthop; empty where there is none."""
+    if _RTA_GATEWAY in attributes:
+        return _unpack_address(family, attributes[_RTA_GATEWAY])
+    if _RTA_VIA in attributes:
+        # An IPv4 route through an IPv6 router (RFC 5549): struct rtvia, the family and the address.
+        via = attributes[_RTA_VIA]
+        return _unpack_address(_unpack(_U16, via)[0], via[_U16.size:])
+    return ""
+
+
+def _is_to_anywhere(body: bytes) -> bool:
+    """Return whether a route is a default route (rtm_dst_len, the second byte, is 0): most of a table is not."""
+    return body[1:2] == b"\0"
+
+
+def _make_default_route(nexthops: Iterable[_Nexthop]) -> DefaultRoute:
+    routers = dict.fromkeys(nexthop.router for nexthop in nexthops if nexthop.router)
+    return DefaultRoute(tuple(routers))
+
+
+def _is_about(body: bytes, index: int, addresses: Iterable[str]) -> bool:
+    """Return whether a neighbour's news is about one of these."""
+    neighbour = parse_neighbour(body)
+    return neighbour.index == index and neighbour.address in addresses
+
+
+def _pack_attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _pack_address(address: str) -> tuple[int, bytes]:
+    family = AF_INET6 if ":" in address else AF_INET
+    try:
+        return family, _socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"not an IP address: {address!r}") from None
+
+
+def _unpack_address(family: int, packed: bytes) -> str:
+    if (family, len(packed)) not in ((AF_INET, 4), (AF_INET6, 16)):
+        raise NetlinkError(errno.EBADMSG, "an address in a message of the kernel's has a wrong length")
+    return _socket.inet_ntop(family, packed)
+
+
+def _unpack(layout: struct.Struct, data: bytes, offset: int = 0) -> tuple[int, ...]:
+    try:
+        return layout.unpack_from(data, offset)
+    except struct.error:
+        raise NetlinkError(errno.EBADMSG, "a message of the kernel's is too short") from None
+
+
+def _as_netlink_error(error: OSError) -> NetlinkError:
+    return NetlinkError(error.errno or errno.EIO, error.strerror or str(error))

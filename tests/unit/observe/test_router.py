@@ -1,0 +1,168 @@
+"""What the router observer makes of the kernel's answers."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+import pytest
+
+from netconf_hooks.observe import Answer, Link, router
+from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
+
+ROUTER = "192.168.7.1"
+ROUTER6 = "fe80::a"
+MAC = "02:00:00:00:00:0a"
+SECOND_MAC = "02:00:00:00:00:0b"
+LINK = Link("eth0:1", "eth0", 2, True, {})
+KEYS = ("gateway", "gateway-mac")
+
+REACHABLE, INCOMPLETE = 0x02, 0x01
+UP, NOARP = 0x11043, 0x80
+
+
+class Tables:
+    """Stands in for `Netlink`: what the kernel knows, and which neighbours answer when asked."""
+
+    def __init__(self) -> None:
+        self.routes: dict[int, DefaultRoute] = {}
+        self.known: dict[str, str] = {}
+        self.answering: dict[str, str] = {}
+        self.link: LinkStatus | None = LinkStatus(2, "eth0", UP, True, True, "")
+        self.patience: list[float] = []
+        self.refused = ""
+        self.unprivileged = False
+
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _refuse(self, what: str) -> None:
+        if self.refused == what:
+            raise NetlinkError(errno.ENOBUFS)
+
+    def get_default_route(self, index: int, family: int) -> DefaultRoute | None:
+        assert index == 2
+        self._refuse("route")
+        return self.routes.get(family)
+
+    def has_default_route(self, index: int) -> bool:
+        return bool(self.routes)
+
+    def get_link(self, index: int) -> LinkStatus | None:
+        assert index == 2
+        return self.link
+
+    def get_known_neighbours(self, index: int, addresses: tuple[str, ...]) -> dict[str, Neighbour]:
+        self._refuse("neighbour")
+        return {each: Neighbour(index, each, REACHABLE, self.known[each]) for each in addresses if each in self.known}
+
+    def resolve_neighbours(self, index: int, addresses: tuple[str, ...], deadline: float) -> dict[str, Neighbour]:
+        """Answers as if no time passed; what does not answer is waited for on a clock that the test sets forward."""
+        self.patience.append(deadline - time.monotonic())
+        if not self.unprivileged and deadline > time.monotonic():
+            self.known |= self.answering
+        found = self.get_known_neighbours(index, addresses)
+        if len(found) < len(addresses) and not self.unprivileged:
+            Clock.now = min(deadline, Clock.now + 1.5)
+        return found
+
+
+class Clock:
+    now = 100.0
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Tables:
+    tables = Tables()
+    monkeypatch.setattr(router, "Netlink", lambda: tables)
+    monkeypatch.setattr(Clock, "now", 100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: Clock.now)
+    return tables
+
+
+def test_a_link_that_does_not_exist(tables: Tables) -> None:
+    nothing = Answer(problem="no such interface")
+    assert router.observe(KEYS, Link("eth9", "eth9", 0, False, {}), 200.0) == {key: nothing for key in KEYS}
+
+
+def test_the_kernel_can_not_be_asked(tables: Tables) -> None:
+    tables.refused = "route"
+    answers = router.observe(KEYS, LINK, 200.0)
+    assert [answers[key].pending for key in KEYS] == [True, True]
+    assert answers["gateway"].problem == "the kernel's tables could not be read: No buffer space available"
+
+
+def test_a_router_is_told_though_its_neighbour_can_not_be_asked_for(tables: Tables) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,))}
+    tables.refused = "neighbour"
+    answers = router.observe(KEYS, LINK, 200.0)
+    assert answers["gateway"] == Answer((ROUTER,))
+    assert answers["gateway-mac"].pending
+
+
+def test_one_router_of_both_families_has_one_mac(tables: Tables) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,)), AF_INET6: DefaultRoute((ROUTER6,))}
+    tables.known = {ROUTER: MAC, ROUTER6: MAC}
+    assert router.observe(KEYS, LINK, 200.0) == {"gateway": Answer((ROUTER, ROUTER6)), "gateway-mac": Answer((MAC,))}
+    assert tables.patience == []
+
+
+def test_what_is_not_known_is_asked_for(tables: Tables) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,)), AF_INET6: DefaultRoute((ROUTER6,))}
+    tables.known = {ROUTER: MAC}
+    tables.answering = {ROUTER6: SECOND_MAC}
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((MAC, SECOND_MAC))
+
+
+@pytest.mark.parametrize(
+    ("patience", "problem"),
+    (
+        (60.0, f"{ROUTER} did not answer ARP within 1.5 s"),
+        (0.7, f"{ROUTER} did not answer ARP within 0.7 s"),
+        (0.0, f"{ROUTER} was not asked for its MAC address: no time left"),
+        (-3.0, f"{ROUTER} was not asked for its MAC address: no time left"),
+    ),
+)
+def test_a_silent_router_is_pending(tables: Tables, patience: float, problem: str) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,))}
+    assert router.observe(KEYS, LINK, 100.0 + patience)["gateway-mac"] == Answer((), True, problem)
+
+
+def test_a_silent_ipv6_router_beside_one_that_answered(tables: Tables) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,)), AF_INET6: DefaultRoute((ROUTER6,))}
+    tables.answering = {ROUTER: MAC}
+    problem = f"{ROUTER6} did not answer neighbour discovery within 1.5 s"
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((MAC,), True, problem)
+
+
+def test_without_privilege(tables: Tables) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,))}
+    tables.unprivileged = True
+    problem = f"{ROUTER} is not known yet, and asking takes root"
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((), True, problem)
+
+
+@pytest.mark.parametrize(
+    ("link", "problem"),
+    (
+        (LinkStatus(2, "eth0", 0x1003, True, False, ""), f"{ROUTER} can't be asked: no carrier"),
+        (LinkStatus(2, "tun0", UP | NOARP, True, True, ""), f"{ROUTER} has no MAC address"),
+        (None, f"{ROUTER} can't be asked: no carrier"),
+    ),
+)
+def test_who_can_not_answer_is_not_waited_for(tables: Tables, link: LinkStatus | None, problem: str) -> None:
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,))}
+    tables.link = link
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer(problem=problem)
+    assert tables.patience == []
+
+
+def test_routes_without_routers(tables: Tables) -> None:
+    assert not router.has_default_route(LINK)
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer(problem="no default router")
+    tables.routes = {AF_INET: DefaultRoute(())}
+    assert router.has_default_route(LINK)
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer(problem="the default route has no router")
