@@ -1,0 +1,511 @@
+"""``netconf-vpn openvpn NAME``: OpenVPN, by Debian's units where systemd runs, else as Debian's init script does it.
+
+=====================  =======================================  ====================================
+configuration          with systemd                             without
+=====================  =======================================  ====================================
+client/NAME.conf       ``openvpn-client@NAME.service``          the daemon itself, ``--cd`` to there
+NAME.conf              ``openvpn@NAME.service``                 likewise
+=====================  =======================================  ====================================
+
+Without systemd this module writes below ``/run/openvpn``, the only place of a tunnel under ``/run`` besides the records
+of `state`: the directory (where Debian's tmpfiles did not make it), OpenVPN's pid file and status file under the names
+that Debian's init script uses, and a management socket of ours.
+
+**Connected** is what OpenVPN says *now*, in this order:
+
+1. Nothing of it runs: down.
+2. The management interface (the configuration's own or ours) answers: up in state CONNECTED, else down.  It serves one
+   client at a time; busy, closed to this user, or not safe to ask (see `find_management`), it says nothing.
+3. systemd's StatusText is not yet "Initialization Sequence Completed": down.  Once there it stays, through every lost
+   connection, and so proves nothing more.
+4. The status file (openvpn@ and the init script have it rewritten every 10 s, so this comes that much late), while it
+   is fresh: bytes that decrypted since the last reconnection began: up; bytes sent and none received: down.
+5. Else it can't be told.  A line ``management /run/openvpn/NAME.sock unix`` in the configuration cures that.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from netconf_hooks import programs
+from netconf_hooks.record import Record
+from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.systemd import Systemd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COMPLETED = "Initialization Sequence Completed"
+"""The StatusText that openvpn(8) sends when it has connected for the first time."""
+
+LAUNCH_TIMEOUT = 3.0
+"""Seconds until the daemon must have gone to the background: it does so before it touches the network."""
+
+STOP_TIMEOUT = 2.0
+"""Seconds that `Tunnel.stop` waits for the daemon; a longer farewell (explicit-exit-notify) goes on without us."""
+
+ASK_TIMEOUT = 1.0
+"""Seconds for one question to the management interface; an idle OpenVPN answers in a millisecond."""
+
+STATUS_INTERVAL = 10
+"""Seconds between updates of the status file, in Debian's openvpn@.service and init script."""
+
+_SOCKET_PATH_MAX = 107
+"""Bytes in a Unix socket's path, unix(7)."""
+
+_MAX_INCLUDES = 10
+"""How deep ``config`` lines may include each other, MAX_RECURSION_LEVELS in OpenVPN's options.c."""
+
+
+class Place(Record):
+    """Where a configuration can be.  directory: absolute; path: the file itself; unit: the unit that runs it."""
+
+    __slots__ = ("directory", "path", "unit")
+
+    def __init__(self, directory: str, path: str, unit: str) -> None:
+        self.directory = directory
+        self.path = path
+        self.unit = unit
+
+
+class Management(Record):
+    """A management interface to ask.  address: a socket's path (port 0) or an IP address."""
+
+    __slots__ = ("address", "port")
+
+    def __init__(self, address: str, port: int = 0) -> None:
+        self.address = address
+        self.port = port
+
+
+class Tunnel:
+    """The OpenVPN client that NAME.conf configures.
+
+    etc, run, proc, defaults: the directories and files that OpenVPN's package uses; program, runlevel: openvpn(8) and
+    runlevel(8), by name or path.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        etc: str = "/etc/openvpn",
+        run: str = "/run/openvpn",
+        proc: str = "/proc",
+        defaults: str = "/etc/default/openvpn",
+        program: str = "openvpn",
+        runlevel: str = "runlevel",
+        systemd: Systemd | None = None,
+    ) -> None:
+        # The rules allow [A-Za-z0-9@._-] in NAME: all of it stands for itself in a unit's instance, systemd.unit(5).
+        self._name = name
+        self._places = tuple(
+            Place(directory, f"{directory}/{name}.conf", f"{unit}@{name}.service")
+            for directory, unit in ((f"{etc}/client", "openvpn-client"), (etc, "openvpn"))
+        )
+        self._run = run
+        self._pid_file = f"{run}/{name}.pid"
+        self._status_file = f"{run}/{name}.status"
+        self._socket = f"{run}/{name}.netconf-hooks.sock"
+        self._proc = proc
+        self._defaults = defaults
+        self._program = program
+        self._runlevel = runlevel
+        self._systemd = systemd or Systemd()
+
+    def check(self) -> None:
+        """Raise `TunnelError` when there is no configuration, naming the files looked for."""
+        self._find_place()
+
+    def start(self) -> None:
+        """Ask systemd for the unit, or start the daemon; one that runs already is left as it is.
+
+        Raises `TunnelError`: no configuration, one that OpenVPN refuses, or the system is stopping.
+        """
+        place = self._find_place()
+        if self._systemd.is_running():
+            self._systemd.start(place.unit)
+        elif not self._read_pid():
+            self._launch(place)
+
+    def stop(self) -> None:
+        """End the tunnel, whoever started it and even if its configuration is gone.  Raises `TunnelError`."""
+        if self._systemd.is_running():
+            self._systemd.stop([place.unit for place in self._places])
+        else:
+            self._terminate()
+
+    def is_up(self) -> bool | None:
+        """Whether OpenVPN is connected now; None where that can't be told: see the head of this module."""
+        if self._systemd.is_running():
+            try:
+                states = self._systemd.show([place.unit for place in self._places])
+            except TunnelError:
+                return None
+            for place, state in zip(self._places, states, strict=True):
+                if state.active == "active":
+                    return self._judge(place, state.text == COMPLETED)
+            return False
+        if not self._read_pid():
+            return False
+        for place in self._places:
+            if os.path.exists(place.path):
+                return self._judge(place, True)
+        return self._judge(None, True)
+
+    def boot_start(self) -> str:
+        """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
+        for place in self._places:
+            link = self._systemd.find_wants(place.unit)
+            if link:
+                return f"{place.unit} is enabled ({link})"
+        if not os.path.exists(self._places[1].path):
+            return ""  # AUTOSTART looks in /etc/openvpn only
+        by_systemd = self._systemd.is_running()
+        if by_systemd and not self._systemd.find_wants("openvpn.service"):
+            return ""  # what AUTOSTART lists hangs on openvpn.service, openvpn-generator
+        value = self._read_default("AUTOSTART")
+        if value is None:
+            return f"AUTOSTART is not set in {self._defaults}, which means all"
+        # Empty means all to openvpn-generator, none to the init script.
+        if value == "all" or (by_systemd and not value) or (value != "none" and self._name in value.split()):
+            return f'AUTOSTART="{value}" in {self._defaults}'
+        return ""
+
+    def _find_place(self) -> Place:
+        for place in self._places:
+            if os.path.exists(place.path):
+                return place
+        client, plain = self._places
+        raise TunnelError(f"neither {client.path} nor {plain.path} is there")
+
+    # The daemon itself, where no systemd runs.
+
+    def _launch(self, place: Place) -> None:
+        """Start the daemon, as start_vpn() of Debian's /etc/init.d/openvpn does.  Raises `TunnelError`."""
+        if self._is_halting():
+            raise TunnelError("the system is stopping")
+        try:
+            options = read_configuration(place.path)
+            if not os.path.isdir(self._run):
+                os.mkdir(self._run)
+                os.chmod(self._run, 0o755)  # whatever umask ifup was called with
+        except OSError as error:
+            raise TunnelError(f"{error.filename}: {error.strerror}") from None
+        given = {option[0] for option in options}
+        # Of a repeated option the last wins: before --config stand defaults, after it what must be so.
+        argv = [self._program, *(self._read_default("OPTARGS") or "").split()]
+        argv += ["--status", self._status_file, str(STATUS_INTERVAL), "--cd", place.directory, "--config", place.path]
+        argv += ["--writepid", self._pid_file]
+        if not any(name.startswith("management") for name in given) and len(self._socket) <= _SOCKET_PATH_MAX:
+            # OpenVPN lets all users write to its socket; with this it hangs up on all but root.
+            argv += ["--management", self._socket, "unix", "--management-client-user", "root"]
+        # Last, since from --daemon on its complaints go to syslog and not to us.
+        daemon = [] if "daemon" in given else ["--daemon", f"ovpn-{self._name}"]
+        try:
+            result = programs.run([*argv, *daemon], LAUNCH_TIMEOUT)
+            if result.status:
+                reason = find_complaint(result.output) or self._ask_why(argv)
+                raise TunnelError(reason)
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+        # It writes its pid once it is in the background: wait, or the next run would take it for not running.
+        if not _wait(self._read_pid, 1.0):
+            raise TunnelError("it ended right after its start; the system log has its reason")
+
+    def _ask_why(self, argv: Sequence[str]) -> str:
+        """Return why OpenVPN did not start, which it told syslog only: the same again in the foreground.
+
+        It can't get further than opening its management interface: there is none to open at that path.
+        """
+        result = programs.run([*argv, "--management", f"{self._proc}/none", "unix"], LAUNCH_TIMEOUT)
+        return find_complaint(result.output) or "it did not start; the system log has its reason"
+
+    def _terminate(self) -> None:
+        """End the daemon, by whatever its pid file was written.  Raises `TunnelError`."""
+        from signal import SIGTERM, pidfd_send_signal
+
+        pid = self._read_pid()
+        if not pid:
+            return
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            # The handle is the process's, whatever becomes of its number: look once more who that is.
+            if self._read_pid() == pid:
+                pidfd_send_signal(handle, SIGTERM)
+                _wait(lambda: not self._read_pid(), STOP_TIMEOUT)
+        except ProcessLookupError:
+            pass  # it ended by itself
+        except PermissionError:
+            raise TunnelError(f"not allowed to end process {pid}") from None
+        finally:
+            os.close(handle)
+        if not self._read_pid():
+            # A daemon with `user nobody` can't remove them itself.
+            for path in (self._pid_file, self._status_file, self._socket):
+                try:
+                    _remove(path)
+                except OSError:
+                    pass  # read-only or not ours: it harms nobody, the next start replaces it
+
+    def _read_pid(self) -> int:
+        """Return the pid of the daemon of this tunnel that runs, or 0.
+
+        A pid file outlives a crash and pids are used again: the process must be an OpenVPN with our configuration.
+        """
+        try:
+            with open(self._pid_file, encoding="ascii") as file:
+                pid = int(file.read(32))
+            with open(f"{self._proc}/{pid}/cmdline", "rb") as file:
+                words = os.fsdecode(file.read()).split("\0")
+        except (OSError, ValueError):
+            return 0
+        ours = {f"{self._name}.conf"}.union(place.path for place in self._places)
+        if os.path.basename(words[0]) != os.path.basename(self._program) or ours.isdisjoint(words[1:]):
+            return 0
+        return pid
+
+    def _is_halting(self) -> bool:
+        """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
+        try:
+            words = programs.run([self._runlevel], 1.0).output.split()
+        except programs.ProgramError:
+            return False
+        return len(words) == 2 and words[1] in ("0", "6")
+
+    def _read_default(self, variable: str) -> str | None:
+        """Return a shell variable of /etc/default/openvpn as its last assignment sets it; None where it is not set."""
+        import shlex
+
+        try:
+            with open(self._defaults, encoding="utf-8", errors="replace") as file:
+                words = shlex.split(file.read(), comments=True)
+        except (OSError, ValueError):  # ValueError: a quote without its end, which the shell refuses as well
+            return None
+        value = None
+        for word in words:
+            name, equals, text = word.partition("=")
+            if equals and name == variable:
+                value = text.strip()
+        return value
+
+    # Whether it is connected.
+
+    def _judge(self, place: Place | None, completed: bool) -> bool | None:
+        """Return whether the running OpenVPN is connected.  completed: whether, for all we know, it once was."""
+        try:
+            options = read_configuration(place.path) if place else ()
+        except OSError:
+            options = ()  # not for this user to read, or just removed
+        own = find_management(options, place.directory) if place else None
+        for management in (own, Management(self._socket)):
+            state = ask_state(management) if management else ""
+            if state:
+                return state == "CONNECTED"
+        if not completed:
+            return False
+        path, interval = self._status_file, STATUS_INTERVAL
+        for option in options:
+            if option[0] == "status" and len(option) > 1 and place:
+                path = os.path.join(place.directory, option[1])
+                interval = int(option[2]) if len(option) > 2 and option[2].isdecimal() else 60
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                if abs(time.time() - os.fstat(file.fileno()).st_mtime) > interval + 5:
+                    return None
+                return judge_status(file.read(4096))
+        except OSError:
+            return None
+
+
+def read_configuration(path: str, depth: int = 0) -> tuple[tuple[str, ...], ...]:
+    """Return the options of a configuration file and of those it includes, each with its parameters, in order.
+
+    Raises OSError when the file can't be read; included ones that can't be are OpenVPN's to complain about.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        options = parse_configuration(file.read())
+    found: list[tuple[str, ...]] = []
+    for option in options:
+        found.append(option)
+        if option[0] == "config" and len(option) == 2 and depth < _MAX_INCLUDES:
+            try:
+                found += read_configuration(os.path.join(os.path.dirname(path), option[1]), depth + 1)
+            except OSError:
+                pass
+    return tuple(found)
+
+
+def parse_configuration(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read a configuration: openvpn(8), "Options", as read_config_file() and parse_line() of OpenVPN's options.c do.
+
+    Inline files (``<ca>...</ca>``) are left out; so are lines with an unfinished quote, which OpenVPN refuses.
+    """
+    found = []
+    end = ""
+    for line in text.removeprefix("\ufeff").splitlines():
+        if end:
+            if line.lstrip().startswith(end):
+                end = ""
+            continue
+        words = split_line(line)
+        if not words:
+            continue
+        if len(words) == 1 and words[0].startswith("<") and words[0].endswith(">"):
+            end = f"</{words[0][1:]}"
+            continue
+        name = words[0][2:] if words[0].startswith("--") else words[0]
+        found.append((name, *words[1:]))
+    return tuple(found)
+
+
+def split_line(line: str) -> tuple[str, ...]:
+    """Split a line of a configuration into its words; empty for a comment or an unfinished quote.
+
+    ``#`` and ``;`` begin a comment at the start of a word only.  A backslash takes the next character for itself, save
+    within single quotes, where it is one.
+    """
+    words: list[str] = []
+    word = ""
+    quote = ""
+    inside = escaped = False
+    for character in line:
+        if character == "\\" and not escaped and quote != "'":
+            escaped = True
+            continue
+        if not inside:
+            if character in "#;":
+                return tuple(words)
+            if character in "\"'" and not escaped:
+                inside, quote = True, character
+            elif escaped or not character.isspace():
+                inside, quote, word = True, "", character
+        elif not escaped and (character == quote if quote else character.isspace()):
+            words.append(word)
+            inside, quote, word = False, "", ""
+        else:
+            word += character
+        escaped = False
+    if quote:
+        return ()
+    return tuple([*words, word] if inside else words)
+
+
+def find_complaint(output: str) -> str:
+    """Return what OpenVPN printed as its reason to give up, in one line; empty where it printed none.
+
+    That is what it calls an options error, and the line before the one in which it says that it exits.
+    """
+    # Before --daemon is read it puts "2026-11-23 10:54:53 " before some lines.
+    lines = [line[20:] if line[4:5] == line[7:8] == "-" else line for line in output.splitlines()]
+    told = []
+    for line, following in zip(lines, [*lines, ""][1:], strict=True):
+        fatal = following == "Exiting due to fatal error" and not line.startswith("MANAGEMENT: ")
+        if fatal or (line.startswith("Options error: ") and not line.endswith("Please correct these errors.")):
+            told.append(line)
+    return "; ".join(told)
+
+
+def find_management(options: Sequence[Sequence[str]], directory: str) -> Management | None:
+    """Return the management interface that a configuration has and that can be asked without doing harm, or None.
+
+    directory: what relative paths are relative to.  Not asked are those with a password (a third parameter), those
+    where OpenVPN itself connects out, and those where our hanging up would do something: management-signal restarts
+    the tunnel, management-forget-disconnect asks the user for the passwords again.  Nor is one that is given by a name
+(or by the word ``tunnel``): looking it up could take longer than the question is worth.
+    """
+    found = None
+    for option in options:
+        if option[0] in ("management-client", "management-signal", "management-forget-disconnect"):
+            return None
+        if option[0] == "management":
+            found = None
+            if len(option) == 3 and option[2] == "unix":
+                found = Management(os.path.join(directory, option[1]))
+            elif len(option) == 3 and option[2].isdecimal() and (option[1][0:1].isdigit() or ":" in option[1]):
+                found = Management(option[1], int(option[2]))
+    return found
+
+
+def ask_state(management: Management) -> str:
+    """Return the state that OpenVPN says it is in (``CONNECTED``, ``RECONNECTING``, ...); empty when it won't say.
+
+    management-notes.txt of OpenVPN, "COMMAND -- state".  Its listener answers one client at a time: another one there,
+    and ours stays unanswered, for at most `ASK_TIMEOUT`.
+    """
+    import _socket
+
+    deadline = time.monotonic() + ASK_TIMEOUT
+    address: str | tuple[str, int] = management.address
+    family = _socket.AF_UNIX
+    if management.port:
+        address = (management.address, management.port)
+        family = _socket.AF_INET6 if ":" in management.address else _socket.AF_INET
+    connection = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(ASK_TIMEOUT)
+        connection.connect(address)
+        connection.send(b"state\n")
+        reply = b""
+        while time.monotonic() < deadline and len(reply) < 65536:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            data = connection.recv(4096)
+            if not data:
+                return ""
+            reply += data
+            state = parse_state(reply.decode("ascii", "replace"))
+            if state:
+                return state
+    except (OSError, ValueError, OverflowError):  # ValueError: an embedded NUL; OverflowError: a port above 65535
+        pass
+    finally:
+        connection.close()
+    return ""
+
+
+def parse_state(reply: str) -> str:
+    """Return the state in a reply to ``state``: ``TIME,STATE,DETAIL,...``; notifications (``>...``) are passed over."""
+    for line in reply.splitlines():
+        fields = line.split(",")
+        if fields[0].isdecimal() and len(fields) > 2:  # three: the second is whole, though more may be on its way
+            return fields[1]
+    return ""
+
+
+def judge_status(text: str) -> bool | None:
+    """Return what a client's status file (``--status``, openvpn(8)) says about being connected; None for nothing.
+
+    Its counters begin anew with each reconnection.  "Auth read bytes" counts what decrypted, so there is a session;
+    all zero is the file as written before the first packet.
+    """
+    counts = {}
+    for line in text.splitlines():
+        name, comma, value = line.partition(",")
+        if comma and value.isdecimal():
+            counts[name] = int(value)
+    if counts.get("Auth read bytes", 0):
+        return True
+    if counts.get("TCP/UDP write bytes", 0) and counts.get("TCP/UDP read bytes") == 0:
+        return False
+    return None
+
+
+def _wait(condition: Callable[[], object], timeout: float) -> bool:
+    """Look every 10 ms, for at most `timeout` seconds, whether `condition` holds; return whether it does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _remove(path: str) -> None:
+    try:
+        os.remove(path)
+    except FileNotFoundError:
+        pass

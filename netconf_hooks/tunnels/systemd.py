@@ -1,0 +1,128 @@
+"""What the tunnels need of systemd: units asked for, ended and looked at through systemctl(1).
+
+Every request is queued (``--no-block``): a hook may run inside a unit that the request would wait for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks import programs
+from netconf_hooks.record import Record
+from netconf_hooks.tunnels import TunnelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BOOTED = "/run/systemd/system"
+"""Exists exactly where systemd is the running init, sd_booted(3)."""
+
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+
+TIMEOUT = 5.0
+"""Seconds that one systemctl call may take: it only talks to systemd, which answers at once or is in trouble."""
+
+_NOT_LOADED = 5
+"""systemctl(1), EXIT STATUS: there is no such unit; nothing of it can be running."""
+
+
+class UnitState(Record):
+    """A unit's properties as ``systemctl show`` names them, org.freedesktop.systemd1(5).
+
+    load: ``loaded``, ``not-found``, ``masked``, ...; active: ``active``, ``inactive``, ``activating``, ...;
+    sub: ``running``, ``exited``, ...; text: what the service itself said last with sd_notify(3), or empty.
+    """
+
+    __slots__ = ("load", "active", "sub", "text")
+
+    def __init__(self, load: str, active: str, sub: str, text: str) -> None:
+        self.load = load
+        self.active = active
+        self.sub = sub
+        self.text = text
+
+
+class Systemd:
+    """The service manager of this machine."""
+
+    def __init__(
+        self, program: str = "systemctl", booted: str = BOOTED, directories: Sequence[str] = UNIT_DIRECTORIES
+    ) -> None:
+        self._program = program
+        self._booted = booted
+        self._directories = directories
+
+    def is_running(self) -> bool:
+        """Whether systemd is the init of this machine."""
+        return os.path.isdir(self._booted)
+
+    def start(self, unit: str) -> None:
+        """Ask for `unit`; one that is active stays as it is.  Raises `TunnelError`, also while the system stops."""
+        if self._call("is-system-running").output.strip() == "stopping":
+            raise TunnelError("the system is stopping")
+        result = self._call("--no-block", "start", unit)
+        if result.status:
+            raise TunnelError(f"systemctl start {unit}: {_describe(result)}")
+
+    def stop(self, units: Sequence[str]) -> None:
+        """Ask for the end of `units`; those that don't run or don't exist are left so.  Raises `TunnelError`."""
+        result = self._call("--no-block", "stop", *units)
+        if result.status not in (0, _NOT_LOADED):
+            raise TunnelError(f"systemctl stop {' '.join(units)}: {_describe(result)}")
+
+    def show(self, units: Sequence[str]) -> tuple[UnitState, ...]:
+        """Return the state of each of `units`, in their order.  Raises `TunnelError` when systemd does not answer."""
+        result = self._call("show", "--property=LoadState,ActiveState,SubState,StatusText", *units)
+        states = parse_show(result.output)
+        if result.status or len(states) != len(units):
+            raise TunnelError(f"systemctl show {' '.join(units)}: {_describe(result)}")
+        return states
+
+    def find_wants(self, unit: str) -> str:
+        """Return the link by which another unit pulls `unit` in at boot (systemd.unit(5), ``WantedBy=``), or nothing.
+
+        What is wanted by a location's target only starts with that location, not at boot.
+        """
+        for directory in self._directories:
+            for name in _list_directory(directory):
+                if name.endswith((".wants", ".requires")) and not name.startswith("netconf-location@"):
+                    link = os.path.join(directory, name, unit)
+                    if os.path.lexists(link):
+                        return link
+        return ""
+
+    def _call(self, *arguments: str) -> programs.Result:
+        try:
+            return programs.run((self._program, *arguments), TIMEOUT)
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+
+
+def parse_show(output: str) -> tuple[UnitState, ...]:
+    """Read what ``systemctl show --property=...`` printed: ``NAME=VALUE`` lines, an empty line between units."""
+    states = []
+    for block in output.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "LoadState" in values:
+            # A property that the unit's type doesn't have (a target's StatusText) is left out.
+            states.append(
+                UnitState(
+                    values["LoadState"],
+                    values.get("ActiveState", ""),
+                    values.get("SubState", ""),
+                    values.get("StatusText", ""),
+                )
+            )
+    return tuple(states)
+
+
+def _list_directory(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _describe(result: programs.Result) -> str:
+    return result.output.strip() or f"exit status {result.status}"

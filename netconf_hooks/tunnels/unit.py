@@ -1,0 +1,70 @@
+"""``netconf-vpn unit NAME``: any systemd unit as a tunnel."""
+
+from __future__ import annotations
+
+from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.systemd import Systemd
+
+SUFFIXES = (
+    ".service",
+    ".socket",
+    ".device",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".target",
+    ".path",
+    ".timer",
+    ".slice",
+    ".scope",
+)
+"""The types of units, systemd.unit(5)."""
+
+
+class Tunnel:
+    """The unit NAME; without one of the `SUFFIXES`, NAME.service, as systemctl(1) itself completes names."""
+
+    def __init__(self, name: str, systemd: Systemd | None = None) -> None:
+        self._unit = name if name.endswith(SUFFIXES) else f"{name}.service"
+        self._systemd = systemd or Systemd()
+
+    def check(self) -> None:
+        """Raise `TunnelError` when systemd does not run or can't load the unit."""
+        self._require_systemd()
+        (state,) = self._systemd.show([self._unit])
+        if state.load == "not-found":
+            raise TunnelError(f"there is no unit {self._unit}")
+        if state.load != "loaded":
+            raise TunnelError(f"the unit {self._unit} can't be used: systemd says LoadState={state.load}")
+
+    def start(self) -> None:
+        """Ask systemd for the unit; an active one stays as it is.  Raises `TunnelError`."""
+        self.check()
+        self._systemd.start(self._unit)
+
+    def stop(self) -> None:
+        """Ask systemd for the unit's end.  Raises `TunnelError`."""
+        self._require_systemd()
+        self._systemd.stop([self._unit])
+
+    def is_up(self) -> bool | None:
+        """Whether the unit is active (also a oneshot that remains so after its exit); None if systemd won't say.
+
+        Active is all that can be known of a unit whose program is not known: what it means is the unit's own matter.
+        """
+        if not self._systemd.is_running():
+            return False
+        try:
+            (state,) = self._systemd.show([self._unit])
+        except TunnelError:
+            return None
+        return state.active in ("active", "reloading")
+
+    def boot_start(self) -> str:
+        """Say which link makes systemd start the unit at boot; empty when none does."""
+        link = self._systemd.find_wants(self._unit)
+        return f"{self._unit} is enabled ({link})" if link else ""
+
+    def _require_systemd(self) -> None:
+        if not self._systemd.is_running():
+            raise TunnelError(f"unit tunnels need systemd, which does not run here: {self._unit}")

@@ -1,0 +1,484 @@
+"""openvpn: the parts that need no OpenVPN; tests/lab/test_openvpn_real.py drives the real one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fake_systemd import FakeSystemd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netconf_hooks.tunnels import TunnelError, load_tunnel, openvpn
+from netconf_hooks.tunnels.openvpn import Management, Tunnel
+
+Captured = Callable[[str], str]
+
+
+class Machine:
+    """Directories of the test's own in which a tunnel ``my-vpn`` can be."""
+
+    def __init__(self, directory: Path, fake: FakeSystemd) -> None:
+        self.etc = directory / "etc"
+        (self.etc / "client").mkdir(parents=True)
+        self.run = directory / "run"
+        self.run.mkdir()
+        self.proc = directory / "proc"
+        self.proc.mkdir()
+        self.defaults = directory / "defaults"
+        self.runlevel = directory / "runlevel"
+        self.program = directory / "openvpn"
+        self.fake = fake
+
+    def configure(self, name: str = "my-vpn.conf", text: str = "client\n") -> Path:
+        path = self.etc / name
+        path.write_text(text)
+        return path
+
+    def install(self, path: Path, script: str) -> None:
+        """Put a program in place of one that the tests can't run."""
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def run_daemon(self, pid: int, *words: str) -> None:
+        """Let the pid file name a process with this command line."""
+        (self.run / "my-vpn.pid").write_text(f"{pid}\n")
+        (self.proc / str(pid)).mkdir()
+        (self.proc / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in words))
+
+    def tunnel(self) -> Tunnel:
+        return Tunnel(
+            "my-vpn",
+            etc=str(self.etc),
+            run=str(self.run),
+            proc=str(self.proc),
+            defaults=str(self.defaults),
+            program=str(self.program),
+            runlevel=str(self.runlevel),
+            systemd=self.fake.systemd(),
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path, fake: FakeSystemd) -> Machine:
+    return Machine(tmp_path, fake)
+
+
+@contextmanager
+def serve(path: Path | None, reply: bytes) -> Iterator[int]:
+    """Be a management interface that says `reply` to the first question, at a socket or a TCP port (returned)."""
+    listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+    listener.bind(str(path) if path else ("127.0.0.1", 0))
+    listener.listen(1)
+
+    def work() -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            if reply:
+                assert connection.recv(100) == b"state\n"
+                connection.sendall(reply)
+            while connection.recv(100):
+                pass  # until the other side hangs up
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield 0 if path else listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_rule_finds_it() -> None:
+    assert isinstance(load_tunnel("openvpn", "corp"), Tunnel)
+
+
+class TestWithSystemd:
+    def test_a_client_configuration_is_run_by_openvpn_client(self, machine: Machine) -> None:
+        machine.configure("client/my-vpn.conf")
+        machine.configure("my-vpn.conf")
+        machine.tunnel().start()
+        assert machine.fake.calls == ["--no-block start openvpn-client@my-vpn.service"]
+
+    def test_any_other_by_openvpn(self, machine: Machine) -> None:
+        machine.configure("my-vpn.conf")
+        machine.tunnel().start()
+        assert machine.fake.calls == ["--no-block start openvpn@my-vpn.service"]
+
+    def test_without_configuration_the_files_looked_for_are_named(self, machine: Machine) -> None:
+        machine.configure("other.conf")
+        expected = f"^neither {machine.etc}/client/my-vpn.conf nor {machine.etc}/my-vpn.conf is there$"
+        with pytest.raises(TunnelError, match=expected):
+            machine.tunnel().check()
+        with pytest.raises(TunnelError, match=expected):
+            machine.tunnel().start()
+        assert not machine.fake.calls
+
+    def test_stop_ends_both_units_even_without_configuration(self, machine: Machine) -> None:
+        machine.tunnel().stop()
+        assert machine.fake.calls == ["--no-block stop openvpn-client@my-vpn.service openvpn@my-vpn.service"]
+
+    def test_nothing_is_started_while_the_system_stops(self, machine: Machine) -> None:
+        machine.configure()
+        machine.fake.answer("state", "stopping\n")
+        with pytest.raises(TunnelError, match="the system is stopping"):
+            machine.tunnel().start()
+        assert not machine.fake.calls
+
+    @pytest.mark.parametrize(
+        ("show", "status", "up"),
+        [
+            ("show-stopped", "status-connected", False),
+            ("show-connecting", "status-first-second", False),
+            ("show-connecting", "status-connected", False),  # of an earlier run
+            ("show-connected", "status-connected", True),
+            ("show-connected", "status-first-second", None),
+            ("show-server-killed", "status-server-killed", False),
+        ],
+    )
+    def test_up_without_a_management_interface(
+        self, machine: Machine, captured: Captured, show: str, status: str, up: bool | None
+    ) -> None:
+        machine.configure()
+        machine.fake.answer_show(captured(show))
+        (machine.run / "my-vpn.status").write_text(captured(status))
+        assert machine.tunnel().is_up() is up
+
+    def test_an_old_status_file_says_nothing(self, machine: Machine, captured: Captured) -> None:
+        machine.configure()
+        machine.fake.answer_show(captured("show-connected"))
+        status = machine.run / "my-vpn.status"
+        status.write_text(captured("status-connected"))
+        os.utime(status, (time.time() - 60,) * 2)
+        assert machine.tunnel().is_up() is None
+        machine.configure(text="status other.status 90\n")
+        other = machine.etc / "other.status"
+        other.write_text(captured("status-connected"))
+        os.utime(other, (time.time() - 60,) * 2)
+        assert machine.tunnel().is_up() is True, "the configuration's own status file, written every 90 s"
+
+    def test_without_any_evidence_it_cannot_be_told(self, machine: Machine, captured: Captured) -> None:
+        machine.fake.answer_show(captured("show-connected"))
+        assert machine.tunnel().is_up() is None
+
+    def test_a_silent_systemd_leaves_it_open(self, machine: Machine) -> None:
+        machine.fake.answer_show("Failed to connect to bus: No such file or directory\n", 1)
+        assert machine.tunnel().is_up() is None
+
+    @pytest.mark.parametrize(("state", "up"), [("state-connected", True), ("state-server-killed", False)])
+    def test_the_configurations_own_management_interface_knows_better(
+        self, machine: Machine, captured: Captured, state: str, up: bool
+    ) -> None:
+        machine.configure(text="management mgmt.sock unix\n")
+        machine.fake.answer_show(captured("show-connected"))
+        (machine.run / "my-vpn.status").write_text(captured("status-server-killed" if up else "status-connected"))
+        with serve(machine.etc / "mgmt.sock", captured(state).encode()):
+            assert machine.tunnel().is_up() is up
+
+
+class TestWithoutSystemd:
+    @pytest.fixture(autouse=True)
+    def absent(self, machine: Machine) -> None:
+        machine.fake.absent()
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            # As Debian's init script, openvpn@.service and we write it.
+            ["/usr/sbin/openvpn", "--writepid", "x", "--cd", "{etc}", "--config", "{etc}/my-vpn.conf"],
+            ["openvpn", "--config", "{etc}/client/my-vpn.conf"],
+            ["openvpn", "--config", "my-vpn.conf"],
+        ],
+    )
+    def test_a_running_daemon_is_left_as_it_is(self, machine: Machine, words: list[str]) -> None:
+        machine.configure()
+        machine.run_daemon(4242, *(word.format(etc=machine.etc) for word in words))
+        machine.install(machine.program, f"touch {machine.run}/started")
+        machine.tunnel().start()
+        assert not (machine.run / "started").exists()
+        assert machine.tunnel().is_up() is None, "it runs, and nothing says more"
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["/usr/sbin/openvpn", "--config", "{etc}/other.conf"],  # another tunnel
+            ["/usr/bin/vi", "{etc}/my-vpn.conf"],  # the pid was used again
+            [],  # a zombie
+        ],
+    )
+    def test_any_other_process_is_not_the_daemon(self, machine: Machine, words: list[str]) -> None:
+        machine.run_daemon(os.getpid(), *(word.format(etc=machine.etc) for word in words))
+        assert machine.tunnel().is_up() is False
+        machine.tunnel().stop()  # or this test would end here
+
+    @pytest.mark.parametrize("content", [None, "", "\n", "corp\n", "-1\n", "999999999999999999999\n"])
+    def test_a_pid_file_without_a_process_means_down(self, machine: Machine, content: str | None) -> None:
+        if content is not None:
+            (machine.run / "my-vpn.pid").write_text(content)
+        assert machine.tunnel().is_up() is False
+        machine.tunnel().stop()
+
+    @pytest.mark.parametrize("level", ["N 0", "2 6"])
+    def test_nothing_is_started_while_the_system_stops(self, machine: Machine, level: str) -> None:
+        machine.configure()
+        machine.install(machine.runlevel, f"echo {level}")
+        machine.install(machine.program, f"touch {machine.run}/started")
+        with pytest.raises(TunnelError, match="the system is stopping"):
+            machine.tunnel().start()
+        assert not (machine.run / "started").exists()
+
+    @pytest.mark.parametrize("level", ["N 2", "unknown", ""])
+    def test_a_refused_configuration_is_reported_in_openvpns_words(self, machine: Machine, level: str) -> None:
+        machine.configure()
+        machine.install(machine.runlevel, f"echo {level}")
+        machine.install(machine.program, "echo 'Options error: no such thing'; echo 'Use --help'; exit 1")
+        with pytest.raises(TunnelError, match="^Options error: no such thing$"):
+            machine.tunnel().start()
+
+    def test_a_missing_openvpn_is_named(self, machine: Machine) -> None:
+        machine.configure()
+        with pytest.raises(TunnelError, match=f"^{machine.program}: no such program$"):
+            machine.tunnel().start()
+
+    def test_a_daemon_that_ends_at_once_is_an_error(self, machine: Machine) -> None:
+        machine.configure()
+        machine.install(machine.program, "exit 0")
+        with pytest.raises(TunnelError, match="ended right after its start"):
+            machine.tunnel().start()
+
+    def test_what_the_daemon_is_given(self, machine: Machine) -> None:
+        machine.configure("client/my-vpn.conf")
+        machine.defaults.write_text('OPTARGS="--script-security 2"\n')
+        machine.install(machine.program, f"echo \"$*\" >>{machine.run}/argv; exit 1")
+        with pytest.raises(TunnelError, match="the system log has its reason"):
+            machine.tunnel().start()
+        run, etc = machine.run, machine.etc
+        daemon = f"--script-security 2 --status {run}/my-vpn.status 10 --cd {etc}/client"
+        daemon += f" --config {etc}/client/my-vpn.conf --writepid {run}/my-vpn.pid"
+        daemon += f" --management {run}/my-vpn.netconf-hooks.sock unix --management-client-user root"
+        assert (machine.run / "argv").read_text().splitlines() == [
+            f"{daemon} --daemon ovpn-my-vpn",
+            f"{daemon} --management {machine.proc}/none unix",  # what was wrong, which syslog only was told
+        ]
+
+    def test_a_management_line_of_the_configuration_is_not_overruled(self, machine: Machine) -> None:
+        machine.configure(text="management 127.0.0.1 7505 /etc/openvpn/secret\n")
+        machine.install(machine.program, f"echo \"$*\" >>{machine.run}/argv; exit 1")
+        with pytest.raises(TunnelError):
+            machine.tunnel().start()
+        first = (machine.run / "argv").read_text().splitlines()[0]
+        assert "--management" not in first
+        assert first.endswith("--daemon ovpn-my-vpn")
+
+    def test_a_daemon_line_of_the_configuration_is_not_repeated(self, machine: Machine) -> None:
+        machine.configure(text="daemon my-name\n")
+        machine.install(machine.program, f"echo \"$*\" >>{machine.run}/argv; exit 1")
+        with pytest.raises(TunnelError):
+            machine.tunnel().start()
+        assert "--daemon" not in (machine.run / "argv").read_text()
+
+    def test_the_run_directory_is_made_for_all_to_look_into(self, machine: Machine) -> None:
+        machine.configure()
+        machine.install(machine.program, "exit 1")
+        machine.run.rmdir()
+        umask = os.umask(0o077)
+        try:
+            with pytest.raises(TunnelError):
+                machine.tunnel().start()
+        finally:
+            os.umask(umask)
+        assert machine.run.stat().st_mode & 0o777 == 0o755
+
+
+class TestBootStart:
+    def test_an_enabled_unit(self, machine: Machine) -> None:
+        link = machine.fake.enable("openvpn-client@my-vpn.service")
+        assert machine.tunnel().boot_start() == f"openvpn-client@my-vpn.service is enabled ({link})"
+
+    @pytest.mark.parametrize(
+        ("defaults", "by_systemd", "by_init"),
+        [
+            (None, "AUTOSTART is not set", "AUTOSTART is not set"),
+            ('#AUTOSTART="none"\nOPTARGS=""\n', "AUTOSTART is not set", "AUTOSTART is not set"),
+            ('AUTOSTART="all"\n', 'AUTOSTART="all"', 'AUTOSTART="all"'),
+            ('AUTOSTART="none"\n', "", ""),
+            ('AUTOSTART=none\nAUTOSTART="a my-vpn" # both\n', 'AUTOSTART="a my-vpn"', 'AUTOSTART="a my-vpn"'),
+            ("AUTOSTART=my-vpn-2\n", "", ""),
+            # openvpn-generator takes an empty value for all, the init script for none.
+            ('AUTOSTART=""\n', 'AUTOSTART=""', ""),
+        ],
+    )
+    def test_autostart(self, machine: Machine, defaults: str | None, by_systemd: str, by_init: str) -> None:
+        machine.configure()
+        machine.fake.enable("openvpn.service")
+        if defaults is not None:
+            machine.defaults.write_text(defaults)
+        for expected in (by_systemd, by_init):
+            answer = machine.tunnel().boot_start()
+            assert answer.startswith(expected) and bool(answer) == bool(expected)
+            if machine.fake.systemd().is_running():
+                machine.fake.absent()
+
+    def test_autostart_is_not_for_client_configurations(self, machine: Machine) -> None:
+        machine.configure("client/my-vpn.conf")
+        machine.fake.enable("openvpn.service")
+        assert machine.tunnel().boot_start() == ""
+
+    def test_autostart_does_nothing_where_openvpn_service_is_disabled(self, machine: Machine) -> None:
+        machine.configure()
+        assert machine.tunnel().boot_start() == ""
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ("remote vpn.example.com 1194", ("remote", "vpn.example.com", "1194")),
+            ("\t remote   a\tb  ", ("remote", "a", "b")),
+            ("# comment", ()),
+            ("; comment", ()),
+            ("port 1194 # comment", ("port", "1194")),
+            ("port 1194 ;comment", ("port", "1194")),
+            ("setenv X a#b;c", ("setenv", "X", "a#b;c")),
+            ('ca "/etc/my certs/ca.pem"', ("ca", "/etc/my certs/ca.pem")),
+            ("ca '/etc/my \"certs\"/ca.pem'", ("ca", '/etc/my "certs"/ca.pem')),
+            (r"ca 'C:\x'", ("ca", r"C:\x")),
+            (r"ca /etc/my\ certs\\x\"", ("ca", '/etc/my certs\\x"')),
+            (r'ca "a\"b"', ("ca", 'a"b')),
+            ('push ""', ("push", "")),
+            ("it's", ("it's",)),
+            ('ca "unfinished', ()),
+            ("", ()),
+        ],
+    )
+    def test_a_line(self, line: str, words: tuple[str, ...]) -> None:
+        assert openvpn.split_line(line) == words
+
+    @given(st.lists(st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs"]))))
+    def test_quoted_words_come_back(self, words: list[str]) -> None:
+        quoted = " ".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words)
+        assert openvpn.split_line(quoted) == tuple(words)
+
+    @given(st.text())
+    def test_any_text_is_read(self, text: str) -> None:
+        for option in openvpn.parse_configuration(text):
+            assert option
+
+    def test_inline_files_hide_what_is_in_them(self) -> None:
+        text = "\ufeffclient\n<ca>\nmanagement x unix\n# </ca>\n  </ca>\n--dev tun\n"
+        text += "<connection>\nremote a\n</connection>\n"
+        assert openvpn.parse_configuration(text) == (("client",), ("dev", "tun"))
+
+    def test_included_files_are_read_in_their_place(self, tmp_path: Path) -> None:
+        (tmp_path / "a.conf").write_text("client\nconfig b.inc\nconfig missing.inc\nverb 3\n")
+        (tmp_path / "b.inc").write_text("management m unix\nconfig a.conf\n")
+        options = openvpn.read_configuration(str(tmp_path / "a.conf"))
+        assert options[:3] == (("client",), ("config", "b.inc"), ("management", "m", "unix"))
+        assert options[-1] == ("verb", "3"), "an endless circle ends"
+
+    @pytest.mark.parametrize(
+        ("text", "management"),
+        [
+            ("management /run/x.sock unix", Management("/run/x.sock")),
+            ("management x.sock unix", Management("/etc/openvpn/x.sock")),
+            ("management 127.0.0.1 7505", Management("127.0.0.1", 7505)),
+            ("management ::1 7505", Management("::1", 7505)),
+            ("management a unix\nmanagement /b unix", Management("/b")),
+            ("management 127.0.0.1 7505 password.txt", None),
+            ("management /run/x.sock unix password.txt", None),
+            ("management tunnel 7505", None),
+            ("management localhost 7505", None),
+            ("management script unix-script", None),
+            ("management /run/x.sock unix\nmanagement-client", None),
+            ("management-signal\nmanagement /run/x.sock unix", None),
+            ("management /run/x.sock unix\nmanagement-forget-disconnect", None),
+            ("management", None),
+            ("client", None),
+        ],
+    )
+    def test_management(self, text: str, management: Management | None) -> None:
+        assert openvpn.find_management(openvpn.parse_configuration(text), "/etc/openvpn") == management
+
+
+class TestAskState:
+    @pytest.mark.parametrize(("name", "state"), [("state-connected", "CONNECTED"), ("state-server-killed", "WAIT")])
+    def test_captured_replies(self, captured: Captured, tmp_path: Path, name: str, state: str) -> None:
+        with serve(tmp_path / "socket", captured(name).encode()):
+            assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == state
+        with serve(None, captured(name).encode()) as port:
+            assert openvpn.ask_state(Management("127.0.0.1", port)) == state
+
+    def test_notifications_and_unfinished_lines_are_no_reply(self) -> None:
+        assert openvpn.parse_state(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN") == ""
+        assert openvpn.parse_state("1795431844,CONNECTED,SUC") == "CONNECTED"
+        assert openvpn.parse_state(">LOG:1,I,x\r\n1795431844,AUTH,,,,,,\r\nEND\r\n") == "AUTH"
+        assert openvpn.parse_state("ERROR: unknown command, x, y\r\n") == ""
+
+    @given(st.text())
+    def test_any_reply_is_read(self, reply: str) -> None:
+        assert "," not in openvpn.parse_state(reply)
+
+    def test_a_busy_interface_is_left_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openvpn, "ASK_TIMEOUT", 0.1)
+        begin = time.monotonic()
+        with serve(tmp_path / "socket", b""):
+            assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == ""
+        assert 0.1 <= time.monotonic() - begin < 2
+
+    def test_an_interface_that_hangs_up_says_nothing(self, tmp_path: Path) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "socket"))
+        assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == "", "refused"
+        listener.close()
+        assert openvpn.ask_state(Management(str(tmp_path / "missing"))) == ""
+        assert openvpn.ask_state(Management("127.0.0.1", 99999)) == ""
+        assert openvpn.ask_state(Management("a" * 200)) == ""
+        assert openvpn.ask_state(Management("a\0b")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "up"), [("status-connected", True), ("status-server-killed", False), ("status-first-second", None)]
+)
+def test_judge_status(captured: Captured, name: str, up: bool | None) -> None:
+    assert openvpn.judge_status(captured(name)) is up
+
+
+def test_judge_status_of_a_connection_without_data_says_nothing() -> None:
+    assert openvpn.judge_status("TCP/UDP read bytes,1890\nTCP/UDP write bytes,1925\nAuth read bytes,0\nEND\n") is None
+    assert openvpn.judge_status("") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        (
+            "refused-bad1",
+            "Options error: Unrecognized option or missing or extra parameter(s) in bad1.conf:4: frobnicate (2.6.14)",
+        ),
+        (
+            "refused-bad2",
+            "Options error: --ca fails with 'nosuch.pem': No such file or directory (errno=2); "
+            "Options error: --cert fails with 'c.pem': No such file or directory (errno=2); "
+            "Options error: --key fails with 'k.pem': No such file or directory (errno=2)",
+        ),
+        ("refused-bad4", "ERROR: Endtag </key-x> missing"),
+    ],
+)
+def test_find_complaint(captured: Captured, name: str, complaint: str) -> None:
+    assert openvpn.find_complaint(captured(name)) == complaint
+
+
+def test_find_complaint_leaves_out_what_we_caused() -> None:
+    output = "2026-11-23 10:54:53 MANAGEMENT: Socket bind[3] failed\n2026-11-23 10:54:53 Exiting due to fatal error\n"
+    assert openvpn.find_complaint(output) == ""
