@@ -1,0 +1,271 @@
+"""The laptop: a machine with its own processes, /etc, /usr, /var, /run, /dev and log, on a network of the lab.
+
+Its disk is this machine's, seen through overlays (overlayfs, Linux Documentation/filesystems/overlayfs.rst): what it
+writes goes to memory, the rest of the root directory is read-only.  So it runs what is installed here, and changes
+nothing here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .namespaces import Namespaces, Running
+from .network import Network
+from .system_log import SystemLog
+
+DHCP_CLIENTS = ("dhclient", "dhcpcd")
+
+_DISK = ("etc", "usr", "var")
+_HOOKS = tuple(f"/etc/network/if-{phase}.d" for phase in ("pre-up", "up", "down", "post-down"))
+_DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+    "net/tun": (10, 200),
+}
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+
+INTERFACES = """\
+auto lo
+iface lo inet loopback
+
+allow-hotplug eth0 wlan0
+iface eth0 inet dhcp
+iface wlan0 inet dhcp
+"""
+# Without these dhcpcd first waits at random for up to a second, and then 5 s for objections to its address
+# (dhcpcd.conf(5)): what the tests ask about comes after that.
+_DHCPCD_CONF = """\
+duid
+persistent
+option domain_name_servers, domain_name, domain_search, classless_static_routes, interface_mtu
+require dhcp_server_identifier
+slaac private
+nodelay
+noarp
+"""
+
+
+class Image:
+    """The disk of a freshly installed laptop, made once and then shared by any number of laptops.
+
+    It holds this machine's /etc, /usr and /var without its own network configuration, and the given packages,
+    installed by dpkg.  Kept in memory of its own mount namespace; `close` ends it and all laptops made from it.
+
+    packages: the .deb files to install.
+    """
+
+    def __init__(self, packages: Sequence[Path] = ()) -> None:
+        self.namespaces = Namespaces(("mnt",))
+        try:
+            self.namespaces.run(["mount", "-t", "tmpfs", "-o", "mode=755", "image", "/mnt"])
+            self._install(packages)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Throw the disk away; what still runs from it ends."""
+        self.namespaces.close()
+
+    def _install(self, packages: Sequence[Path]) -> None:
+        # A network namespace without any link: nothing that a package's scripts do gets out.
+        with Namespaces(("mnt", "uts", "net"), self.namespaces.files) as machine:
+            _set_up_disk(machine, "/mnt", [])
+            _empty(machine, *_HOOKS, "/etc/network/interfaces.d", "/var/lib/dhcp", "/var/lib/dhcpcd")
+            _empty(machine, "/etc/dhcp/dhclient-enter-hooks.d", "/etc/dhcp/dhclient-exit-hooks.d", keep="rfc3442-*")
+            _empty(machine, "/etc/openvpn", "/etc/netconf-hooks", keep="update-*")
+            for path, text in {
+                "/etc/network/interfaces": INTERFACES,
+                "/etc/dhcpcd.conf": _DHCPCD_CONF,
+                "/etc/hostname": "laptop\n",
+                "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 laptop\n::1 localhost\n",
+                "/etc/resolv.conf": "",
+                # No service is started by a package here (policy-rc.d, /usr/share/doc/init-system-helpers).
+                "/usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
+            }.items():
+                _write(machine, path, text, 0o755 if path.startswith("/usr/sbin") else 0o644)
+            if packages:
+                # Without this file man-db does not index all manual pages again, which takes seconds.
+                machine.run(["rm", "-f", "/var/lib/man-db/auto-update"])
+                machine.run(
+                    ["dpkg", "--force-unsafe-io", "--install", *(str(package) for package in packages)],
+                    env={"DEBIAN_FRONTEND": "noninteractive"},
+                    timeout=300,
+                )
+
+
+class Laptop:
+    """A laptop switched on: `image`'s disk, in the laptop's place of `network`.
+
+    dhcp_client: which of `DHCP_CLIENTS` its ifupdown uses; place: another one of `Network.namespace`, to be its machine.
+    """
+
+    def __init__(
+        self, network: Network, image: Image, dhcp_client: str = "dhclient", place: str = "laptop"
+    ) -> None:
+        self.dhcp_client = dhcp_client
+        self._place = place
+        parents = image.namespaces.files | {"net": network.namespace(place)}
+        with ExitStack() as undo:
+            self.namespaces = undo.enter_context(Namespaces(("mnt", "uts"), parents))
+            self._boot()
+            self._log = SystemLog(self.namespaces.root / "dev/log")
+            undo.callback(self._log.close)
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Switch it off: all of its processes end, its disk is gone."""
+        self._undo.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float = 60.0,
+        text: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program as root, `text` on its standard input, to its end; `env` is added to a plain environment.
+
+        Raises `namespaces.CommandFailed` when it fails (unless `check` is false), TimeoutError after `timeout` seconds.
+        """
+        return self.namespaces.run(argv, check=check, timeout=timeout, text=text, env=env)
+
+    def start(self, argv: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None) -> Running:
+        """Start a program without waiting for it: as `run` does."""
+        return self.namespaces.start(argv, text=text, env=env)
+
+    def ifup(
+        self, *arguments: str, check: bool = True, timeout: float = 60.0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ifup(8) with the arguments given: an interface, ``--force``, ``-v``."""
+        return self.run(["ifup", *arguments], check=check, timeout=timeout, env=env)
+
+    def ifdown(
+        self, *arguments: str, check: bool = True, timeout: float = 60.0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ifdown(8) with the arguments given."""
+        return self.run(["ifdown", *arguments], check=check, timeout=timeout, env=env)
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, and the directories above it; what was there is replaced, also a symbolic link."""
+        _write(self.namespaces, path, text, mode)
+
+    def read(self, path: str) -> str:
+        """Return the text of a file.  Raises FileNotFoundError when it can't be read."""
+        result = self.run(["cat", path], check=False)
+        if result.returncode != 0:
+            raise FileNotFoundError(result.stderr.strip())
+        return result.stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or directory."""
+        return self.run(["test", "-e", path], check=False).returncode == 0
+
+    def processes(self) -> dict[int, str]:
+        """Return all processes but init: command lines by pid."""
+        return self.namespaces.processes()
+
+    def log(self) -> str:
+        """Return what was written to syslog so far, each message ``SEVERITY TAG[PID]: TEXT`` on a line."""
+        return self._log.text()
+
+    def has_carrier(self, link: str) -> bool:
+        """Whether the link is set up and something is plugged in."""
+        return "LOWER_UP" in self.run(["ip", "link", "show", "dev", link]).stdout
+
+    def pings(self, host: str) -> bool:
+        """Whether `host` answers one ping within a second."""
+        return self.run(["ping", "-n", "-q", "-c", "1", "-W", "1", host], check=False).returncode == 0
+
+    def connects(self, host: str, port: int) -> bool:
+        """Whether `host` accepts a TCP connection within a second."""
+        connect = f"import socket; socket.create_connection(({host!r}, {port}), 1).close()"
+        return self.run(["/usr/bin/python3", "-IS", "-c", connect], check=False).returncode == 0
+
+    def _boot(self) -> None:
+        machine = self.namespaces
+        scratch = "/mnt/laptop"
+        (machine.root / "mnt/laptop").mkdir(exist_ok=True)
+        machine.run(["mount", "-t", "tmpfs", "-o", "mode=755", "laptop", scratch])
+        _set_up_disk(machine, scratch, ["/mnt"])
+        # The overlays hold on to what they are made of; nobody needs to see it.
+        machine.run(["umount", "--recursive", "--lazy", "/mnt"])
+        # Not on the image: the packages to install may lie in there.
+        machine.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "laptop-tmp", "/tmp"])
+        machine.run(["mount", "--options", "remount,bind,ro", "/"])
+        machine.run(["hostname", self._place])
+        machine.run(["ip", "link", "set", "lo", "up"])
+        if self.dhcp_client == "dhcpcd":
+            # ifupdown takes the first it finds of dhclient, udhcpc, dhcpcd.
+            machine.run(["rm", "-f", "/usr/sbin/dhclient", "/usr/sbin/udhcpc"])
+
+
+def _set_up_disk(machine: Namespaces, scratch: str, lower: Sequence[str]) -> None:
+    """Mount overlays on the directories of `_DISK`, and a /run, /sys and /dev of its own.
+
+    scratch: a directory in memory for what is written (below ``disk``); lower: such directories, as lower layers.
+    """
+    lines = []
+    for name in _DISK:
+        for part in ("disk", "work"):
+            (machine.root / scratch.lstrip("/") / part / name).mkdir(parents=True)
+        layers = ":".join([*(f"{layer}/disk/{name}" for layer in lower), f"/{name}"])
+        upper = f"upperdir={scratch}/disk/{name},workdir={scratch}/work/{name}"
+        lines.append(f"disk-{name} /{name} overlay lowerdir={layers},{upper}")
+    lines += [
+        "laptop-run /run tmpfs mode=755",
+        "laptop-sys /sys sysfs defaults",
+        "laptop-dev /dev tmpfs mode=755",
+        "laptop-pts /dev/pts devpts newinstance,ptmxmode=666,mode=620,gid=5,X-mount.mkdir",
+    ]
+    # One mount(8) for all; sources with names of their own, since it skips what seems to be mounted already.
+    machine.run(["mount", "--all", "--fstab", "/dev/stdin"], text="".join(f"{line} 0 0\n" for line in lines))
+    for directory in ("dev/net", "dev/shm", "run/network", "run/lock", "run/openvpn"):
+        (machine.root / directory).mkdir()
+    for name, (major, minor) in _DEVICES.items():
+        device = machine.root / "dev" / name
+        os.mknod(device, stat.S_IFCHR, os.makedev(major, minor))
+        device.chmod(0o666)
+    for name, target in _DEVICE_LINKS.items():
+        (machine.root / "dev" / name).symlink_to(target)
+
+
+def _empty(machine: Namespaces, *directories: str, keep: str = "") -> None:
+    """Delete all files in the directories, as far as they exist, but those whose name matches the pattern `keep`."""
+    existing = [directory for directory in directories if (machine.root / directory.lstrip("/")).is_dir()]
+    if existing:
+        machine.run(["find", *existing, "!", "-type", "d", "!", "-name", keep, "-delete"])
+
+
+def _write(machine: Namespaces, path: str, text: str, mode: int) -> None:
+    # By a program in there, and not through `Namespaces.root`, whose absolute symbolic links lead to the machine's own.
+    machine.run(["install", "-D", "-m", f"{mode:o}", "/dev/stdin", path], text=text)

@@ -1,0 +1,28 @@
+"""The one way the tests wait: for a condition, with a deadline, never for a fixed time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
+    """Call `condition` until it returns something true, and return that.
+
+    what: what is waited for, for the message of the TimeoutError; timeout: seconds.
+    """
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    delay = 0.002
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"waited {timeout:g} s for {what}; the last answer was {value!r}")
+        pause.wait(delay)
+        delay = min(delay * 1.5, 0.05)
