@@ -1,0 +1,133 @@
+# One command each.  As root, whatever Debian package a target needs is installed first; nothing is ever upgraded,
+# and no service is started.
+#
+#   sudo make demo      a laptop goes from home to the office to the cafe and back
+#   sudo make test      unit and lab tests
+#   make test-unit      the unit tests alone: no root, seconds
+#   make lint           flake8, mypy, shellcheck, manual pages
+#   make deb            build/*.deb, of the files as they are now
+#   make clean          takes away what the others made
+
+SHELL = /bin/bash
+.SHELLFLAGS = -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL = help
+
+# Always Debian's own python3, whatever stands first on PATH.
+export PATH := /usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL := C.UTF-8
+PYTHON = /usr/bin/python3
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PYTHONNOUSERSITE = 1
+# A run as root leaves nothing of root's between the sources.
+export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
+
+# What must be installed, all in one place.
+NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces python3-nftables python3-pyroute2
+NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject python3 python3-setuptools
+NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck $(NEEDS_library)
+NEEDS_unit = python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
+NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
+	openssl openvpn procps systemd-container $(NEEDS_library) $(NEEDS_deb)
+NEEDS_test = lintian strace $(NEEDS_unit) $(NEEDS_demo)
+
+# What the packages are made from; also what has to change before `make deb` builds them again.
+SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d netconf_hooks pyproject.toml \
+	sbin setup.cfg
+
+# What root has written into build/ belongs to the checkout's owner in the end.
+HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
+
+# Run by hand: make test PYTEST='-k cafe -x'
+PYTEST =
+
+.PHONY: help demo test test-unit lint deb clean root
+help:
+	sed -n '/^#   /s/^# *//p' Makefile
+
+demo: root needs-demo deb
+	$(HAND_BACK)
+	$(PYTHON) -m tests.lab.demo
+
+test: root needs-test deb
+	$(HAND_BACK)
+	$(PYTHON) -m pytest $(PYTEST) tests/unit tests/lab
+
+test-unit: needs-unit
+	$(PYTHON) -m pytest $(PYTEST) tests/unit
+
+lint: needs-lint
+	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks sbin/netconf-hooks
+	$(PYTHON) -m mypy -p netconf_hooks
+	grep -lE '^#!.*/(ba)?sh|^#!/usr/bin/env (ba)?sh' -r .ci debian docs tests | xargs shellcheck
+	for page in docs/*.[0-9]; do
+		# As lintian looks at it; man exits 0 whatever it warns of.
+		warnings=$$(LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$$page" 2>&1 >/dev/null)
+		[ -z "$$warnings" ] || { printf '%s: %s\n' "$$page" "$$warnings" >&2; exit 1; }
+		mandoc -T lint -W warning "$$page"
+	done
+
+# A copy of the files as they are, committed or not, is built: the checkout itself is never touched.  Unit tests are
+# `make test`'s, so none are run here.  -d: what is needed is in NEEDS_deb; the compilers of build-essential are not.
+deb: needs-deb
+	mkdir -p build
+	$(HAND_BACK)
+	exec 9>build/.lock
+	flock 9
+	files() {
+		git -c safe.directory='*' ls-files -z --cached --others --exclude-standard -- $(SHIPPED) | sort -zu |
+			while IFS= read -r -d '' file; do [ ! -e "$$file" ] || printf '%s\0' "$$file"; done
+	}
+	files | tar --no-recursion --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+		--null --files-from=- -cf build/tree.tar
+	sum=$$(sha256sum <build/tree.tar)
+	if [ "$$(cat build/deb.sum 2>/dev/null)" != "$$sum" ]; then
+		rm -rf build/deb build/deb.sum build/*.deb build/*.changes build/*.buildinfo
+		mkdir -p build/deb/tree
+		tar -C build/deb/tree -xmf build/tree.tar
+		(cd build/deb/tree && DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -b -d -nc -us -uc -Pnocheck) >build/deb.log 2>&1 ||
+			{ tail -n 40 build/deb.log >&2; exit 1; }
+		mv build/deb/*.deb build/deb/*.changes build/deb/*.buildinfo build/
+		rm -rf build/deb
+		printf '%s\n' "$$sum" >build/deb.sum
+	fi
+	rm build/tree.tar
+	ls build/*.deb
+
+clean:
+	rm -rf build .hypothesis netconf_hooks.egg-info
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+root:
+	[ "$$(id -u)" = 0 ] || {
+		echo "This makes network namespaces of its own and needs root: sudo make $(MAKECMDGOALS)" >&2
+		exit 1
+	}
+
+# SYSTEMD_OFFLINE (systemd's docs/ENVIRONMENT.md) keeps the packages' scripts from starting or restarting anything.
+needs-%:
+	wanted=$$(printf '%s\n' $(NEEDS_$*) | sort -u)
+	missing() {
+		comm -23 <(echo "$$wanted") \
+			<(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $$wanted 2>/dev/null | sed -n 's/ installed$$//p' | sort -u)
+	}
+	packages=$$(missing | xargs)
+	[ -n "$$packages" ] || exit 0
+	if [ "$$(id -u)" != 0 ]; then
+		echo "Missing here: apt install $$packages" >&2
+		exit 1
+	fi
+	echo "Installing $$packages"
+	install_packages() {
+		SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+			install --no-install-recommends --no-upgrade "$$@"
+	} >>build/apt.log 2>&1
+	mkdir -p build
+	if ! install_packages $$packages; then
+		apt-get -qq -o DPkg::Lock::Timeout=300 update
+		# A package that this release of Debian lacks keeps none of the others away: the tests say what they miss.
+		install_packages $$packages || for package in $$packages; do install_packages "$$package" || true; done
+	fi
+	packages=$$(missing | xargs)
+	[ -z "$$packages" ] || echo "Could not be installed: $$packages (build/apt.log says why)" >&2
