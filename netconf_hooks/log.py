@@ -19,6 +19,18 @@ def set_verbose(verbose: bool) -> None:
     _verbose = verbose
 
 
+def fill_descriptors() -> None:
+    """Open ``/dev/null`` in place of a closed standard input, output or error.
+
+    Else the next file to be opened, a lock or a socket, gets that number and is sent what is said here.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one (open(2))
+
+
 def debug(message: str) -> None:
     """Say how something was found out: shown under ``ifup -v`` only."""
     if _verbose:

@@ -60,7 +60,7 @@ TESTS = {
 }
 
 # The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each; empty while there is none.
-TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "", "wireguard": "", "unit": "unit"}
+TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "", "wireguard": "wireguard", "unit": "unit"}
 
 # The words of an on or unless clause that are neither a location's name nor a test.
 SITUATIONS = ("unknown", "insecure", "unroutable", "anywhere")
@@ -646,10 +646,7 @@ def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
     for word in words:
         if not _is_interface(word) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of an interface, not {_quote(word)}")
-    if reasons:
-        return ()
-    reasons.append(_NOT_YET)
-    return tuple(words)
+    return () if reasons else tuple(words)
 
 
 def _read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:

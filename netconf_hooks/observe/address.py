@@ -22,17 +22,18 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
     if "interface" in keys:
         answers["interface"] = Answer(tuple(dict.fromkeys((link.device, link.iface))))
     if "address" in keys:
-        answers["address"] = _find_addresses(link.device)
+        addresses = list_addresses(link.device)
+        problem = "" if addresses else "no address" if link.index else "no such interface"
+        answers["address"] = Answer(addresses, problem=problem)
     return answers
 
 
-def _find_addresses(device: str) -> Answer:
+def list_addresses(device: str) -> tuple[str, ...]:
+    """Return the addresses that `device` has now, as inet_ntop(3) writes them, without scope."""
     import netifaces
 
     # getifaddrs(3) names an IPv4 address by its label, and ifupdown labels those of eth0:1 so: they are eth0's too.
     names = [name for name in netifaces.interfaces() if name == device or name.startswith(f"{device}:")]
-    if not names:
-        return Answer(problem="no such interface")
     addresses: dict[str, None] = {}
     for name in names:
         try:
@@ -45,4 +46,4 @@ def _find_addresses(device: str) -> Answer:
                 text = entry.get("addr", "").partition("%")[0]
                 if text:
                     addresses[_socket.inet_ntop(family, _socket.inet_pton(family, text))] = None
-    return Answer(tuple(addresses), problem="" if addresses else "no address")
+    return tuple(addresses)

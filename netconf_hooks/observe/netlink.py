@@ -391,6 +391,19 @@ class Netlink:
             raise
         return [(kind, body) for kind, _, _, _, body in messages if kind >= NLMSG_MIN_TYPE]
 
+    def drain(self) -> bool:
+        """Throw away all news that have come; return whether there were any, or too many to keep (ENOBUFS)."""
+        some = False
+        while True:
+            try:
+                self._socket.recv(65536, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return some
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise _as_netlink_error(error) from None
+            some = True
+
     def _ask_once(
         self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None
     ) -> tuple[list[Message], bool]:

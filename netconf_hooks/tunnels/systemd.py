@@ -59,11 +59,11 @@ class Systemd:
 
     def start(self, unit: str) -> None:
         """Ask for `unit`; one that is active stays as it is.  Raises `TunnelError`, also while the system stops."""
-        if self._call("is-system-running").output.strip() == "stopping":
-            raise TunnelError("the system is stopping")
-        result = self._call("--no-block", "start", unit)
-        if result.status:
-            raise TunnelError(f"systemctl start {unit}: {_describe(result)}")
+        self._begin("start", unit)
+
+    def restart(self, unit: str) -> None:
+        """Ask for `unit` anew: it is ended first where it is active.  Raises `TunnelError` as `start` does."""
+        self._begin("restart", unit)
 
     def stop(self, units: Sequence[str]) -> None:
         """Ask for the end of `units`; those that don't run or don't exist are left so.  Raises `TunnelError`."""
@@ -91,6 +91,13 @@ class Systemd:
                     if os.path.lexists(link):
                         return link
         return ""
+
+    def _begin(self, verb: str, unit: str) -> None:
+        if self._call("is-system-running").output.strip() == "stopping":
+            raise TunnelError("the system is stopping")
+        result = self._call("--no-block", verb, unit)
+        if result.status:
+            raise TunnelError(f"systemctl {verb} {unit}: {_describe(result)}")
 
     def _call(self, *arguments: str) -> programs.Result:
         try:

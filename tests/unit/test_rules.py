@@ -594,7 +594,6 @@ def test_a_broken_trust_asks_for_proof(value):
         ("netconf-guard-backend", "auto"),
         ("netconf-guard-backend", "nftables"),
         ("netconf-guard-backend", "iptables"),
-        ("netconf-uplink", "eth0 wlan0 wwan0"),
         ("netconf-guard-allow", "udp/123 192.0.2.0/24"),
     ],
 )

@@ -1,0 +1,358 @@
+"""From what was decided to what runs.
+
+Whoever changes a record decides at once, under the records' lock, and writes the decision down.  What is to be done
+about it is done under the lock for acting, whose holder always follows the newest decision: of two hooks at the same
+time, the one that waits finds the work done, or does what the other could not know yet.  A hook that was killed in
+between leaves a decision marked open, and the next run follows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import monotonic
+
+from netconf_hooks import log
+from netconf_hooks.decide import (
+    INET, NO_RULE, Presence, Situation, decide_changes, decide_presences, decide_tunnels, list_edges
+)  # fmt: skip
+from netconf_hooks.events import read_queue, tell_events
+from netconf_hooks.ifenv import device_of
+from netconf_hooks.locate import judge_test, list_word_tests, observe_place
+from netconf_hooks.observe import Link
+from netconf_hooks.rules import read_rules
+from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from netconf_hooks.observe import Answer
+    from netconf_hooks.rules import Rules
+    from netconf_hooks.state import Stanza, Store
+
+# How long a link that has been set up may take until its carrier is there: autonegotiation takes 1 to 3 s (IEEE 802.3,
+# clause 28), and ifupdown runs the hooks of a static stanza at once.
+CARRIER_TIMEOUT = 3.0
+
+_VERDICT_NAMES = {True: "holds", False: "fails", None: "undecided"}
+
+
+def merge_stanzas(stanzas: Iterable[Stanza]) -> dict[str, str]:
+    """Return the options of an interface's stanzas together, as if one stanza had them all, repeated ones joined.
+
+    An option that two stanzas share to the letter (both inherit it) counts once.
+    """
+    merged: dict[str, str] = {}
+    for stanza in stanzas:
+        for option, value in stanza.options.items():
+            if option not in merged:
+                merged[option] = value
+            elif merged[option] != value:
+                merged[option] += "\n" + value
+    return merged
+
+
+def make_link(iface: str, options: Mapping[str, str]) -> Link:
+    """Return the interface as the kernel has it now, with the stanza's options that are evidence themselves."""
+    from netconf_hooks.observe.netlink import read_link
+
+    device = device_of(iface)
+    status = read_link(device)
+    return Link(
+        iface=iface,
+        device=device,
+        index=status.index if status else 0,
+        carrier=bool(status and status.carrier),
+        options={option: value for option, value in options.items() if not option.startswith("netconf-")},
+    )
+
+
+def observe_interface(iface: str, stanzas: tuple[Stanza, ...]) -> tuple[InterfaceRecord, dict[str, Answer]]:
+    """Look at the network an interface is on, and return what is to be remembered of it.
+
+    Takes at most the stanza's ``netconf-timeout``.  Raises OSError where the kernel can't be asked.
+    """
+    from netconf_hooks.observe.router import has_default_route
+    from netconf_hooks.observe.wireless import is_wireless_open
+
+    options = merge_stanzas(stanzas)
+    rules = read_rules(options)
+    deadline = monotonic() + rules.timeout
+    link = make_link(iface, options)
+    if link.index and not link.carrier:
+        _wait_for_carrier(link.device, min(deadline, monotonic() + CARRIER_TIMEOUT))
+        link = make_link(iface, options)
+    place, answers = observe_place(rules, link, deadline)
+    record = InterfaceRecord(
+        iface=iface,
+        index=link.index,
+        stanzas=stanzas,
+        location=place.location,
+        line=place.line,
+        grade=place.grade,
+        undecided=place.undecided,
+        routable=has_default_route(link),
+        wireless_open=is_wireless_open(link.device),
+        words=tuple(
+            Finding(test.text, (_VERDICT_NAMES[judge_test(test, answers[test.key])],)) for test in
+            list_word_tests(rules)
+        ),
+        seen=tuple(Finding(key, answers[key].values, answers[key].problem) for key in sorted(answers)),
+    )
+    return record, answers
+
+
+def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
+    """Return the records that are true now: the link is there under the same ifindex, and has carrier.
+
+    A wish has no link: it counts until its ifdown.
+    """
+    from netconf_hooks.observe.netlink import read_links
+
+    records = tuple(records)
+    links = read_links({device_of(record.iface) for record in records if not record.wish})
+    counting = []
+    for record in records:
+        link = links.get(device_of(record.iface))
+        if record.wish or (link and link.index == record.index and link.carrier):
+            counting.append(record)
+    return tuple(counting)
+
+
+def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
+    """Return what `decide` needs to know of an interface."""
+    return Situation(
+        iface=record.iface,
+        vpns=rules.vpns,
+        trust=rules.trust,
+        location=record.location,
+        grade=record.grade,
+        undecided=record.undecided,
+        routable=record.routable,
+        wireless_open=record.wireless_open,
+        wish=record.wish,
+        tests=frozenset(word.subject for word in record.words if word.values == ("holds",)),
+        open_tests=frozenset(word.subject for word in record.words if word.values == ("undecided",)),
+    )
+
+
+def remember_interface(store: Store, record: InterfaceRecord, replaces: InterfaceRecord | None = None) -> bool:
+    """Write an interface's record and decide; return whether there is something to do.  Raises OSError.
+
+    replaces: the record that was there before; where it no longer is (ifdown or ifup came in between), or `record` is
+        about another device of that name, nothing is written.
+    """
+    store.prepare()
+    with store.lock_records():
+        if not replaces or (record.index == replaces.index and _is_recorded(store, replaces)):
+            store.write_interface(record)
+        return _decide(store)
+
+
+def forget_interface(store: Store, iface: str) -> bool:
+    """Remove an interface's record and decide; return whether there is something to do.  Raises OSError."""
+    store.prepare()
+    with store.lock_records():
+        store.remove_interface(iface)
+        return _decide(store)
+
+
+def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None:
+    """Look again at the networks of `records`, decide again by the rules in them, and follow the decision.
+
+    Raises OSError.
+    """
+    store.prepare()
+    for record in records:
+        if not record.wish:
+            newer, _ = observe_interface(record.iface, record.stanzas)
+            remember_interface(store, newer, replaces=record)
+    with store.lock_records():
+        something_to_do = _decide(store)
+    if something_to_do:
+        follow_decision(store)
+
+
+def follow_decision(store: Store) -> None:
+    """Ask the tunnels for what was decided, and then tell the events.  Raises OSError."""
+    ask_tunnels(store)
+    tell_events(store)
+
+
+def ask_tunnels(store: Store) -> None:
+    """Do what was decided and is not done.  Raises OSError.
+
+    What fails is logged, stays open, and is tried again by the next run, not by this one.
+    """
+    failed = set()
+    with store.lock_acting():
+        while True:
+            with store.lock_records():
+                todo = [
+                    record
+                    for tunnel, record in _read_tunnels(store).items()
+                    if not record.done and (tunnel, record.verdict) not in failed
+                ]
+            if not todo:
+                return
+            for record in todo:
+                problem = _ask_tunnel(record)
+                if problem:
+                    failed.add(((record.kind, record.name), record.verdict))
+                with store.lock_records():
+                    _mark(store, record, problem)
+
+
+def wake_watcher(store: Store) -> None:
+    """Tell the watcher that records have changed, and start one where none runs.  Logs what can't be done."""
+    try:
+        fifo = os.open(store.fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENXIO):  # ENXIO: nobody reads, fifo(7)
+            log.error(f"{store.fifo}: {error.strerror}: the watcher is not told")
+            return
+        if store.has_interfaces():
+            _start_watcher()
+        return
+    try:
+        os.write(fifo, b"\n")
+    except OSError:
+        pass  # full (EAGAIN): it is awake; gone (EPIPE): it saw no record, and the next hook starts it
+    finally:
+        os.close(fifo)
+
+
+def _start_watcher() -> None:
+    from netconf_hooks.programs import ProgramError, spawn
+    from netconf_hooks.tunnels import TunnelError
+    from netconf_hooks.tunnels.systemd import Systemd
+
+    systemd = Systemd()
+    try:
+        if systemd.is_running():
+            systemd.start("netconf-hooks-watch.service")
+        else:
+            spawn(["/usr/sbin/netconf-hooks", "watch"])
+    except (ProgramError, TunnelError) as error:
+        log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")
+
+
+def _wait_for_carrier(device: str, deadline: float) -> None:
+    from netconf_hooks.observe.netlink import LINKS, Netlink
+
+    with Netlink((LINKS,)) as netlink:
+        netlink.wait_for_carrier(device, deadline)
+
+
+def _is_recorded(store: Store, record: InterfaceRecord) -> bool:
+    try:
+        return store.read_interface(record.iface) == record
+    except RecordError:
+        return False  # the caller has read it: somebody is at work there
+
+
+def _decide(store: Store) -> bool:
+    records = list_counting(store.read_interfaces(log.error))
+    situations = [describe_situation(record, read_rules(merge_stanzas(record.stanzas))) for record in records]
+    before = _read_tunnels(store)
+    verdicts = decide_changes(
+        decide_tunnels(situations),
+        before={tunnel: record.verdict for tunnel, record in before.items()},
+        unfinished=[tunnel for tunnel, record in before.items() if not record.done],
+    )
+    after = {}
+    for (kind, name), verdict in verdicts.items():
+        old = before.get((kind, name))
+        if old and old.verdict == verdict.state:
+            after[kind, name] = TunnelRecord(kind, name, verdict.state, verdict.because, old.done, old.problem)
+        else:
+            after[kind, name] = TunnelRecord(kind, name, verdict.state, verdict.because, done=False)
+            log.info(f"{kind} {name}: {verdict.state}: {verdict.because}")
+    if after != before:
+        store.write_tunnels(after)
+    events = _queue_events(store, records, situations)
+    return events or any(not record.done for record in after.values())
+
+
+def _queue_events(store: Store, records: Iterable[InterfaceRecord], situations: list[Situation]) -> bool:
+    """Write down where the machine is now and which events follow; return whether any is to be told."""
+    told = {record.name: record for record in _read_presences(store)}
+    before = [Presence(record.name, record.ifaces) for record in told.values()]
+    after = decide_presences(situations, before)
+    queue = list(read_queue(store))
+    if {presence.name: presence for presence in after} == {presence.name: presence for presence in before}:
+        return bool(queue)
+    by_iface = {record.iface: record for record in records}
+    for edge in list_edges(before, after):
+        if edge.connected:
+            variables = describe_connection(edge.name, by_iface[edge.iface])
+        else:
+            variables = {**told[edge.name].variables, "IFACE": edge.iface}
+        event = f"{edge.name}-{'connected' if edge.connected else 'disconnected'}"
+        queue.append(EventRecord(event, {**variables, "NETCONF_EVENT": event}))
+        if edge.connected:
+            told[edge.name] = PresenceRecord(edge.name, (edge.iface,), variables)
+    # The events first: killed in between, they are told twice and not never.
+    store.write_events(queue)
+    store.write_presences(
+        PresenceRecord(presence.name, presence.ifaces, told[presence.name].variables) for presence in after
+    )
+    return bool(queue)
+
+
+def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
+    """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
+    logical = next((stanza.logical for stanza in record.stanzas if stanza.logical), record.iface)
+    location = record.location if name == INET else name
+    variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
+    for finding in record.seen:
+        variables["NETCONF_" + finding.subject.upper().replace("-", "_")] = " ".join(finding.values)
+    return variables
+
+
+def _read_presences(store: Store) -> tuple[PresenceRecord, ...]:
+    try:
+        return store.read_presences()
+    except RecordError as error:
+        log.error(f"{error}: every location counts as new")
+        return ()
+
+
+def _read_tunnels(store: Store) -> dict[tuple[str, str], TunnelRecord]:
+    try:
+        return store.read_tunnels()
+    except RecordError as error:
+        log.error(f"{error}: every tunnel is decided on anew")
+        return {}
+
+
+def _ask_tunnel(record: TunnelRecord) -> str:
+    from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+    try:
+        tunnel = load_tunnel(record.kind, record.name)
+        if record.verdict == "up":
+            tunnel.start()
+        else:
+            tunnel.stop()
+    except TunnelError as error:
+        verb = "started" if record.verdict == "up" else "stopped"
+        log.error(f'netconf-vpn "{record.kind} {record.name}": can\'t be {verb}: {error} ({record.because})')
+        return str(error)
+    return ""
+
+
+def _mark(store: Store, done: TunnelRecord, problem: str) -> None:
+    # Only where the decision is still the one that was followed: a newer one is open again.
+    records = _read_tunnels(store)
+    tunnel = (done.kind, done.name)
+    if tunnel in records and records[tunnel].verdict == done.verdict:
+        newest = records[tunnel]
+        if done.verdict == "down" and not problem and newest.because == NO_RULE:
+            del records[tunnel]
+        else:
+            records[tunnel] = TunnelRecord(
+                newest.kind, newest.name, newest.verdict, newest.because, done=not problem, problem=problem
+            )
+        store.write_tunnels(records)

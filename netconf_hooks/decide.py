@@ -1,0 +1,237 @@
+"""Which tunnels should run, from what is remembered of all interfaces that are up.
+
+Pure: no clock, no file, no environment; the same interfaces give the same decision.  netconf-interfaces(5), TUNNELS,
+says it in the admin's words.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from netconf_hooks.rules import Condition, VpnRule, Word
+
+UP = "up"
+DOWN = "down"
+KEEP = "keep"
+
+NO_RULE = "no interface that is up has a rule for it"
+
+
+class Situation(Record):
+    """What `decide_tunnels` needs to know of one interface that is up.
+
+    vpns: its tunnel rules; trust: ``hints``, ``authenticated`` or empty.
+    location, grade, undecided, routable, wireless_open: as in `state.InterfaceRecord`.
+    wish: whether it is no interface, but a tunnel that somebody wants, as in `state.InterfaceRecord`.
+    tests: of the tests that stand as WORDs, those that hold; open_tests: those not answered in time; both as written.
+    """
+
+    __slots__ = (
+        "iface", "vpns", "trust", "location", "grade", "undecided", "routable", "wireless_open", "tests", "open_tests",
+        "wish",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        iface: str,
+        vpns: tuple[VpnRule, ...],
+        trust: str = "",
+        location: str = "",
+        grade: str = "",
+        undecided: bool = False,
+        routable: bool = True,
+        wireless_open: bool = False,
+        tests: frozenset[str] = frozenset(),
+        open_tests: frozenset[str] = frozenset(),
+        wish: bool = False,
+    ) -> None:
+        self.iface = iface
+        self.vpns = vpns
+        self.trust = trust
+        self.location = location
+        self.grade = grade
+        self.undecided = undecided
+        self.routable = routable
+        self.wireless_open = wireless_open
+        self.tests = tests
+        self.open_tests = open_tests
+        self.wish = wish
+
+
+class Verdict(Record):
+    """What a tunnel should be: ``up``, ``down``, or ``keep``, left as it is; because: the reason, in words."""
+
+    __slots__ = ("state", "because")
+
+    def __init__(self, state: str, because: str) -> None:
+        self.state = state
+        self.because = because
+
+
+# The presence of a default route among the interfaces with rules; no location can have this name
+# (netconf-interfaces(5)).
+INET = "inet"
+
+
+class Presence(Record):
+    """That the machine is at a location, or (`INET`) has a default route; ifaces: the interfaces that say so."""
+
+    __slots__ = ("name", "ifaces")
+
+    def __init__(self, name: str, ifaces: tuple[str, ...]) -> None:
+        self.name = name
+        self.ifaces = ifaces
+
+
+class Edge(Record):
+    """A presence that begins or ends: the event ``NAME-connected`` or ``NAME-disconnected``.
+
+    iface: the first interface to arrive, or the last to leave.
+    """
+
+    __slots__ = ("name", "connected", "iface")
+
+    def __init__(self, name: str, connected: bool, iface: str) -> None:
+        self.name = name
+        self.connected = connected
+        self.iface = iface
+
+
+# What one interface's rule says of its tunnel, strongest first: the first that any interface says is the verdict.
+_WISH, _UNREADABLE, _VETO, _WANT, _UNSURE, _IDLE = range(6)
+
+_STATES = {_WISH: UP, _UNREADABLE: KEEP, _VETO: DOWN, _WANT: UP, _UNSURE: KEEP, _IDLE: DOWN}
+
+
+def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Verdict]:
+    """Return the verdict on each tunnel that a rule of an interface names, by kind and name.
+
+    A tunnel runs when at least one interface wants it and none vetoes it; a wish overrides vetoes.  A rule that can't
+    be read leaves its tunnel alone, whatever others say of it.  An interface whose location is undecided, or rests on
+    hints where the admin asked for proof, stops nothing and vetoes nothing.
+    """
+    strongest: dict[tuple[str, str], tuple[int, str]] = {}
+    for situation in situations:
+        for rule in situation.vpns:
+            tunnel = (rule.kind, rule.name)
+            said = _judge_rule(rule, situation)
+            if tunnel not in strongest or said[0] < strongest[tunnel][0]:
+                strongest[tunnel] = said
+    return {tunnel: Verdict(_STATES[rank], because) for tunnel, (rank, because) in strongest.items()}
+
+
+def decide_changes(
+    verdicts: Mapping[tuple[str, str], Verdict],
+    before: Mapping[tuple[str, str], str],
+    unfinished: Collection[tuple[str, str]] = (),
+) -> dict[tuple[str, str], Verdict]:
+    """Return the verdict on every tunnel that a rule names now or has named, ``keep`` resolved to what was decided
+    before.
+
+    before: ``up`` or ``down`` for each tunnel already decided on; unfinished: those among them that could not be made
+    to follow yet.  A tunnel that is to be kept and was never decided on is left out: nothing is known of it.
+    """
+    resolved = {}
+    for tunnel, verdict in verdicts.items():
+        if verdict.state != KEEP:
+            resolved[tunnel] = verdict
+        elif tunnel in before:
+            resolved[tunnel] = Verdict(before[tunnel], f"left as it is: {verdict.because}")
+    for tunnel, state in before.items():
+        if tunnel not in verdicts and (state == UP or tunnel in unfinished):
+            resolved[tunnel] = Verdict(DOWN, NO_RULE)
+    return resolved
+
+
+def decide_presences(situations: Sequence[Situation], before: Sequence[Presence]) -> tuple[Presence, ...]:
+    """Return where the machine is, `INET` last.
+
+    An interface whose location is undecided stays where it was in `before`, and arrives nowhere.
+    """
+    found: dict[str, list[str]] = {}
+    for situation in situations:
+        names = [presence.name for presence in before if situation.iface in presence.ifaces and presence.name != INET]
+        if situation.wish:
+            names = []
+        elif not situation.undecided:
+            names = [situation.location] if situation.location else []
+        for name in names:
+            found.setdefault(name, []).append(situation.iface)
+    routable = [situation.iface for situation in situations if situation.routable and not situation.wish]
+    if routable:
+        found[INET] = routable
+    return tuple(Presence(name, tuple(ifaces)) for name, ifaces in found.items())
+
+
+def list_edges(before: Sequence[Presence], after: Sequence[Presence]) -> tuple[Edge, ...]:
+    """Return what began and ended, in an order that nests: ``inet`` ends before the locations do and begins after them,
+    and the old location ends before the new one begins.  So "on inet-connected, unless in the office" has no race.
+    """
+    names_before = {presence.name for presence in before}
+    names_after = {presence.name for presence in after}
+    ended = [Edge(presence.name, False, presence.ifaces[-1]) for presence in before if presence.name not in names_after]
+    begun = [Edge(presence.name, True, presence.ifaces[0]) for presence in after if presence.name not in names_before]
+    ended.sort(key=lambda edge: edge.name != INET)
+    begun.sort(key=lambda edge: edge.name == INET)
+    return (*ended, *begun)
+
+
+def is_firm(situation: Situation) -> bool:
+    """Whether the interface's location may turn something off: decided, and proven where the admin asks for proof."""
+    return not situation.undecided and (situation.trust != "authenticated" or situation.grade == "authenticated")
+
+
+def holds(word: Word, situation: Situation) -> bool:
+    """Whether a WORD holds, an undecided location counting as unknown and an unanswered test as one that does not."""
+    if word.test:
+        return word.text in situation.tests
+    if word.text == "anywhere":
+        return True
+    if word.text == "unroutable":
+        return not situation.routable
+    location = "" if situation.undecided else situation.location
+    if word.text == "unknown":
+        return not location
+    if word.text == "insecure":
+        return not location or situation.wireless_open
+    return word.text == location
+
+
+def describe_place(situation: Situation) -> str:
+    """Say where an interface is: ``eth0 is at office-lan``."""
+    if situation.undecided:
+        return f"{situation.iface} can't tell yet where it is"
+    if situation.location:
+        return f"{situation.iface} is at {situation.location}"
+    return f"{situation.iface} is at an unknown place"
+
+
+def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
+    place = describe_place(situation)
+    if not rule.readable:
+        return _UNREADABLE, f'{situation.iface}: netconf-vpn "{rule.text}" can\'t be read'
+    if situation.wish:
+        return _WISH, f"ifup {situation.iface}: somebody wants it, whatever other rules say"
+    unless = _find_word(rule.condition.unless, situation)
+    on = _find_word(rule.condition.on, situation)
+    if unless and is_firm(situation):
+        return _VETO, f'{place}: "unless {unless.text}"'
+    if on and not (unless and situation.undecided):
+        return _WANT, f'{place}: "on {on.text}"' + (f', and "unless {unless.text}" is not proven' if unless else "")
+    if _has_open_test(rule.condition, situation):
+        return _UNSURE, f"{place}: a test was not answered in time"
+    if not is_firm(situation):
+        return _UNSURE, place if situation.undecided else f"{place}, which is not proven"
+    return _IDLE, f'{place}: no word of "on {" ".join(word.text for word in rule.condition.on)}" holds'
+
+
+def _find_word(words: tuple[Word, ...], situation: Situation) -> Word | None:
+    return next((word for word in words if holds(word, situation)), None)
+
+
+def _has_open_test(condition: Condition, situation: Situation) -> bool:
+    return any(word.test and word.text in situation.open_tests for word in condition.on)

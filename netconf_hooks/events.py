@@ -1,0 +1,145 @@
+"""The admin's own scripts: what runs when a location, or the way to the internet, comes and goes.
+
+netconf-hooks(8), EVENTS.  Which events there are is decided elsewhere; here they are told, one after the other, by
+whoever comes first.  A script may itself run ifup, ifdown or ``netconf-hooks refresh``: the events that follow from
+that are told after it, by us, and nobody waits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from netconf_hooks import log
+from netconf_hooks.state import RecordError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import EventRecord, Store
+    from netconf_hooks.tunnels.systemd import Systemd
+
+DIRECTORY = "/etc/netconf-hooks/event.d"
+
+# Seconds that one script may take; ifup waits for it.
+TIMEOUT = 30.0
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+class Unsafe(Exception):
+    """A script, or its directory, is not root's alone; the message names it and says what is wrong."""
+
+
+def read_queue(store: Store) -> tuple[EventRecord, ...]:
+    """Return the events that are to be told, in order; a file that can't be read is logged, and its events are lost."""
+    try:
+        return store.read_events()
+    except RecordError as error:
+        log.error(f"{error}: the events in it are lost")
+        return ()
+
+
+def tell_events(store: Store, directory: str = DIRECTORY, systemd: Systemd | None = None) -> None:
+    """Run the scripts in `directory` for each event that is to be told, until none is left.
+
+    Where somebody else is telling events this returns at once: whoever tells them looks again for more before it ends.
+    An event is forgotten when its scripts have run: told by a hook that was killed, it is told again by the next.
+    Raises OSError.
+    """
+    lock = store.lock_events()
+    if not lock.take():
+        return
+    try:
+        while True:
+            with store.lock_records():
+                events = read_queue(store)
+                if not events:
+                    # Let go before the records are: who adds an event after this finds the lock free.
+                    lock.release()
+                    return
+            tell_event(events[0], directory, systemd)
+            with store.lock_records():
+                store.write_events(read_queue(store)[1:])
+    except BaseException:
+        lock.release()
+        raise
+
+
+def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd | None = None) -> None:
+    """Start or stop the location's target, then run each script of `directory` with the event's name.
+
+    What fails is logged and stops nothing.
+    """
+    from netconf_hooks.programs import ProgramError, run  # 11 ms: only when there is something to tell
+
+    log.info(f"event {event.name} ({event.variables['IFACE']})")
+    _switch_target(event.name, systemd)
+    for script in list_scripts(directory):
+        try:
+            result = run([script, event.name], timeout=TIMEOUT, variables=event.variables)
+        except ProgramError as error:
+            log.error(f"event {event.name}: {error}")
+            continue
+        for line in result.output.splitlines():
+            log.info(f"{script}: {line}")
+        if result.status != 0:
+            log.error(f"event {event.name}: {script}: exit status {result.status}")
+
+
+def list_scripts(directory: str = DIRECTORY) -> list[str]:
+    """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
+    are root's and nobody else can write them or their directory.  The others are logged.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        log.error(f"{directory}: {error.strerror}: no event is told")
+        return []
+    scripts = []
+    try:
+        check_owner(directory)
+        for name in names:
+            path = f"{directory}/{name}"
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                try:
+                    check_owner(path)
+                    check_owner(os.path.dirname(os.path.realpath(path)))
+                    scripts.append(path)
+                except Unsafe as error:
+                    log.error(f"{error}: it is not run")
+    except Unsafe as error:
+        log.error(f"{error}: no event is told")
+    return scripts
+
+
+def check_owner(path: str) -> None:
+    """Raise `Unsafe` unless `path`, or what it links to, belongs to root and nobody else can write it."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise Unsafe(f"{path}: {error.strerror}") from error
+    if status.st_uid != 0:
+        raise Unsafe(f"{path}: belongs to uid {status.st_uid}, not to root")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unsafe(f"{path}: others than root can write it (mode {stat.S_IMODE(status.st_mode):o})")
+
+
+def _switch_target(event: str, systemd: Systemd | None) -> None:
+    """With systemd: ``netconf-location@NAME.target`` is active while the machine is at NAME."""
+    from netconf_hooks.tunnels import TunnelError
+    from netconf_hooks.tunnels.systemd import Systemd
+
+    systemd = systemd or Systemd()
+    name, _, what = event.rpartition("-")
+    unit = f"netconf-location@{name}.target"
+    if name == "inet" or not systemd.is_running():
+        return
+    try:
+        if what == "connected":
+            systemd.start(unit)
+        else:
+            systemd.stop([unit])
+    except TunnelError as error:
+        log.error(f"event {event}: {unit}: {error}")

@@ -1,0 +1,202 @@
+"""What ifupdown runs: one call of `main` for each interface, address family and phase.
+
+The contract, interfaces(5) and run-parts(8): a hook that fails skips the other packages' hooks, the other address
+family, and leaves the interface half configured and unknown to ifdown.  So whatever happens here is logged and the exit
+status is 0, also on SIGTERM and when the deadline is over; the one deliberate refusal is in pre-up, of an interface
+whose stanza asks for a guard that can't be put up.
+"""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks import log
+from netconf_hooks.apply import (
+    follow_decision, forget_interface, merge_stanzas, observe_interface, remember_interface, wake_watcher
+)  # fmt: skip
+from netconf_hooks.ifenv import device_of, read_environment
+from netconf_hooks.rules import list_undefined_words, read_rules
+from netconf_hooks.state import RecordError, Stanza, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import NoReturn
+
+    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.state import InterfaceRecord
+else:
+    import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
+
+REFUSE = 1
+
+# Seconds a hook may take beyond netconf-timeout: waiting for other hooks' actions, starting and stopping tunnels.
+ACTING_TIME = 20
+
+# What ends a hook: ifdown or systemd (TERM), the admin's Ctrl-C (INT), a closed terminal (HUP), its own deadline
+# (ALRM).
+ENDING: dict[int, str] = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGINT: "SIGINT",
+    signal.SIGHUP: "SIGHUP",
+    signal.SIGALRM: "it took too long",
+}
+
+
+class Ended(BaseException):
+    """The hook is to end now: a signal came, or its time is over."""
+
+
+def main(phase: str) -> NoReturn:
+    """Follow the rules of the interface that the environment names, and leave the process.
+
+    phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
+    """
+    # Until `run` has looked at it, a guard that was asked for is one that could not be put up.
+    status = REFUSE if phase == "pre-up" and "IF_NETCONF_GUARD" in os.environ else 0
+    iface = os.environ.get("IFACE", "")
+    try:
+        log.fill_descriptors()
+        for number in ENDING:
+            signal.signal(number, _end)
+        status = run(read_environment(phase, os.environ))
+    except Ended as ended:
+        log.error(f"{iface}: the {phase} hook ended before its work was done: {ended}; the next run goes on with it")
+    except BaseException:
+        # The outermost line: nothing may reach ifupdown, and nothing may be lost.
+        from traceback import format_exc
+
+        log.error(f"{iface}: the {phase} hook failed:\n{format_exc()}")
+    finally:
+        os._exit(status)  # no atexit handler, no flush of a full standard output can change the status
+
+
+def run(invocation: Invocation, store: Store | None = None) -> int:
+    """Do the work of one hook and return its exit status.
+
+    store: where records are kept, `state.DIRECTORY` if not given.
+    """
+    log.set_verbose(invocation.verbose)
+    if invocation.problem:
+        log.debug(f"{invocation.iface}: {invocation.phase}: nothing to do: {invocation.problem}")
+        return 0
+    store = store or Store()
+    if invocation.phase == "pre-up":
+        return _prepare(invocation, store)
+    if invocation.phase == "up":
+        _arrive(invocation, store)
+    else:
+        _leave(invocation, store)
+    return 0
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise Ended(ENDING[number])
+
+
+def _prepare(invocation: Invocation, store: Store) -> int:
+    """pre-up: report what can't be read, refuse what can't be guarded, and put right what the last run left."""
+    from netconf_hooks.observe.netlink import read_link
+
+    rules = read_rules(invocation.options)
+    for error in rules.errors:
+        log.error(f"{invocation.iface}: {error}")
+    if rules.guard and (rules.guard.condition or not rules.guard.readable):
+        log.error(f'{invocation.iface}: netconf-guard "{rules.guard.text}": no guard can be put up, so it stays down')
+        return REFUSE
+    if rules.uplinks:
+        return _fulfil_wish(invocation, store)
+    record = _read_record(invocation.iface, store)
+    if record is None:
+        return 0
+    signal.alarm(ACTING_TIME)
+    link = read_link(device_of(invocation.iface))
+    if link is None or link.index != record.index or not link.up:
+        log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
+        _forget(invocation.iface, store)
+    elif any(stanza.family == invocation.family for stanza in record.stanzas):
+        # ifup --force of an interface that is up: its if-up.d may never be reached.
+        _arrive(invocation, store)
+    return 0
+
+
+def _fulfil_wish(invocation: Invocation, store: Store) -> int:
+    from netconf_hooks.wish import LONGEST, WishError, fulfil_wish
+
+    signal.alarm(LONGEST)
+    try:
+        fulfil_wish(invocation, store, os.environ)
+        wake_watcher(store)
+    except WishError as error:
+        log.error(f"{invocation.iface}: {error}")
+        return REFUSE
+    return 0
+
+
+def _arrive(invocation: Invocation, store: Store) -> None:
+    """up: find out where the interface is, remember it, and do what follows from that."""
+    record = _read_record(invocation.iface, store)
+    if record and record.wish:
+        return  # all was done in pre-up
+    # A family that comes up again keeps its place: the order of the stanzas is the order of their location lines.
+    stanzas = {stanza.family: stanza for stanza in record.stanzas} if record else {}
+    stanzas[invocation.family] = Stanza(invocation.family, invocation.options, invocation.logical)
+    if not any(option.startswith("netconf-") for stanza in stanzas.values() for option in stanza.options):
+        _forget(invocation.iface, store)  # the rules were taken out of the stanza
+        return
+    rules = read_rules(merge_stanzas(stanzas.values()))
+    for warning in list_undefined_words(rules):
+        log.warning(f"{invocation.iface}: {warning}")
+    signal.alarm(int(rules.timeout) + ACTING_TIME)
+    record, answers = observe_interface(invocation.iface, tuple(stanzas.values()))
+    for key, answer in answers.items():
+        if answer.problem:
+            log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")
+    log.info(f"{invocation.iface}: {_describe(record)}")
+    something_to_do = remember_interface(store, record)
+    wake_watcher(store)
+    if something_to_do:
+        follow_decision(store)
+
+
+def _leave(invocation: Invocation, store: Store) -> None:
+    """down: forget the interface, and do what follows from that.  post-down does what a killed down left undone."""
+    signal.alarm(ACTING_TIME)
+    record = _read_record(invocation.iface, store)
+    if record and record.wish:
+        from netconf_hooks.wish import LONGEST, end_wish
+
+        signal.alarm(LONGEST)
+        end_wish(record, store, os.environ)
+        wake_watcher(store)
+        return
+    if record:
+        log.info(f"{invocation.iface}: leaving {_name_place(record)}")
+    _forget(invocation.iface, store)
+
+
+def _forget(iface: str, store: Store) -> None:
+    something_to_do = forget_interface(store, iface)
+    wake_watcher(store)
+    if something_to_do:
+        follow_decision(store)
+
+
+def _read_record(iface: str, store: Store) -> InterfaceRecord | None:
+    try:
+        return store.read_interface(iface)
+    except RecordError as error:
+        log.error(f"{iface}: {error}: what it said is lost")
+        return None
+
+
+def _name_place(record: InterfaceRecord) -> str:
+    return record.location or "an unknown place"
+
+
+def _describe(record: InterfaceRecord) -> str:
+    if record.undecided:
+        return "undecided where this is: a test was not answered in time"
+    if record.location:
+        return f'at {record.location} (netconf-location "{record.line}")'
+    return "at an unknown place: no netconf-location line holds"

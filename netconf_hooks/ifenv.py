@@ -1,0 +1,105 @@
+"""What ifupdown tells a hook: its environment, parsed once.
+
+Sources: interfaces(5), "IFACE OPTIONS" and "HOOK SCRIPTS", for ifupdown; ifupdown-executor(7) for ifupdown-ng; what
+ifupdown 0.8.41, ifupdown-ng 0.11.4 and ifupdown2 3.0.0 really pass is kept in tests/unit/environments/.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Which MODE (interfaces(5)) belongs to the directory a hook was run from.
+MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
+
+# The stanza's own words about its resolvers, resolvconf(8): evidence for `dns-domain` and `dns-server`.
+EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
+
+# A kernel's interface name has at most 15 characters (IFNAMSIZ, netdevice(7)); an alias adds a colon and a label.
+LONGEST_NAME = 64
+
+
+class Invocation(Record):
+    """One run of one hook.
+
+    phase: the directory it was run from: ``pre-up``, ``up``, ``down``, ``post-down``.
+    iface: the interface as ifupdown names it.
+    logical: the name of the stanza (mapping stanzas, ``ifup eth0=home``); empty where it is not told.
+    family: the address family of the pass, ``inet`` or ``inet6`` (a list under ifupdown2); ``any`` where it is not
+    told. verbose: whether the admin asked for everything (``ifup -v``).
+    options: the stanza's ``netconf-*`` and resolver options, by the name they have in the stanza; a repeated option's
+        values are joined by newlines.
+    problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
+    """
+
+    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem")
+
+    def __init__(
+        self,
+        phase: str,
+        iface: str,
+        logical: str,
+        family: str,
+        verbose: bool,
+        options: Mapping[str, str],
+        problem: str,
+    ) -> None:
+        self.phase = phase
+        self.iface = iface
+        self.logical = logical
+        self.family = family
+        self.verbose = verbose
+        self.options = options
+        self.problem = problem
+
+
+def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
+    """Return what `environ` says of a hook run from the directory of `phase`.  Never raises."""
+    iface = environ.get("IFACE", "")
+    options = {}
+    for variable, value in environ.items():
+        if variable.startswith("IF_"):
+            option = variable[3:].lower().replace("_", "-")
+            if option.startswith("netconf-") or option in EVIDENCE:
+                options[option] = value
+    return Invocation(
+        phase=phase,
+        iface=iface,
+        logical=environ.get("LOGICAL", ""),
+        family=environ.get("ADDRFAM") or "any",
+        verbose=environ.get("VERBOSITY", "0") not in ("", "0"),
+        options=options,
+        problem=_find_problem(phase, iface, environ),
+    )
+
+
+def device_of(iface: str) -> str:
+    """Return the kernel's device of an interface: ``eth0`` for the alias ``eth0:1`` (interfaces(5))."""
+    return iface.partition(":")[0]
+
+
+def _find_problem(phase: str, iface: str, environ: Mapping[str, str]) -> str:
+    mode = environ.get("MODE") or MODES[phase]
+    if not iface or iface == "--all" or environ.get("ADDRFAM") == "meta":
+        return "the pass for all interfaces"
+    if iface == "lo":
+        return "the loopback interface"
+    if not is_name(iface):
+        return "not the name of an interface"
+    if mode != MODES[phase]:
+        return f"MODE={mode} in a hook for {MODES[phase]}"
+    return ""
+
+
+def is_name(iface: str) -> bool:
+    """Whether `iface` can name an interface, and so a record: the kernel refuses '/', white space, '.' and '..'
+    (dev_valid_name, net/core/dev.c)."""
+    return (
+        0 < len(iface) <= LONGEST_NAME
+        and iface not in (".", "..")
+        and not iface.startswith(("-", "."))
+        and not any(c == "/" or c.isspace() or not c.isprintable() for c in iface)
+    )

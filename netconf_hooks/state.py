@@ -1,0 +1,458 @@
+"""What is remembered between two hooks, below /run/netconf-hooks: one record an interface, one list of tunnels.
+
+Nothing else writes there.  A record is text that an admin can read with cat(1): a line a fact, its value escaped as
+Python's ``unicode_escape`` does where it holds anything but printable ASCII.  It is written beside its place and
+renamed into it, so whoever reads finds all of it or none (rename(2)), also when the writer was killed.
+
+Two locks (flock(2), released by the kernel when their holder dies): `Store.lock_records` is held while records are read
+and a decision is made, `Store.lock_acting` while what was decided is done.  Neither may be held over a wait, an event
+script or a nested ifup.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+DIRECTORY = "/run/netconf-hooks"
+
+# First line of every file; another version's files are as good as none: /run is empty after a boot.
+FORMAT = "netconf-hooks 1"
+
+
+class Stanza(Record):
+    """One address family's stanza.
+
+    family: as ifupdown names it; options: by name, values joined by newlines when repeated; logical: the stanza's own
+    name, where a mapping or the admin chose it for the interface.
+    """
+
+    __slots__ = ("family", "options", "logical")
+
+    def __init__(self, family: str, options: Mapping[str, str], logical: str = "") -> None:
+        self.family = family
+        self.options = options
+        self.logical = logical
+
+
+class Finding(Record):
+    """What a test, or a key, came to when the network was last looked at.
+
+    subject: a test key (``gateway-mac``) or a test as written (``!dns-domain=example.com``).
+    values: what was seen for a key; ``holds``, ``fails`` or ``undecided`` for a test.
+    problem: why nothing was seen; else empty.
+    """
+
+    __slots__ = ("subject", "values", "problem")
+
+    def __init__(self, subject: str, values: tuple[str, ...], problem: str = "") -> None:
+        self.subject = subject
+        self.values = values
+        self.problem = problem
+
+
+class InterfaceRecord(Record):
+    """What is remembered of an interface from its ifup to its ifdown.
+
+    iface: its name in ifupdown; index: its ifindex then, which no later device of that name has.
+    stanzas: one for each address family that came up.
+    location: the location's name, empty where unknown; line: the ``netconf-location`` line that held; grade: what that
+        line rests on, ``hint`` or ``authenticated``; undecided: whether a test that could have named another location
+        was not answered in time.
+    routable: whether the link had a default route.
+    wireless_open: whether it is a wireless link without encryption.
+    wish: whether it is a tunnel that somebody wants (``netconf-uplink``): it has no link, and counts until its ifdown;
+    raised: the links that were brought up for it.
+    words: the tests used as WORDs in conditions, each with the verdict on it.
+    seen: what was seen of the network, by test key.
+    """
+
+    __slots__ = (
+        "iface", "index", "stanzas", "location", "line", "grade", "undecided", "routable", "wireless_open", "words",
+        "seen", "wish", "raised",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        iface: str,
+        index: int,
+        stanzas: tuple[Stanza, ...],
+        location: str = "",
+        line: str = "",
+        grade: str = "",
+        undecided: bool = False,
+        routable: bool = False,
+        wireless_open: bool = False,
+        words: tuple[Finding, ...] = (),
+        seen: tuple[Finding, ...] = (),
+        wish: bool = False,
+        raised: tuple[str, ...] = (),
+    ) -> None:
+        self.iface = iface
+        self.index = index
+        self.stanzas = stanzas
+        self.location = location
+        self.line = line
+        self.grade = grade
+        self.undecided = undecided
+        self.routable = routable
+        self.wireless_open = wireless_open
+        self.words = words
+        self.seen = seen
+        self.wish = wish
+        self.raised = raised
+
+
+class TunnelRecord(Record):
+    """The newest decision on a tunnel, and what became of it.
+
+    verdict: ``up`` or ``down``; because: the reason, in words.
+    done: whether the tunnel was asked to follow; problem: why it could not be; else empty.
+    """
+
+    __slots__ = ("kind", "name", "verdict", "because", "done", "problem")
+
+    def __init__(self, kind: str, name: str, verdict: str, because: str, done: bool, problem: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.verdict = verdict
+        self.because = because
+        self.done = done
+        self.problem = problem
+
+
+class PresenceRecord(Record):
+    """That a location, or ``inet``, was announced as connected, and by which interfaces.
+
+    variables: what its event scripts are told, by name; told again when it ends.
+    """
+
+    __slots__ = ("name", "ifaces", "variables")
+
+    def __init__(self, name: str, ifaces: tuple[str, ...], variables: Mapping[str, str]) -> None:
+        self.name = name
+        self.ifaces = ifaces
+        self.variables = variables
+
+
+class EventRecord(Record):
+    """An event that is to be told: ``office-lan-connected``.  variables: what its scripts are told, by name."""
+
+    __slots__ = ("name", "variables")
+
+    def __init__(self, name: str, variables: Mapping[str, str]) -> None:
+        self.name = name
+        self.variables = variables
+
+
+class RecordError(Exception):
+    """A file of ours can't be read; the message names it."""
+
+
+class Lock:
+    """An flock(2) on a file, for a with statement; it waits for another holder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        # os.open sets O_CLOEXEC (PEP 446): no child keeps the lock when its holder has let it go.
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def take(self) -> bool:
+        """Take the lock unless somebody has it, and write our pid into it; return whether it was taken."""
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.descriptor)
+            return False
+        os.truncate(self.descriptor, 0)
+        os.write(self.descriptor, f"{os.getpid()}\n".encode())
+        return True
+
+    def release(self) -> None:
+        """Let the lock go."""
+        os.close(self.descriptor)
+
+
+class Store:
+    """The records below `directory`."""
+
+    def __init__(self, directory: str = DIRECTORY) -> None:
+        self.directory = directory
+        self.interfaces = directory + "/interfaces"
+        self.tunnels = directory + "/tunnels"
+        self.presences = directory + "/presences"
+        self.events = directory + "/events"
+        self.fifo = directory + "/watch.fifo"
+
+    def prepare(self) -> None:
+        """Make the directories.  Raises OSError."""
+        for directory in (self.directory, self.interfaces):
+            try:
+                os.mkdir(directory, 0o755)
+            except FileExistsError:
+                continue
+            os.chmod(directory, 0o755)  # whatever the umask of who called ifup: `status` is for any user
+
+    def lock_records(self) -> Lock:
+        """The lock for reading and changing records."""
+        return Lock(self.directory + "/records.lock")
+
+    def lock_acting(self) -> Lock:
+        """The lock for starting and stopping what was decided."""
+        return Lock(self.directory + "/acting.lock")
+
+    def read_interface(self, iface: str) -> InterfaceRecord | None:
+        """Return the record of `iface`, or None where there is none.  Raises `RecordError`."""
+        lines = _read_lines(f"{self.interfaces}/{iface}")
+        return _parse_interface(iface, lines) if lines else None
+
+    def read_interfaces(self, on_error: Callable[[str], None]) -> tuple[InterfaceRecord, ...]:
+        """Return all interfaces' records, by name; what can't be read is told to `on_error` and left out."""
+        try:
+            names = sorted(name for name in os.listdir(self.interfaces) if not name.startswith("."))
+        except FileNotFoundError:
+            return ()
+        records = []
+        for name in names:
+            try:
+                record = self.read_interface(name)
+            except RecordError as error:
+                on_error(str(error))
+                continue
+            if record:
+                records.append(record)
+        return tuple(records)
+
+    def write_interface(self, record: InterfaceRecord) -> None:
+        """Replace the record of an interface.  Raises OSError; then the old record stands."""
+        _write_lines(f"{self.interfaces}/{record.iface}", _format_interface(record))
+
+    def remove_interface(self, iface: str) -> None:
+        """Forget an interface."""
+        try:
+            os.unlink(f"{self.interfaces}/{iface}")
+        except FileNotFoundError:
+            pass
+
+    def read_tunnels(self) -> dict[tuple[str, str], TunnelRecord]:
+        """Return the newest decision on each tunnel, by kind and name.  Raises `RecordError`."""
+        records = (_parse_tunnel(self.tunnels, line) for line in _read_lines(self.tunnels))
+        return {(record.kind, record.name): record for record in records}
+
+    def write_tunnels(self, records: Mapping[tuple[str, str], TunnelRecord]) -> None:
+        """Replace the decisions.  Raises OSError; then the old ones stand."""
+        _write_or_remove(self.tunnels, [_format_tunnel(record) for record in records.values()])
+
+    def has_interfaces(self) -> bool:
+        """Whether there is any interface's record."""
+        try:
+            return any(not name.startswith(".") for name in os.listdir(self.interfaces))
+        except FileNotFoundError:
+            return False
+
+    def lock_watcher(self) -> Lock:
+        """The lock of the one watcher, which holds its pid.  Only ever `Lock.take` it."""
+        return Lock(self.directory + "/watch.lock")
+
+    def lock_events(self) -> Lock:
+        """The lock for telling events, one after the other.  Only ever `Lock.take` it: an event's script may run a
+        program that has an event to tell, and would wait for itself."""
+        return Lock(self.directory + "/events.lock")
+
+    def read_presences(self) -> tuple[PresenceRecord, ...]:
+        """Return what was announced as connected.  Raises `RecordError`."""
+        parsed = _parse_told(self.presences, _read_lines(self.presences))
+        return tuple(PresenceRecord(words[0], tuple(words[1:]), variables) for words, variables in parsed)
+
+    def write_presences(self, presences: Iterable[PresenceRecord]) -> None:
+        """Replace what was announced.  Raises OSError."""
+        told = [([presence.name, *presence.ifaces], presence.variables) for presence in presences]
+        _write_or_remove(self.presences, _format_told(told))
+
+    def read_events(self) -> tuple[EventRecord, ...]:
+        """Return the events that are to be told, in order.  Raises `RecordError`."""
+        parsed = _parse_told(self.events, _read_lines(self.events))
+        return tuple(EventRecord(words[0], variables) for words, variables in parsed)
+
+    def write_events(self, events: Iterable[EventRecord]) -> None:
+        """Replace the events that are to be told.  Raises OSError."""
+        _write_or_remove(self.events, _format_told([([event.name], event.variables) for event in events]))
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="strict") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: {error}") from error
+    if not lines or lines[0] != FORMAT:
+        raise RecordError(f"{path}: not a record of this version: its first line is not {FORMAT!r}")
+    return lines[1:]
+
+
+def _write_lines(path: str, lines: list[str]) -> None:
+    # The name beside the place begins with a dot, which no record's name does, and is the same each time: what a killed
+    # writer left is written over by the next.  Only the holder of the records' lock writes.
+    directory, name = os.path.split(path)
+    beside = f"{directory}/.{name}.new"
+    with open(beside, "w", encoding="ascii") as file:
+        file.write("\n".join([FORMAT, *lines, ""]))
+    os.chmod(beside, 0o644)
+    os.rename(beside, path)
+
+
+def _write_or_remove(path: str, lines: list[str]) -> None:
+    if lines:
+        _write_lines(path, lines)
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _escape(value: str) -> str:
+    if value.isascii() and value.isprintable() and "\\" not in value:
+        return value
+    return value.encode("unicode_escape").decode("ascii")
+
+
+def _unescape(value: str) -> str:
+    return value.encode("ascii").decode("unicode_escape") if "\\" in value else value
+
+
+def _format_interface(record: InterfaceRecord) -> list[str]:
+    lines = [f"index {record.index}"]
+    for stanza in record.stanzas:
+        lines.append(f"family {_escape(stanza.family)}")
+        lines.append(f"logical {_escape(stanza.logical)}")
+        for option, value in stanza.options.items():
+            # Only options with a value have a line: ifupdown itself refuses one without.
+            lines.extend(f"option {_escape(option)} {_escape(line)}" for line in value.split("\n"))
+    lines += [
+        f"location {_escape(record.location)}",
+        f"line {_escape(record.line)}",
+        f"grade {record.grade}",
+        f"undecided {record.undecided:d}",
+        f"routable {record.routable:d}",
+        f"wireless-open {record.wireless_open:d}",
+        f"wish {record.wish:d}",
+        *(f"raised {_escape(link)}" for link in record.raised),
+    ]
+    for kind, findings in (("word", record.words), ("seen", record.seen)):
+        for finding in findings:
+            lines.append(f"{kind} {_escape(finding.subject)}")
+            lines.extend(f"value {_escape(value)}" for value in finding.values)
+            if finding.problem:
+                lines.append(f"problem {_escape(finding.problem)}")
+    return lines
+
+
+def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
+    facts = {}
+    stanzas: list[Stanza] = []
+    options: dict[str, str] = {}
+    raised: list[str] = []
+    findings: dict[str, list[Finding]] = {"word": [], "seen": []}
+    try:
+        for line in lines:
+            key, _, escaped = line.partition(" ")
+            value = _unescape(escaped)
+            if key == "family":
+                options = {}
+                stanzas.append(Stanza(value, options))
+            elif key == "logical":
+                stanzas[-1] = Stanza(stanzas[-1].family, options, value)
+            elif key == "option":
+                option, _, text = escaped.partition(" ")
+                option, text = _unescape(option), _unescape(text)
+                options[option] = f"{options[option]}\n{text}" if option in options else text
+            elif key == "raised":
+                raised.append(value)
+            elif key in findings:
+                findings[key].append(Finding(value, ()))
+                latest = findings[key]
+            elif key == "value":
+                latest[-1] = Finding(latest[-1].subject, (*latest[-1].values, value))
+            elif key == "problem":
+                latest[-1] = Finding(latest[-1].subject, latest[-1].values, value)
+            else:
+                facts[key] = value
+        return InterfaceRecord(
+            iface=iface,
+            index=int(facts["index"]),
+            stanzas=tuple(stanzas),
+            location=facts["location"],
+            line=facts["line"],
+            grade=facts["grade"],
+            undecided=facts["undecided"] == "1",
+            routable=facts["routable"] == "1",
+            wireless_open=facts["wireless-open"] == "1",
+            words=tuple(findings["word"]),
+            seen=tuple(findings["seen"]),
+            wish=facts["wish"] == "1",
+            raised=tuple(raised),
+        )
+    except (KeyError, ValueError, IndexError, UnboundLocalError) as error:
+        raise RecordError(f"the record of {iface} can't be read: {error!r}") from error
+
+
+def _format_tunnel(record: TunnelRecord) -> str:
+    done = "done" if record.done else "open"
+    return "\t".join(
+        [record.kind, record.name, record.verdict, done, _escape(record.because), _escape(record.problem)]
+    )
+
+
+def _parse_tunnel(path: str, line: str) -> TunnelRecord:
+    fields = line.split("\t")
+    if len(fields) != 6 or fields[2] not in ("up", "down"):
+        raise RecordError(f"{path}: not a decision on a tunnel: {line!r}")
+    kind, name, verdict, done, because, problem = fields
+    try:
+        return TunnelRecord(kind, name, verdict, _unescape(because), done == "done", _unescape(problem))
+    except ValueError as error:
+        raise RecordError(f"{path}: not a decision on a tunnel: {line!r}: {error}") from error
+
+
+def _format_told(told: Iterable[tuple[list[str], Mapping[str, str]]]) -> list[str]:
+    lines = []
+    for words, variables in told:
+        lines.append("told " + " ".join(words))
+        lines.extend(f"set {name} {_escape(value)}" for name, value in variables.items())
+    return lines
+
+
+def _parse_told(path: str, lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
+    told: list[tuple[list[str], dict[str, str]]] = []
+    for line in lines:
+        key, _, rest = line.partition(" ")
+        if key == "told" and rest:
+            told.append((rest.split(" "), {}))
+        elif key == "set" and told:
+            name, _, value = rest.partition(" ")
+            try:
+                told[-1][1][name] = _unescape(value)
+            except ValueError as error:
+                raise RecordError(f"{path}: can't be read: {line!r}: {error}") from error
+        else:
+            raise RecordError(f"{path}: can't be read: {line!r}")
+    return told

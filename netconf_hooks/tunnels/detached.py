@@ -1,0 +1,97 @@
+"""What the tunnels need where no systemd runs: programs that may block, started so that no hook waits for them."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from netconf_hooks import log, programs
+from netconf_hooks.tunnels import TunnelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PATIENCE = 3.0
+"""Seconds that a program is waited for: most are done in a tenth of one, and then the hook can say what went wrong."""
+
+LIMIT = 120.0
+"""Seconds after which a program is killed: wg(8) asks for a name for 72 s before it gives up."""
+
+
+def launch(
+    what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], patience: float = PATIENCE,
+    limit: float = LIMIT,
+) -> None:
+    """Start a program that may block, in a session of its own, and wait `patience` seconds for its end.
+
+    Then it goes on without us, to its own end or until it is killed after `limit` seconds; if it fails by then, that is
+    logged.  what: how the log calls it; describe: returns why it failed, empty when it did not.
+    Raises `TunnelError` with that reason while it is waited for, or when the program can't be started.
+    """
+    import signal
+
+    reader, writer = os.pipe()
+    # A signal to the hook must not be taken by the copy of it, before that has forgotten what the hook does then.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.fork() == 0:  # its parent is init then, and it can't become our zombie
+                    _keep_only(writer)
+                    _watch(what, argv, describe, limit, writer)
+            finally:
+                os._exit(0)  # whatever happens, this copy of the hook must not run on
+    finally:
+        os.close(writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with open(reader, "rb", buffering=0) as pipe:
+        os.waitpid(child, 0)
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        reason = pipe.read(select.PIPE_BUF) if poll.poll(1000 * patience) else b""
+    if reason:
+        raise TunnelError(reason.decode(errors="replace"))
+
+
+def is_halting(program: str = "runlevel") -> bool:
+    """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
+    try:
+        words = programs.run([program], 1.0).output.split()
+    except programs.ProgramError:
+        return False
+    return len(words) == 2 and words[1] in ("0", "6")
+
+
+def _keep_only(writer: int) -> None:
+    """Give up what this process has of the hook: its session, signal handlers and descriptors, locks among them."""
+    import signal
+    import syslog
+
+    os.setsid()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    syslog.closelog()  # it would go on writing to a descriptor that is something else by then
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _watch(
+    what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], limit: float, writer: int
+) -> None:
+    """Run the program, and say why it failed: to the hook as long as it listens, then to the log."""
+    try:
+        reason = describe(programs.run(argv, limit))
+    except programs.ProgramError as error:
+        reason = str(error)
+    if reason:
+        try:
+            os.write(writer, reason.encode(errors="replace")[: select.PIPE_BUF])
+        except BrokenPipeError:
+            log.error(f"{what}: {reason}")

@@ -1,0 +1,499 @@
+"""strongSwan: its daemon charon as swanctl(8) and ipsec(8) see it, and the configuration of swanctl.
+
+charon is spoken to in two ways: by swanctl over vici, and by ipsec(8) over stroke, which came first and without which
+``ipsec.conf`` is not read.  Either shows all connections, whoever loaded them, and all security associations.
+Exit statuses say little (``ipsec up`` of a connection that failed, or that there is not: 0); what they print does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from netconf_hooks import programs
+from netconf_hooks.record import Record
+from netconf_hooks.tunnels import TunnelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ASK_TIMEOUT = 3.0
+"""Seconds for one question to charon, which answers in 10 ms unless it is in trouble."""
+
+INITIATE_TIMEOUT = 30
+"""Seconds until an attempt no longer waits for the gateway.  charon itself goes on for 165 s (strongswan.conf,
+charon.retransmit_*)."""
+
+DELETE_TIMEOUT = 1
+"""Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
+
+_LIVE = ("INSTALLED", "UPDATING", "REKEYING")
+"""States of a CHILD_SA that packets pass (child_sa.h, child_sa_state_t): UPDATING is MOBIKE's change of addresses."""
+
+_LEAVING = ("DELETING", "DESTROYING")
+"""States of an IKE_SA that is on its way out (ike_sa.h, ike_sa_state_t)."""
+
+_MAX_INCLUDES = 10
+"""How deep ``include`` may be nested; MAX_INCLUDE_LEVEL of strongSwan's settings_parser.y."""
+
+
+class NotRunning(Exception):
+    """charon does not run, or not with the plugin that was asked for."""
+
+
+class NotAllowed(TunnelError):
+    """This user may not speak with charon."""
+
+
+class Child(Record):
+    """A CHILD_SA.  ident: its number; state: as charon calls it, ``INSTALLED`` when packets can pass."""
+
+    __slots__ = ("name", "ident", "state")
+
+    def __init__(self, name: str, ident: str, state: str) -> None:
+        self.name = name
+        self.ident = ident
+        self.state = state
+
+
+class Session(Record):
+    """An IKE_SA with its CHILD_SAs.  ident: its number; state: as charon calls it, ``ESTABLISHED``, ``CONNECTING``."""
+
+    __slots__ = ("name", "ident", "state", "children")
+
+    def __init__(self, name: str, ident: str, state: str, children: tuple[Child, ...]) -> None:
+        self.name = name
+        self.ident = ident
+        self.state = state
+        self.children = children
+
+
+class Connection(Record):
+    """A connection, or one child of it, that a rule can mean.
+
+    name: the connection's own; empty where it is not known, any then; children: the names of those meant;
+    place: where it is configured, in words; start: what makes it start with the daemon, in words, or empty.
+    """
+
+    __slots__ = ("name", "children", "place", "start")
+
+    def __init__(self, name: str, children: tuple[str, ...], place: str, start: str = "") -> None:
+        self.name = name
+        self.children = children
+        self.place = place
+        self.start = start
+
+
+class Reading(Record):
+    """What was found in configuration files; files: what was looked at, with the reason where it could not be read."""
+
+    __slots__ = ("connections", "files")
+
+    def __init__(self, connections: tuple[Connection, ...], files: tuple[str, ...]) -> None:
+        self.connections = connections
+        self.files = files
+
+
+def is_installed(sessions: Sequence[Session], connection: Connection) -> bool:
+    """Whether each child of `connection` has a CHILD_SA that packets pass."""
+    live = {
+        child.name
+        for session in sessions
+        if session.state not in _LEAVING and connection.name in ("", session.name)
+        for child in session.children
+        if child.state in _LIVE
+    }
+    return bool(connection.children) and live.issuperset(connection.children)
+
+
+def find_ending(sessions: Sequence[Session], connection: Connection) -> tuple[tuple[Session, Child | None], ...]:
+    """Return what is to end so that nothing of `connection` is left: whole IKE_SAs (None), or single CHILD_SAs of them.
+
+    An IKE_SA ends with its last CHILD_SA, and while it is still to get its first.
+    """
+    ending: list[tuple[Session, Child | None]] = []
+    for session in sessions:
+        if connection.name not in ("", session.name):
+            continue
+        ours = [child for child in session.children if child.name in connection.children]
+        if len(ours) == len(session.children):
+            if ours or connection.name or session.name in connection.children:
+                ending.append((session, None))
+        else:
+            ending += [(session, child) for child in ours]
+    return tuple(ending)
+
+
+def choose(connections: Sequence[Connection], name: str) -> tuple[Connection, ...]:
+    """Return what `name` can mean among `connections`: one of that name with all its children, else a child."""
+    chosen = tuple(connection for connection in connections if connection.name == name)
+    by_child = tuple(
+        Connection(connection.name, (name,), f"child {name} of {connection.place}", connection.start)
+        for connection in connections
+        if connection.name != name and name in connection.children
+    )
+    return chosen + by_child
+
+
+# By swanctl, over vici.
+
+
+class Swanctl:
+    """charon, by swanctl(8)."""
+
+    def __init__(self, program: str = "swanctl") -> None:
+        self.program = program
+
+    def list_sessions(self) -> tuple[Session, ...]:
+        """Return all IKE_SAs.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
+        return read_sessions(parse_vici(self._ask("--list-sas", "--pretty", "--noblock")))
+
+    def list_connections(self) -> tuple[Connection, ...]:
+        """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
+        return read_connections(parse_vici(self._ask("--list-conns", "--pretty")))
+
+    def load(self) -> str:
+        """Have charon load what is in swanctl.conf, and return what was complained of."""
+        result = self._run(5 * ASK_TIMEOUT, "--load-all", "--noprompt")
+        return "; ".join(line for line in _lines(result.output) if "fail" in line or "error" in line.lower())
+
+    def initiate(self, connection: Connection, child: str) -> str:
+        """Bring up a child; return the reason why it is not up, or nothing.
+
+        Waits for the gateway, for at most `INITIATE_TIMEOUT`.  Raises `TunnelError`.
+        """
+        ike = ("--ike", connection.name) if connection.name else ()
+        limit = ("--timeout", str(INITIATE_TIMEOUT))
+        result = self._run(INITIATE_TIMEOUT + ASK_TIMEOUT, "--initiate", *ike, "--child", child, *limit)
+        return find_reason(result.output)
+
+    def terminate(self, session: Session, child: Child | None) -> None:
+        """End an IKE_SA, or one CHILD_SA of it, whether or not the gateway answers.  Raises `TunnelError`."""
+        what = ("--child-id", child.ident) if child else ("--ike-id", session.ident)
+        # In what order they end does not matter; one that has ended meanwhile is no error.
+        self._run(DELETE_TIMEOUT + ASK_TIMEOUT, "--terminate", *what, "--force", "--timeout", str(DELETE_TIMEOUT))
+
+    def _ask(self, *arguments: str) -> str:
+        result = self._run(ASK_TIMEOUT, *arguments)
+        _require_running(result.output)
+        if result.status:
+            raise TunnelError(f"{self.program} {arguments[0]}: {find_reason(result.output)}")
+        return result.output
+
+    def _run(self, timeout: float, *arguments: str) -> programs.Result:
+        return _run([self.program, *arguments], timeout)
+
+
+class Tree(Record):
+    """A section of a vici message: values by key (lists are left out), sections by name."""
+
+    __slots__ = ("values", "sections")
+
+    def __init__(self, values: dict[str, str], sections: dict[str, Tree]) -> None:
+        self.values = values
+        self.sections = sections
+
+
+def parse_vici(output: str) -> tuple[Tree, ...]:
+    """Read what swanctl printed with ``--pretty``: the events, each a tree, in their order.
+
+    One element a line, so that no value (a gateway's identity!) can be taken for anything else; ``--raw`` has all of
+    a message in one line.  Lines before the first event are complaints about plugins.
+    """
+    events = []
+    stack: list[Tree] = []
+    for line in output.splitlines():
+        text = line.strip()
+        if not stack:
+            if line.endswith(" event {"):
+                stack = [Tree({}, {})]
+                events.append(stack[0])
+        elif text == "}":
+            stack.pop()
+        elif " = " in text:
+            key, _, value = text.partition(" = ")
+            stack[-1].values[key] = value
+        elif text.endswith(" {"):
+            section = Tree({}, {})
+            stack[-1].sections[text[:-2]] = section
+            stack.append(section)
+    return tuple(events)
+
+
+def read_sessions(events: Sequence[Tree]) -> tuple[Session, ...]:
+    """Return the IKE_SAs in the events of ``swanctl --list-sas``."""
+    sessions = []
+    for event in events:
+        for name, ike in event.sections.items():
+            children = ike.sections.get("child-sas", Tree({}, {})).sections.values()
+            sessions.append(
+                Session(
+                    name,
+                    ike.values.get("uniqueid", ""),
+                    ike.values.get("state", ""),
+                    tuple(
+                        Child(child.values.get("name", ""), child.values.get("uniqueid", ""), child.values["state"])
+                        for child in children
+                        if "state" in child.values
+                    ),
+                )
+            )
+    return tuple(sessions)
+
+
+def read_connections(events: Sequence[Tree]) -> tuple[Connection, ...]:
+    """Return the connections in the events of ``swanctl --list-conns``."""
+    return tuple(
+        Connection(name, tuple(conn.sections.get("children", Tree({}, {})).sections), f"connection {name} in charon")
+        for event in events
+        for name, conn in event.sections.items()
+    )
+
+
+# By ipsec, over stroke.
+
+
+class Stroke:
+    """charon, by ipsec(8) of strongSwan."""
+
+    def __init__(self, program: str = "ipsec") -> None:
+        self.program = program
+
+    def list_sessions(self) -> tuple[Session, ...]:
+        """Return all IKE_SAs.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
+        return parse_status(self._ask("status"))
+
+    def list_connections(self) -> tuple[Connection, ...]:
+        """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
+        return parse_status_connections(self._ask("statusall"))
+
+    def load(self) -> str:
+        """Have the starter read ipsec.conf and ipsec.secrets again, and return what was complained of."""
+        self._run(ASK_TIMEOUT, "rereadsecrets")
+        result = self._run(ASK_TIMEOUT, "update")
+        return "; ".join(line for line in _lines(result.output) if not line.startswith("Updating strongSwan"))
+
+    def initiate(self, connection: Connection, child: str) -> str:
+        """Bring up a connection; return the reason why it is not up, or nothing.
+
+        Waits for the gateway, for at most `INITIATE_TIMEOUT`.
+        """
+        try:
+            result = programs.run([self.program, "up", child], INITIATE_TIMEOUT)
+        except programs.ProgramError:
+            return f"connection '{child}' not established after {INITIATE_TIMEOUT} s"
+        return find_reason(result.output)
+
+    def terminate(self, session: Session, child: Child | None) -> None:
+        """End an IKE_SA, or one CHILD_SA of it, whether or not the gateway answers.  Raises `TunnelError`."""
+        what = f"{child.name}{{{child.ident}}}" if child else f"{session.name}[{session.ident}]"
+        self._run(ASK_TIMEOUT, "stroke", "down-nb", what)
+        deadline = time.monotonic() + DELETE_TIMEOUT
+        while self._has(session, child):
+            if time.monotonic() > deadline:
+                # An IKE_SA that is being deleted already is destroyed without waiting for the gateway any longer.
+                self._run(ASK_TIMEOUT, "stroke", "down-nb", f"{session.name}[{session.ident}]")
+                return
+            time.sleep(0.02)
+
+    def _has(self, session: Session, child: Child | None) -> bool:
+        for found in self.list_sessions():
+            if found.ident == session.ident:
+                return not child or child.ident in [other.ident for other in found.children]
+        return False
+
+    def _ask(self, command: str) -> str:
+        result = self._run(ASK_TIMEOUT, command)
+        if "Security Associations (" not in result.output:
+            _require_running(result.output)
+            raise NotRunning
+        return result.output
+
+    def _run(self, timeout: float, *arguments: str) -> programs.Result:
+        return _run([self.program, *arguments], timeout)
+
+
+# stroke_list.c: "%12s[%d]: %N" and "%12s{%d}:  %N, %N".
+_STATUS_LINE = re.compile(r" *(?P<name>\S.*?)(?P<kind>[\[{])(?P<ident>\d+)[\]}]: +(?P<state>[A-Z]+)\b")
+_CONNECTION_LINE = re.compile(r" *(?P<name>\S.*?):  (?P<rest> child:|(?! ))")
+
+
+def parse_status(output: str) -> tuple[Session, ...]:
+    """Return the IKE_SAs in what ``ipsec status`` printed: each stands before its CHILD_SAs."""
+    sessions: list[Session] = []
+    for line in output.partition("Security Associations (")[2].splitlines()[1:]:
+        match = _STATUS_LINE.match(line)
+        if match and match["kind"] == "[":
+            sessions.append(Session(match["name"], match["ident"], match["state"], ()))
+        elif match and sessions:
+            last = sessions.pop()
+            child = Child(match["name"], match["ident"], match["state"])
+            sessions.append(Session(last.name, last.ident, last.state, (*last.children, child)))
+    return tuple(sessions)
+
+
+def parse_status_connections(output: str) -> tuple[Connection, ...]:
+    """Return the connections in what ``ipsec statusall`` printed: each stands before its children."""
+    found: list[Connection] = []
+    part = output.partition("\nConnections:\n")[2].partition("\nSecurity Associations (")[0].partition("\nRouted ")[0]
+    for line in part.splitlines():
+        name, colon, rest = line.strip().partition(":  ")
+        if colon and rest.startswith(" child:"):
+            if found:
+                last = found.pop()
+                found.append(Connection(last.name, (*last.children, name), last.place))
+        elif colon and not rest.startswith(" "):
+            found.append(Connection(name, (), f"connection {name} in charon"))
+    return tuple(found)
+
+
+# What both print.
+
+
+def find_reason(output: str) -> str:
+    """Return why initiating failed, in one line, from what swanctl or ``ipsec up`` printed; empty when it did not."""
+    lines = _lines(output)
+    failed = [line for line in lines if re.match(r"initiate failed: |establishing connection .* failed|no config ", line)]
+    if not failed:
+        if any(re.search(r"completed successfully|established successfully", line) for line in lines):
+            return ""
+        return lines[-1] if lines else "no reason was given"
+    # What charon said last before it gave up; that it "failed to establish CHILD_SA" says nothing new.
+    told = [re.sub(r"^\[[A-Z]+\] ", "", line) for line in lines if line not in failed]
+    told = [line for line in told if not line.startswith(("failed to establish CHILD_SA", "generating", "sending packet"))]
+    last = told[-1] if told else ""
+    return f"{failed[-1].removeprefix('initiate failed: ')}{f' ({last})' if last else ''}"
+
+
+def _lines(output: str) -> list[str]:
+    # Which plugins are not installed is told with each call.
+    return [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("plugin '")]
+
+
+def _require_running(output: str) -> None:
+    """Raise `NotRunning` or `NotAllowed` where a client could not connect to charon."""
+    match = re.search(r"^connecting to '[^']*' failed: (.*)$", output, re.MULTILINE)
+    if match and match[1] == "Permission denied":
+        raise NotAllowed("charon can be asked by root only")
+    if match:
+        raise NotRunning
+
+
+def _run(argv: Sequence[str], timeout: float) -> programs.Result:
+    try:
+        return programs.run(argv, timeout)
+    except programs.ProgramError as error:
+        raise TunnelError(str(error)) from None
+
+
+# The configuration of swanctl.
+
+
+class Section(Record):
+    """A section of swanctl.conf.  file: where it began; references: the sections whose content it takes over."""
+
+    __slots__ = ("file", "values", "sections", "references")
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.values: dict[str, str] = {}
+        self.sections: dict[str, Section] = {}
+        self.references: list[str] = []
+
+
+def read_configuration(path: str) -> Reading:
+    """Read the connections of a swanctl.conf and of what it includes; files that can't be read hold none."""
+    root = Section(path)
+    looked: list[str] = []
+    _read_settings(path, root, looked, 0)
+    connections = []
+    for name, connection in _list_sections(root, _get_section(root, root, "connections"), ()):
+        children = _list_sections(root, _get_section(root, connection, "children"), ())
+        starts = [f"start_action = {action} of {child}" for child, section in children
+                  if "start" in (action := _get_value(root, section, "start_action")).split("|")]
+        start = f"{', '.join(starts)} in {connection.file}" if starts else ""
+        place = f"connection {name} in {connection.file}"
+        connections.append(Connection(name, tuple(child for child, _ in children), place, start))
+    return Reading(tuple(connections), tuple(looked))
+
+
+# settings_lexer.l and settings_parser.y of strongSwan: strongswan.conf(5), "SYNTAX" in words.
+_TOKEN = re.compile(
+    r"""
+    (?:\s|\#[^\n]*)+
+    | include[ \t]+ (?P<include> "(?:\\.|[^"\\])*" | [^\s{}"]+ )
+    | (?P<close> \} )
+    | (?P<name> [^\s{}\#=:,"]+ ) (?:
+        [ \t]*=[ \t]* (?P<value> "(?:\\.|[^"\\])*" | [^\n\#}"]* )
+        | \s* (?: :(?P<references>[^\n\#{}=]*) )? (?P<open> \{ )
+      )
+    | .
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _read_settings(path: str, top: Section, looked: list[str], depth: int) -> None:
+    from glob import glob
+
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError as error:
+        looked.append(f"{path} ({error.strerror})")
+        return
+    looked.append(path)
+    stack = [top]
+    for token in _TOKEN.finditer(text):
+        if token["include"] and depth < _MAX_INCLUDES:
+            pattern = os.path.join(os.path.dirname(path), _unquote(token["include"]))
+            for name in sorted(glob(pattern)):
+                _read_settings(name, stack[-1], looked, depth + 1)
+        elif token["open"]:
+            section = stack[-1].sections.setdefault(token["name"], Section(path))
+            section.references += (token["references"] or "").replace(",", " ").split()
+            stack.append(section)
+        elif token["close"] and len(stack) > 1:
+            stack.pop()
+        elif token["value"] is not None:
+            stack[-1].values[token["name"]] = _unquote(token["value"].strip())
+
+
+def _unquote(text: str) -> str:
+    if text[:1] != '"':
+        return text
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
+def _refer(root: Section, section: Section, depth: int = 0) -> Iterator[Section]:
+    """Give `section` and, after it, those that it refers to, by their full names with dots."""
+    yield section
+    for reference in section.references if depth < _MAX_INCLUDES else ():
+        found = root
+        for name in reference.split("."):
+            found = found.sections.get(name, Section(""))
+        yield from _refer(root, found, depth + 1)
+
+
+def _list_sections(root: Section, section: Section | None, seen: tuple[str, ...]) -> list[tuple[str, Section]]:
+    found: dict[str, Section] = {}
+    for part in _refer(root, section) if section else ():
+        for name, below in part.sections.items():
+            found.setdefault(name, below)
+    return list(found.items())
+
+
+def _get_section(root: Section, section: Section, name: str) -> Section | None:
+    for part in _refer(root, section):
+        if name in part.sections:
+            return part.sections[name]
+    return None
+
+
+def _get_value(root: Section, section: Section, key: str) -> str:
+    for part in _refer(root, section):
+        if key in part.values:
+            return part.values[key]
+    return ""

@@ -1,0 +1,354 @@
+"""``netconf-vpn wireguard NAME``: WireGuard by wg-quick(8), in the kernel or in userland, whichever wg-quick finds.
+
+/etc/wireguard/NAME.conf is brought up by the unit ``wg-quick@NAME.service`` where systemd runs, else by wg-quick
+itself.  NAME is also the interface's name.
+
+**Connected** is when any peer has shaken hands less than `REJECT_AFTER` seconds ago: after that long neither side
+accepts packets of that session (WireGuard: Next Generation Kernel Network Tunnel, section 6.2).  So a dead server shows
+at most that much later.  WireGuard is silent while there is nothing to send; so where no handshake is recent, each peer
+that has an endpoint is sent one packet that makes the two shake hands, and they are given `WAKE_TIMEOUT` for it.
+Any and not each: of several peers each is a tunnel of its own, and some may be laptops that sleep.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from netconf_hooks import programs
+from netconf_hooks.tunnels import TunnelError, detached
+from netconf_hooks.tunnels.systemd import Systemd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+REJECT_AFTER = 180.0
+"""Seconds that a session lasts: REJECT_AFTER_TIME, in the kernel's drivers/net/wireguard/messages.h as well."""
+
+WAKE_TIMEOUT = 1.5
+"""Seconds for a handshake: it takes one round trip, after at most one for the server to be found."""
+
+ASK_TIMEOUT = 2.0
+"""Seconds for one question to wg(8), which answers in milliseconds."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds for wg-quick to take the interface down, with the admin's own PreDown and PostDown."""
+
+END_TIMEOUT = 2.0
+"""Seconds for a wg-quick that was still starting to give up and undo what it did."""
+
+_MAX_NAME = 15
+"""Characters in an interface's name, IFNAMSIZ - 1."""
+
+_NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
+"""What wg-quick(8) takes in a name, its parse_options()."""
+
+_DISCARD = 9
+"""The port of the service that throws everything away, RFC 863."""
+
+
+class Tunnel:
+    """The WireGuard interface that NAME.conf configures.
+
+    etc: the directory of the configurations; interfaces, proc: where the kernel lists all interfaces and processes;
+    wg, wg_quick, runlevel: the programs, by name or path; clock: the time that handshakes are told in.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        etc: str = "/etc/wireguard",
+        interfaces: str = "/sys/class/net",
+        proc: str = "/proc",
+        wg: str = "wg",
+        wg_quick: str = "wg-quick",
+        runlevel: str = "runlevel",
+        clock: Callable[[], float] = time.time,
+        systemd: Systemd | None = None,
+    ) -> None:
+        self._name = name
+        self._path = f"{etc}/{name}.conf"
+        self._link = f"{interfaces}/{name}"
+        self._proc = proc
+        self._unit = f"wg-quick@{name}.service"
+        self._wg = wg
+        self._wg_quick = wg_quick
+        self._runlevel = runlevel
+        self._clock = clock
+        self._systemd = systemd or Systemd()
+
+    def check(self) -> None:
+        """Raise `TunnelError` when the interface can't have this name, or has no configuration."""
+        if not self._is_possible():
+            raise TunnelError(
+                f'"{self._name}" can\'t be the name of an interface: at most {_MAX_NAME} letters, digits, and . _ -'
+            )
+        try:
+            os.stat(self._path)
+        except PermissionError:
+            pass  # not for this user to see
+        except OSError:
+            raise TunnelError(f"{self._path} is not there") from None
+
+    def start(self) -> None:
+        """Bring the interface up; one that is up is left as it is.
+
+        Raises `TunnelError`: no configuration, one that wg-quick refuses, or the system is stopping.
+        """
+        self.check()
+        there = self._is_there()
+        if os.path.exists(self._link) and not there:
+            raise TunnelError(f"{self._name} is an interface already, and not WireGuard's")
+        if self._systemd.is_running():
+            (state,) = self._systemd.show([self._unit])
+            if state.active == "active" and not there:
+                # Somebody took the interface away behind systemd's back.
+                self._systemd.restart(self._unit)
+            elif state.active not in ("inactive", "failed") or not there:
+                # Also of an active one: its end may be queued.
+                self._systemd.start(self._unit)
+        elif not there:
+            if detached.is_halting(self._runlevel):
+                raise TunnelError("the system is stopping")
+            what = f'netconf-vpn "wireguard {self._name}": can\'t be started'
+            detached.launch(what, [self._wg_quick, "up", self._name], describe_failure)
+
+    def stop(self) -> None:
+        """Take the interface down, whoever brought it up and even if its configuration is gone.  Raises `TunnelError`.
+
+        One of that name which is not WireGuard's is not touched.
+        """
+        if not self._is_possible():
+            return
+        by_unit = False
+        if self._systemd.is_running():
+            (state,) = self._systemd.show([self._unit])
+            by_unit = state.active not in ("inactive", "failed")
+        else:
+            self._end_launch()
+        if self._is_there() and not (by_unit and os.path.exists(self._path)):
+            self._take_down()
+        if by_unit:
+            self._systemd.stop([self._unit])
+
+    def is_up(self) -> bool | None:
+        """Whether a peer answers: see the head of this module.  None for a user who may not ask.
+
+        Takes up to `WAKE_TIMEOUT` when none does.
+        """
+        if not self._is_possible() or not os.path.exists(self._link):
+            return False
+        if os.geteuid() != 0:
+            return None
+        try:
+            before = parse_handshakes(self._show("latest-handshakes"))
+            if self._is_recent(before):
+                return True
+            return self._wake() and _wait(lambda: self._has_shaken(before), WAKE_TIMEOUT)
+        except TunnelError:
+            return None
+
+    def boot_start(self) -> str:
+        """Say which link makes systemd bring the interface up at boot; empty when none does."""
+        link = self._systemd.find_wants(self._unit)
+        return f"{self._unit} is enabled ({link})" if link else ""
+
+    def _is_possible(self) -> bool:
+        return len(self._name) <= _MAX_NAME and _NAME.issuperset(self._name)
+
+    def _is_there(self) -> bool:
+        """Whether there is a WireGuard interface of this name.  Raises `TunnelError`."""
+        return self._name in self._ask(["interfaces"]).output.split()
+
+    def _take_down(self) -> None:
+        """Take the interface down as wg-quick does, with the routes, rules and packet filters that it made."""
+        if os.path.exists(self._path):
+            self._run_down(self._name)
+            return
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as directory:
+            # wg-quick looks at a configuration for what it is to undo; all but the name it can find out by itself.
+            path = f"{directory}/{self._name}.conf"
+            with open(path, "x", encoding="ascii") as file:
+                file.write("[Interface]\n")
+            os.chmod(path, 0o600)
+            self._run_down(path)
+
+    def _run_down(self, what: str) -> None:
+        try:
+            result = programs.run([self._wg_quick, "down", what], STOP_TIMEOUT)
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+        reason = describe_failure(result)
+        if reason and self._is_there():
+            raise TunnelError(reason)
+
+    def _end_launch(self) -> None:
+        """End the wg-quick of an earlier start that is still at it: it waits for a name, or for the admin's PreUp.
+
+        Going on, it would bring up what is to be down, and fail over what the next start does.
+        """
+        import signal
+
+        for pid in self._find_launches():
+            try:
+                handle = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                # The whole group: bash runs its trap, which undoes everything, when what it waits for has ended.
+                os.killpg(pid, signal.SIGTERM)
+                select.select([handle], [], [], END_TIMEOUT)
+            except (ProcessLookupError, PermissionError):
+                pass  # it ended by itself; not ours to end
+            finally:
+                os.close(handle)
+
+    def _find_launches(self) -> list[int]:
+        """Return the processes that are ``wg-quick up NAME``, each the leader of its session: so `programs` starts it.
+
+        One that the admin started by hand belongs to a shell's session.
+        """
+        found = []
+        for entry in os.listdir(self._proc):
+            if not entry.isdecimal():
+                continue
+            try:
+                with open(f"{self._proc}/{entry}/cmdline", "rb") as file:
+                    words = os.fsdecode(file.read()).split("\0")[:-1]
+                if [os.path.basename(words[-3]), *words[-2:]] != [os.path.basename(self._wg_quick), "up", self._name]:
+                    continue
+                if os.getsid(int(entry)) == int(entry):
+                    found.append(int(entry))
+            except (OSError, IndexError):
+                continue  # it ended meanwhile; a kernel thread
+        return found
+
+    # Whether a peer answers.
+
+    def _show(self, what: str) -> str:
+        """Return what ``wg show NAME WHAT`` prints; nothing where there is no such interface.  Raises `TunnelError`."""
+        result = self._ask([self._name, what])
+        return result.output if result.status == 0 else ""
+
+    def _ask(self, arguments: Sequence[str]) -> programs.Result:
+        try:
+            return programs.run([self._wg, "show", *arguments], ASK_TIMEOUT)
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+
+    def _is_recent(self, handshakes: dict[str, int]) -> bool:
+        # One from the future is from before the clock was set back: nobody knows how old it is.
+        return any(0 <= self._clock() - when < REJECT_AFTER for when in handshakes.values() if when)
+
+    def _has_shaken(self, before: dict[str, int]) -> bool:
+        """Whether a peer has shaken hands since it was `before`."""
+        now = parse_handshakes(self._show("latest-handshakes"))
+        return any(when and when != before.get(peer) for peer, when in now.items())
+
+    def _wake(self) -> bool:
+        """Send each peer a packet that makes it shake hands; return whether any could be sent."""
+        reachable = {peer for peer, words in parse_peers(self._show("endpoints")).items() if words}
+        woken = False
+        for peer, networks in parse_peers(self._show("allowed-ips")).items():
+            if peer in reachable:
+                woken = any(send_into(self._name, network) for network in networks) or woken
+        return woken
+
+
+def parse_handshakes(output: str) -> dict[str, int]:
+    """Read ``wg show NAME latest-handshakes``: seconds since 1970 by peer, 0 for never (wg(8))."""
+    return {peer: int(words[0]) for peer, words in parse_peers(output).items() if words and words[0].isdecimal()}
+
+
+def parse_peers(output: str) -> dict[str, tuple[str, ...]]:
+    """Read any other list of ``wg show NAME``: a peer on each line, a tab, and words, or ``(none)`` (wg(8))."""
+    peers = {}
+    for line in output.splitlines():
+        peer, tab, words = line.partition("\t")
+        if tab:
+            peers[peer] = tuple(word for word in words.split() if word != "(none)")
+    return peers
+
+
+def send_into(device: str, network: str) -> bool:
+    """Send an empty UDP packet to an address of `network` (``ADDRESS/LENGTH``) through `device`; whether that worked.
+
+    It does no harm: it is for the port of the discard service, and may make no hop (TTL 1), so it ends at the peer,
+    who answers that, or nothing.
+    """
+    import _socket
+
+    address = choose_address(network)
+    version6 = ":" in address
+    family = _socket.AF_INET6 if version6 else _socket.AF_INET
+    sender = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        sender.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, device.encode())
+        if version6:
+            sender.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_UNICAST_HOPS, 1)
+        else:
+            sender.setsockopt(_socket.IPPROTO_IP, _socket.IP_TTL, 1)
+        sender.connect((address, _DISCARD))
+        if sender.getsockname()[0] == address:
+            return False  # an address of ours: it would never leave
+        sender.send(b"")
+    except OSError:
+        return False  # no address of this family, no route, a firewall
+    finally:
+        sender.close()
+    return True
+
+
+def choose_address(network: str) -> str:
+    """Return an address to stand for `network`: its first that a host can have; for all of the internet, a nobody's.
+
+    Those are reserved for documentation: RFC 5737, RFC 3849.
+    """
+    import _socket
+
+    address, _, length = network.partition("/")
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    packed = _socket.inet_pton(family, address)
+    if length == "0":
+        return "2001:db8::1" if family == _socket.AF_INET6 else "192.0.2.1"
+    if int(length) < 8 * len(packed) - 1:
+        # A network of two addresses has no other, RFC 3021 and RFC 6164.
+        packed = packed[:-1] + bytes([packed[-1] | 1])
+    return _socket.inet_ntop(family, packed)
+
+
+def describe_failure(result: programs.Result) -> str:
+    """Return why wg-quick failed, in one line; empty when it did not.
+
+    It shows each command as ``[#] COMMAND`` before it runs it; when one fails it undoes what it did, in silence, so the
+    last complaint is the reason.
+    """
+    if result.status == 0:
+        return ""
+    reasons: list[str] = []
+    begun = False
+    for line in result.output.splitlines():
+        if line.startswith(("[#]", "[!]")):
+            begun = True
+        elif line.strip() and line[0] not in "┌│└" and "Trying again in" not in line:
+            if begun:
+                reasons = []
+            begun = False
+            reasons.append(line.strip())
+    return "; ".join(reasons) or f"wg-quick: exit status {result.status}"
+
+
+def _wait(condition: Callable[[], bool], timeout: float) -> bool:
+    """Look, every 20 ms at first and more seldom later, for at most `timeout` seconds whether `condition` holds."""
+    deadline = time.monotonic() + timeout
+    pause = 0.02
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(1.5 * pause, 0.2)
+    return True

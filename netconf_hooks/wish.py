@@ -1,0 +1,212 @@
+"""``ifup corp``: somebody wants the tunnel, so what it needs comes first.  netconf-interfaces(5), WISHES.
+
+A stanza with ``netconf-uplink`` is a wish.  Its ifup finds a way to the internet, raising the links it names one after
+the other by real nested ifups where there is none, asks for the tunnel and waits until it is connected.  All of it
+happens in pre-up: a wish that can't be fulfilled fails there, where ifupdown has configured nothing yet, and what was
+raised for it is taken down again.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+
+from netconf_hooks import log
+from netconf_hooks.apply import follow_decision, forget_interface, merge_stanzas, remember_interface
+from netconf_hooks.ifenv import device_of
+from netconf_hooks.observe.netlink import LINKS, Netlink, read_link
+from netconf_hooks.observe.router import has_working_default_route
+from netconf_hooks.observe.wireless import is_wireless
+from netconf_hooks.programs import ProgramError, run
+from netconf_hooks.rules import read_rules
+from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.rules import VpnRule
+    from netconf_hooks.state import Store
+
+# Seconds.  A DHCP server answers within a few; dhclient alone would try for 60.
+UPLINK_TIMEOUT = 30.0
+DOWN_TIMEOUT = 20.0
+CARRIER_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 30.0
+
+# What is at most asked of a wish altogether: its hook's own deadline.
+LONGEST = 300
+
+# How often the tunnel is asked whether it is connected, seconds.
+_PAUSE = 0.1
+
+# ifupdown sets this for each interface that it is configuring, interface.c: a nested ifup of it would wait for itself.
+_CONFIGURING = "IFUPDOWN_"
+
+
+class WishError(Exception):
+    """A wish can't be fulfilled; the message names the option or the link and says why."""
+
+
+def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]) -> None:
+    """Bring the tunnels of a wish up, and the first of its uplinks that leads to the internet where nothing does.
+
+    environ: that of the hook.  Raises `WishError`, with everything taken down again that was raised for it.
+
+    At boot, under networking.service or an ifup@ unit, it does not wait: what connects the tunnel may itself wait for
+    the end of that unit (network-online.target).  There it asks, and fails only where it can't even ask.
+    """
+    stanza = Stanza(invocation.family, invocation.options, invocation.logical)
+    rules = read_rules(merge_stanzas([stanza]))
+    if not rules.vpns or not all(rule.readable for rule in rules.vpns):
+        raise WishError("netconf-uplink: expected a netconf-vpn line beside it that can be read")
+    _refuse_loops(invocation.iface, rules.uplinks, environ)
+    boots = is_under_boot()
+    raised: list[str] = []
+    try:
+        if has_working_default_route():
+            log.info(f"{invocation.iface}: there is a default route: no uplink is raised")
+        else:
+            _raise_uplink(invocation.iface, rules.uplinks, environ, raised)
+    except WishError as error:
+        if not boots:
+            raise
+        log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
+    record = InterfaceRecord(invocation.iface, 0, (stanza,), wish=True, raised=tuple(raised))
+    if remember_interface(store, record):
+        follow_decision(store)
+    if boots:
+        log.info(f"{invocation.iface}: asked for; not waited for while networking.service or ifup@ runs")
+        return
+    try:
+        for rule in rules.vpns:
+            _wait_for_tunnel(rule, store)
+    except BaseException:
+        end_wish(record, store, environ)
+        raise
+
+
+def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) -> None:
+    """Take back a wish: its tunnels follow the other rules again, and the links raised for it alone go down.
+
+    A link that another wish may be using goes down with that one.
+    """
+    if forget_interface(store, record.iface):
+        follow_decision(store)
+    if not record.raised:
+        return
+    heir = next((other for other in store.read_interfaces(log.error) if other.wish), None)
+    if heir:
+        heritage = InterfaceRecord(heir.iface, 0, heir.stanzas, wish=True, raised=(*heir.raised, *record.raised))
+        remember_interface(store, heritage, replaces=heir)
+        return
+    for link in record.raised:
+        _take_down(link, environ)
+
+
+def is_under_boot(cgroup: str = "/proc/self/cgroup") -> bool:
+    """Whether this process belongs to networking.service or an ifup@ unit, cgroups(7)."""
+    try:
+        with open(cgroup, encoding="utf-8", errors="replace") as file:
+            path = file.read()
+    except OSError:
+        return False
+    return "/networking.service" in path or "/ifup@" in path
+
+
+def _refuse_loops(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    configuring = {name[len(_CONFIGURING):] for name in environ if name.startswith(_CONFIGURING)}
+    for uplink in uplinks:
+        if uplink == iface:
+            raise WishError(f'netconf-uplink "{uplink}": {iface} can\'t be its own uplink')
+        if uplink in configuring:
+            raise WishError(f'netconf-uplink "{uplink}": it is being configured, and would wait for this to end')
+
+
+def _raise_uplink(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str], raised: list[str]) -> None:
+    """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; what does not goes down."""
+    reasons = []
+    for uplink in uplinks:
+        if is_configured(uplink):
+            reasons.append(f"{uplink} is up, without a default route")
+            continue
+        reason = _find_no_carrier(uplink)
+        if not reason:
+            log.info(f"{iface}: raising {uplink}")
+            reason = _bring_up(uplink, environ)
+            if not reason and has_working_default_route():
+                raised.append(uplink)
+                return
+            _take_down(uplink, environ)
+        reasons.append(reason or f"{uplink} gave no default route")
+        log.info(f"{iface}: {reasons[-1]}")
+    raise WishError(f'netconf-uplink "{" ".join(uplinks)}": no way to the internet: {"; ".join(reasons)}')
+
+
+def is_configured(iface: str) -> bool:
+    """Whether ifupdown takes an interface for up, ifquery(8) --state."""
+    try:
+        return run(["ifquery", "--state", iface], timeout=10).output.startswith(iface)
+    except ProgramError:
+        return False
+
+
+def _find_no_carrier(uplink: str) -> str:
+    """Return that nothing is plugged into a wired link, after it was set up for as long as autonegotiation takes; else
+    nothing.  A link of another kind gets its carrier by its own ifup."""
+    device = device_of(uplink)
+    link = read_link(device)
+    if link is None or link.carrier or is_wireless(device) or device.startswith(("ppp", "wwan", "wwp")):
+        return ""
+    if not link.up:
+        run(["ip", "link", "set", "dev", device, "up"], timeout=5)
+    with Netlink((LINKS,)) as netlink:
+        netlink.wait_for_carrier(device, monotonic() + CARRIER_TIMEOUT)
+    link = read_link(device)
+    if link and link.carrier:
+        return ""
+    run(["ip", "link", "set", "dev", device, "down"], timeout=5)
+    return f"{uplink} has no carrier"
+
+
+def _bring_up(uplink: str, environ: Mapping[str, str]) -> str:
+    """Run ifup; return why it failed, or nothing."""
+    try:
+        result = run(["ifup", uplink], timeout=UPLINK_TIMEOUT, variables=_inherit(environ))
+    except ProgramError as error:
+        return str(error)
+    if result.status != 0:
+        last = result.output.strip().splitlines()[-1:]
+        return f"ifup {uplink} failed: {log.printable(''.join(last)) or f'exit status {result.status}'}"
+    return ""
+
+
+def _take_down(uplink: str, environ: Mapping[str, str]) -> None:
+    try:
+        run(["ifdown", "--force", uplink], timeout=DOWN_TIMEOUT, variables=_inherit(environ))
+    except ProgramError as error:
+        log.error(str(error))
+
+
+def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
+    # What ifupdown knows its own recursion by, interfaces(5); the rest of the environment is the hook's alone.
+    return {name: value for name, value in environ.items() if name.startswith(_CONFIGURING)}
+
+
+def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
+    tunnel = load_tunnel(rule.kind, rule.name)
+    deadline = monotonic() + CONNECT_TIMEOUT
+    while True:
+        problem = store.read_tunnels()[rule.kind, rule.name].problem
+        if problem:
+            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {problem}')
+        try:
+            # None: it runs, and nobody can tell more.
+            if tunnel.is_up() is not False:
+                return
+        except TunnelError as error:
+            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {error}') from error
+        if monotonic() > deadline:
+            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": not connected after {CONNECT_TIMEOUT:g} s')
+        sleep(_PAUSE)

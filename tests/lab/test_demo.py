@@ -1,0 +1,132 @@
+"""The demo: it tells the truth, and when something is not as it should be it says so and fails."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from . import demo
+from .conftest import ROOT
+from .lab import Lab
+from .laptop import Image
+from .namespaces import ENVIRONMENT
+from .network import CORP_HOST
+from .stanzas import LOCATIONS
+from .vpn import NAME
+
+HOME, OFFICE, CAFE, HOME_AGAIN = demo.STOPS
+DEMO = [sys.executable, "-m", "tests.lab.demo"]
+
+
+@pytest.fixture
+def one_lab(image: Image) -> Iterator[Lab]:
+    """A lab with the product installed; the DHCP client, dhcpcd, is the faster one to leave a network."""
+    with Lab(image, "dhcpcd") as made:
+        yield made
+
+
+def find_sections(told: str) -> dict[str, str]:
+    """Return what was told under each heading."""
+    parts = re.split(r"^---- (.*?) -+\n", told, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_whole_story(packages: object, dhcp_client: str) -> None:
+    result = subprocess.run([*DEMO, "--dhcp-client", dhcp_client], cwd=ROOT, capture_output=True, text=True)
+    told = result.stdout
+    assert (result.returncode, result.stderr) == (0, ""), told
+    assert "FAIL" not in told and "\033" not in told
+    assert max(map(len, told.splitlines())) <= demo.COLUMNS
+    sections = find_sections(told)
+    assert LOCATIONS.splitlines()[0].strip() in sections["The laptop"]
+    for title in ("1. Home", "2. The office", "4. Home again"):
+        assert "  ok  tunnel      openvpn corp: not wanted, not connected" in sections[title]
+        assert f"  ok  behind it   {CORP_HOST} does not answer" in sections[title]
+    assert "  ok  location    home-lan" in sections["1. Home"]
+    assert "  ok  location    office-lan" in sections["2. The office"]
+    cafe = sections["3. The cafe"]
+    for command in ("ifup eth0", "netconf-hooks status --json", "netconf-hooks explain eth0", "ifdown eth0"):
+        assert f"laptop# {command}\n" in cafe
+    assert "  ok  location    unknown" in cafe
+    assert "  ok  tunnel      openvpn corp: wanted, connected" in cafe
+    assert f"  ok  behind it   {CORP_HOST} answers" in cafe
+    assert f"64 bytes from {CORP_HOST}" in cafe
+    assert re.search(r"  ok  time        ifup \d\.\d\d s; the tunnel was connected within \d\.\d\d s of its", cafe)
+    assert told.count("left behind: no record, no process") == len(demo.STOPS)
+    assert "All 4 stops were as they should be" in sections["In short"]
+
+
+def tell(lab: Lab, capsys: pytest.CaptureFixture[str], *stops: demo.Stop) -> list[str]:
+    """Run the demo in this lab, expect it to fail, and return what it says at the end was wrong."""
+    assert demo.main([], lab, stops) == 1
+    told = capsys.readouterr().out
+    assert "were as they should be" not in told
+    ending = " ".join(find_sections(told)["In short"].split())
+    return [failure.strip() for failure in ending.split("FAIL")[1:]]
+
+
+def test_a_wrong_expectation_fails(one_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = (HOME._replace(location="office-lan"), OFFICE._replace(tunnels=CAFE.tunnels), CAFE._replace(tunnels=()))
+    assert tell(one_lab, capsys, *wrong, HOME_AGAIN) == [
+        "Home: location: home-lan; expected: office-lan",
+        "The office: tunnel: openvpn corp: not wanted, not connected; expected: wanted, connected",
+        f"The office: behind it: {CORP_HOST} does not answer; expected: answers",
+        "The cafe: tunnel: openvpn corp: wanted, connected; expected: not wanted, not connected",
+        f"The cafe: behind it: {CORP_HOST} answers; expected: does not answer",
+    ]
+
+
+def test_without_the_product_it_fails(bare_image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lab(bare_image, "dhcpcd") as lab:
+        failures = tell(lab, capsys, CAFE)
+    assert "The cafe: location: not recorded; expected: unknown" in failures
+    assert f"The cafe: behind it: {CORP_HOST} does not answer; expected: answers" in failures
+
+
+def test_without_the_hooks_it_fails(one_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    one_lab.laptop.run(["find", "/etc/network", "-type", "l", "-name", "netconf-hooks", "-delete"])
+    failures = tell(one_lab, capsys, HOME, CAFE)
+    assert "Home: location: not recorded; expected: home-lan" in failures
+    assert "The cafe: tunnel: openvpn corp: not recorded; expected: wanted, connected" in failures
+
+
+def test_a_vpn_server_that_is_down_fails(
+    one_lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 1.0)
+    one_lab.vpn.stop()
+    assert tell(one_lab, capsys, CAFE) == [
+        "The cafe: tunnel: openvpn corp: wanted, not connected; expected: wanted, connected",
+        f"The cafe: behind it: {CORP_HOST} does not answer; expected: answers",
+    ]
+
+
+def test_a_hook_that_complains_and_a_process_left_behind_fail(
+    one_lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 1.0)
+    one_lab.laptop.run(["rm", f"/etc/openvpn/{NAME}.conf"])
+    stray = one_lab.laptop.start(["tail", "-f", "/dev/null"])
+    failures = tell(one_lab, capsys, CAFE)
+    stray.kill()
+    stray.wait()
+    assert any("time: ifup" in failure and "the hooks complain" in failure for failure in failures)
+    assert any("left behind: tail -f /dev/null" in failure for failure in failures)
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), (("", True), ("1", False)))
+def test_colours_only_on_a_terminal_that_wants_them(no_color: str, coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    script = "import sys; from tests.lab.demo import Fact, Screen; Screen(sys.stdout).fact(Fact('x', 'y', True))"
+    with open(ours, "rb", buffering=0) as terminal:
+        environment = ENVIRONMENT | {"NO_COLOR": no_color}
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=theirs, check=True)
+        said = terminal.read(1000)
+        os.close(theirs)
+    assert b"ok" in said and (b"\033[32m" in said) is coloured

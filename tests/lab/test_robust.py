@@ -1,0 +1,179 @@
+"""What can go wrong: ifup succeeds all the same, and the log names interface, option and reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from .lab import Lab
+from .network import OFFICE
+from .stanzas import (
+    LOCATIONS, ROAMING, RULES, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel,
+    wait_for_tunnel
+)  # fmt: skip
+from .waiting import wait_until
+
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+# The hook waits for the MAC address of a router that isn't there: time to interrupt it.
+SILENT = f"iface eth0 inet static\n    address 192.168.3.50/24\n    gateway 192.168.3.77\n{RULES}"
+
+
+def assert_configured(lab: Lab, iface: str = "eth0") -> None:
+    """ifupdown takes the interface for up, and it has an address."""
+    assert lab.laptop.run(["ifquery", "--state", iface]).stdout.startswith(iface)
+    assert "inet " in lab.laptop.run(["ip", "-4", "addr", "show", iface]).stdout
+
+
+@ONE_CLIENT
+def test_a_broken_rule(lab: Lab) -> None:
+    broken = "    netconf-vpn openvpn corp unles office-lan\n    netconf-location home-lan gateway-mac=nonsense\n"
+    lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{broken}")
+    lab.plug("cafe")
+    result = lab.laptop.ifup("eth0")
+    assert_configured(lab)
+    expected = 'eth0: netconf-vpn "openvpn corp unles office-lan": expected "on" or "unless", not "unles"'
+    assert f"netconf-hooks: {expected}" in result.stderr
+    assert expected in lab.laptop.log()
+    assert 'eth0: netconf-location "home-lan gateway-mac=nonsense"' in lab.laptop.log()  # all errors at once
+    assert find_tunnels(lab) == []  # a rule that can't be read starts nothing
+    assert lab.laptop.run(["netconf-hooks", "check"], check=False).returncode == 1
+
+
+@ONE_CLIENT
+def test_a_missing_vpn_configuration(lab: Lab) -> None:
+    lab.laptop.write("/etc/network/interfaces", ROAMING.replace("openvpn corp", "openvpn nosuch"))
+    lab.plug("cafe")
+    lab.laptop.ifup("eth0")
+    assert_configured(lab)
+    assert 'netconf-vpn "openvpn nosuch"' in lab.laptop.log()
+    assert "/etc/openvpn/nosuch.conf" in lab.laptop.log()
+    assert "eth0 is at an unknown place" in lab.laptop.log()
+    # The admin writes it: the next run tries again.
+    lab.vpn.install_client(lab.laptop, "/etc/openvpn/nosuch.conf")
+    lab.laptop.run(["netconf-hooks", "refresh"])
+    wait_for_tunnel(lab)
+
+
+@ONE_CLIENT
+def test_an_unreadable_lease(lab: Lab) -> None:
+    lab.laptop.write("/etc/network/interfaces", ROAMING)
+    spoil = "#!/bin/sh\nrm /var/lib/dhcp/dhclient.$IFACE.leases\nmkdir /var/lib/dhcp/dhclient.$IFACE.leases\n"
+    lab.laptop.write("/etc/network/if-up.d/00-spoil", spoil, 0o755)
+    lab.plug("office")
+    lab.laptop.ifup("eth0")
+    assert_configured(lab)
+    (line,) = (line for line in lab.laptop.log().splitlines() if "dhclient.eth0.leases" in line)
+    assert "eth0: netconf-location" in line
+    assert "dns-domain" in line
+
+
+@ONE_CLIENT
+def test_a_full_standard_output(lab: Lab) -> None:
+    lab.laptop.write("/etc/network/interfaces", ROAMING.replace("unless", "unles"))
+    lab.plug("cafe")
+    lab.laptop.run(["sh", "-c", "ifup -v eth0 >/dev/full 2>/dev/full"])
+    assert_configured(lab)
+    assert read_location(lab) is None
+
+
+@ONE_CLIENT
+def test_a_hook_ended_by_sigterm(lab: Lab) -> None:
+    lab.laptop.write("/etc/network/interfaces", SILENT)
+    lab.plug("cafe")
+    ifup = lab.laptop.start(["ifup", "eth0"])
+    lab.laptop.run(["kill", "-TERM", wait_for_hook(lab)])
+    assert ifup.wait().returncode == 0
+    assert_configured(lab)
+    assert "eth0: the up hook ended before its work was done: SIGTERM" in lab.laptop.log()
+    assert find_records(lab) == []
+
+
+@ONE_CLIENT
+def test_a_hook_killed(lab: Lab) -> None:
+    """Nothing can be promised of that ifup; but what is on disk is whole, and the next run puts the rest right."""
+    lab.laptop.write("/etc/network/interfaces", SILENT)
+    lab.plug("cafe")
+    ifup = lab.laptop.start(["ifup", "eth0"])
+    lab.laptop.run(["kill", "-KILL", wait_for_hook(lab)])
+    ifup.wait()
+    assert find_records(lab) == []
+    lab.laptop.write("/etc/network/interfaces", ROAMING)
+    lab.laptop.run(["ip", "addr", "flush", "dev", "eth0"])
+    lab.laptop.ifup("--force", "eth0")
+    wait_for_tunnel(lab)
+
+
+@ONE_CLIENT
+def test_hooks_killed_at_many_points(lab: Lab) -> None:
+    """SIGKILL at the 1st, 2nd, 3rd... system call of a kind: whole records each time, and right in the end."""
+    lab.laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n")
+    lab.plug("office")
+    lab.laptop.ifup("eth0")
+    lab.laptop.run(["openvpn", "--config", "/etc/openvpn/corp.conf", "--daemon", "--writepid", "/run/openvpn/corp.pid"])
+    wait_for_tunnel(lab)
+    hook = {
+        "IFACE": "eth0", "LOGICAL": "eth0", "ADDRFAM": "inet", "METHOD": "dhcp", "MODE": "start", "PHASE": "post-up",
+        "IF_NETCONF_LOCATION": f"office-lan gateway-mac={OFFICE.router_mac}",
+        "IF_NETCONF_VPN": "openvpn corp unless office-lan",
+    }  # fmt: skip
+    killed = 0
+    for call in ("flock", "write", "rename", "openat", "sendto"):
+        for nth in range(1, 400, 17 if call == "openat" else 1):
+            lab.laptop.run(["rm", "-rf", "/run/netconf-hooks"])
+            inject = f"inject={call}:signal=KILL:when={nth}"
+            argv = ["strace", "-qq", "-o", "/dev/null", "-e", inject, "/etc/network/if-up.d/netconf-hooks"]
+            if lab.laptop.run(argv, check=False, env=hook).returncode == 0:
+                break
+            killed += 1
+            recorded = read_status(lab)["interfaces"]  # fails on a record that is not whole
+            assert recorded == {} or recorded["eth0"]["location"] == "office-lan"
+    assert killed > 10
+    lab.laptop.run(["/etc/network/if-up.d/netconf-hooks"], env=hook)
+    assert read_location(lab) == "office-lan"
+    wait_for_no_tunnel(lab)
+
+
+@ONE_CLIENT
+def test_a_guard_is_refused_until_it_works(lab: Lab) -> None:
+    """Nobody must believe in a guard that isn't there."""
+    lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{RULES}    netconf-guard yes\n")
+    lab.plug("cafe")
+    result = lab.laptop.ifup("eth0", check=False)
+    assert result.returncode != 0
+    assert 'eth0: netconf-guard "yes"' in result.stderr
+    assert "inet " not in lab.laptop.run(["ip", "-4", "addr", "show", "eth0"]).stdout
+
+
+@ONE_CLIENT
+def test_options_that_do_not_work_yet_are_an_error_not_silence(lab: Lab) -> None:
+    lines = "    netconf-vpn ipsec archive\n    netconf-uplink wlan0\n    netconf-location x ssid=home\n"
+    lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{LOCATIONS}{lines}")
+    lab.plug("cafe")
+    result = lab.laptop.ifup("eth0")
+    for option in ("netconf-vpn", "netconf-uplink", "netconf-location"):
+        (line,) = (line for line in result.stderr.splitlines() if f"eth0: {option} " in line)
+        assert "does not work yet" in line
+
+
+@ONE_CLIENT
+def test_an_interface_without_rules_loads_nothing_of_ours(lab: Lab) -> None:
+    """Whole hooks as ifupdown runs them, every file they open."""
+    lab.laptop.write("/etc/network/interfaces", "iface eth0 inet static\n    address 192.168.1.50/24\n")
+    lab.plug("home")
+    trace = ["strace", "-f", "-qq", "-e", "trace=execve,openat", "-o", "/tmp/trace"]
+    for command, hooks in ((["ifup", "eth0"], ("pre-up", "up")), (["ifdown", "eth0"], ("down", "post-down"))):
+        lab.laptop.run([*trace, *command])
+        traced = lab.laptop.read("/tmp/trace")
+        for hook in hooks:
+            assert f"if-{hook}.d/netconf-hooks" in traced
+        assert "dist-packages" not in traced
+    assert not lab.laptop.exists("/run/netconf-hooks")
+
+
+def wait_for_hook(lab: Lab) -> str:
+    """Wait until the if-up.d hook waits for its router, and return its pid."""
+    wait_until(
+        lambda: "INCOMPLETE" in lab.laptop.run(["ip", "neigh", "show", "192.168.3.77"]).stdout,
+        "the hook to ask for its router's MAC address",
+    )
+    (pid,) = (pid for pid, line in lab.laptop.processes().items() if "if-up.d/netconf-hooks" in line)
+    return str(pid)

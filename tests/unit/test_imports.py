@@ -1,0 +1,218 @@
+"""What every ifup pays for: the modules that each hook imports, in an interpreter of its own.
+
+The hooks and the library are copied, with other paths written into the copies: no record of this machine is touched.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netconf_hooks.state import InterfaceRecord, Stanza, Store, TunnelRecord
+
+CHECKOUT = Path(__file__).parents[2]
+DIST_PACKAGES = "/usr/lib/python3/dist-packages"
+PHASES = ("pre-up", "up", "down", "post-down")
+
+# What costs milliseconds each, docs/performance.md; netifaces costs 0.6 ms, and only those who ask for an address.
+DEAR = {
+    "re", "json", "typing", "enum", "dataclasses", "collections", "subprocess", "socket", "logging", "ipaddress",
+    "pyroute2", "functools", "pathlib", "shlex", "argparse", "contextlib", "signal", "traceback", "threading", "random",
+}  # fmt: skip
+
+# The loopback device under a name that is an interface's to ifupdown: it is there, under index 1, on every machine.
+IFACE = "lo:1"
+TUNNEL = ("unit", "netconf-nothing.service")
+VPN = " ".join(TUNNEL)
+
+
+class Installed:
+    """A copy of hooks and library, and what it keeps."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.store = Store(str(directory / "run"))
+        library = directory / "lib"
+        shutil.copytree(
+            CHECKOUT / "netconf_hooks", library / "netconf_hooks", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.change(library / "netconf_hooks/state.py", '"/run/netconf-hooks"', repr(self.store.directory))
+        self.loaded = directory / "loaded"
+        self.change(
+            library / "netconf_hooks/hook.py",
+            "        os._exit(status)",
+            f"        import sys; open('{self.loaded}', 'w').write(' '.join(sys.modules))\n        os._exit(status)",
+        )
+        self.change(library / "netconf_hooks/log.py", "syslog.syslog(priority, ", "str(")  # this machine's log
+        for phase in PHASES:
+            shutil.copytree(CHECKOUT / f"if-{phase}.d", directory / f"if-{phase}.d")
+            script = self.find_script(phase)
+            self.change(script, f'"{DIST_PACKAGES}"', f'"{library}"); sys.path.append("{DIST_PACKAGES}"')
+            self.change(script, '"/run/netconf-hooks/interfaces/"', f'"{self.store.interfaces}/"')
+
+    def find_script(self, phase):
+        """Return the hook of a phase."""
+        return self.directory / f"if-{phase}.d/netconf-hooks"
+
+    @staticmethod
+    def change(path, old, new):
+        """Write another path into a copy."""
+        text = path.read_text()
+        assert old in text, path
+        path.write_text(text.replace(old, new))
+
+    def run(self, phase, **environ):
+        """Run a hook; return its exit status, the modules it imported, and what it said."""
+        environ = {"IFACE": IFACE, "ADDRFAM": "inet", "MODE": "start" if phase.endswith("up") else "stop", **environ}
+        self.loaded.write_text("")
+        status, modules, said = run_python(str(self.find_script(phase)), environ)
+        # -X importtime leaves out what import_module() is called for; all that is loaded is known only to a hook that
+        # comes to its end.
+        return status, modules | set(self.loaded.read_text().split()), said
+
+
+def run_python(program, environ, *options):
+    """Run a program as the hooks' first line says; return its exit status, the modules imported, and what it said."""
+    argv = [sys.executable, "-IS", "-X", "importtime", *options, program]
+    process = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=20)
+    assert process.stdout == ""
+    lines = process.stderr.splitlines()
+    modules = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    said = [line for line in lines if not line.startswith("import time:")]
+    return process.returncode, modules - {"imported package"}, said
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """What the interpreter imports for itself."""
+    process = subprocess.run(
+        [sys.executable, "-IS", "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, timeout=20
+    )
+    return run_python("pass", {}, "-c")[1] | set(process.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture
+def installed(copy):
+    """The copy, with nothing kept."""
+    shutil.rmtree(copy.store.directory, ignore_errors=True)
+    return copy
+
+
+@pytest.fixture
+def tunnel_runs(installed):
+    """Another interface, of the same device, for which the tunnel runs already: there is nothing to be done."""
+    store = installed.store
+    store.prepare()
+    store.write_interface(InterfaceRecord("lo:2", 1, (Stanza("inet", {"netconf-vpn": VPN}),)))
+    store.write_tunnels({TUNNEL: TunnelRecord(*TUNNEL, "up", "wanted", done=True)})
+    os.mkfifo(store.fifo)
+    watcher = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)  # one that runs: none has to be started
+    yield store
+    os.close(watcher)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_first_line_asks_for_a_bare_interpreter(phase):
+    script = CHECKOUT / f"if-{phase}.d/netconf-hooks"
+    assert script.read_text().startswith("#!/usr/bin/python3 -IS\n")
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("phase", PHASES)
+def test_without_rules_and_record_nothing_is_imported(installed, bare, phase, kept):
+    if kept:
+        installed.store.prepare()
+        installed.store.write_interface(InterfaceRecord("eth9", 9, ()))
+    status, modules, said = installed.run(phase, IF_ADDRESS="192.0.2.1", LOGICAL="x")
+    assert status == 0
+    assert modules - bare == set()
+    assert said == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_record_is_enough_to_do_something(installed, bare, phase):
+    installed.store.prepare()
+    installed.store.write_interface(InterfaceRecord(IFACE, 1, (Stanza("inet", {}),)))
+    status, modules, said = installed.run(phase)
+    assert status == 0
+    assert "netconf_hooks.hook" in modules
+    assert installed.store.read_interface(IFACE) is None
+    assert said == []
+
+
+def list_dear(modules, bare):
+    """Return what should not be among the modules."""
+    return {module for module in modules - bare if module.partition(".")[0] in DEAR}
+
+
+@pytest.mark.parametrize("tests, observer", [
+    ("gateway-mac=52:54:00:0a:00:01,00:16:3e:11:22:33", "router"),
+    ("gateway=192.0.2.1", "router"),
+    ("dns-domain=corp.example.com,*.example.org", "dns"),
+    ("dns-server=192.0.2.0/24", "dns"),
+    ("interface=wl*", "address"),
+    ("gateway=192.0.2.1 !dns-domain=corp.example.com", "dns"),
+])
+def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_runs, bare, tests, observer):
+    status, modules, said = installed.run(
+        "up", IF_NETCONF_LOCATION=f"office {tests}", IF_NETCONF_VPN=f"{VPN} unless office"
+    )
+    assert status == 0
+    assert said == []
+    assert f"netconf_hooks.observe.{observer}" in modules
+    assert list_dear(modules, bare) == set()
+    assert "netifaces" not in modules
+    assert not any(module.startswith("netconf_hooks.tunnels") for module in modules)
+    record = tunnel_runs.read_interface(IFACE)
+    assert record.index == 1
+    assert [finding.subject for finding in record.seen]
+    assert tunnel_runs.read_tunnels()[TUNNEL].done
+
+
+def test_only_who_asks_for_an_address_pays_for_it(installed, tunnel_runs, bare):
+    status, modules, said = installed.run(
+        "up", IF_NETCONF_LOCATION="office address=203.0.113.0/24", IF_NETCONF_VPN=f"{VPN} unless office"
+    )
+    assert status == 0
+    assert said == []
+    assert "netifaces" in modules
+    assert list_dear(modules, bare) == set()
+
+
+@pytest.mark.parametrize("phase", ["pre-up", "down", "post-down"])
+def test_the_other_hooks_import_nothing_dear_either(installed, tunnel_runs, bare, phase):
+    tunnel_runs.write_interface(InterfaceRecord(IFACE, 1, (Stanza("inet6", {"netconf-vpn": VPN}),)))
+    status, modules, said = installed.run(phase, IF_NETCONF_VPN=VPN, IF_NETCONF_LOCATION="office gateway=192.0.2.1")
+    assert status == 0
+    assert said == []
+    assert list_dear(modules, bare) == set()
+    assert (tunnel_runs.read_interface(IFACE) is None) == (phase != "pre-up")
+
+
+def test_what_is_dear_is_found_where_it_is_imported(bare):
+    _, modules, _ = run_python("import json, netifaces", {}, "-c")
+    assert {"json", "re", "enum"} <= list_dear(modules, bare)
+
+
+@pytest.mark.parametrize("environ, refused", [
+    ({"IF_NETCONF_VPN": "openvpn corp"}, ()),
+    ({"IF_NETCONF_GUARD": "yes"}, ("pre-up",)),
+])
+@pytest.mark.parametrize("phase", PHASES)
+def test_without_the_library_only_a_guarded_interface_stays_down(tmp_path, phase, environ, refused):
+    script = tmp_path / "netconf-hooks"
+    shutil.copy(CHECKOUT / f"if-{phase}.d/netconf-hooks", script)
+    Installed.change(script, DIST_PACKAGES, str(tmp_path / "nothing"))
+    status, _, said = run_python(str(script), {"IFACE": IFACE, **environ})
+    assert status == (1 if phase in refused else 0)
+    assert len(said) == 1
+    assert "python3-netconf-hooks is missing" in said[0]

@@ -1,0 +1,241 @@
+"""What stands in /etc/network/interfaces, held against what ifupdown's own parser makes of it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netconf_hooks import interfaces
+from netconf_hooks.interfaces import FILE, InterfacesError, Names, parse_options, query_options, read_names
+from netconf_hooks.programs import ProgramError, Result
+from netconf_hooks.rules import read_rules
+
+CAPTURED = Path(__file__).parent / "fixtures/ifquery-0.8.41"
+
+
+def read_answers():
+    """Return what ifquery printed for each name, and its exit status."""
+    answers = {}
+    for block in (CAPTURED / "answers.txt").read_text().split("=== ")[1:]:
+        head, _, output = block.partition("\n")
+        name, status = head.split()
+        answers[name] = Result(int(status), output)
+    return answers
+
+
+ANSWERS = read_answers()
+
+
+@pytest.fixture
+def ifquery(monkeypatch):
+    """Let ifquery answer as it was captured; returns what it was asked."""
+    asked = []
+
+    def run(argv, timeout):
+        asked.append(argv)
+        return ANSWERS[argv[-1]]
+
+    monkeypatch.setattr(interfaces, "run", run)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def real_ifquery():
+    """ifquery itself, which only reads the file it is given."""
+    if not shutil.which("ifquery"):
+        assert os.environ.get("CI") != "true", "ifupdown is not installed"
+        pytest.skip("ifupdown is not installed")
+
+
+def write(directory, **files):
+    """Write files and return the path of the first."""
+    for name, text in files.items():
+        path = directory / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(directory / next(iter(files)))
+
+
+# Options
+
+
+def test_ifquery_is_asked_without_mappings(ifquery):
+    query_options("eth0")
+    assert ifquery == [["ifquery", "--no-mappings", "-i", FILE, "eth0"]]
+    query_options("eth0", path="/elsewhere")
+    assert ifquery[1][3] == "/elsewhere"
+
+
+def test_repeated_and_inherited_options_are_joined(ifquery):
+    assert query_options("eth0") == {
+        "netconf-location": "home gateway-mac=52:54:00:0a:00:01\n"
+        "office gateway-mac=00:16:3e:11:22:33         dns-domain=corp.example.com\n"
+        'cafe dns-domain="cafe.example" # not a home',
+        "netconf-vpn": "openvpn corp unless office",
+        "netconf-timeout": "3",
+    }
+    rules = read_rules(query_options("eth0"))
+    assert [location.name for location in rules.locations] == ["home", "office", "cafe"]
+    assert rules.errors == ()
+
+
+def test_both_families_stanzas_count_together(ifquery):
+    options = query_options("eth1")
+    assert options["netconf-location"] == "home gateway=192.0.2.1\nsix gateway=fe80::1"
+    assert options["netconf-location-2"] == "office gateway=192.0.2.9"
+    assert options["netconf-vpn"] == "openvpn corp unless home\nunit backup.service on six"
+    assert options["address"] == "192.0.2.5\n2001:db8::5"
+    assert options["preferred-lifetime"] == ""
+
+
+def test_options_have_the_names_that_hooks_get(ifquery):
+    assert query_options("eth2") == {"netconf-vpn": "unit backup.service"}
+
+
+def test_a_stanza_without_options_has_none(ifquery):
+    assert query_options("lo") == {}
+
+
+def test_what_ifquery_does_not_know_is_an_error_in_its_own_words(ifquery):
+    with pytest.raises(InterfacesError, match="dir1: ifquery: unknown interface dir1"):
+        query_options("dir1")
+
+
+def test_without_ifquery_there_is_an_error(monkeypatch):
+    def run(argv, timeout):
+        raise ProgramError("ifquery: no such program")
+
+    monkeypatch.setattr(interfaces, "run", run)
+    with pytest.raises(InterfacesError, match="eth0: ifquery: no such program"):
+        query_options("eth0")
+
+
+def test_what_stands_before_the_first_option_is_no_value():
+    assert parse_options("ifquery warns of something\nnetconf-vpn: unit x\n") == {"netconf-vpn": "unit x"}
+    assert parse_options("") == {}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_installed_ifquery_still_answers_so(real_ifquery, name):
+    path = str(CAPTURED / "interfaces")
+    if ANSWERS[name].status:
+        with pytest.raises(InterfacesError, match=name):
+            query_options(name, path)
+    else:
+        assert query_options(name, path) == parse_options(ANSWERS[name].output)
+
+
+# Names
+
+
+def test_the_names_of_the_captured_file():
+    names = read_names(str(CAPTURED / "interfaces"))
+    assert names == Names(
+        stanzas=("afterc", "lo", "roaming", "eth0", "eth1", "eth2", "wlan0", "more0", "dir0"),
+        mapped=("eth3", "eth4"),
+        parents=("roaming",),
+        problems=(),
+    )
+    # ifquery knows all of them, and of dir1, whose file source-directory does not take, neither.
+    assert all(ANSWERS[name].status == 0 for name in names.stanzas)
+    assert ANSWERS["dir1"].status == 1
+
+
+def test_a_file_that_is_not_there_is_a_problem(tmp_path):
+    names = read_names(str(tmp_path / "interfaces"))
+    assert names.stanzas == ()
+    assert names.problems == (f"{tmp_path}/interfaces: No such file or directory",)
+
+
+@pytest.mark.parametrize("text, stanzas", [
+    ("iface eth0 inet dhcp\n", ("eth0",)),
+    ("  iface\teth0  inet dhcp\n", ("eth0",)),
+    ("iface eth0 inet dhcp", ("eth0",)),
+    ("iface \\\n eth0 inet dhcp\n", ("eth0",)),
+    ("# iface eth0 inet dhcp\n", ()),
+    ("  # iface eth0 inet dhcp\n", ()),
+    ("# a comment ends with its line \\\niface eth0 inet dhcp\n", ("eth0",)),
+    ("iface eth0 inet dhcp\n  up echo \\\niface eth1 inet dhcp\n", ("eth0",)),
+    ("iface eth0 inet dhcp\niface eth0 inet6 auto\n", ("eth0",)),
+    ("auto eth0\nallow-hotplug eth1\nface eth2 inet dhcp\niface\n", ()),
+    ("iface eth0 inet manual\n up iface eth1 inet dhcp\n", ("eth0",)),
+    ("iface eth0 inet manual\n foo a\x0c\x1c\x85iface eth1 inet manual\n", ("eth0",)),
+    ("iface eth0 inet manual\r\niface eth1 inet manual\r\n", ("eth0", "eth1")),
+    ("", ()),
+])
+def test_what_is_a_stanza(tmp_path, text, stanzas):
+    assert read_names(write(tmp_path, interfaces=text)).stanzas == stanzas
+
+
+def test_bytes_that_are_no_text_are_no_problem(tmp_path):
+    (tmp_path / "interfaces").write_bytes(b"iface eth0 inet dhcp\n  foo Caf\xe9\niface eth1 inet dhcp\n")
+    assert read_names(str(tmp_path / "interfaces")).stanzas == ("eth0", "eth1")
+
+
+def test_sourced_files_are_read_in_their_place(tmp_path):
+    path = write(
+        tmp_path,
+        interfaces="iface a inet manual\nsource more/* other\nsource-directory dir\niface z inet manual\n",
+        more__1="iface b inet manual\n",
+        more__2="iface c inherits a\nsource ../deep\n",
+        more__sub__x="iface no inet manual\n",
+        other="iface e inet manual\nmapping m*\n script x\n",
+        deep="iface d inet manual\n",
+        dir__good_NAME_1="iface f inet manual\n",
+    )
+    (tmp_path / "dir/not.good").write_text("iface no inet manual\n")
+    # ifupdown takes "source ../deep" from where the file stands that says so.
+    assert read_names(path) == Names(("a", "b", "c", "d", "e", "f", "z"), ("m*",), ("a",), ())
+
+
+def test_what_a_shell_would_expand_is_not_followed(tmp_path):
+    path = write(tmp_path, interfaces="\nsource $(touch x)\nsource `touch x` $HOME\niface a inet manual\n")
+    (tmp_path / "$HOME").write_text("iface b inet manual\n")
+    assert read_names(path) == Names(
+        stanzas=("a",),
+        mapped=(),
+        parents=(),
+        problems=(
+            f"{path}:2: source $(touch x): not followed: only ifupdown expands it",
+            f"{path}:3: source `touch x` $HOME: not followed: only ifupdown expands it",
+        ),
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_that_sources_itself_ends(tmp_path):
+    names = read_names(write(tmp_path, interfaces="iface a inet manual\nsource interfaces\niface b inet manual\n"))
+    assert names.stanzas == ("a", "b")
+    assert "sourced too deep" in names.problems[0]
+
+
+lines_of = st.lists(
+    st.sampled_from(
+        [
+            "iface a inet manual", "iface b inet manual", " iface c inet manual", "# iface d inet manual", "",
+            "  foo bar", "  foo bar \\", "# comment \\", "auto a", "iface e inet manual # f", "iface f \\",
+            "inet manual", "\tx y",
+        ]
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(lines=lines_of)
+def test_ifupdown_finds_the_same_names(real_ifquery, tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "interfaces"
+    path.write_text("".join(line + "\n" for line in ["iface first inet manual", *lines]))
+    names = read_names(str(path)).stanzas
+    for name in ("first", "a", "b", "c", "d", "e", "f"):
+        try:
+            query_options(name, str(path))
+        except InterfacesError as error:
+            if "couldn't read interfaces file" in str(error):
+                return  # not a file that ifupdown would take
+            assert name not in names
+        else:
+            assert name in names

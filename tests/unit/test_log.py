@@ -1,0 +1,138 @@
+"""What admins are told: nothing the network says can forge a line, and nothing here can fail."""
+
+import os
+import subprocess
+import sys
+import syslog
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from netconf_hooks import log
+
+CHECKOUT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What goes to syslog, instead of the machine's."""
+    logged = []
+    monkeypatch.setattr(syslog, "syslog", lambda priority, line: logged.append((priority, line)))
+    yield logged
+    log.set_verbose(False)
+
+
+@pytest.mark.parametrize("level, priority, on_terminal", [
+    (log.debug, None, False),
+    (log.info, syslog.LOG_INFO, False),
+    (log.warning, syslog.LOG_WARNING, True),
+    (log.error, syslog.LOG_ERR, True),
+    (log.complain, None, True),
+])
+def test_who_is_told_what(logged, capfd, level, priority, on_terminal):
+    line = "netconf-hooks: eth0: at office\n"
+    level("eth0: at office")
+    assert logged == ([(priority, "eth0: at office")] if priority is not None else [])
+    assert capfd.readouterr().err == (line if on_terminal else "")
+    log.set_verbose(True)
+    level("eth0: at office")
+    assert capfd.readouterr() == ("", line)
+
+
+def test_syslog_knows_whose_words_they_are(logged, monkeypatch, capfd):
+    opened = []
+    monkeypatch.setattr(syslog, "openlog", lambda *arguments: opened.append(arguments))
+    log.error("eth0: something")
+    assert opened == [("netconf-hooks", syslog.LOG_PID, syslog.LOG_DAEMON)]
+
+
+def test_each_line_of_a_message_is_a_line_of_the_log(logged, capfd):
+    log.error("failed:\n  because\n")
+    assert [line for _, line in logged] == ["failed:", "  because"]
+    assert capfd.readouterr().err == "netconf-hooks: failed:\nnetconf-hooks:   because\n"
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("plain text, 100 %", "plain text, 100 %"),
+    ("", ""),
+    ("caf\u00e9", "caf\\xe9"),
+    ("\x1b[2J", "\\x1b[2J"),
+    ("a\rb\nc\td", "a\\rb\\nc\\td"),
+    ("\0", "\\x00"),
+    ("\u202e\u2028", "\\u202e\\u2028"),
+    ("\udcff", "\\udcff"),
+])
+def test_what_could_forge_a_line_is_shown_as_an_escape(text, shown):
+    assert log.printable(text) == shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(blacklist_categories=()), max_size=40))
+@example("\udc80\x85\x1c")
+def test_whatever_is_printed_is_printable_and_of_one_line(text):
+    shown = log.printable(text)
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert len(shown) >= len(text)
+
+
+def test_nothing_of_it_reaches_syslog_or_the_terminal_raw(logged, capfd):
+    log.error("eth0: domain \x1b]0;evil\x07\0\udcff")
+    [(_, line)] = logged
+    assert line == "eth0: domain \\x1b]0;evil\\x07\\x00\\udcff"
+    assert capfd.readouterr().err == f"netconf-hooks: {line}\n"
+
+
+PROGRAM = f"""
+import sys
+sys.path.append({CHECKOUT!r})
+import syslog
+syslog.syslog = lambda *_: None
+from netconf_hooks import log
+%s
+log.error("eth0: something")
+"""
+
+
+def run_program(before="", **options):
+    """Log an error in a process of its own and return its exit status."""
+    return subprocess.run([sys.executable, "-IS", "-c", PROGRAM % before], timeout=20, **options).returncode
+
+
+def test_a_full_standard_error_fails_nothing():
+    with open("/dev/full", "w") as full:
+        assert run_program(stderr=full) == 0
+
+
+def test_a_closed_standard_error_fails_nothing():
+    assert run_program(preexec_fn=lambda: os.close(2)) == 0
+
+
+def test_a_pipe_that_nobody_reads_any_more_fails_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert run_program(stderr=writer) == 0
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])
+def test_what_was_closed_is_filled_so_that_no_file_takes_its_place(tmp_path, closed):
+    def close():
+        for descriptor in closed:
+            os.close(descriptor)
+
+    path = tmp_path / "record"
+    assert run_program(f"log.fill_descriptors(); record = open({str(path)!r}, 'w')", preexec_fn=close) == 0
+    assert path.read_text() == ""
+    assert run_program(f"record = open({str(path)!r}, 'w')", preexec_fn=lambda: os.close(2)) == 0
+    assert "something" in path.read_text()  # so it would be
+
+
+def test_descriptors_that_are_open_stay_what_they_are():
+    before = [os.fstat(descriptor) for descriptor in (0, 1, 2)]
+    log.fill_descriptors()
+    assert [os.fstat(descriptor)[:3] for descriptor in (0, 1, 2)] == [stat[:3] for stat in before]

@@ -1,0 +1,432 @@
+"""The records below /run/netconf-hooks: nothing is lost, nothing half is ever read, and locks exclude."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from netconf_hooks.state import (
+    DIRECTORY, FORMAT, EventRecord, Finding, InterfaceRecord, Lock, PresenceRecord, RecordError, Stanza, Store,
+    TunnelRecord
+)  # fmt: skip
+from tests.lab.waiting import wait_until
+
+CHECKOUT = str(Path(__file__).parents[2])
+
+few = settings(max_examples=30, deadline=None)
+
+# Whatever an environment can hold: newlines, control characters, bytes that are no UTF-8 (PEP 383), other scripts.
+hostile = st.text(
+    st.characters(blacklist_categories=()) | st.sampled_from("\n\r\t\0\x0b\x0c\x1b\x1c\x85\u2028\\ '\"#\udcff"),
+    max_size=30,
+)
+plain = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
+findings = st.lists(
+    st.builds(Finding, hostile, st.lists(hostile, max_size=3).map(tuple), hostile), max_size=3
+).map(tuple)
+records = st.builds(
+    InterfaceRecord,
+    iface=st.just("eth0"),
+    index=st.integers(0, 2**31),
+    stanzas=st.lists(
+        st.builds(Stanza, hostile, st.dictionaries(plain, hostile, max_size=3), hostile), max_size=3
+    ).map(tuple),
+    location=hostile,
+    line=hostile,
+    grade=st.sampled_from(["", "hint", "authenticated"]),
+    undecided=st.booleans(),
+    routable=st.booleans(),
+    wireless_open=st.booleans(),
+    words=findings,
+    seen=findings,
+)
+tunnels = st.lists(
+    st.builds(TunnelRecord, plain, plain, st.sampled_from(["up", "down"]), hostile, st.booleans(), hostile), max_size=3
+).map(lambda made: {(one.kind, one.name): one for one in made})
+variables = st.dictionaries(plain, hostile, max_size=3)
+
+OFFICE = InterfaceRecord(
+    iface="eth0",
+    index=7,
+    stanzas=(
+        Stanza(
+            "inet",
+            {"netconf-location": "home gateway=192.0.2.1\noffice gateway=192.0.2.2", "dns-domain": "x"},
+            "office",
+        ),
+        Stanza("inet6", {}),
+    ),
+    location="office",
+    line="office gateway=192.0.2.2",
+    grade="hint",
+    routable=True,
+    words=(Finding("!dns-domain=example.com", ("undecided",)),),
+    seen=(Finding("gateway", ("192.0.2.2", "fe80::1")), Finding("dns-domain", (), "no lease")),
+)
+CORP = TunnelRecord("openvpn", "corp", "up", 'eth0 is at an unknown place: "on anywhere"', False, "no such program")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path / "run"))
+    store.prepare()
+    return store
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A store for hypothesis, which calls a test many times."""
+    store = Store(str(tmp_path_factory.mktemp("store") / "run"))
+    store.prepare()
+    return store
+
+
+def expand(record):
+    """Return all of a record, options in their order: dictionaries compare equal in any."""
+    return record, [(stanza.family, list(stanza.options.items())) for stanza in record.stanzas]
+
+
+def test_the_default_stands_in_one_place():
+    assert Store().directory == DIRECTORY == "/run/netconf-hooks"
+
+
+# Round trips
+
+
+@few
+@given(record=records)
+@example(record=OFFICE)
+def test_an_interfaces_record_comes_back_as_it_was(shared, record):
+    shared.write_interface(record)
+    back = shared.read_interface("eth0")
+    assert expand(back) == expand(record)
+
+
+@few
+@given(made=tunnels)
+@example(made={("openvpn", "corp"): CORP})
+def test_decisions_on_tunnels_come_back_as_they_were(shared, made):
+    shared.write_tunnels(made)
+    assert list(shared.read_tunnels().items()) == list(made.items())
+
+
+@few
+@given(
+    presences=st.lists(st.builds(PresenceRecord, plain, st.lists(plain, max_size=3).map(tuple), variables), max_size=3),
+    events=st.lists(st.builds(EventRecord, plain, variables), max_size=3),
+)
+def test_what_was_and_is_to_be_told_comes_back_as_it_was(shared, presences, events):
+    shared.write_presences(presences)
+    shared.write_events(events)
+    assert shared.read_presences() == tuple(presences)
+    assert shared.read_events() == tuple(events)
+
+
+def test_a_record_can_be_read_with_cat(store):
+    store.write_interface(OFFICE)
+    text = Path(store.interfaces, "eth0").read_text()
+    assert text.startswith(f"{FORMAT}\nindex 7\nfamily inet\nlogical office\n")
+    assert "\noption netconf-location home gateway=192.0.2.1\noption netconf-location office gateway" in text
+    assert "\nlocation office\n" in text
+    assert "\nproblem no lease\n" in text
+
+
+def test_values_can_not_forge_lines(store):
+    store.write_interface(
+        InterfaceRecord("eth0", 1, (Stanza("inet", {"netconf-vpn": "a\rindex 9"}),), location="x\nlocation office")
+    )
+    assert Path(store.interfaces, "eth0").read_text().isascii()
+    back = store.read_interface("eth0")
+    assert back.index == 1
+    assert back.location == "x\nlocation office"
+
+
+# Nothing there
+
+
+def test_where_nothing_was_written_nothing_is_found(tmp_path):
+    store = Store(str(tmp_path / "nothing"))
+    assert store.read_interface("eth0") is None
+    assert store.read_interfaces(pytest.fail) == ()
+    assert store.read_tunnels() == {}
+
+
+def test_an_interface_is_forgotten(store):
+    store.write_interface(OFFICE)
+    store.remove_interface("eth0")
+    assert store.read_interface("eth0") is None
+    store.remove_interface("eth0")
+    assert os.listdir(store.interfaces) == []
+
+
+def test_without_decisions_there_is_no_file_of_them(store):
+    store.write_tunnels({("openvpn", "corp"): CORP})
+    store.write_tunnels({})
+    assert not os.path.exists(store.tunnels)
+    store.write_tunnels({})
+
+
+# Damage
+
+
+@few
+@given(cut=st.integers(0, 600))
+def test_a_truncated_record_raises_nothing_else(shared, cut):
+    shared.write_interface(OFFICE)
+    path = Path(shared.interfaces, "eth0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    try:
+        back = shared.read_interface("eth0")
+    except RecordError as error:
+        assert "eth0" in str(error)
+    else:
+        assert back is None or (back.index, back.location, back.stanzas) == (7, "office", OFFICE.stanzas)
+
+
+def test_an_empty_file_is_no_record(store):
+    Path(store.interfaces, "eth0").write_bytes(b"")
+    with pytest.raises(RecordError, match="interfaces/eth0"):
+        store.read_interface("eth0")
+
+
+@few
+@given(garbage=st.one_of(st.binary(max_size=200), hostile.map(lambda text: text.encode(errors="surrogatepass"))))
+@example(garbage=b"value x")
+@example(garbage=b"index 1\nproblem x")
+@example(garbage=b"index nine")
+@example(garbage=b"index \\x3")
+@example(garbage=b"option a \\u12")
+@example(garbage=b"told x\nset A \\x4")
+@example(garbage=b"told ")
+@example(garbage=b"set A b")
+@example(garbage=b"openvpn\tcorp\tup\tdone\t\\x4\t")
+@example(garbage=b"openvpn\tcorp\tsideways\tdone\t\t")
+def test_garbage_raises_nothing_else(shared, garbage):
+    for content in (garbage, FORMAT.encode() + b"\n" + garbage, b"netconf-hooks 0\n" + garbage):
+        for path, read in (
+            (f"{shared.interfaces}/eth0", lambda: shared.read_interface("eth0")),
+            (shared.tunnels, shared.read_tunnels),
+            (shared.presences, shared.read_presences),
+            (shared.events, shared.read_events),
+        ):
+            Path(path).write_bytes(content)
+            try:
+                read()
+            except RecordError:
+                pass
+            os.unlink(path)
+
+
+@pytest.mark.parametrize("first", ["netconf-hooks 2", "netconf-hooks 11", "", "netconf-hooks"])
+def test_another_versions_files_are_refused(store, first):
+    store.write_interface(OFFICE)
+    store.write_tunnels({("openvpn", "corp"): CORP})
+    for path in (f"{store.interfaces}/eth0", store.tunnels):
+        text = Path(path).read_text()
+        assert text.startswith(FORMAT + "\n")
+        Path(path).write_text(first + text[len(FORMAT):])
+    with pytest.raises(RecordError, match="not a record of this version"):
+        store.read_interface("eth0")
+    with pytest.raises(RecordError, match="tunnels"):
+        store.read_tunnels()
+
+
+def test_what_is_no_file_is_an_error_of_ours(store):
+    os.mkdir(f"{store.interfaces}/eth0")
+    os.mkdir(store.tunnels)
+    with pytest.raises(RecordError, match="interfaces/eth0"):
+        store.read_interface("eth0")
+    with pytest.raises(RecordError, match="tunnels"):
+        store.read_tunnels()
+
+
+def test_one_damaged_record_does_not_hide_the_others(store):
+    store.write_interface(OFFICE)
+    store.write_interface(InterfaceRecord("wlan0", 8, ()))
+    Path(store.interfaces, "eth1").write_text("rubbish\n")
+    problems = []
+    found = store.read_interfaces(problems.append)
+    assert [record.iface for record in found] == ["eth0", "wlan0"]
+    assert len(problems) == 1
+    assert "eth1" in problems[0]
+
+
+# Killed writers
+
+
+def test_a_writer_killed_before_the_renaming_leaves_the_old_record(store, monkeypatch):
+    store.write_interface(OFFICE)
+    store.write_tunnels({("openvpn", "corp"): CORP})
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_interface(InterfaceRecord("eth0", 9, ()))
+    with pytest.raises(KeyboardInterrupt):
+        store.write_tunnels({("unit", "x"): TunnelRecord("unit", "x", "down", "", True)})
+    monkeypatch.undo()
+
+    assert store.read_interfaces(pytest.fail) == (OFFICE,)
+    assert store.read_tunnels() == {("openvpn", "corp"): CORP}
+    # What it left behind is written over, not kept for ever.
+    assert os.listdir(store.interfaces) != ["eth0"]
+    store.write_interface(InterfaceRecord("eth0", 9, ()))
+    assert os.listdir(store.interfaces) == ["eth0"]
+    assert store.read_interface("eth0").index == 9
+
+
+def test_a_writer_killed_in_the_middle_of_a_line_leaves_the_old_record(store):
+    store.write_interface(OFFICE)
+    Path(store.interfaces, ".eth0.new").write_text("netconf-hooks 1\nindex 9\nloca")
+    assert store.read_interfaces(pytest.fail) == (OFFICE,)
+    store.write_interface(OFFICE)
+    assert store.read_interface("eth0") == OFFICE
+
+
+def test_a_full_disk_leaves_the_old_record(store):
+    store.write_interface(OFFICE)
+    os.symlink("/dev/full", f"{store.interfaces}/.eth0.new")
+    with pytest.raises(OSError):
+        store.write_interface(InterfaceRecord("eth0", 9, ()))
+    assert store.read_interface("eth0") == OFFICE
+
+
+# Permissions
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_any_user_may_read_and_only_root_may_write(tmp_path, umask):
+    store = Store(str(tmp_path / "run"))
+    before = os.umask(umask)
+    try:
+        store.prepare()
+        store.prepare()
+        store.write_interface(OFFICE)
+        store.write_tunnels({("openvpn", "corp"): CORP})
+        with store.lock_records(), store.lock_acting():
+            pass
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")
+    }
+    assert modes == {
+        "run": 0o755,
+        "run/interfaces": 0o755,
+        "run/interfaces/eth0": 0o644,
+        "run/tunnels": 0o644,
+        "run/records.lock": 0o600,
+        "run/acting.lock": 0o600,
+    }
+
+
+def test_a_directory_that_is_there_is_left_as_it_is(tmp_path):
+    (tmp_path / "run").mkdir(0o700)
+    Store(str(tmp_path / "run")).prepare()
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+# Locks
+
+
+def is_free(lock):
+    """Return whether nobody holds a lock, without waiting."""
+    import fcntl
+
+    descriptor = os.open(lock.path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_the_two_locks_are_two(store):
+    with store.lock_records():
+        assert not is_free(store.lock_records())
+        assert is_free(store.lock_acting())
+    with store.lock_acting():
+        assert is_free(store.lock_records())
+
+
+def test_a_lock_excludes_and_is_passed_on(store):
+    order = []
+    entered = threading.Event()
+
+    def wait_for_it():
+        entered.set()
+        with store.lock_records():
+            order.append("second")
+
+    with store.lock_records():
+        thread = threading.Thread(target=wait_for_it)
+        thread.start()
+        entered.wait()
+        thread.join(0.05)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_lock_can_be_taken_only_if_it_is_free(store):
+    lock = store.lock_events()
+    assert lock.take()
+    assert not store.lock_events().take()
+    lock.release()
+    with store.lock_events():
+        assert not lock.take()
+    assert lock.take()
+    lock.release()
+
+
+def test_a_lock_is_released_by_an_exception(store):
+    with pytest.raises(KeyboardInterrupt):
+        with store.lock_acting():
+            raise KeyboardInterrupt
+    assert is_free(store.lock_acting())
+
+
+def test_the_kernel_releases_the_lock_of_a_killed_hook(store):
+    program = (
+        f"import sys; sys.path.append({CHECKOUT!r})\n"
+        "from netconf_hooks.state import Store\n"
+        f"lock = Store({store.directory!r}).lock_acting()\n"
+        "lock.__enter__()\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-IS", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert not is_free(store.lock_acting())
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert wait_until(lambda: is_free(store.lock_acting()), "the dead holder's lock")
+
+
+def test_a_child_does_not_inherit_a_lock(store):
+    with store.lock_acting():
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=False)
+    try:
+        assert is_free(store.lock_acting())
+    finally:
+        child.communicate(b"")
+
+
+def test_a_lock_needs_its_directory(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        with Lock(str(tmp_path / "nothing/records.lock")):
+            pytest.fail("held without a file")
