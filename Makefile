@@ -33,8 +33,8 @@ NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc
 NEEDS_test = lintian strace $(NEEDS_unit) $(NEEDS_demo)
 
 # What the packages are made from; also what has to change before `make deb` builds them again.
-SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d netconf_hooks pyproject.toml \
-	sbin setup.cfg
+SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \
+	pyproject.toml sbin setup.cfg
 
 # What root has written into build/ belongs to the checkout's owner in the end.
 HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
@@ -46,19 +46,19 @@ PYTEST =
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
-demo: root needs-demo deb
+demo: root needs-demo
 	$(HAND_BACK)
 	$(PYTHON) -m tests.lab.demo
 
 test: root needs-test deb
 	$(HAND_BACK)
-	$(PYTHON) -m pytest $(PYTEST) tests/unit tests/lab
+	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit tests/lab
 
 test-unit: needs-unit
-	$(PYTHON) -m pytest $(PYTEST) tests/unit
+	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit
 
 lint: needs-lint
-	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks sbin/netconf-hooks
+	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/tunnel sbin/netconf-hooks
 	$(PYTHON) -m mypy -p netconf_hooks
 	grep -lE '^#!.*/(ba)?sh|^#!/usr/bin/env (ba)?sh' -r .ci debian docs tests | xargs shellcheck
 	for page in docs/*.[0-9]; do

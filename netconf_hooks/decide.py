@@ -111,8 +111,8 @@ def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Ver
     """Return the verdict on each tunnel that a rule of an interface names, by kind and name.
 
     A tunnel runs when at least one interface wants it and none vetoes it; a wish overrides vetoes.  A rule that can't
-    be read leaves its tunnel alone, whatever others say of it.  An interface whose location is undecided, or rests on
-    hints where the admin asked for proof, stops nothing and vetoes nothing.
+    be read leaves its tunnel alone, whatever others say of it but a wish.  An interface whose location is undecided, or
+    rests on hints where the admin asked for proof, stops nothing and vetoes nothing.
     """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
     for situation in situations:
@@ -221,12 +221,22 @@ def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
     if unless and is_firm(situation):
         return _VETO, f'{place}: "unless {unless.text}"'
     if on and not (unless and situation.undecided):
-        return _WANT, f'{place}: "on {on.text}"' + (f', and "unless {unless.text}" is not proven' if unless else "")
+        return _WANT, f"{place}: {_describe_want(rule.condition, on, unless)}"
     if _has_open_test(rule.condition, situation):
         return _UNSURE, f"{place}: a test was not answered in time"
     if not is_firm(situation):
         return _UNSURE, place if situation.undecided else f"{place}, which is not proven"
     return _IDLE, f'{place}: no word of "on {" ".join(word.text for word in rule.condition.on)}" holds'
+
+
+def _describe_want(condition: Condition, on: Word, unproven: Word | None) -> str:
+    if unproven:
+        return f'"unless {unproven.text}" is not proven'
+    if on.text != "anywhere":
+        return f'"on {on.text}"'
+    if condition.unless:
+        return f'no word of "unless {" ".join(word.text for word in condition.unless)}" holds'
+    return "wanted anywhere"
 
 
 def _find_word(words: tuple[Word, ...], situation: Situation) -> Word | None:

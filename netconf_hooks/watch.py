@@ -26,7 +26,7 @@ from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from netconf_hooks.state import InterfaceRecord, Store
 
@@ -104,7 +104,7 @@ def watch(store: Store) -> None:
                     lock.release()
                     return
             seen = look(records)
-            if must or any(iface in views and not view.is_like(views[iface]) for iface, view in seen.items()):
+            if must or any(_has_changed(seen[record.iface], views, record) for record in records if not record.wish):
                 if not expired:
                     log.info("deciding again: nobody watched" if must else "deciding again: the network has changed")
                 _refresh(store, records)
@@ -157,6 +157,21 @@ def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:
             except TunnelError:
                 return True
     return False
+
+
+def _has_changed(view: View, views: Mapping[str, View], record: InterfaceRecord) -> bool:
+    """Whether the network of an interface is not the one that was seen before; at first sight, by its record."""
+    if record.iface in views:
+        return not view.is_like(views[record.iface])
+    # Between the hook's look and ours the cable may have been pulled, or a router have announced itself.
+    recorded = {finding.subject: finding.values for finding in record.seen}
+    routers = tuple(router for router in view.routers if router)
+    return not (
+        view.carrier
+        and view.index == record.index
+        and bool(view.routers) == record.routable
+        and sorted(recorded.get("gateway", routers)) == sorted(routers)
+    )
 
 
 def _merge(view: View, before: View | None) -> View:

@@ -73,6 +73,10 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
         if not boots:
             raise
         log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
+    if boots and raised:
+        # There for its own sake: it would have come up without the wish, by its turn or by udev.
+        boot_links = _list_boot_links()
+        raised = [link for link in raised if link not in boot_links]
     record = InterfaceRecord(invocation.iface, 0, (stanza,), wish=True, raised=tuple(raised))
     if remember_interface(store, record):
         follow_decision(store)
@@ -128,28 +132,44 @@ def _raise_uplink(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, st
     """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; what does not goes down."""
     reasons = []
     for uplink in uplinks:
-        if is_configured(uplink):
-            reasons.append(f"{uplink} is up, without a default route")
-            continue
-        reason = _find_no_carrier(uplink)
+        # ifupdown counts it from the beginning of its ifup: somebody else (udev, at boot) may be at it, and is waited
+        # for by an ifup that then has nothing to do.
+        ours = not is_configured(uplink)
+        reason = _find_no_carrier(uplink) if ours else ""
         if not reason:
-            log.info(f"{iface}: raising {uplink}")
-            reason = _bring_up(uplink, environ)
+            log.info(f"{iface}: {'raising' if ours else 'waiting for'} {uplink}")
+            try:
+                ours = _bring_up(uplink, environ) and ours
+            except WishError as error:
+                reason = str(error)
             if not reason and has_working_default_route():
-                raised.append(uplink)
+                if ours:
+                    raised.append(uplink)
                 return
-            _take_down(uplink, environ)
-        reasons.append(reason or f"{uplink} gave no default route")
+            if ours:
+                _take_down(uplink, environ)
+        reasons.append(reason or f"{uplink} {'gave no' if ours else 'is up, without a'} default route")
         log.info(f"{iface}: {reasons[-1]}")
     raise WishError(f'netconf-uplink "{" ".join(uplinks)}": no way to the internet: {"; ".join(reasons)}')
 
 
 def is_configured(iface: str) -> bool:
-    """Whether ifupdown takes an interface for up, ifquery(8) --state."""
+    """Whether ifupdown takes an interface for up, or for coming up, ifquery(8) --state."""
     try:
         return run(["ifquery", "--state", iface], timeout=10).output.startswith(iface)
     except ProgramError:
         return False
+
+
+def _list_boot_links() -> set[str]:
+    """Return the interfaces that come up at boot by themselves: those of ``auto`` and ``allow-hotplug`` lines."""
+    links: set[str] = set()
+    for choice in ((), ("--allow=hotplug",)):
+        try:
+            links.update(run(["ifquery", "--list", *choice], timeout=10).output.split())
+        except ProgramError as error:
+            log.error(str(error))
+    return links
 
 
 def _find_no_carrier(uplink: str) -> str:
@@ -159,27 +179,30 @@ def _find_no_carrier(uplink: str) -> str:
     link = read_link(device)
     if link is None or link.carrier or is_wireless(device) or device.startswith(("ppp", "wwan", "wwp")):
         return ""
-    if not link.up:
+    was_up = link.up
+    if not was_up:
         run(["ip", "link", "set", "dev", device, "up"], timeout=5)
     with Netlink((LINKS,)) as netlink:
         netlink.wait_for_carrier(device, monotonic() + CARRIER_TIMEOUT)
     link = read_link(device)
     if link and link.carrier:
         return ""
-    run(["ip", "link", "set", "dev", device, "down"], timeout=5)
+    if not was_up:
+        run(["ip", "link", "set", "dev", device, "down"], timeout=5)
     return f"{uplink} has no carrier"
 
 
-def _bring_up(uplink: str, environ: Mapping[str, str]) -> str:
-    """Run ifup; return why it failed, or nothing."""
+def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
+    """Run ifup; return whether it raised the link, which was not up before.  Raises `WishError`."""
     try:
         result = run(["ifup", uplink], timeout=UPLINK_TIMEOUT, variables=_inherit(environ))
     except ProgramError as error:
-        return str(error)
+        raise WishError(str(error)) from error
     if result.status != 0:
         last = result.output.strip().splitlines()[-1:]
-        return f"ifup {uplink} failed: {log.printable(''.join(last)) or f'exit status {result.status}'}"
-    return ""
+        raise WishError(f"ifup {uplink} failed: {log.printable(''.join(last)) or f'exit status {result.status}'}")
+    # ifupdown 0.8 and -ng say so, with exit status 0, of an interface that was up when they came to it.
+    return "already configured" not in result.output
 
 
 def _take_down(uplink: str, environ: Mapping[str, str]) -> None:

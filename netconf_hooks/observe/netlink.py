@@ -392,9 +392,12 @@ class Netlink:
         return [(kind, body) for kind, _, _, _, body in messages if kind >= NLMSG_MIN_TYPE]
 
     def drain(self) -> bool:
-        """Throw away all news that have come; return whether there were any, or too many to keep (ENOBUFS)."""
+        """Throw away the news that have come; return whether there were any, or too many to keep (ENOBUFS).
+
+        In a storm that does not end it leaves the rest for the next time.
+        """
         some = False
-        while True:
+        for _ in range(10_000):
             try:
                 self._socket.recv(65536, _socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -403,6 +406,7 @@ class Netlink:
                 if error.errno != errno.ENOBUFS:
                     raise _as_netlink_error(error) from None
             some = True
+        return some
 
     def _ask_once(
         self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None

@@ -92,7 +92,7 @@ def test_which_scripts_run(lab: Lab) -> None:
     assert told == [f"{DIRECTORY}/{script} {event}"
                     for event in ("home-lan-connected", "inet-connected") for script in ("10-fails", "20-runs")]
     log = laptop.log()
-    assert f"info netconf-hooks[" in log and f"{DIRECTORY}/10-fails: said by a script" in log
+    assert "info netconf-hooks[" in log and f"{DIRECTORY}/10-fails: said by a script" in log
     assert f"event home-lan-connected: {DIRECTORY}/10-fails: exit status 3" in log
     assert f"{DIRECTORY}/50-anyone-writes: others than root can write it (mode 777): it is not run" in log
     assert f"{DIRECTORY}/60-not-roots: belongs to uid 65534, not to root: it is not run" in log

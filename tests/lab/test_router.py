@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from netconf_hooks.observe import Answer, Link, address, netlink, router
+from netconf_hooks.observe import Answer, Link, address, lease, netlink, router
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
 
 from .namespaces import Namespaces
@@ -138,7 +138,9 @@ def call_as_nobody(function: Callable[[], T]) -> T:
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
+def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    # What dhclient keeps is in a directory of the test's own.
+    monkeypatch.setattr(lease, "LEASES", str(tmp_path))
     with Namespaces(("net",)) as laptop, Namespaces(("net",)) as far:
         wire = Wire(laptop, far)
         wire.sysctl(QUIET)
@@ -445,6 +447,33 @@ def test_of_two_uplinks_each_is_asked_for_itself(wire: Wire) -> None:
     # Read from the table, where the half routes hide them from a look-up.
     wire.ip(f"route add 0.0.0.0/1 via {SECOND_ROUTER} dev eth0\nroute add 128.0.0.0/1 via {SECOND_ROUTER} dev eth0")
     assert wire.default_route(AF_INET) == DefaultRoute((ROUTER,))
+
+
+def test_without_a_default_route_the_router_of_the_lease_is_asked_for_on_its_own_link(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """The second uplink of dhclient: another link has the default route, and a neighbour of the same address."""
+    wire.ip(
+        f"""
+        link add eth1 type veth peer name far1 netns {wire.far.files["net"]}
+        link set eth1 up
+        addr add 192.168.7.60/24 dev eth1
+        route add default via {ROUTER} dev eth1
+        neigh add {ROUTER} lladdr {SECOND_MAC} dev eth1 nud permanent
+        """
+    )
+    assert wire.observe("gateway-mac")["gateway-mac"] == Answer(problem="no default router")
+    # The last one is on no prefix of the link.
+    (tmp_path / "dhclient.eth0.leases").write_text(
+        'lease {\n  interface "eth0";\n  fixed-address 192.168.7.50;\n'
+        f"  option routers {ROUTER},192.168.8.1;\n  expire never;\n}}\n"
+    )
+    assert wire.observe("gateway", "gateway-mac") == {"gateway": Answer((ROUTER,)), "gateway-mac": Answer((MAC,))}
+    assert not wire.call(router.has_default_route, wire.link())
+    # Nobody but the router on the link was asked for.
+    assert wire.laptop.run(["ip", "neigh", "show", "192.168.8.1"]).stdout == ""
+    wire.ip(f"route add default via {SECOND_ROUTER} dev eth0 metric 9")
+    assert wire.observe("gateway-mac")["gateway-mac"] == Answer((SECOND_MAC,))
 
 
 def test_a_default_route_without_a_router(wire: Wire) -> None:

@@ -137,14 +137,13 @@ def test_a_router_of_ipv6_appears(lab: Lab) -> None:
 def test_dhcp_renews_into_another_domain(lab: Lab) -> None:
     """The kernel knows nothing of it: the DHCP client's hook does."""
     laptop = lab.laptop
-    laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n    netconf-location moved dns-domain=moved.example\n")
+    stanza = "iface eth0 inet dhcp\n    netconf-location moved dns-domain=moved.example\n"
+    laptop.write("/etc/network/interfaces", stanza)
     lab.plug("cafe")
     laptop.ifup("eth0")
     wait_for_watcher(lab)
-    renew = {
-        "dhclient": ["dhclient", "-4", "-pf", "/run/dhclient.eth0.pid", "-lf", "/var/lib/dhcp/dhclient.eth0.leases", "eth0"],
-        "dhcpcd": ["dhcpcd", "--rebind", "eth0"],
-    }[laptop.dhcp_client]
+    files = ["-pf", "/run/dhclient.eth0.pid", "-lf", "/var/lib/dhcp/dhclient.eth0.leases"]
+    renew = {"dhclient": ["dhclient", "-4", *files, "eth0"], "dhcpcd": ["dhcpcd", "--rebind", "eth0"]}[laptop.dhcp_client]
     hook = {
         "dhclient": "/etc/dhcp/dhclient-exit-hooks.d/netconf-hooks",
         "dhcpcd": "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks",

@@ -119,6 +119,11 @@ def test_tests_as_words_are_taken_from_the_record(store, links, tunnels):
     assert tunnels.asked == ["stop openvpn corp", "start openvpn corp"]
 
 
+def test_forgetting_what_was_never_remembered_does_nothing(store, tunnels):
+    assert not forget_interface(store, "eth0")
+    assert tunnels.asked == []
+
+
 # Failing
 
 
@@ -296,6 +301,17 @@ def test_a_record_does_not_move_to_another_device(store, links):
     remember_interface(store, InterfaceRecord("eth0", 9, old.stanzas, location="home"), replaces=old)
     assert store.read_interface("eth0") == old
     assert store.read_tunnels()[CORP].because == NO_RULE
+
+
+def test_a_record_that_can_not_be_read_any_more_is_not_overwritten(store, links):
+    links.plug("eth0", 7)
+    arrive(store, "eth0", 7)
+    old = store.read_interface("eth0")
+    with open(f"{store.interfaces}/eth0", "w") as file:
+        file.write("somebody is at work here\n")
+    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home"), replaces=old)
+    with open(f"{store.interfaces}/eth0") as file:
+        assert file.read() == "somebody is at work here\n"
 
 
 def test_a_record_is_replaced_while_it_stands(store, links):

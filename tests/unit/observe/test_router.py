@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import netifaces
 import pytest
 
-from netconf_hooks.observe import Answer, Link, router
+from netconf_hooks.observe import Answer, Link, lease, router
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
 
 ROUTER = "192.168.7.1"
@@ -75,9 +79,10 @@ class Clock:
 
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Tables:
+def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tables:
     tables = Tables()
     monkeypatch.setattr(router, "Netlink", lambda: tables)
+    monkeypatch.setattr(lease, "LEASES", str(tmp_path))
     monkeypatch.setattr(Clock, "now", 100.0)
     monkeypatch.setattr(time, "monotonic", lambda: Clock.now)
     return tables
@@ -166,3 +171,110 @@ def test_routes_without_routers(tables: Tables) -> None:
     tables.routes = {AF_INET: DefaultRoute(())}
     assert router.has_default_route(LINK)
     assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer(problem="the default route has no router")
+
+
+# --- the routers of a DHCP lease
+
+
+def hold_lease(monkeypatch: pytest.MonkeyPatch, routers: str, *, expire: str = "never", device: str = "eth0") -> Path:
+    """Let dhclient hold a lease for 192.168.7.50, which eth0 has with the prefix length 24."""
+    addresses = {
+        "eth0": [{"addr": "192.168.7.50", "netmask": "255.255.255.0", "broadcast": "192.168.7.255"}],
+        "eth0:1": [{"addr": "10.1.2.3", "netmask": "255.255.255.252"}],
+        "eth0.7": [{"addr": "10.9.0.2", "netmask": "255.255.0.0"}],
+    }
+    monkeypatch.setattr(netifaces, "interfaces", lambda: [*addresses, "lo"])
+    monkeypatch.setattr(netifaces, "ifaddresses", lambda name: {netifaces.AF_INET: addresses[name]})
+    path = Path(lease.LEASES) / "dhclient.eth0.leases"
+    path.write_text(
+        f'lease {{\n  interface "{device}";\n  fixed-address 192.168.7.50;\n  option routers {routers};\n'
+        f"  expire {expire};\n}}\n"
+    )
+    return path
+
+
+def test_where_there_is_no_default_route_the_routers_of_the_lease_count(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dhclient could not add the second uplink's: "File exists"."""
+    hold_lease(monkeypatch, ROUTER)
+    tables.answering = {ROUTER: MAC}
+    assert router.observe(KEYS, LINK, 200.0) == {"gateway": Answer((ROUTER,)), "gateway-mac": Answer((MAC,))}
+    assert not router.has_default_route(LINK)
+
+
+def test_a_silent_router_of_the_lease_is_pending(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_lease(monkeypatch, ROUTER)
+    problem = f"{ROUTER} did not answer ARP within 1.5 s"
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((), True, problem)
+
+
+def test_an_ipv6_default_route_does_not_replace_the_ipv4_one(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.routes = {AF_INET6: DefaultRoute((ROUTER6,))}
+    hold_lease(monkeypatch, ROUTER)
+    assert router.observe(("gateway",), LINK, 200.0)["gateway"] == Answer((ROUTER, ROUTER6))
+
+
+@pytest.mark.parametrize("routers", [(ROUTER,), ()])
+def test_where_there_is_a_default_route_no_lease_is_read(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, routers: tuple[str, ...]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the lease was read")
+
+    monkeypatch.setattr(lease, "find_held_leases", refuse)
+    tables.routes = {AF_INET: DefaultRoute(routers)}
+    assert router.observe(("gateway",), LINK, 200.0)["gateway"].values == routers
+
+
+@pytest.mark.parametrize(
+    ("routers", "expected"),
+    [
+        ("192.168.7.1,192.168.7.2", ("192.168.7.1", "192.168.7.2")),
+        # Not on the link, the second by one bit: nobody shall be asked for on a link that he is not on.
+        ("10.0.0.1,192.168.6.1,192.168.7.2", ("192.168.7.2",)),
+        ("8.8.8.8", ()),
+        ("10.9.0.1", ()),  # on the VLAN's
+        ("10.1.2.1,10.1.2.4", ("10.1.2.1",)),  # on the alias's
+        ("192.168.7.50,10.1.2.3", ()),  # the link itself
+        ("127.0.0.1,0.0.0.0,255.255.255.255,224.0.0.1", ()),
+    ],
+)
+def test_only_routers_on_the_link_count(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, routers: str, expected: tuple[str, ...]
+) -> None:
+    hold_lease(monkeypatch, routers)
+    assert router.observe(("gateway",), LINK, 200.0)["gateway"].values == expected
+
+
+@pytest.mark.parametrize(
+    ("expire", "device", "fixed"),
+    [
+        ("1 2020/01/01 00:00:00", "eth0", "192.168.7.50"),
+        ("never", "wlan0", "192.168.7.50"),
+        ("never", "eth0", "192.168.7.51"),
+    ],
+)
+def test_a_lease_that_is_not_held_names_no_router(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, expire: str, device: str, fixed: str
+) -> None:
+    path = hold_lease(monkeypatch, ROUTER, expire=expire, device=device)
+    path.write_text(path.read_text().replace("192.168.7.50", fixed))
+    assert router.observe(KEYS, LINK, 200.0) == {key: Answer(problem="no default router") for key in KEYS}
+
+
+def test_a_lease_that_can_not_be_read_is_told(tables: Tables) -> None:
+    path = Path(lease.LEASES) / "dhclient.eth0.leases"
+    path.mkdir()
+    problem = f"no default router; {path}: Is a directory"
+    assert router.observe(("gateway",), LINK, 200.0)["gateway"] == Answer(problem=problem)
+
+
+def test_what_every_ifup_would_pay_for_is_not_imported() -> None:
+    heavy = "netconf_hooks.observe.dns netconf_hooks.observe.lease netifaces re json typing enum subprocess socket"
+    code = f"import netconf_hooks.observe.router; print(*sorted(set(sys.modules) & set({heavy.split()!r})))"
+    root = str(Path(router.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-ISc", f"import sys; sys.path.append({root!r}); {code}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
