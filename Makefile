@@ -3,6 +3,7 @@
 #
 #   sudo make demo      a laptop goes from home to the office to the cafe and back
 #   sudo make test      unit and lab tests
+#   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
 #   make test-unit      the unit tests alone: no root, seconds
 #   make lint           flake8, mypy, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
@@ -29,8 +30,9 @@ NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject p
 NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck $(NEEDS_library)
 NEEDS_unit = python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
 NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
-	openssl openvpn procps systemd-container $(NEEDS_library) $(NEEDS_deb)
+	openssl openvpn procps systemd-container wireguard-go wireguard-tools $(NEEDS_library) $(NEEDS_deb)
 NEEDS_test = lintian strace $(NEEDS_unit) $(NEEDS_demo)
+NEEDS_vm = e2fsprogs mmdebstrap python3-pytest qemu-system-x86 util-linux $(NEEDS_library) $(NEEDS_deb)
 
 # What the packages are made from; also what has to change before `make deb` builds them again.
 SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \
@@ -42,7 +44,7 @@ HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 # Run by hand: make test PYTEST='-k cafe -x'
 PYTEST =
 
-.PHONY: help demo test test-unit lint deb clean root
+.PHONY: help demo test test-unit test-vm lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -53,6 +55,10 @@ demo: root needs-demo
 test: root needs-test deb
 	$(HAND_BACK)
 	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit tests/lab
+
+test-vm: root needs-vm deb
+	$(HAND_BACK)
+	$(PYTHON) -m pytest $(PYTEST) tests/vm
 
 test-unit: needs-unit
 	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit

@@ -35,8 +35,11 @@ class TunnelError(Exception):
 
 
 def load_tunnel(kind: str, name: str) -> AnyTunnel:
-    """Return the tunnel that ``netconf-vpn KIND NAME`` means."""
+    """Return the tunnel that ``netconf-vpn KIND NAME`` means.  Raises `TunnelError` for a kind that does not work."""
     from importlib import import_module
+
+    if not TUNNEL_KINDS.get(kind):
+        raise TunnelError(f'no tunnel of the kind "{kind}" works in this version')
 
     tunnel: AnyTunnel = import_module(f"{__name__}.{TUNNEL_KINDS[kind]}").Tunnel(name)
     return tunnel

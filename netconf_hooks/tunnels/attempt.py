@@ -17,7 +17,7 @@ import time
 from netconf_hooks import log, programs
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
-from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.tunnels import TunnelError, detached, load_tunnel
 from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ class Attempts:
         if self._systemd.is_running():
             self._systemd.start(self._unit)
         elif not self._find_running():
-            if self._is_halting():
+            if detached.is_halting(self._runlevel):
                 raise TunnelError("the system is stopping")
             try:
                 programs.spawn([self._entry, "start", self._instance])
@@ -118,14 +118,6 @@ class Attempts:
             raise TunnelError(f"not allowed to end process {pid}") from None
         finally:
             os.close(handle)
-
-    def _is_halting(self) -> bool:
-        """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
-        try:
-            words = programs.run([self._runlevel], 1.0).output.split()
-        except programs.ProgramError:
-            return False
-        return len(words) == 2 and words[1] in ("0", "6")
 
 
 class Work(Record):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from netconf_hooks import programs
-from netconf_hooks.record import Record
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.strongswan import NotAllowed, NotRunning
 
@@ -19,14 +18,8 @@ ASK_TIMEOUT = 3.0
 INITIATE_TIMEOUT = 30
 """Seconds until an attempt no longer waits for the gateway; pluto itself goes on."""
 
-
-class Loaded(Record):
-    """What pluto knows.  connections: names, of each once."""
-
-    __slots__ = ("connections",)
-
-    def __init__(self, connections: tuple[str, ...]) -> None:
-        self.connections = connections
+TERMINATE_TIMEOUT = 1.0
+"""Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
 
 
 class Pluto:
@@ -56,9 +49,25 @@ class Pluto:
             return f"not established after {INITIATE_TIMEOUT} s"
         return find_reason(result.output)
 
+    def list_states(self) -> tuple[str, ...]:
+        """Return the names of the connections that pluto does anything for.  Raises as `_ask`."""
+        return parse_states(self._ask("--showstates"))
+
     def terminate(self, name: str) -> None:
-        """End all of a connection; the gateway is told, not waited for.  Raises `TunnelError`."""
-        self._run(ASK_TIMEOUT, "whack", "--name", name, "--terminate")
+        """End all of a connection, whether or not the gateway answers.  Raises `TunnelError`."""
+        for verb in ("--terminate", "--terminate", "--delete"):
+            try:
+                # From 5.0 on it waits until the gateway has confirmed.
+                programs.run([self.program, "whack", "--name", name, verb], TERMINATE_TIMEOUT)
+            except programs.ProgramError:
+                pass  # what is left afterwards is all that counts
+            if not any(belongs(found, name) for found in self.list_states()):
+                break
+        else:
+            raise TunnelError("pluto does not end it")
+        if verb == "--delete":
+            # Only the security associations were to go.
+            self.load(name)
 
     def _ask(self, question: str) -> str:
         """Return pluto's answer.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
@@ -95,14 +104,21 @@ def parse_traffic(output: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def parse_states(output: str) -> tuple[str, ...]:
+    """Return the names of the connections in what ``ipsec whack --showstates`` printed."""
+    names = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"', output, re.MULTILINE)
+    return tuple(dict.fromkeys(names))
+
+
 def find_reason(output: str) -> str:
     """Return what ``ipsec whack --initiate`` printed as the reason for its failure, else what it printed last.
 
-    002 and 003 are pluto's log, 0NN above that and 2NN its verdicts (whack.h, enum rc_type), 1NN progress.
+    4.x writes a number before each line (whack.h, enum rc_type: 0NN and 2NN above the log's 00N are verdicts), 5.x does
+    not.
     """
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for pattern in (r"\d{3} ERROR: ", r"0(?!0[0-3])\d\d |2\d\d ", r"003 "):
+    lines = [re.sub(r"^\d{3} ", "", line.strip()) for line in output.splitlines() if line.strip()]
+    for pattern in (r"ERROR: ", r".*(?:rejected|failed|no connection|AUTHENTICATION_FAILED|can\'?t|cannot)"):
         for line in lines:
             if re.match(pattern, line):
-                return re.sub(r"^\d{3} ", "", line)
-    return re.sub(r"^\d{3} ", "", lines[-1]) if lines else ""
+                return line
+    return lines[-1] if lines else ""

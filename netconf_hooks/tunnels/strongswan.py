@@ -148,7 +148,7 @@ class Swanctl:
 
     def list_sessions(self) -> tuple[Session, ...]:
         """Return all IKE_SAs.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
-        return read_sessions(parse_vici(self._ask("--list-sas", "--pretty", "--noblock")))
+        return read_sessions(parse_vici(self._ask("--list-sas", "--pretty")))
 
     def list_connections(self) -> tuple[Connection, ...]:
         """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
@@ -317,7 +317,6 @@ class Stroke:
 
 # stroke_list.c: "%12s[%d]: %N" and "%12s{%d}:  %N, %N".
 _STATUS_LINE = re.compile(r" *(?P<name>\S.*?)(?P<kind>[\[{])(?P<ident>\d+)[\]}]: +(?P<state>[A-Z]+)\b")
-_CONNECTION_LINE = re.compile(r" *(?P<name>\S.*?):  (?P<rest> child:|(?! ))")
 
 
 def parse_status(output: str) -> tuple[Session, ...]:
@@ -326,6 +325,8 @@ def parse_status(output: str) -> tuple[Session, ...]:
     for line in output.partition("Security Associations (")[2].splitlines()[1:]:
         match = _STATUS_LINE.match(line)
         if match and match["kind"] == "[":
+            if sessions and sessions[-1].ident == match["ident"]:
+                continue  # statusall says more of it, "work[1]: IKE proposal: ..."
             sessions.append(Session(match["name"], match["ident"], match["state"], ()))
         elif match and sessions:
             last = sessions.pop()
@@ -355,15 +356,15 @@ def parse_status_connections(output: str) -> tuple[Connection, ...]:
 def find_reason(output: str) -> str:
     """Return why initiating failed, in one line, from what swanctl or ``ipsec up`` printed; empty when it did not."""
     lines = _lines(output)
-    failed = [line for line in lines if re.match(r"initiate failed: |establishing connection .* failed|no config ", line)]
+    failed = [line for line in lines if re.match(r"initiate failed: |establishing .+ failed|no config", line)]
     if not failed:
         if any(re.search(r"completed successfully|established successfully", line) for line in lines):
             return ""
         return lines[-1] if lines else "no reason was given"
     # What charon said last before it gave up; that it "failed to establish CHILD_SA" says nothing new.
+    nothing = ("failed to establish CHILD_SA", "generating", "sending packet", "received packet", "parsed")
     told = [re.sub(r"^\[[A-Z]+\] ", "", line) for line in lines if line not in failed]
-    told = [line for line in told if not line.startswith(("failed to establish CHILD_SA", "generating", "sending packet"))]
-    last = told[-1] if told else ""
+    last = next((line for line in reversed(told) if not line.startswith(nothing)), "")
     return f"{failed[-1].removeprefix('initiate failed: ')}{f' ({last})' if last else ''}"
 
 

@@ -27,6 +27,10 @@ _NOT_LOADED = 5
 """systemctl(1), EXIT STATUS: there is no such unit; nothing of it can be running."""
 
 
+class SystemStopping(TunnelError):
+    """Nothing is started any more: the system is going down."""
+
+
 class UnitState(Record):
     """A unit's properties as ``systemctl show`` names them, org.freedesktop.systemd1(5).
 
@@ -58,7 +62,8 @@ class Systemd:
         return os.path.isdir(self._booted)
 
     def start(self, unit: str) -> None:
-        """Ask for `unit`; one that is active stays as it is.  Raises `TunnelError`, also while the system stops."""
+        """Ask for `unit`; one that is active stays as it is.  Raises `TunnelError`, `SystemStopping` while the
+        system stops."""
         self._begin("start", unit)
 
     def restart(self, unit: str) -> None:
@@ -94,7 +99,7 @@ class Systemd:
 
     def _begin(self, verb: str, unit: str) -> None:
         if self._call("is-system-running").output.strip() == "stopping":
-            raise TunnelError("the system is stopping")
+            raise SystemStopping("the system is stopping")
         result = self._call("--no-block", verb, unit)
         if result.status:
             raise TunnelError(f"systemctl {verb} {unit}: {_describe(result)}")

@@ -334,7 +334,7 @@ def describe_failure(result: programs.Result) -> str:
     for line in result.output.splitlines():
         if line.startswith(("[#]", "[!]")):
             begun = True
-        elif line.strip() and line[0] not in "┌│└" and "Trying again in" not in line:
+        elif line.strip() and not line.startswith(("Warning: ", *"┌│└")) and "Trying again in" not in line:
             if begun:
                 reasons = []
             begun = False

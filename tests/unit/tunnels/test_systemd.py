@@ -109,3 +109,12 @@ def test_find_wants_sees_requires_but_not_a_locations_target(fake: FakeSystemd) 
     assert fake.systemd().find_wants("a.service") == ""
     link = fake.enable("a.service", "network-online.target.requires")
     assert fake.systemd().find_wants("a.service") == str(link)
+
+
+def test_restart_is_asked_for_as_start_is(fake: FakeSystemd) -> None:
+    fake.systemd().restart("a@b.service")
+    assert fake.calls == ["--no-block restart a@b.service"]
+    fake.answer("state", "stopping\n")
+    with pytest.raises(TunnelError, match="^the system is stopping$"):
+        fake.systemd().restart("a.service")
+    assert len(fake.calls) == 1

@@ -1,0 +1,514 @@
+"""``netconf-vpn ipsec NAME``: a connection of strongSwan or Libreswan, whichever of them knows one of that name.
+
+=======================  =============================================  ==========================================
+configuration            NAME is                                        daemon
+=======================  =============================================  ==========================================
+/etc/swanctl             a connection (all its children), or one child  charon: strongswan.service,
+                                                                        strongswan-starter.service, ``ipsec start``,
+                                                                        ``charon-systemd``
+/etc/ipsec.conf          a ``conn`` of strongSwan                       charon: strongswan-starter.service,
+                                                                        ``ipsec start``
+/etc/ipsec.conf          a ``conn`` of Libreswan                        pluto: ipsec.service, ``ipsec pluto``
+(loaded by others)       what charon or pluto list                      runs
+=======================  =============================================  ==========================================
+
+The programs block for as long as the gateway keeps silent, and the daemon may have to be started first.  So `start`
+asks for an attempt (see `attempt`), which calls `connect`.  The daemon is left running when the tunnel ends.
+
+**Connected** is a CHILD_SA that is installed, an established IPsec SA in Libreswan's words: whether the kernel
+encrypts (policies, no interface) or charon itself (the plugin kernel-libipsec, a tun device).  No exit status counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from netconf_hooks import programs
+from netconf_hooks.record import Record
+from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.attempt import Attempts
+from netconf_hooks.tunnels.ipsec_conf import read_conns
+from netconf_hooks.tunnels.libreswan import Pluto, belongs
+from netconf_hooks.tunnels.strongswan import (
+    Connection, NotAllowed, NotRunning, Stroke, Swanctl, choose, find_ending, is_installed, read_configuration
+)  # fmt: skip
+from netconf_hooks.tunnels.systemd import Systemd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    from netconf_hooks.tunnels.strongswan import Session
+
+    class Voice(Protocol):
+        """A way to speak with charon; `strongswan` says what is raised."""
+
+        program: str
+
+        def list_sessions(self) -> tuple[Session, ...]:
+            """Return all IKE_SAs."""
+
+        def list_connections(self) -> tuple[Connection, ...]:
+            """Return all connections that charon has loaded."""
+
+        def load(self) -> str:
+            """Have the configuration read again, and return what was complained of."""
+
+        def initiate(self, connection: Connection, child: str) -> str:
+            """Bring up a child; return the reason why it is not up, or nothing."""
+
+    class Implementation(Protocol):
+        """One of the programs that may know a connection."""
+
+        def read(self, name: str) -> Found:
+            """Look for `name` in the configuration files."""
+
+        def ask(self, name: str) -> Found:
+            """Look for `name` among what the daemon has loaded."""
+
+        def is_up(self, name: str) -> bool:
+            """Whether it is connected now.  Raises `TunnelError` when that can't be told."""
+
+        def connect(self, connection: Connection) -> None:
+            """Bring it up, the daemon first.  Raises `TunnelError`."""
+
+        def disconnect(self, name: str) -> None:
+            """End it.  Raises `TunnelError`."""
+
+
+DAEMON_TIMEOUT = 300.0
+"""Seconds until a daemon must answer that systemd was asked for: at boot its unit waits for network-online.target."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds until a daemon must answer that runs, for all that is known; it takes 0.1."""
+
+LOAD_TIMEOUT = 2.0
+"""Seconds until a connection must be loaded: the starter does that on its own time."""
+
+LAUNCH_TIMEOUT = 10.0
+"""Seconds that one step of starting a daemon may take."""
+
+
+class Found(Record):
+    """Where a name was looked for.  connections: what it can mean; looked: the files and daemons, in words."""
+
+    __slots__ = ("connections", "looked")
+
+    def __init__(self, connections: tuple[Connection, ...], looked: tuple[str, ...]) -> None:
+        self.connections = connections
+        self.looked = looked
+
+
+class Daemon:
+    """How a daemon is started where it does not run.
+
+    units: the first that there is, is asked for, where systemd runs; commands: what starts it elsewhere, one after
+    another, the last as a process of its own when `detached`.
+    """
+
+    def __init__(
+        self, systemd: Systemd, units: Sequence[str], commands: Sequence[Sequence[str]], detached: bool = False
+    ) -> None:
+        self._systemd = systemd
+        self._units = units
+        self._commands = commands
+        self._detached = detached
+
+    def start(self, answers: Callable[[], bool]) -> None:
+        """Start it and return when it answers.  Raises `TunnelError`."""
+        if self._systemd.is_running():
+            self._start_unit(answers)
+            return
+        if not self._commands:
+            raise TunnelError("its daemon does not run, and there is no program to start it")
+        *preparations, command = self._commands
+        for preparation in preparations:
+            try:
+                programs.run(preparation, LAUNCH_TIMEOUT)
+            except programs.ProgramError:
+                pass  # the daemon itself says what it misses
+        try:
+            if self._detached:
+                programs.spawn(command)
+            else:
+                programs.run(command, LAUNCH_TIMEOUT)
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+        if not _wait(answers, ANSWER_TIMEOUT):
+            raise TunnelError(f"{' '.join(command)}: its daemon does not answer; the system log has its reason")
+
+    def _start_unit(self, answers: Callable[[], bool]) -> None:
+        states = self._systemd.show(self._units)
+        known = [unit for unit, state in zip(self._units, states, strict=True) if state.load == "loaded"]
+        if not known:
+            raise TunnelError(f"its daemon does not run, and there is no unit {' or '.join(self._units)}")
+        self._systemd.start(known[0])
+        deadline = time.monotonic() + DAEMON_TIMEOUT
+        while time.monotonic() < deadline:
+            if _wait(answers, 1.0):
+                return
+            (state,) = self._systemd.show(known[:1])
+            if state.active == "failed":
+                raise TunnelError(f"{known[0]} failed")
+            if state.active == "active":
+                deadline = min(deadline, time.monotonic() + ANSWER_TIMEOUT)
+        raise TunnelError(f"{known[0]} runs, but its daemon does not answer")
+
+
+class BySwanctl:
+    """strongSwan, by swanctl.  configuration: swanctl.conf."""
+
+    def __init__(self, voice: Swanctl, daemon: Daemon, configuration: str) -> None:
+        self._voice = voice
+        self._daemon = daemon
+        self._configuration = configuration
+
+    def read(self, name: str) -> Found:
+        """Look for `name` in swanctl.conf and what it includes."""
+        reading = read_configuration(self._configuration)
+        return Found(choose(reading.connections, name), reading.files)
+
+    def ask(self, name: str) -> Found:
+        """Look for `name` among what charon has loaded."""
+        return _ask_charon(self._voice, f"{self._voice.program} --list-conns", name)
+
+    def is_up(self, name: str) -> bool:
+        """Whether all children of the connection `name`, or the child, are installed."""
+        return _is_up(self._voice, self.read(name).connections, name)
+
+    def connect(self, connection: Connection) -> None:
+        """Bring up all children that are not."""
+        _connect(self._voice, self._daemon, connection)
+
+    def disconnect(self, name: str) -> None:
+        """End the connection `name`, or the child."""
+        _disconnect(self._voice, self.read(name).connections, name)
+
+
+class ByStarter:
+    """strongSwan, by ipsec(8).  configuration: its ipsec.conf."""
+
+    def __init__(self, voice: Stroke, daemon: Daemon, configuration: str) -> None:
+        self._voice = voice
+        self._daemon = daemon
+        self._configuration = configuration
+
+    def read(self, name: str) -> Found:
+        """Look for `name` in ipsec.conf and what it includes."""
+        return _read_conns(self._configuration, name)
+
+    def ask(self, name: str) -> Found:
+        """Look for `name` among what charon has loaded."""
+        return _ask_charon(self._voice, f"{self._voice.program} statusall", name)
+
+    def is_up(self, name: str) -> bool:
+        """Whether the connection is installed."""
+        return _is_up(self._voice, self.read(name).connections, name)
+
+    def connect(self, connection: Connection) -> None:
+        """Bring it up."""
+        _connect(self._voice, self._daemon, connection)
+
+    def disconnect(self, name: str) -> None:
+        """End the connection."""
+        _disconnect(self._voice, self.read(name).connections, name)
+
+
+class ByLibreswan:
+    """Libreswan.  configuration: its ipsec.conf."""
+
+    def __init__(self, pluto: Pluto, daemon: Daemon, configuration: str) -> None:
+        self._pluto = pluto
+        self._daemon = daemon
+        self._configuration = configuration
+
+    def read(self, name: str) -> Found:
+        """Look for `name` in ipsec.conf and what it includes."""
+        return _read_conns(self._configuration, name)
+
+    def ask(self, name: str) -> Found:
+        """Look for `name` among what pluto has loaded."""
+        asked = f"pluto ({self._pluto.program} whack --status)"
+        try:
+            names = [found for found in self._pluto.list_connections() if belongs(found, name)]
+        except NotRunning:
+            return Found((), (f"{asked}: it does not run",))
+        except TunnelError as error:
+            return Found((), (f"{asked}: {error}",))
+        return Found((Connection("", (name,), f"connection {name} in pluto"),) if names else (), (asked,))
+
+    def is_up(self, name: str) -> bool:
+        """Whether pluto has an IPsec SA of the connection established."""
+        try:
+            return any(belongs(found, name) for found in self._pluto.list_up())
+        except NotRunning:
+            return False
+
+    def connect(self, connection: Connection) -> None:
+        """Bring it up."""
+        (name,) = connection.children
+        if not _answers(self._pluto.list_up):
+            self._daemon.start(lambda: _answers(self._pluto.list_up))
+        if self.is_up(name):
+            return
+        told = ""
+        # What pluto starts with is loaded by a process of its own, a little later.
+        if not _wait(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4):
+            told = self._pluto.load(name)
+            if not self.ask(name).connections:
+                raise TunnelError(f"pluto did not load it{f': {told}' if told else ''}")
+        told = self._pluto.initiate(name)
+        if not self.is_up(name):
+            raise TunnelError(told or "no IPsec SA was established")
+
+    def disconnect(self, name: str) -> None:
+        """End the connection."""
+        try:
+            self._pluto.list_up()
+        except NotRunning:
+            return
+        self._pluto.terminate(name)
+
+
+class Tunnel:
+    """The IPsec connection NAME.
+
+    swanctl_conf, ipsec_conf: the configuration files; path: where programs are looked for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        swanctl_conf: str = "/etc/swanctl/swanctl.conf",
+        ipsec_conf: str = "/etc/ipsec.conf",
+        path: str = programs.ENVIRONMENT["PATH"],
+        systemd: Systemd | None = None,
+        attempts: Attempts | None = None,
+    ) -> None:
+        self._name = name
+        self._swanctl_conf = swanctl_conf
+        self._ipsec_conf = ipsec_conf
+        self._path = path
+        self._systemd = systemd or Systemd()
+        self._attempts = attempts or Attempts("ipsec", name, self._systemd)
+        self._implementations: tuple[Implementation, ...] | None = None
+
+    def check(self) -> None:
+        """Raise `TunnelError` unless exactly one connection has this name, saying where it was looked for."""
+        self._find()
+
+    def start(self) -> None:
+        """Ask for the tunnel; one that is up is left as it is.  Raises `TunnelError`."""
+        implementation, _ = self._find()
+        try:
+            if implementation.is_up(self._name):
+                return
+        except TunnelError:
+            pass  # a daemon in trouble is the attempt's to report
+        self._attempts.request()
+
+    def connect(self) -> None:
+        """Bring the tunnel up and return when it is; what an attempt does.  Raises `TunnelError` with the reason."""
+        implementation, connection = self._find()
+        implementation.connect(connection)
+
+    def stop(self) -> None:
+        """End the tunnel, whoever started it and even if its configuration is gone; the daemon goes on running.
+
+        Raises `TunnelError`.
+        """
+        self._attempts.cancel()
+        for implementation in self._list_implementations():
+            implementation.disconnect(self._name)
+
+    def is_up(self) -> bool | None:
+        """Whether the tunnel's CHILD_SA is installed; None where this user may not know, or a daemon does not say."""
+        told = True
+        for implementation in self._list_implementations():
+            try:
+                if implementation.is_up(self._name):
+                    return True
+            except TunnelError:
+                told = False
+        return False if told else None
+
+    def boot_start(self) -> str:
+        """Say what has the daemon bring this tunnel up when it starts; empty when nothing does."""
+        found = [
+            connection.start
+            for implementation in self._list_implementations()
+            for connection in implementation.read(self._name).connections
+        ]
+        return "; ".join(start for start in found if start)
+
+    def _find(self) -> tuple[Implementation, Connection]:
+        """Return the one connection of this name and who knows it.  Raises `TunnelError`."""
+        implementations = self._list_implementations()
+        if not implementations:
+            raise TunnelError("neither swanctl (strongSwan) nor ipsec (strongSwan, Libreswan) is installed")
+        looked: list[str] = []
+        for look in (_read, _ask):
+            found = []
+            for implementation in implementations:
+                answer = look(implementation, self._name)
+                looked += answer.looked
+                found += [(implementation, connection) for connection in answer.connections]
+                if found and look is _ask:
+                    break  # swanctl and ipsec show what the same charon has loaded
+            if len(found) == 1:
+                return found[0]
+            if found:
+                places = ", ".join(connection.place for _, connection in found)
+                raise TunnelError(f'"{self._name}" can mean several connections: {places}')
+        raise TunnelError(f"no connection of this name: looked in {', '.join(looked)}")
+
+    def _list_implementations(self) -> tuple[Implementation, ...]:
+        if self._implementations is None:
+            ipsec = _find_program("ipsec", self._path)
+            maker = _ask_maker(ipsec) if ipsec else ""
+            swanctl = _find_program("swanctl", self._path)
+            found: list[Implementation] = []
+            if swanctl:
+                units = ("strongswan.service", "strongswan-starter.service")
+                found.append(BySwanctl(Swanctl(swanctl), self._make_charon(units, ipsec, maker), self._swanctl_conf))
+            if maker == "strongSwan":
+                units = ("strongswan-starter.service", "ipsec.service")
+                found.append(ByStarter(Stroke(ipsec), self._make_charon(units, ipsec, maker), self._ipsec_conf))
+            elif maker == "Libreswan":
+                # As its ipsec.service does it, which also makes the key database where there is none.
+                commands = ((ipsec, "_stackmanager", "start"), (ipsec, "checknss"), (ipsec, "pluto"))
+                daemon = Daemon(self._systemd, ("ipsec.service",), commands)
+                found.append(ByLibreswan(Pluto(ipsec), daemon, self._ipsec_conf))
+            self._implementations = tuple(found)
+        return self._implementations
+
+    def _make_charon(self, units: Sequence[str], ipsec: str, maker: str) -> Daemon:
+        if maker == "strongSwan":
+            # As Debian's /etc/init.d/ipsec does it.
+            return Daemon(self._systemd, units, ((ipsec, "start"),))
+        charon = _find_program("charon-systemd", self._path)
+        return Daemon(self._systemd, units, ((charon,),) if charon else (), detached=True)
+
+
+def _read(implementation: Implementation, name: str) -> Found:
+    return implementation.read(name)
+
+
+def _ask(implementation: Implementation, name: str) -> Found:
+    return implementation.ask(name)
+
+
+def _find_program(name: str, path: str) -> str:
+    for directory in path.split(":"):
+        if os.access(f"{directory}/{name}", os.X_OK):
+            return f"{directory}/{name}"
+    return ""
+
+
+def _ask_maker(ipsec: str) -> str:
+    """Return whose ipsec(8) this is: ``strongSwan``, ``Libreswan``, or nothing."""
+    try:
+        output = programs.run([ipsec, "--version"], 2.0).output
+    except programs.ProgramError:
+        return ""
+    return next((maker for maker in ("strongSwan", "Libreswan") if maker in output), "")
+
+
+def _read_conns(path: str, name: str) -> Found:
+    reading = read_conns(path)
+    found = [
+        Connection(
+            "",
+            (name,),
+            f"conn {name} in {conn.file}",
+            f"auto = {conn.auto} in {conn.file}" if conn.auto in ("start", "up") else "",
+        )
+        for conn in reading.conns
+        if conn.name == name
+    ]
+    return Found(tuple(found), reading.files)
+
+
+def _ask_charon(voice: Voice, question: str, name: str) -> Found:
+    asked = f"charon ({question})"
+    try:
+        return Found(choose(voice.list_connections(), name), (asked,))
+    except NotRunning:
+        return Found((), (f"{asked}: it does not run",))
+    except TunnelError as error:
+        return Found((), (f"{asked}: {error}",))
+
+
+def _is_up(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
+    try:
+        sessions = voice.list_sessions()
+    except NotRunning:
+        return False
+    return any(is_installed(sessions, meant) for meant in connections or _guess(sessions, name))
+
+
+def _guess(sessions: Sequence[Session], name: str) -> tuple[Connection, ...]:
+    """Return what `name`, which no file knows, can mean among what there is."""
+    ours = tuple(child.name for session in sessions if session.name == name for child in session.children)
+    return (Connection(name, ours, ""), Connection("", (name,), ""))
+
+
+def _connect(voice: Voice, daemon: Daemon, connection: Connection) -> None:
+    def is_loaded() -> bool:
+        return any(
+            connection.name in ("", loaded.name) and set(connection.children) <= set(loaded.children)
+            for loaded in voice.list_connections()
+        )
+
+    if not connection.children:
+        raise TunnelError(f"{connection.place} has no children")
+    if not _answers(voice.list_sessions):
+        daemon.start(lambda: _answers(voice.list_sessions))
+    # The starter loads ipsec.conf, and strongswan.service swanctl.conf, when charon answers already.
+    if not is_loaded() and not _wait(is_loaded, LOAD_TIMEOUT / 4):
+        complaint = voice.load()
+        if not _wait(is_loaded, LOAD_TIMEOUT):
+            raise TunnelError(f"charon did not load it{f': {complaint}' if complaint else ''}")
+    reasons = []
+    for child in connection.children:
+        if not is_installed(voice.list_sessions(), Connection(connection.name, (child,), "")):
+            reasons.append(voice.initiate(connection, child))
+    if not is_installed(voice.list_sessions(), connection):
+        raise TunnelError("; ".join(reason for reason in reasons if reason) or "no CHILD_SA was installed")
+
+
+def _disconnect(voice: Swanctl | Stroke, connections: Sequence[Connection], name: str) -> None:
+    try:
+        sessions = voice.list_sessions()
+        meant = connections or _guess(sessions, name)
+        for connection in meant:
+            for session, child in find_ending(sessions, connection):
+                voice.terminate(session, child)
+        sessions = voice.list_sessions()
+    except NotRunning:
+        return
+    if any(is_installed(sessions, connection) for connection in meant):
+        raise TunnelError("it is still installed")
+
+
+def _answers(question: Callable[[], object]) -> bool:
+    """Whether a daemon can be asked; one that runs and refuses this user raises `NotAllowed`."""
+    try:
+        question()
+    except NotAllowed:
+        raise
+    except (NotRunning, TunnelError):
+        return False
+    return True
+
+
+def _wait(condition: Callable[[], bool], timeout: float) -> bool:
+    """Look for at most `timeout` seconds whether `condition` holds; return whether it does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True

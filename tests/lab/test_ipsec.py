@@ -1,0 +1,429 @@
+"""ipsec: real charon and pluto on the laptop, without systemd, driven by ifup and ifdown.
+
+charon encrypts by itself here (kernel-libipsec).  Libreswan needs the kernel's ESP, which this machine may lack: here
+it is only told the truth of; tests/vm lets its packets through.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from .archive import ArchiveError, fetch_packages
+from .ipsec import (
+    LIBRESWAN, LIBRESWAN_CONF, NAME, SECRET, STARTER_ALONE, STRONGSWAN, SWANCTL_ALONE, SWANCTL_CONF, IpsecGateway,
+    Machine, write_libreswan, write_starter, write_swanctl
+)  # fmt: skip
+from .lab import Lab
+from .laptop import Image
+from .network import CAFE, CORP_HOST, OFFICE
+from .stanzas import LOCATIONS, find_records, read_status
+from .waiting import wait_until
+
+# What no hook may take: each is a fraction of a second when all is well.
+PROMPT = 5.0
+
+STANZAS = f"""\
+iface roaming inet dhcp
+{LOCATIONS}
+    netconf-vpn      ipsec {{name}}  unless home-lan office-lan
+iface eth0 inherits roaming
+iface wlan0 inherits roaming
+"""
+
+
+class Client(NamedTuple):
+    """A way to have IPsec on a laptop: what is installed, how it is configured, which daemon runs then."""
+
+    packages: Sequence[str]
+    configure: Callable[[Machine], None]
+    daemon: str
+
+
+STRONGSWANS = {
+    "swanctl": Client(STRONGSWAN, write_swanctl, "/usr/lib/ipsec/charon"),
+    "swanctl with charon-systemd": Client(SWANCTL_ALONE, write_swanctl, "/usr/sbin/charon-systemd"),
+    "ipsec beside swanctl": Client(STRONGSWAN, write_starter, "/usr/lib/ipsec/charon"),
+    "ipsec alone": Client(STARTER_ALONE, write_starter, "/usr/lib/ipsec/charon"),
+}
+
+
+# One for each way to speak with charon.
+VOICES = pytest.mark.parametrize(
+    "client", [STRONGSWANS["swanctl"], STRONGSWANS["ipsec alone"]], ids=["swanctl", "ipsec alone"]
+)
+BOTH = pytest.mark.parametrize("client", [STRONGSWANS["swanctl"]], ids=["swanctl"])
+
+
+class Images:
+    """Disks of laptops with the product and other packages, each made once."""
+
+    def __init__(self, packages: Sequence[Path]) -> None:
+        self._packages = packages
+        self._made: dict[tuple[Sequence[str], bool], Image] = {}
+        self._undo = ExitStack()
+
+    def find(self, names: Sequence[str], product: bool = True) -> Image:
+        """Return the disk with these packages of the archive; product: and with ours."""
+        key = (tuple(names), product)
+        if key not in self._made:
+            files = fetch_packages(names) + (list(self._packages) if product else [])
+            self._made[key] = self._undo.enter_context(Image(files))
+        return self._made[key]
+
+    def close(self) -> None:
+        """Throw them away."""
+        self._undo.close()
+
+
+@pytest.fixture(scope="module")
+def images(packages: list[Path]) -> Iterator[Images]:
+    """The disks; skips where Debian's archive can't be reached."""
+    made = Images(packages)
+    try:
+        made.find(STRONGSWAN, product=False)
+    except ArchiveError as error:
+        pytest.skip(str(error))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=STRONGSWANS.values(), ids=STRONGSWANS)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each way to run strongSwan in turn."""
+    chosen: Client = request.param
+    return chosen
+
+
+@pytest.fixture
+def lab(images: Images, client: Client) -> Iterator[Lab]:
+    """A lab whose laptop has `client`, configured."""
+    with Lab(images.find(client.packages)) as made:
+        client.configure(made.laptop)
+        configure(made)
+        yield made
+
+
+@pytest.fixture
+def gateway(lab: Lab, images: Images) -> Iterator[IpsecGateway]:
+    """The IPsec gateway of the lab, up."""
+    with IpsecGateway(lab.network, images.find(STRONGSWAN, product=False)) as made:
+        yield made
+        # pytest shows this where the test failed.
+        print(made.log())
+
+
+def configure(lab: Lab, name: str = NAME) -> None:
+    """Write the rules: the tunnel of this name runs but at home and in the office."""
+    lab.laptop.write("/etc/network/interfaces", STANZAS.format(name=name))
+
+
+def read_tunnel(lab: Lab, name: str = NAME) -> dict[str, object]:
+    """Return what ``netconf-hooks status --json`` says of the tunnel."""
+    return read_status(lab)["tunnels"][f"ipsec {name}"]
+
+
+def find_daemons(lab: Lab, daemon: str) -> list[int]:
+    """Return the pids of the laptop's processes of a program."""
+    return [pid for pid, command in lab.laptop.processes().items() if command.split(" ")[0] == daemon]
+
+
+def find_attempts(lab: Lab) -> list[int]:
+    """Return the pids of the attempts to bring up a tunnel."""
+    return [pid for pid, command in lab.laptop.processes().items() if "/usr/lib/netconf-hooks/tunnel" in command]
+
+
+def list_associations(lab: Lab) -> str:
+    """Return what charon has, by whichever program is there."""
+    for command in (["swanctl", "--list-sas"], ["ipsec", "status"]):
+        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
+            return lab.laptop.run(command, check=False).stdout
+    raise AssertionError("no strongSwan on the laptop")
+
+
+def wait_until_up(lab: Lab, name: str = NAME) -> None:
+    """Wait until packets pass, and until `status` says so."""
+    wait_until(lambda: lab.laptop.pings(CORP_HOST), "the host behind the VPN to answer")
+    assert read_tunnel(lab, name)["up"] is True
+
+
+def expect_nothing_left(lab: Lab) -> None:
+    """The tunnel has gone, and nobody tries to bring it up."""
+    assert find_attempts(lab) == []
+    assert NAME not in list_associations(lab)
+    assert not lab.laptop.pings(CORP_HOST)
+
+
+def go_up(lab: Lab, site: str = CAFE.name, link: str = "eth0") -> float:
+    """Plug in a link and bring it up; return the seconds that took."""
+    lab.plug(site, link)
+    began = time.monotonic()
+    lab.laptop.ifup(link)
+    return time.monotonic() - began
+
+
+def test_cafe_office_and_ifdown(lab: Lab, gateway: IpsecGateway, client: Client) -> None:
+    assert go_up(lab) < PROMPT
+    wait_until_up(lab)
+    assert read_tunnel(lab)["wanted"] is True
+    (daemon,) = find_daemons(lab, client.daemon)
+    assert f"ipsec {NAME}: connected" in wait_until(lambda: not find_attempts(lab) and lab.laptop.log(), "the attempt")
+
+    lab.laptop.ifdown("eth0")
+    expect_nothing_left(lab)
+    assert find_records(lab) == []
+    assert find_daemons(lab, client.daemon) == [daemon], "the daemon is left running"
+
+    go_up(lab, OFFICE.name)
+    expect_nothing_left(lab)
+    assert read_tunnel(lab)["up"] is False
+
+    lab.laptop.ifdown("eth0")
+    go_up(lab, CAFE.name, "wlan0")
+    wait_until_up(lab)
+    assert find_daemons(lab, client.daemon) == [daemon]
+
+
+def test_a_dead_gateway_holds_up_nothing(lab: Lab, gateway: IpsecGateway) -> None:
+    gateway.kill()
+    assert go_up(lab) < PROMPT
+    wait_until(lambda: find_attempts(lab) and "CONNECTING" in list_associations(lab), "the attempt to be under way")
+    assert read_tunnel(lab)["up"] is False
+    assert read_tunnel(lab)["wanted"] is True
+    (attempt,) = find_attempts(lab)
+    lab.laptop.run(["netconf-hooks", "refresh"])
+    assert find_attempts(lab) == [attempt], "one attempt is enough"
+
+    began = time.monotonic()
+    lab.laptop.ifdown("eth0")
+    assert time.monotonic() - began < PROMPT
+    expect_nothing_left(lab)
+    gateway.start()
+    expect_nothing_left(lab)
+
+
+def test_ifdown_right_after_ifup(lab: Lab, gateway: IpsecGateway) -> None:
+    """Wherever the attempt is when it is cancelled, the daemon not even started: nothing comes of it afterwards."""
+    for _ in range(3):
+        go_up(lab)
+        lab.laptop.ifdown("eth0")
+        assert find_attempts(lab) == []
+        assert NAME not in list_associations(lab)
+        assert "INSTALLED" not in gateway.list_clients()
+
+
+@VOICES
+def test_a_gateway_that_comes_back_is_found(lab: Lab, gateway: IpsecGateway) -> None:
+    gateway.kill()
+    go_up(lab)
+    wait_until(lambda: "CONNECTING" in list_associations(lab), "the first packet")
+    gateway.start()
+    wait_until_up(lab)
+
+
+@VOICES
+def test_a_gateway_that_died_does_not_hold_up_the_end(lab: Lab, gateway: IpsecGateway) -> None:
+    go_up(lab)
+    wait_until_up(lab)
+    gateway.kill()
+    began = time.monotonic()
+    lab.laptop.ifdown("eth0")
+    assert time.monotonic() - began < PROMPT + 1.0, "dhclient takes a second of it"
+    expect_nothing_left(lab)
+
+
+@VOICES
+def test_a_gateway_that_refuses_is_told_in_its_words(lab: Lab, gateway: IpsecGateway) -> None:
+    for path in (SWANCTL_CONF, "/etc/ipsec.secrets"):
+        if lab.laptop.exists(path):
+            lab.laptop.write(path, lab.laptop.read(path).replace(SECRET, "f" * 32), 0o600)
+    go_up(lab)
+    log = wait_until(lambda: "not connected" in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
+    (line,) = (line for line in log.splitlines() if "not connected" in line)
+    assert line.startswith("err ")
+    assert f'netconf-vpn "ipsec {NAME}": not connected: ' in line
+    assert "received AUTHENTICATION_FAILED notify" in line
+    assert read_tunnel(lab)["up"] is False
+
+
+@VOICES
+def test_what_is_up_is_left_alone(lab: Lab, gateway: IpsecGateway) -> None:
+    go_up(lab)
+    wait_until_up(lab)
+    before = gateway.list_clients().split("INSTALLED")[1]
+    wait_until(lambda: not find_attempts(lab), "the attempt to end")
+    go_up(lab, CAFE.name, "wlan0")
+    lab.laptop.run(["netconf-hooks", "refresh"])
+    lab.laptop.ifup("--force", "eth0", check=False)
+    assert find_attempts(lab) == []
+    lab.laptop.ifdown("wlan0")
+    assert lab.laptop.pings(CORP_HOST)
+    assert gateway.list_clients().split("INSTALLED")[1] == before
+
+
+@VOICES
+def test_a_tunnel_of_the_admins_own_is_ended_by_the_rules(lab: Lab, gateway: IpsecGateway, client: Client) -> None:
+    lab.laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n")
+    go_up(lab)
+    lab.laptop.run(["/usr/lib/netconf-hooks/tunnel", "start", f"ipsec-{NAME}"])
+    assert lab.laptop.pings(CORP_HOST)
+    configure(lab)
+    lab.unplug()
+    lab.laptop.ifdown("eth0")
+    # In the office it is not wanted, whoever has started it.
+    go_up(lab, OFFICE.name)
+    expect_nothing_left(lab)
+
+
+def test_nothing_lives_in_the_session_of_ifup(lab: Lab, gateway: IpsecGateway, client: Client) -> None:
+    gateway.kill()
+    lab.plug(CAFE.name)
+    # The shell leads the session that ifup and its hooks are in.
+    command = "ifup eth0 >/dev/null 2>&1; exec ps -o pid=,args= -s $$ -g $$"
+    left = lab.laptop.run(["setsid", "--wait", "sh", "-c", command]).stdout
+    wait_until(lambda: find_attempts(lab) and find_daemons(lab, client.daemon), "the attempt and its daemon")
+    assert [line.split()[1] for line in left.splitlines()] == ["ps"]
+    for pid in (*find_attempts(lab), *find_daemons(lab, client.daemon)):
+        links = ["readlink", f"/proc/{pid}/fd/0", f"/proc/{pid}/fd/1", f"/proc/{pid}/fd/2", f"/proc/{pid}/cwd"]
+        # The starter and charon give up what they were started with on their way to the background.
+        expected = ["/dev/null", "/dev/null", "/dev/null", "/"]
+        wait_until(lambda: lab.laptop.run(links).stdout.split() == expected, f"process {pid} to be on its own")
+        assert "IF_NETCONF" not in lab.laptop.read(f"/proc/{pid}/environ")
+
+
+@VOICES
+def test_a_name_that_nobody_knows(lab: Lab, client: Client) -> None:
+    configure(lab, "nosuch")
+    lab.plug(CAFE.name)
+    result = lab.laptop.ifup("eth0")
+    (line,) = (line for line in result.stderr.splitlines() if "ipsec nosuch" in line)
+    assert "no connection of this name: looked in " in line
+    files = ("/etc/swanctl/swanctl.conf", SWANCTL_CONF) if client.configure is write_swanctl else ("/etc/ipsec.conf",)
+    assert all(path in line for path in files)
+    assert "it does not run" in line
+    assert f"inet 192.168.{CAFE.number}." in lab.laptop.run(["ip", "-4", "addr", "show", "eth0"]).stdout
+    assert find_daemons(lab, client.daemon) == [], "no daemon is started for nothing"
+    assert read_tunnel(lab, "nosuch")["up"] is False
+    lab.laptop.ifdown("eth0")
+    assert find_records(lab) == []
+
+
+@BOTH
+def test_a_name_that_several_know(lab: Lab) -> None:
+    write_starter(lab.laptop)
+    lab.plug(CAFE.name)
+    result = lab.laptop.ifup("eth0")
+    (line,) = (line for line in result.stderr.splitlines() if f"ipsec {NAME}" in line)
+    assert f'"{NAME}" can mean several connections: ' in line
+    assert f"connection {NAME} in {SWANCTL_CONF}, conn {NAME} in /etc/ipsec.conf" in line
+    check = lab.laptop.run(["netconf-hooks", "check"], check=False)
+    assert check.returncode == 1
+    assert "can mean several connections" in check.stdout
+
+
+@BOTH
+def test_a_child_by_its_own_name(lab: Lab, gateway: IpsecGateway) -> None:
+    write_swanctl(lab.laptop, connection="headquarters", child="backup")
+    configure(lab, "backup")
+    go_up(lab)
+    wait_until_up(lab, "backup")
+    lab.laptop.ifdown("eth0")
+    assert "headquarters" not in list_associations(lab)
+
+
+@BOTH
+def test_what_somebody_else_has_loaded(lab: Lab, gateway: IpsecGateway) -> None:
+    """As network-manager-strongswan does it: charon knows a connection that no file has."""
+    lab.laptop.run(["ipsec", "start"])
+    load = ["swanctl", "--load-all", "--noprompt"]
+    wait_until(lambda: lab.laptop.run(load, check=False).returncode == 0, "charon")
+    lab.laptop.run(["rm", SWANCTL_CONF])
+    go_up(lab)
+    wait_until_up(lab)
+    lab.laptop.ifdown("eth0")
+    assert NAME not in list_associations(lab)
+
+
+@BOTH
+def test_a_connection_that_starts_with_the_daemon_is_warned_of(lab: Lab) -> None:
+    write_swanctl(lab.laptop, options="        start_action = start\n")
+    check = ["netconf-hooks", "check"]
+    assert f"it also starts at boot: start_action = start of {NAME} in {SWANCTL_CONF}" in lab.laptop.run(check).stdout
+    lab.laptop.run(["rm", SWANCTL_CONF])
+    write_starter(lab.laptop, auto="start")
+    assert "it also starts at boot: auto = start in /etc/ipsec.conf" in lab.laptop.run(check).stdout
+
+
+@BOTH
+def test_only_root_is_told(lab: Lab, gateway: IpsecGateway) -> None:
+    go_up(lab)
+    wait_until_up(lab)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    told = json.loads(lab.laptop.run([*nobody, "/usr/sbin/netconf-hooks", "status", "--json"]).stdout)
+    assert told["tunnels"][f"ipsec {NAME}"]["up"] is None
+
+
+@pytest.mark.parametrize("client", [Client((), write_starter, "")], ids=["none"])
+def test_without_any_ipsec_program(lab: Lab) -> None:
+    lab.plug(CAFE.name)
+    result = lab.laptop.ifup("eth0")
+    assert "neither swanctl (strongSwan) nor ipsec (strongSwan, Libreswan) is installed" in result.stderr
+    assert read_tunnel(lab)["up"] is False
+
+
+PLUTO = "/usr/libexec/ipsec/pluto"
+ON_LIBRESWAN = pytest.mark.parametrize("client", [Client(LIBRESWAN, write_libreswan, PLUTO)], ids=["libreswan"])
+
+
+def has_kernel_esp(lab: Lab) -> bool:
+    """Whether the kernel has ESP: it takes an SA."""
+    words = "state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode tunnel enc aes 0x" + "00" * 16
+    added = lab.laptop.run(["ip", "xfrm", *words.split()], check=False).returncode == 0
+    lab.laptop.run(["ip", "xfrm", "state", "flush"], check=False)
+    return added
+
+
+@ON_LIBRESWAN
+def test_libreswan_is_asked_for_the_truth(lab: Lab, gateway: IpsecGateway) -> None:
+    """Its exit status is 0 when the kernel refuses the tunnel, and nobody believes it."""
+    assert go_up(lab) < PROMPT
+    if has_kernel_esp(lab):
+        wait_until_up(lab)
+    else:
+        log = wait_until(lambda: "not connected" in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
+        assert "netlink response for Add SA esp" in log
+        assert read_tunnel(lab)["up"] is False
+    (daemon,) = find_daemons(lab, PLUTO)
+    lab.laptop.ifdown("eth0")
+    assert find_attempts(lab) == []
+    assert NAME not in lab.laptop.run(["ipsec", "whack", "--showstates"]).stdout
+    assert find_daemons(lab, PLUTO) == [daemon], "the daemon is left running"
+
+
+@ON_LIBRESWAN
+def test_libreswan_and_a_dead_gateway(lab: Lab) -> None:
+    assert go_up(lab) < PROMPT
+    states = ["ipsec", "whack", "--showstates"]
+    wait_until(lambda: f'"{NAME}"' in lab.laptop.run(states, check=False).stdout, "pluto to try")
+    assert read_tunnel(lab)["up"] is False
+    assert len(find_attempts(lab)) == 1
+    began = time.monotonic()
+    lab.laptop.ifdown("eth0")
+    assert time.monotonic() - began < PROMPT
+    assert find_attempts(lab) == []
+    assert f'"{NAME}"' not in lab.laptop.run(states).stdout
+
+
+@ON_LIBRESWAN
+def test_libreswan_does_not_know_the_name(lab: Lab) -> None:
+    configure(lab, "nosuch")
+    lab.plug(CAFE.name)
+    asked = "pluto (/usr/sbin/ipsec whack --status): it does not run"
+    assert f"looked in /etc/ipsec.conf, {LIBRESWAN_CONF}, {asked}" in lab.laptop.ifup("eth0").stderr
+    assert find_daemons(lab, PLUTO) == []

@@ -1,0 +1,466 @@
+"""wireguard: the parts that need no WireGuard; tests/lab/test_wireguard.py and tests/vm drive the real one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_systemd import FakeSystemd
+
+from netconf_hooks.programs import Result
+from netconf_hooks.tunnels import TunnelError, load_tunnel, wireguard
+from netconf_hooks.tunnels.wireguard import (
+    Tunnel, choose_address, describe_failure, parse_handshakes, parse_peers, send_into
+)  # fmt: skip
+
+Captured = Callable[[str], str]
+
+UNIT = "wg-quick@corp.service"
+SHOW = "LoadState=loaded\nActiveState={}\nSubState=dead\nStatusText=\n"
+NOW = 1795435600.0
+
+# Says what lies in the file that is named as the question is, and notes what it was asked.
+WG = """\
+#!/bin/sh
+cd {directory}
+printf 'wg %s\\n' "$*" >>calls
+shift $(($# - 1))
+test -e "$1" && cat "$1" || {{ echo "Unable to access interface: Protocol not supported" >&2; exit 1; }}
+"""
+WG_QUICK = """\
+#!/bin/sh
+cd {directory}
+case "$2" in /*) test "$(stat -c %a "$2")" = 600 && text=" $(cat "$2")" ;; esac
+printf 'wg-quick %s%s\\n' "$1 $(basename "$2")" "$text" >>calls
+cat complaint 2>/dev/null
+exit "$(cat status)"
+"""
+
+
+class Machine:
+    """Directories of the test's own in which a tunnel ``corp`` can be, and programs that note how they were called."""
+
+    def __init__(self, directory: Path, fake: FakeSystemd) -> None:
+        self.directory = directory / "wireguard.d"
+        self.etc = directory / "etc"
+        self.interfaces = directory / "net"
+        self.proc = directory / "proc"
+        for path in (self.directory, self.etc, self.interfaces, self.proc):
+            path.mkdir()
+        self.fake = fake
+        self.now = NOW
+        self.install("wg", WG)
+        self.install("wg-quick", WG_QUICK)
+        self.install("runlevel", "#!/bin/sh\necho N 2\n")
+        self.answer("interfaces", "\n")
+        self.answer("status", "0")
+        self.configure()
+
+    def install(self, name: str, script: str) -> None:
+        """Put a program in place of one that the tests can't run."""
+        path = self.directory.parent / name
+        path.write_text(script.format(directory=self.directory))
+        path.chmod(0o755)
+
+    def configure(self, name: str = "corp.conf") -> Path:
+        path = self.etc / name
+        path.write_text("[Interface]\n")
+        return path
+
+    def answer(self, name: str, text: str) -> None:
+        """Lay down what ``wg show`` says: ``interfaces``, ``latest-handshakes``; wg-quick's status and complaint."""
+        (self.directory / name).write_text(text)
+
+    def be_there(self, wireguards: bool = True) -> None:
+        """Let there be an interface corp."""
+        (self.interfaces / "corp").mkdir()
+        if wireguards:
+            self.answer("interfaces", "other corp\n")
+
+    @property
+    def calls(self) -> list[str]:
+        """What wg-quick was called with."""
+        file = self.directory / "calls"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [line for line in lines if line.startswith("wg-quick ")]
+
+    def tunnel(self, name: str = "corp") -> Tunnel:
+        programs = self.directory.parent
+        return Tunnel(
+            name,
+            etc=str(self.etc),
+            interfaces=str(self.interfaces),
+            proc=str(self.proc),
+            wg=str(programs / "wg"),
+            wg_quick=str(programs / "wg-quick"),
+            runlevel=str(programs / "runlevel"),
+            clock=lambda: self.now,
+            systemd=self.fake.systemd(),
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path, fake: FakeSystemd) -> Machine:
+    return Machine(tmp_path, fake)
+
+
+@pytest.fixture
+def woken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The networks that packets were sent to, in place of sending any; and be root, who may ask."""
+    sent: list[tuple[str, str]] = []
+
+    def send(device: str, network: str) -> bool:
+        sent.append((device, network))
+        return ":" in network  # as if the interface had an IPv6 address only
+
+    monkeypatch.setattr(wireguard, "send_into", send)
+    monkeypatch.setattr(wireguard, "WAKE_TIMEOUT", 0.3)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return sent
+
+
+def test_a_rule_finds_it() -> None:
+    assert isinstance(load_tunnel("wireguard", "corp"), Tunnel)
+
+
+# The name and the configuration
+
+
+@pytest.mark.parametrize("name", ["sixteen-letters-", "office@home", "a/b", "x" * 200])
+def test_what_no_interface_can_be_named_is_an_error(machine: Machine, name: str) -> None:
+    tunnel = machine.tunnel(name)
+    for act in (tunnel.check, tunnel.start):
+        with pytest.raises(TunnelError, match=f"^\"{name}\" can't be the name of an interface: at most 15 letters"):
+            act()
+    assert tunnel.is_up() is False
+    tunnel.stop()
+    assert not machine.calls and not machine.fake.calls
+
+
+@pytest.mark.parametrize("name", ["corp", "fifteen-letters", "A.b_c-9"])
+def test_other_names_are_the_files(machine: Machine, name: str) -> None:
+    machine.configure(f"{name}.conf")
+    machine.tunnel(name).check()
+    (machine.etc / f"{name}.conf").unlink()
+    for act in (machine.tunnel(name).check, machine.tunnel(name).start):
+        with pytest.raises(TunnelError, match=f"^{machine.etc}/{name}.conf is not there$"):
+            act()
+    assert not machine.fake.calls
+
+
+def test_a_directory_that_is_closed_to_this_user_is_no_error(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wireguard.os, "stat", refuse)
+        machine.tunnel().check()
+
+
+# With systemd
+
+
+@pytest.mark.parametrize(
+    ("there", "active", "calls"),
+    [
+        (False, "inactive", [f"--no-block start {UNIT}"]),
+        (False, "failed", [f"--no-block start {UNIT}"]),
+        (False, "activating", [f"--no-block start {UNIT}"]),
+        (False, "active", [f"--no-block restart {UNIT}"]),
+        (True, "active", [f"--no-block start {UNIT}"]),  # which takes back a stop that is queued, and else does nothing
+        (True, "deactivating", [f"--no-block start {UNIT}"]),
+        (True, "inactive", []),  # brought up by hand
+        (True, "failed", []),
+    ],
+)
+def test_start_asks_for_the_unit(machine: Machine, there: bool, active: str, calls: list[str]) -> None:
+    machine.fake.answer_show(SHOW.format(active))
+    if there:
+        machine.be_there()
+    machine.tunnel().start()
+    assert machine.fake.calls == calls
+    assert not machine.calls
+
+
+@pytest.mark.parametrize(
+    ("there", "configured", "active", "calls", "quick"),
+    [
+        (True, True, "active", [f"--no-block stop {UNIT}"], []),
+        (False, True, "activating", [f"--no-block stop {UNIT}"], []),
+        (False, True, "inactive", [], []),
+        (True, True, "inactive", [], ["wg-quick down corp"]),
+        (True, True, "failed", [], ["wg-quick down corp"]),
+        (True, False, "active", [f"--no-block stop {UNIT}"], ["wg-quick down corp.conf [Interface]"]),
+        (True, False, "inactive", [], ["wg-quick down corp.conf [Interface]"]),
+    ],
+)
+def test_stop_ends_the_unit_or_what_was_made_by_hand(
+    machine: Machine, there: bool, configured: bool, active: str, calls: list[str], quick: list[str]
+) -> None:
+    machine.fake.answer_show(SHOW.format(active))
+    if there:
+        machine.be_there()
+    if not configured:
+        machine.configure().unlink()
+    machine.tunnel().stop()
+    assert (machine.fake.calls, machine.calls) == (calls, quick)
+
+
+def test_nothing_is_started_while_the_system_stops(machine: Machine) -> None:
+    machine.fake.answer("state", "stopping\n")
+    machine.fake.answer_show(SHOW.format("active"))
+    with pytest.raises(TunnelError, match="the system is stopping"):
+        machine.tunnel().start()
+    assert not machine.fake.calls
+
+
+def test_boot_start_names_the_link(machine: Machine) -> None:
+    assert machine.tunnel().boot_start() == ""
+    link = machine.fake.enable(UNIT)
+    assert machine.tunnel().boot_start() == f"{UNIT} is enabled ({link})"
+
+
+# Without
+
+
+@pytest.fixture
+def bare(machine: Machine) -> Machine:
+    """A machine without systemd."""
+    machine.fake.absent()
+    return machine
+
+
+def test_start_and_stop_are_wg_quicks(bare: Machine) -> None:
+    bare.tunnel().start()
+    assert bare.calls == ["wg-quick up corp"]
+    bare.be_there()
+    bare.tunnel().start()
+    assert bare.calls == ["wg-quick up corp"], "one that is up is left as it is"
+    bare.tunnel().stop()
+    assert bare.calls == ["wg-quick up corp", "wg-quick down corp"]
+
+
+def test_one_that_is_down_is_left_so(bare: Machine) -> None:
+    bare.tunnel().stop()
+    assert not bare.calls
+
+
+def test_another_interface_of_that_name_is_left_alone(bare: Machine) -> None:
+    bare.be_there(wireguards=False)
+    with pytest.raises(TunnelError, match="^corp is an interface already, and not WireGuard's$"):
+        bare.tunnel().start()
+    bare.tunnel().stop()
+    assert not bare.calls
+
+
+def test_what_wg_quick_refuses_is_an_error(bare: Machine, captured: Captured) -> None:
+    bare.answer("complaint", captured("wg-quick-up-unreadable"))
+    bare.answer("status", "1")
+    with pytest.raises(TunnelError, match="^Line unrecognized: `Endpont=127.0.0.1:51820'; Config"):
+        bare.tunnel().start()
+
+
+def test_a_failing_end_is_an_error_as_long_as_there_is_an_interface(bare: Machine) -> None:
+    bare.be_there()
+    bare.answer("complaint", "[#] ip link delete dev corp\nRTNETLINK answers: Operation not permitted\n")
+    bare.answer("status", "2")
+    with pytest.raises(TunnelError, match="^RTNETLINK answers: Operation not permitted$"):
+        bare.tunnel().stop()
+
+
+def test_nothing_is_started_at_shutdown(bare: Machine) -> None:
+    bare.install("runlevel", "#!/bin/sh\necho 2 0\n")
+    with pytest.raises(TunnelError, match="the system is stopping"):
+        bare.tunnel().start()
+    assert not bare.calls
+
+
+def test_missing_programs_are_named(bare: Machine) -> None:
+    (bare.directory.parent / "wg-quick").unlink()
+    with pytest.raises(TunnelError, match="/wg-quick: no such program$"):
+        bare.tunnel().start()
+    (bare.directory.parent / "wg").unlink()
+    with pytest.raises(TunnelError, match="/wg: no such program$"):
+        bare.tunnel().stop()
+
+
+@pytest.fixture
+def waiting(bare: Machine) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts processes that wait, which procfs shows with the command line given; they are ended afterwards."""
+    started = []
+
+    def start(*words: str, session: bool = True) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=session)
+        started.append(process)
+        (bare.proc / str(process.pid)).mkdir()
+        (bare.proc / str(process.pid) / "cmdline").write_bytes("".join(f"{word}\0" for word in words).encode())
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_stop_ends_a_start_that_still_waits(
+    bare: Machine, waiting: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    quick = str(bare.directory.parent / "wg-quick")
+    ours = waiting("/bin/bash", quick, "up", "corp")
+    others = [
+        waiting("/bin/bash", quick, "up", "corp", session=False),  # typed by somebody
+        waiting("/bin/bash", quick, "up", "other"),
+        waiting("/bin/bash", quick, "down", "corp"),
+        waiting("up", "corp"),
+        waiting(),
+    ]
+    bare.tunnel().stop()
+    assert ours.wait(5) == -15
+    assert [other.poll() for other in others] == [None] * len(others)
+
+
+# Whether it is up
+
+
+@pytest.mark.parametrize(("age", "up"), [(0, True), (179, True), (180, False), (-3600, False)])
+def test_up_is_a_recent_handshake(
+    machine: Machine, captured: Captured, woken: list[tuple[str, str]], age: float, up: bool
+) -> None:
+    machine.be_there()
+    machine.answer("latest-handshakes", captured("wg-handshakes"))
+    machine.answer("endpoints", captured("wg-endpoints"))
+    machine.answer("allowed-ips", captured("wg-allowed-ips"))
+    machine.now = 1795435550 + age
+    assert machine.tunnel().is_up() is up
+    # Who was asked: the peer with an endpoint, at the first of its networks where that can be.
+    assert woken == ([] if up else [("corp", "10.77.0.0/24"), ("corp", "fd77::/64")])
+
+
+def test_an_idle_tunnel_is_up_when_the_packet_makes_it_shake_hands(
+    machine: Machine, captured: Captured, monkeypatch: pytest.MonkeyPatch, woken: list[tuple[str, str]]
+) -> None:
+    machine.be_there()
+    handshakes = captured("wg-handshakes")
+    machine.answer("latest-handshakes", handshakes.replace("1795435550", "0"))
+    machine.answer("endpoints", captured("wg-endpoints"))
+    machine.answer("allowed-ips", captured("wg-allowed-ips"))
+
+    def answer(device: str, network: str) -> bool:
+        machine.answer("latest-handshakes", handshakes)
+        return True
+
+    monkeypatch.setattr(wireguard, "send_into", answer)
+    assert machine.tunnel().is_up() is True
+
+
+def test_whoever_can_not_be_asked_is_not_waited_for(
+    machine: Machine, captured: Captured, woken: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wireguard, "WAKE_TIMEOUT", 60.0)
+    machine.be_there()
+    machine.answer("latest-handshakes", "KEY=\t0\n")
+    machine.answer("endpoints", "KEY=\t(none)\n")
+    machine.answer("allowed-ips", "KEY=\tfd77::/64\n")
+    began = time.monotonic()
+    assert machine.tunnel().is_up() is False
+    assert not woken
+    machine.answer("endpoints", "KEY=\t192.0.2.1:51820\n")
+    machine.answer("allowed-ips", "KEY=\t(none)\n")
+    assert machine.tunnel().is_up() is False
+    assert time.monotonic() - began < 10
+
+
+def test_without_an_interface_it_is_down_for_everybody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert machine.tunnel().is_up() is False
+    machine.be_there()
+    assert machine.tunnel().is_up() is None
+
+
+def test_another_interface_of_that_name_is_not_up(machine: Machine, woken: list[tuple[str, str]]) -> None:
+    machine.be_there(wireguards=False)
+    assert machine.tunnel().is_up() is False
+
+
+def test_without_wg_it_can_not_be_told(machine: Machine, woken: list[tuple[str, str]]) -> None:
+    machine.be_there()
+    (machine.directory.parent / "wg").unlink()
+    assert machine.tunnel().is_up() is None
+
+
+def test_the_lists_of_wg(captured: Captured) -> None:
+    first, second = "WcsxHeTdOu7hzgmuGWwRhaAylmZ8FMFbI/l/MfEZ2WY=", "SHeoCmHtLaSgLuQyOaYGIX4LMfpAwY1wRlsppMwWUE8="
+    assert parse_handshakes(captured("wg-handshakes")) == {first: 1795435550, second: 0}
+    assert parse_peers(captured("wg-endpoints")) == {first: ("127.0.0.1:51820",), second: ()}
+    assert parse_peers(captured("wg-allowed-ips")) == {first: ("10.77.0.0/24", "fd77::/64"), second: ()}
+    assert parse_handshakes("") == parse_handshakes("Unable to access interface: No such device\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("network", "address"),
+    [
+        ("10.77.0.0/24", "10.77.0.1"),
+        ("10.0.0.0/8", "10.0.0.1"),
+        ("10.77.0.7/32", "10.77.0.7"),
+        ("10.77.0.6/31", "10.77.0.6"),
+        ("0.0.0.0/0", "192.0.2.1"),
+        ("128.0.0.0/1", "128.0.0.1"),
+        ("fd77::/64", "fd77::1"),
+        ("fd77::8/128", "fd77::8"),
+        ("fd77::8/127", "fd77::8"),
+        ("::/0", "2001:db8::1"),
+    ],
+)
+def test_an_address_stands_for_a_network(network: str, address: str) -> None:
+    assert choose_address(network) == address
+
+
+def test_an_address_of_ours_can_not_be_sent_to() -> None:
+    assert send_into("lo", "127.0.0.0/8") is False
+    assert send_into("no-such-device", "192.0.2.0/24") is False
+
+
+def test_the_packet_goes_no_further_than_the_peer() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL, linux/in.h
+        try:
+            receiver.bind(("127.0.0.2", 9))
+        except PermissionError:
+            pytest.skip("only root can be the discard service")
+        receiver.settimeout(5)
+        # From 127.0.0.1 (the address of lo) to another one of that device.
+        assert send_into("lo", "127.0.0.2/32") is True
+        data, [(level, kind, ttl)], _, _ = receiver.recvmsg(100, 100)
+    assert data == b""
+    assert (level, kind, int.from_bytes(ttl, "little")) == (socket.IPPROTO_IP, socket.IP_TTL, 1)
+
+
+# What wg-quick says
+
+
+@pytest.mark.parametrize(
+    ("fixture", "reason"),
+    [
+        ("wg-quick-up-again", "wg-quick: `corp' already exists"),
+        ("wg-quick-down-again", "wg-quick: `corp' is not a WireGuard interface"),
+        ("wg-quick-up-unreadable", "Line unrecognized: `Endpont=127.0.0.1:51820'; Configuration parsing error"),
+        (
+            "wg-quick-up-no-name",
+            "Temporary failure in name resolution: `vpn.example.net:51820'; Configuration parsing error",
+        ),
+        ("wg-quick-up-address", 'Error: inet prefix is expected rather than "10.77.0.300/24".'),
+    ],
+)
+def test_the_last_complaint_is_the_reason(captured: Captured, fixture: str, reason: str) -> None:
+    assert describe_failure(Result(1, captured(fixture))) == reason
+    assert describe_failure(Result(0, captured(fixture))) == ""
+
+
+def test_a_silent_failure_has_its_number() -> None:
+    assert describe_failure(Result(-15, "")) == "wg-quick: exit status -15"
+    assert describe_failure(Result(1, "[#] false\n")) == "wg-quick: exit status 1"

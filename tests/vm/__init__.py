@@ -1,0 +1,1 @@
+"""What runs in a machine with Debian's own kernel (`tests.lab.vm`), and the test that runs it there."""
