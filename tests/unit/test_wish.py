@@ -1,0 +1,222 @@
+"""Wishes: which links are tried, what fails by name, and who takes down what was raised."""
+
+from pathlib import Path
+
+import pytest
+
+from netconf_hooks import wish
+from netconf_hooks.ifenv import read_environment
+from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
+
+FIXTURES = Path(__file__).parent / "fixtures/cgroups"
+
+OPTIONS = {"IF_NETCONF_VPN": "openvpn corp", "IF_NETCONF_UPLINK": "eth0 wlan0"}
+
+
+class Uplinks:
+    """A machine whose links lead to the internet or not; `done` is what was asked of ifupdown."""
+
+    def __init__(self):
+        self.done = []
+        self.leading = set()
+        self.up = set()
+        self.broken = {}
+        self.unplugged = set()
+        self.environments = []
+
+    def has_route(self):
+        return bool(self.up & self.leading)
+
+    def run(self, argv, timeout, variables=None):
+        """As programs.run."""
+        self.environments.append(variables)
+        command, *options, link = argv
+        if command == "ifquery":
+            if "--list" in options or link.startswith("--"):
+                return wish_result("")
+            return wish_result(f"{link}={link}\n" if link in self.up else "")
+        self.done.append(f"{command} {link}")
+        if command == "ifup":
+            if link in self.broken:
+                return wish_result(self.broken[link], 1)
+            if link in self.up:
+                return wish_result(f"ifup: interface {link} already configured\n")
+            self.up.add(link)
+        else:
+            self.up.discard(link)
+        return wish_result("")
+
+
+def wish_result(output, status=0):
+    from netconf_hooks.programs import Result
+
+    return Result(status, output)
+
+
+@pytest.fixture
+def uplinks(monkeypatch):
+    uplinks = Uplinks()
+    monkeypatch.setattr(wish, "run", uplinks.run)
+    monkeypatch.setattr(wish, "has_working_default_route", uplinks.has_route)
+    monkeypatch.setattr(
+        wish, "_find_no_carrier", lambda link: f"{link} has no carrier" if link in uplinks.unplugged else ""
+    )
+    monkeypatch.setattr(wish, "is_under_boot", lambda: False)
+    monkeypatch.setattr(wish, "_wait_for_tunnel", lambda rule, store: None)
+    return uplinks
+
+
+def make_wish(store, environ=None, iface="corp", **options):
+    """Do what the pre-up hook of a wish does."""
+    invocation = read_environment("pre-up", {"IFACE": iface, "ADDRFAM": "inet", **OPTIONS, **options})
+    fulfil_wish(invocation, store, environ or {})
+
+
+def raised(store, iface="corp"):
+    """Return what the record says was raised for a wish."""
+    return store.read_interface(iface).raised
+
+
+# The uplinks
+
+
+def test_with_a_default_route_nothing_is_raised(store, links, tunnels, uplinks):
+    uplinks.leading = uplinks.up = {"ppp0"}
+    make_wish(store)
+    assert uplinks.done == []
+    assert tunnels.asked == ["start openvpn corp"]
+    assert store.read_interface("corp").wish and raised(store) == ()
+
+
+def test_they_are_tried_in_their_order_until_one_leads_to_the_internet(store, links, tunnels, uplinks):
+    uplinks.leading = {"wlan0", "wwan0"}
+    make_wish(store, IF_NETCONF_UPLINK="eth0 wlan0 wwan0")
+    assert uplinks.done == ["ifup eth0", "ifdown eth0", "ifup wlan0"]
+    assert raised(store) == ("wlan0",)
+
+
+def test_nothing_plugged_in_is_passed_over_and_a_failing_ifup_taken_down(store, links, tunnels, uplinks, messages):
+    uplinks.unplugged = {"eth0"}
+    uplinks.broken = {"wlan0": "no such network\nFailed to bring up wlan0.\n"}
+    with pytest.raises(WishError) as caught:
+        make_wish(store)
+    assert str(caught.value) == (
+        'netconf-uplink "eth0 wlan0": no way to the internet: eth0 has no carrier; '
+        "ifup wlan0 failed: Failed to bring up wlan0."
+    )
+    assert "ifup eth0" not in uplinks.done
+    assert uplinks.up == set()
+    assert store.read_interface("corp") is None
+    assert tunnels.asked == []
+
+
+def test_what_somebody_else_has_up_is_left_up(store, links, tunnels, uplinks, messages):
+    uplinks.up = {"eth0"}
+    uplinks.leading = {"wlan0"}
+    make_wish(store)
+    assert "ifdown eth0" not in uplinks.done
+    assert raised(store) == ("wlan0",)
+    end_wish(store.read_interface("corp"), store, {})
+    assert uplinks.up == {"eth0"}
+
+
+def test_a_nested_ifup_is_told_what_is_being_configured_and_nothing_else(store, links, tunnels, uplinks):
+    uplinks.leading = {"eth0"}
+    make_wish(store, {"IFUPDOWN_corp": "parent", "IF_NETCONF_UPLINK": "eth0", "SECRET": "x"})
+    assert {"IFUPDOWN_corp": "parent"} in uplinks.environments
+    assert all(variables in (None, {"IFUPDOWN_corp": "parent"}) for variables in uplinks.environments)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("options, environ, message", [
+    ({"IF_NETCONF_UPLINK": "corp"}, {}, 'netconf-uplink "corp": corp can\'t be its own uplink'),
+    ({}, {"IFUPDOWN_eth0": "1"}, 'netconf-uplink "eth0": it is being configured'),
+    ({"IF_NETCONF_VPN": ""}, {}, "netconf-uplink: expected a netconf-vpn line beside it that can be read"),
+    ({"IF_NETCONF_VPN": "openvpn corp unles x"}, {}, "netconf-uplink: expected a netconf-vpn line beside it"),
+])
+def test_what_can_not_end_well_is_refused_before_anything_is_done(
+    store, links, tunnels, uplinks, messages, options, environ, message
+):
+    with pytest.raises(WishError) as caught:
+        make_wish(store, environ, **options)
+    assert str(caught.value).startswith(message)
+    assert (uplinks.done, tunnels.asked) == ([], [])
+    assert store.read_interfaces(pytest.fail) == ()
+
+
+@pytest.mark.parametrize("error", [WishError("not connected"), KeyboardInterrupt(), OSError("disk")])
+def test_a_tunnel_that_does_not_connect_takes_all_down_again(store, links, tunnels, uplinks, monkeypatch, error):
+    def fail(rule, store):
+        raise error
+
+    monkeypatch.setattr(wish, "_wait_for_tunnel", fail)
+    uplinks.leading = {"eth0"}
+    with pytest.raises(type(error)):
+        make_wish(store)
+    assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
+    assert uplinks.done == ["ifup eth0", "ifdown eth0"]
+    assert store.read_interface("corp") is None
+
+
+# Two wishes
+
+
+def test_the_last_wish_takes_the_link_down(store, links, tunnels, uplinks):
+    uplinks.leading = {"eth0"}
+    make_wish(store)
+    make_wish(store, iface="two", IF_NETCONF_VPN="openvpn two")
+    assert (raised(store), raised(store, "two")) == (("eth0",), ())
+    end_wish(store.read_interface("corp"), store, {})
+    assert uplinks.up == {"eth0"}
+    assert raised(store, "two") == ("eth0",)
+    end_wish(store.read_interface("two"), store, {})
+    assert uplinks.up == set()
+    assert store.read_interfaces(pytest.fail) == ()
+    assert tunnels.asked[-2:] == ["stop openvpn corp", "stop openvpn two"]
+
+
+def test_the_end_of_a_wish_leaves_its_tunnel_to_the_other_rules(store, links, tunnels, uplinks):
+    from netconf_hooks.apply import remember_interface
+
+    links.plug("eth0", 7)
+    uplinks.leading = uplinks.up = {"eth0"}
+    make_wish(store)
+    rules = (Stanza("inet", {"netconf-vpn": "openvpn corp"}),)
+    remember_interface(store, InterfaceRecord("eth0", 7, rules, routable=True))
+    end_wish(store.read_interface("corp"), store, {})
+    assert tunnels.asked == ["start openvpn corp"]
+
+
+# At boot
+
+
+def captured():
+    """Return the captured /proc/PID/cgroup texts, each with whether a wish may wait there."""
+    return sorted(FIXTURES.glob("*"))
+
+
+@pytest.mark.parametrize("path", captured(), ids=lambda path: path.name)
+def test_who_runs_under_the_units_of_boot(path, tmp_path):
+    header, _, text = path.read_text(encoding="ascii").partition("\n")
+    assert header.startswith("# ")
+    copy = tmp_path / "cgroup"
+    copy.write_text(text)
+    assert is_under_boot(str(copy)) is path.name.startswith(("networking", "ifup@"))
+
+
+def test_without_cgroups_it_is_not_boot(tmp_path):
+    assert len(captured()) >= 4
+    assert is_under_boot(str(tmp_path / "nowhere")) is False
+
+
+def test_at_boot_it_asks_and_leaves(store, links, tunnels, uplinks, messages, monkeypatch):
+    monkeypatch.setattr(wish, "is_under_boot", lambda: True)
+    monkeypatch.setattr(wish, "_wait_for_tunnel", lambda rule, store: pytest.fail("it waits"))
+    uplinks.unplugged = {"eth0", "wlan0"}
+    make_wish(store)
+    assert tunnels.asked == ["start openvpn corp"]
+    assert any("no way to the internet" in message and "asked for all the same" in message for message in messages)
+    assert store.read_interface("corp").wish
