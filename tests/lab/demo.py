@@ -1,6 +1,6 @@
-"""The story told in a terminal: a laptop goes from home to the office to the cafe and back home.
+"""The story told in a terminal: a laptop goes from home to the office to the cafe and back.
 
-``sudo make demo``, or as root ``python3 -m tests.lab.demo [--dhcp-client dhcpcd]``.  Everything that is shown was said
+``sudo make demo``, or as root ``python3 -m tests.lab.demo [--dhcp-client dhclient]``.  What is shown was said
 by a program that ran on the laptop of the lab.  The exit status is 0 when each stop was as `STOPS` says, 1 when one was
 not or the lab could not be made, 2 when this was called in a wrong way.
 
@@ -27,6 +27,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from . import ipsec
+from .archive import ArchiveError, fetch_packages
 from .lab import Lab
 from .laptop import DHCP_CLIENTS, Image
 from .namespaces import CommandFailed
@@ -39,19 +41,29 @@ COLUMNS = 100
 LINK = "eth0"
 UNKNOWN = "unknown"
 CORP = "openvpn corp"
+WORK = f"ipsec {ipsec.NAME}"
 
-# Of each tunnel that the laptop's rules name: a host that answers only through it.
-TUNNELS = {CORP: CORP_HOST}
+# What the laptop's admin has written.
+STANZAS = ROAMING.replace("    netconf-vpn ", f"    netconf-vpn      {WORK}    on home-lan\n    netconf-vpn ", 1)
+
+# Of each tunnel that the laptop's rules name: a host that answers only through it, or another tunnel to the same gateway.
+TUNNELS = {CORP: CORP_HOST, WORK: CORP_HOST}
+
+# IPsec's daemons are left running when their tunnel ends, as they may serve others.
+_LEFT_RUNNING = ("/usr/lib/ipsec/charon", "/usr/lib/ipsec/starter")
+
+# dhclient asks for an address once; this one, which Debian 13 installs, also when a cable is pushed in elsewhere.
+_FOLLOWS_CABLE = "dhcpcd"
 
 # How long a tunnel may take to connect, and what ifdown ends to be gone, in seconds.
 PATIENCE = 15.0
 
 
 _PREFACE = (
-    "A laptop goes from home to the office to the cafe and back.  Its OpenVPN tunnel should run wherever it is neither "
-    f"at home nor in the office, and only through that tunnel does {CORP_HOST} answer.  Everything is real: ifupdown, "
-    "the DHCP client, the routers, OpenVPN; what is shown was said by the commands shown.  It all happens in network "
-    "namespaces: this machine's own network and files stay as they are.\n\n"
+    "A laptop goes from home to the office to the cafe and back.  Its IPsec tunnel should run at home, its OpenVPN tunnel "
+    f"wherever it is neither at home nor in the office, and only through one of them does {CORP_HOST} answer.  Everything "
+    "is real: ifupdown, the DHCP client, the routers, OpenVPN, strongSwan; what is shown was said by the commands shown.  "
+    "It all happens in network namespaces: this machine's own network and files stay as they are.\n\n"
 )
 
 
@@ -59,7 +71,8 @@ class Stop(NamedTuple):
     """A place the laptop is taken to, and what should be so there.
 
     site: where the cable goes in, a name of `network.SITES`; location: what `netconf-hooks` should call it;
-    tunnels: those of `TUNNELS` that should run there.
+    tunnels: those of `TUNNELS` that should run there; by_cable: whether nothing is typed to get there: the cable is
+    pulled out where the laptop was and pushed in here, and the watcher sees to the rest.
     """
 
     title: str
@@ -67,13 +80,23 @@ class Stop(NamedTuple):
     site: str
     location: str
     tunnels: tuple[str, ...] = ()
+    by_cable: bool = False
 
 
 STOPS = (
-    Stop("Home", "Plugged in at home.", HOME.name, "home-lan"),
+    Stop("Home", "Plugged in at home.", HOME.name, "home-lan", (WORK,)),
     Stop("The office", "Plugged in at the office.", OFFICE.name, "office-lan"),
     Stop("The cafe", "Plugged in at a cafe, which no netconf-location line knows.", CAFE.name, UNKNOWN, (CORP,)),
-    Stop("Home again", "Plugged in at home once more.", HOME.name, "home-lan"),
+    Stop("Home again", "Plugged in at home once more.", HOME.name, "home-lan", (WORK,)),
+    Stop("The office again", "Plugged in at the office once more.", OFFICE.name, "office-lan"),
+    Stop(
+        "The cafe, by cable",
+        "The cable is pulled out of the office and pushed in at the cafe.  Nothing is typed.",
+        CAFE.name,
+        UNKNOWN,
+        (CORP,),
+        by_cable=True,
+    ),
 )
 
 Status = Mapping[str, Mapping[str, Mapping[str, object]]]
@@ -158,7 +181,7 @@ def tell_location(visit: Visit) -> Iterator[Fact]:
 
 def tell_tunnels(visit: Visit) -> Iterator[Fact]:
     """Say what each tunnel does, why, and whether the host behind it answers."""
-    for name, host in TUNNELS.items():
+    for name in TUNNELS:
         tunnel, should = visit.tunnel(name), name in visit.stop.tunnels
         doing = _describe_tunnel(tunnel["wanted"], tunnel["up"]) if tunnel else "not recorded"
         expected = _describe_tunnel(should, should)
@@ -167,13 +190,17 @@ def tell_tunnels(visit: Visit) -> Iterator[Fact]:
             yield Fact("because", str(tunnel["because"]))
         if tunnel.get("problem"):
             yield Fact("problem", str(tunnel["problem"]), False, "none")
-        words = {True: "answers", False: "does not answer"}
-        answers = visit.answered[host]
+    words = {True: "answers", False: "does not answer"}
+    for host, answers in visit.answered.items():
+        should = any(TUNNELS[name] == host for name in visit.stop.tunnels)
         yield Fact("behind it", f"{host} {words[answers]}", answers is should, words[should])
 
 
 def tell_times(visit: Visit) -> Iterator[Fact]:
     """Say how long it took."""
+    if visit.stop.by_cable:
+        yield Fact("time", f"all was so within {visit.connected:.2f} s of the cable being pushed in")
+        return
     text = f"ifup {visit.ifup}"
     if any(visit.tunnel(name).get("up") for name in TUNNELS):
         text += f"; the tunnel was connected within {visit.connected:.2f} s of its return"
@@ -290,31 +317,32 @@ class Journey:
         """Show what the laptop is, and what its admin has written."""
         client = {"dhclient": "isc-dhcp-client", "dhcpcd": "dhcpcd-base"}[self._lab.laptop.dhcp_client]
         self._type("dpkg-query", "-W", "ifupdown", client, "openvpn", "netconf-hooks")
-        self._lab.laptop.write("/etc/network/interfaces", ROAMING)
+        self._lab.laptop.write("/etc/network/interfaces", STANZAS)
         self._type("cat", "/etc/network/interfaces")
 
     def visit(self, stop: Stop) -> None:
         """Go to a stop, look at everything there, and leave."""
         expected = f"{stop.location}, {', '.join(stop.tunnels) or 'no tunnel'}"
         self._screen.say(f"{stop.story}  Expected: {expected}.\n\n")
+        if stop.by_cable:
+            self._lab.unplug()
         self._lab.plug(stop.site)
-        ifup = self._time("ifup", LINK)
-        status, connected = self._wait_for_tunnels()
+        ifup = Ended(0.0, 0, ()) if stop.by_cable else self._time("ifup", LINK)
+        status, connected = self._wait_for_tunnels(stop)
         self._type("netconf-hooks", "explain", LINK)
-        answered = {host: self._ping(host) for host in TUNNELS.values()}
+        answered = {host: self._ping(host) for host in dict.fromkeys(TUNNELS.values())}
         visit = Visit(stop, ifup, status, connected, answered)
         self.visits.append(visit)
         self._screen.say()
         self._judge(stop.title, [fact for tell in FACTS for fact in tell(visit)])
         self._screen.say()
-        self._leave(stop)
 
     def show_what_is_left(self) -> None:
         """Show that nothing is left of it all; each visit has checked that already."""
         self._type(*_FIND_RECORDS)
         self._type(*_LIST_PROCESSES)
 
-    def _leave(self, stop: Stop) -> None:
+    def leave(self, stop: Stop) -> None:
         """Take the interface down, see what that leaves, and pull the cable."""
         ifdown = self._time("ifdown", LINK)
         left = self._wait_for_nothing()
@@ -353,8 +381,11 @@ class Journey:
         self._screen.output(shown)
         return Ended(seconds, result.returncode, complaints)
 
-    def _wait_for_tunnels(self) -> tuple[Status, float]:
-        """Ask for the status until each tunnel that is wanted is up: return it, and how long that took, in seconds."""
+    def _wait_for_tunnels(self, stop: Stop) -> tuple[Status, float]:
+        """Ask for the status until each tunnel that is wanted is up: return it, and how long that took, in seconds.
+
+        Where nobody has typed anything, also until what should be noticed has been.
+        """
         argv = ("netconf-hooks", "status", "--json")
         self._screen.command(argv)
         began = time.monotonic()
@@ -365,7 +396,9 @@ class Journey:
             if result.returncode:
                 self._screen.output(_list_lines(result))
             answers.append({} if result.returncode else json.loads(result.stdout))
-            return all(tunnel["up"] or not tunnel["wanted"] for tunnel in answers[-1].get("tunnels", {}).values())
+            tunnels = answers[-1].get("tunnels", {})
+            wanted = {name for name, tunnel in tunnels.items() if tunnel["wanted"]}
+            return all(tunnels[name]["up"] for name in wanted) and not (stop.by_cable and wanted != set(stop.tunnels))
 
         with contextlib.suppress(TimeoutError):
             wait_until(is_settled, "the tunnels to connect", PATIENCE)
@@ -401,7 +434,8 @@ class Journey:
         records = laptop.run(_FIND_RECORDS, check=False).stdout.split()
         rows = [row.split(None, 1) for row in laptop.run(_LIST_PROCESSES).stdout.splitlines()[1:]]
         # But the laptop's init, and ps itself.
-        return records + [args for pid, args in rows if pid != "1" and args != " ".join(_LIST_PROCESSES)]
+        expected = (*_LEFT_RUNNING, " ".join(_LIST_PROCESSES))
+        return records + [args for pid, args in rows if pid != "1" and not args.startswith(expected)]
 
 
 def _list_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
@@ -412,11 +446,16 @@ def tell_story(lab: Lab, screen: Screen, stops: Sequence[Stop] = STOPS) -> list[
     """Take the laptop of a lab to all stops; return what was not as it should be, in words."""
     began = time.monotonic()
     journey = Journey(lab, screen)
+    if lab.laptop.dhcp_client != _FOLLOWS_CABLE:
+        screen.say(f"{lab.laptop.dhcp_client} does not follow a cable: the stop where nothing is typed is left out.")
+        stops = [stop for stop in stops if not stop.by_cable]
     screen.title("The laptop")
     journey.unpack()
     for number, stop in enumerate(stops, 1):
         screen.title(f"{number}. {stop.title}")
         journey.visit(stop)
+        if not any(after.by_cable for after in stops[number:number + 1]):
+            journey.leave(stop)
     screen.title("What is left after the last ifdown")
     journey.show_what_is_left()
     screen.title("In short")
@@ -429,15 +468,23 @@ def tell_story(lab: Lab, screen: Screen, stops: Sequence[Stop] = STOPS) -> list[
     return journey.failures
 
 
-_HEADINGS = ("stop", "location", "tunnel", *TUNNELS.values(), "ifup took", "tunnel connected after that")
+_HOSTS = tuple(dict.fromkeys(TUNNELS.values()))
+_HEADINGS = ("stop", "location", "tunnel", *_HOSTS, "ifup took", "connected after that")
 
 
 def _summarize(visit: Visit) -> tuple[str, ...]:
     """Return a row of the table for `_HEADINGS`."""
     up = [name for name in TUNNELS if visit.tunnel(name).get("up")]
-    answers = ["answers" if visit.answered[host] else "silent" for host in TUNNELS.values()]
+    answers = ["answers" if visit.answered[host] else "silent" for host in _HOSTS]
+    ifup = "(by cable)" if visit.stop.by_cable else f"{visit.ifup.seconds:.2f} s"
     after = f"within {visit.connected:.2f} s" if up else "-"
-    return visit.stop.title, visit.location, ", ".join(up) or "none", *answers, f"{visit.ifup.seconds:.2f} s", after
+    return visit.stop.title, visit.location, ", ".join(up) or "none", *answers, ifup, after
+
+
+def add_ipsec(lab: Lab, image: Image) -> ipsec.IpsecGateway:
+    """Configure IPsec on a lab's laptop and return a gateway for it; both from an image that has strongSwan."""
+    ipsec.write_swanctl(lab.laptop)
+    return ipsec.IpsecGateway(lab.network, image)
 
 
 @contextlib.contextmanager
@@ -446,12 +493,15 @@ def open_lab(screen: Screen, dhcp_client: str) -> Iterator[Lab]:
     with ExitStack() as undo:
         with screen.progress("Building the packages"):
             subprocess.run(["make", "deb"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        with screen.progress("Fetching strongSwan, for the laptop and the gateway"):
+            strongswan = fetch_packages(ipsec.STRONGSWAN)
         with screen.progress("Installing them on a laptop"), open(ROOT / "build/.lock", "w", encoding="ascii") as lock:
             # Another run may build again as soon as a source file changes; `make deb` holds this lock meanwhile.
             fcntl.flock(lock, fcntl.LOCK_SH)
-            image = undo.enter_context(Image(sorted((ROOT / "build").glob("*.deb"))))
-        with screen.progress("Setting up three networks, the internet between them, and a VPN server"):
+            image = undo.enter_context(Image([*strongswan, *sorted((ROOT / "build").glob("*.deb"))]))
+        with screen.progress("Setting up three networks, the internet between them, and VPN gateways"):
             lab = undo.enter_context(Lab(image, dhcp_client))
+            undo.enter_context(add_ipsec(lab, image))
         yield lab
 
 
@@ -462,7 +512,7 @@ def main(arguments: Sequence[str] | None = None, lab: Lab | None = None, stops: 
     the demo's own, which tests use to see it fail.
     """
     parser = argparse.ArgumentParser(description="A laptop goes from home to the office to the cafe and back.")
-    parser.add_argument("--dhcp-client", choices=DHCP_CLIENTS, default=DHCP_CLIENTS[0], help="%(default)s if not given")
+    parser.add_argument("--dhcp-client", choices=DHCP_CLIENTS, default=_FOLLOWS_CABLE, help="%(default)s if not given")
     options = parser.parse_args(arguments)
     if os.geteuid() != 0:
         print("This makes network namespaces of its own and needs root: sudo make demo", file=sys.stderr)
@@ -472,7 +522,7 @@ def main(arguments: Sequence[str] | None = None, lab: Lab | None = None, stops: 
     try:
         with contextlib.nullcontext(lab) if lab else open_lab(screen, options.dhcp_client) as place:
             return 1 if tell_story(place, screen, stops) else 0
-    except (CommandFailed, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    except (ArchiveError, CommandFailed, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         # The packages can't be built, a program is missing or never ends, namespaces are not allowed.
         screen.failure(f"the demo can't go on: {error}")
         return 1

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from . import demo
+from . import demo, ipsec
+from .archive import fetch_packages
 from .conftest import ROOT
 from .lab import Lab
 from .laptop import Image
@@ -20,14 +22,21 @@ from .network import CORP_HOST
 from .stanzas import LOCATIONS
 from .vpn import NAME
 
-HOME, OFFICE, CAFE, HOME_AGAIN = demo.STOPS
+HOME, OFFICE, CAFE, HOME_AGAIN, OFFICE_AGAIN, CAFE_BY_CABLE = demo.STOPS
 DEMO = [sys.executable, "-m", "tests.lab.demo"]
 
 
+@pytest.fixture(scope="module")
+def ipsec_image(packages: list[Path]) -> Iterator[Image]:
+    """A laptop's disk with the product and strongSwan installed."""
+    with Image([*fetch_packages(ipsec.STRONGSWAN), *packages]) as made:
+        yield made
+
+
 @pytest.fixture
-def one_lab(image: Image) -> Iterator[Lab]:
+def one_lab(ipsec_image: Image) -> Iterator[Lab]:
     """A lab with the product installed; the DHCP client, dhcpcd, is the faster one to leave a network."""
-    with Lab(image, "dhcpcd") as made:
+    with Lab(ipsec_image, "dhcpcd") as made, demo.add_ipsec(made, ipsec_image):
         yield made
 
 
@@ -45,9 +54,11 @@ def test_the_whole_story(packages: object, dhcp_client: str) -> None:
     assert max(map(len, told.splitlines())) <= demo.COLUMNS
     sections = find_sections(told)
     assert LOCATIONS.splitlines()[0].strip() in sections["The laptop"]
-    for title in ("1. Home", "2. The office", "4. Home again"):
+    for title, answers in (("1. Home", "answers"), ("2. The office", "does not answer"), ("4. Home again", "answers")):
         assert "  ok  tunnel      openvpn corp: not wanted, not connected" in sections[title]
-        assert f"  ok  behind it   {CORP_HOST} does not answer" in sections[title]
+        assert f"  ok  behind it   {CORP_HOST} {answers}" in sections[title]
+    assert "  ok  tunnel      ipsec work: wanted, connected" in sections["1. Home"]
+    assert "  ok  tunnel      ipsec work: not wanted, not connected" in sections["2. The office"]
     assert "  ok  location    home-lan" in sections["1. Home"]
     assert "  ok  location    office-lan" in sections["2. The office"]
     cafe = sections["3. The cafe"]
@@ -58,8 +69,15 @@ def test_the_whole_story(packages: object, dhcp_client: str) -> None:
     assert f"  ok  behind it   {CORP_HOST} answers" in cafe
     assert f"64 bytes from {CORP_HOST}" in cafe
     assert re.search(r"  ok  time        ifup \d\.\d\d s; the tunnel was connected within \d\.\d\d s of its", cafe)
-    assert told.count("left behind: no record, no process") == len(demo.STOPS)
-    assert "All 4 stops were as they should be" in sections["In short"]
+    stops = 6 if dhcp_client == "dhcpcd" else 5
+    # The office is left by pulling the cable.
+    assert told.count("left behind: no record, no process") == 5
+    assert f"All {stops} stops were as they should be" in sections["In short"]
+    if dhcp_client == "dhcpcd":
+        by_cable = sections["6. The cafe, by cable"]
+        assert "laptop# ifup" not in by_cable
+        assert "  ok  tunnel      openvpn corp: wanted, connected" in by_cable
+        assert re.search(r"all was so within \d\.\d\d s of the cable being pushed in", by_cable)
 
 
 def tell(lab: Lab, capsys: pytest.CaptureFixture[str], *stops: demo.Stop) -> list[str]:
