@@ -18,14 +18,14 @@ from netconf_hooks.decide import (
 )  # fmt: skip
 from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.locate import judge_test, list_word_tests, observe_place
+from netconf_hooks.locate import judge, list_word_tests, observe_place
 from netconf_hooks.observe import Link
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from netconf_hooks.observe import Answer
     from netconf_hooks.rules import Rules
@@ -68,20 +68,25 @@ def make_link(iface: str, options: Mapping[str, str]) -> Link:
     )
 
 
-def observe_interface(iface: str, stanzas: tuple[Stanza, ...]) -> tuple[InterfaceRecord, dict[str, Answer]]:
+def observe_interface(
+    iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT
+) -> tuple[InterfaceRecord, dict[str, Answer]]:
     """Look at the network an interface is on, and return what is to be remembered of it.
+
+    patience: seconds that a link without carrier is waited for.
 
     Takes at most the stanza's ``netconf-timeout``.  Raises OSError where the kernel can't be asked.
     """
     from netconf_hooks.observe.router import has_default_route
     from netconf_hooks.observe.wireless import is_wireless_open
 
+    began = monotonic()
     options = merge_stanzas(stanzas)
     rules = read_rules(options)
-    deadline = monotonic() + rules.timeout
+    deadline = began + rules.timeout
     link = make_link(iface, options)
-    if link.index and not link.carrier:
-        _wait_for_carrier(link.device, min(deadline, monotonic() + CARRIER_TIMEOUT))
+    if link.index and not link.carrier and patience:
+        _wait_for_carrier(link.device, min(deadline, monotonic() + patience))
         link = make_link(iface, options)
     place, answers = observe_place(rules, link, deadline)
     record = InterfaceRecord(
@@ -93,12 +98,13 @@ def observe_interface(iface: str, stanzas: tuple[Stanza, ...]) -> tuple[Interfac
         grade=place.grade,
         undecided=place.undecided,
         routable=has_default_route(link),
-        wireless_open=is_wireless_open(link.device),
+        wireless_open=is_wireless_open(link.device, deadline),
         words=tuple(
-            Finding(test.text, (_VERDICT_NAMES[judge_test(test, answers[test.key])],)) for test in
+            Finding(test.text, (_VERDICT_NAMES[judge(test, answers)],)) for test in
             list_word_tests(rules)
         ),
         seen=tuple(Finding(key, answers[key].values, answers[key].problem) for key in sorted(answers)),
+        looked=began,
     )
     return record, answers
 
@@ -140,12 +146,13 @@ def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
 def remember_interface(store: Store, record: InterfaceRecord, replaces: InterfaceRecord | None = None) -> bool:
     """Write an interface's record and decide; return whether there is something to do.  Raises OSError.
 
-    replaces: the record that was there before; where it no longer is (ifdown or ifup came in between), or `record` is
-        about another device of that name, nothing is written.
+    replaces: the record that `record` is a newer look for.  Nothing is written where the interface came or went since
+        (ifdown, ifup), where `record` is about another device of that name, and where somebody has looked later:
+        a DHCP client's hook and the watcher look at the same time.
     """
     store.prepare()
     with store.lock_records():
-        if not replaces or (record.index == replaces.index and _is_recorded(store, replaces)):
+        if not replaces or (record.index == replaces.index and _is_newer(store, record, replaces)):
             store.write_interface(record)
         return _decide(store)
 
@@ -166,7 +173,8 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
     store.prepare()
     for record in records:
         if not record.wish:
-            newer, _ = observe_interface(record.iface, record.stanzas)
+            # No carrier is no link that comes up, but one that was pulled; and the others wait for the answer.
+            newer, _ = observe_interface(record.iface, record.stanzas, patience=0.0)
             remember_interface(store, newer, replaces=record)
     with store.lock_records():
         something_to_do = _decide(store)
@@ -174,9 +182,11 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
         follow_decision(store)
 
 
-def follow_decision(store: Store) -> None:
-    """Ask the tunnels for what was decided, and then tell the events.  Raises OSError."""
+def follow_decision(store: Store, between: Callable[[], object] | None = None) -> None:
+    """Ask the tunnels for what was decided, then call `between`, and then tell the events.  Raises OSError."""
     ask_tunnels(store)
+    if between:
+        between()
     tell_events(store)
 
 
@@ -226,7 +236,7 @@ def wake_watcher(store: Store) -> None:
 def _start_watcher() -> None:
     from netconf_hooks.programs import ProgramError, spawn
     from netconf_hooks.tunnels import TunnelError
-    from netconf_hooks.tunnels.systemd import Systemd
+    from netconf_hooks.tunnels.systemd import Systemd, SystemStopping
 
     systemd = Systemd()
     try:
@@ -234,6 +244,8 @@ def _start_watcher() -> None:
             systemd.start("netconf-hooks-watch.service")
         else:
             spawn(["/usr/sbin/netconf-hooks", "watch"])
+    except SystemStopping:
+        pass  # it was stopped with all the others
     except (ProgramError, TunnelError) as error:
         log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")
 
@@ -245,11 +257,13 @@ def _wait_for_carrier(device: str, deadline: float) -> None:
         netlink.wait_for_carrier(device, deadline)
 
 
-def _is_recorded(store: Store, record: InterfaceRecord) -> bool:
+def _is_newer(store: Store, record: InterfaceRecord, replaces: InterfaceRecord) -> bool:
     try:
-        return store.read_interface(record.iface) == record
+        now = store.read_interface(record.iface)
     except RecordError:
         return False  # the caller has read it: somebody is at work there
+    same = now is not None and (now.index, now.stanzas, now.wish) == (replaces.index, replaces.stanzas, replaces.wish)
+    return now is not None and same and now.looked <= record.looked
 
 
 def _decide(store: Store) -> bool:
@@ -304,7 +318,7 @@ def _queue_events(store: Store, records: Iterable[InterfaceRecord], situations: 
 def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
     """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
     logical = next((stanza.logical for stanza in record.stanzas if stanza.logical), record.iface)
-    location = record.location if name == INET else name
+    location = ("" if record.undecided else record.location) if name == INET else name
     variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
     for finding in record.seen:
         variables["NETCONF_" + finding.subject.upper().replace("-", "_")] = " ".join(finding.values)

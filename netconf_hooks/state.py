@@ -70,13 +70,14 @@ class InterfaceRecord(Record):
     wireless_open: whether it is a wireless link without encryption.
     wish: whether it is a tunnel that somebody wants (``netconf-uplink``): it has no link, and counts until its ifdown;
     raised: the links that were brought up for it.
+    looked: when the look began that all of this comes from, time.monotonic().
     words: the tests used as WORDs in conditions, each with the verdict on it.
     seen: what was seen of the network, by test key.
     """
 
     __slots__ = (
         "iface", "index", "stanzas", "location", "line", "grade", "undecided", "routable", "wireless_open", "words",
-        "seen", "wish", "raised",
+        "seen", "wish", "raised", "looked",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +95,7 @@ class InterfaceRecord(Record):
         seen: tuple[Finding, ...] = (),
         wish: bool = False,
         raised: tuple[str, ...] = (),
+        looked: float = 0.0,
     ) -> None:
         self.iface = iface
         self.index = index
@@ -108,6 +110,7 @@ class InterfaceRecord(Record):
         self.seen = seen
         self.wish = wish
         self.raised = raised
+        self.looked = looked
 
 
 class TunnelRecord(Record):
@@ -355,6 +358,7 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
         f"routable {record.routable:d}",
         f"wireless-open {record.wireless_open:d}",
         f"wish {record.wish:d}",
+        f"looked {record.looked!r}",
         *(f"raised {_escape(link)}" for link in record.raised),
     ]
     for kind, findings in (("word", record.words), ("seen", record.seen)):
@@ -410,6 +414,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
             seen=tuple(findings["seen"]),
             wish=facts["wish"] == "1",
             raised=tuple(raised),
+            looked=float(facts["looked"]),
         )
     except (KeyError, ValueError, IndexError, UnboundLocalError) as error:
         raise RecordError(f"the record of {iface} can't be read: {error!r}") from error

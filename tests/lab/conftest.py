@@ -17,9 +17,13 @@ from typing import Any
 
 import pytest
 
+from .boot import Booted, Disk
+from .booted import configure
 from .lab import Lab
 from .laptop import DHCP_CLIENTS, Image
 from .namespaces import ENVIRONMENT
+from .network import Network
+from .vpn import VpnServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,25 +45,35 @@ PROGRAMS = {
     "sysctl": "procps",
 }
 
+# What booting a Debian (`boot`) needs beside.
+BOOT_PROGRAMS = {"apt-get": "apt", "mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container"}
+
 # Of the machine that the tests run on: what the lab would change if it leaked.
 OUTSIDE = (
     "/etc/dhcp",
     "/etc/dhcpcd.conf",
     "/etc/hostname",
     "/etc/hosts",
+    "/etc/ipsec.conf",
+    "/etc/ipsec.d",
     "/etc/network",
     "/etc/openvpn",
     "/etc/resolv.conf",
+    "/etc/swanctl",
+    "/etc/wireguard",
     "/run/dhcpcd",
     "/run/netconf-hooks",
     "/run/network",
     "/run/openvpn",
+    "/run/pluto",
     "/run/vpn",
+    "/run/wireguard",
     "/usr/lib/netconf-hooks",
     "/usr/sbin/dhclient",
     "/usr/sbin/policy-rc.d",
     "/var/lib/dhcp",
     "/var/lib/dhcpcd",
+    "/var/lib/netconf-hooks",
 )
 
 
@@ -148,6 +162,43 @@ def bare_lab(bare_image: Image, dhcp_client: str) -> Iterator[Lab]:
     """The same without the product."""
     with Lab(bare_image, dhcp_client) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def disk(packages: list[Path]) -> Iterator[Disk]:
+    """The disk of a Debian that boots, with the product installed; skips where nothing can be booted."""
+    missing = [package for name, package in BOOT_PROGRAMS.items() if not shutil.which(name, path=ENVIRONMENT["PATH"])]
+    if missing:
+        pytest.skip(f"booting a Debian needs: apt install {' '.join(missing)}")
+    if "\tcgroup2\n" not in Path("/proc/filesystems").read_text():
+        pytest.skip("booting a Debian needs a kernel with control groups of version 2")
+    with Disk(packages) as made:
+        yield made
+
+
+@pytest.fixture
+def network(requirements: None) -> Iterator[Network]:
+    """The networks, everything unplugged."""
+    with Network() as made:
+        yield made
+
+
+@pytest.fixture
+def vpn(network: Network) -> Iterator[VpnServer]:
+    """The VPN's server, up."""
+    with VpnServer(network) as made:
+        yield made
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, network: Network, disk: Disk) -> Iterator[Booted]:
+    """The laptop, still switched off, unplugged; its only interface is lo.  Once with each `dhcp_client` asked for."""
+    client = request.getfixturevalue("dhcp_client") if "dhcp_client" in request.fixturenames else "dhclient"
+    with Booted(network, disk, client) as made:
+        configure(made, "")
+        yield made
+        # pytest shows this where the test failed.
+        print(made.journal("--lines=500"))
 
 
 @pytest.hookimpl(hookwrapper=True)  # type: ignore[misc]  # untyped in pytest 7

@@ -46,7 +46,7 @@ WORK = f"ipsec {ipsec.NAME}"
 # What the laptop's admin has written.
 STANZAS = ROAMING.replace("    netconf-vpn ", f"    netconf-vpn      {WORK}    on home-lan\n    netconf-vpn ", 1)
 
-# Of each tunnel that the laptop's rules name: a host that answers only through it, or another tunnel to the same gateway.
+# Of each tunnel that the laptop's rules name: a host that answers only through it, or another one to the same gateway.
 TUNNELS = {CORP: CORP_HOST, WORK: CORP_HOST}
 
 # IPsec's daemons are left running when their tunnel ends, as they may serve others.
@@ -60,10 +60,10 @@ PATIENCE = 15.0
 
 
 _PREFACE = (
-    "A laptop goes from home to the office to the cafe and back.  Its IPsec tunnel should run at home, its OpenVPN tunnel "
-    f"wherever it is neither at home nor in the office, and only through one of them does {CORP_HOST} answer.  Everything "
-    "is real: ifupdown, the DHCP client, the routers, OpenVPN, strongSwan; what is shown was said by the commands shown.  "
-    "It all happens in network namespaces: this machine's own network and files stay as they are.\n\n"
+    "A laptop goes from home to the office to the cafe and back.  Its IPsec tunnel should run at home, its OpenVPN "
+    f"tunnel wherever it is neither at home nor in the office, and only through one of them does {CORP_HOST} answer.  "
+    "Everything is real: ifupdown, the DHCP client, the routers, OpenVPN, strongSwan; what is shown was said by the "
+    "commands shown.  It all happens in network namespaces: this machine's own network and files stay as they are.\n\n"
 )
 
 

@@ -92,7 +92,7 @@ class Image:
             _set_up_disk(machine, "/mnt", [])
             _empty(machine, *_HOOKS, "/etc/network/interfaces.d", "/var/lib/dhcp", "/var/lib/dhcpcd")
             _empty(machine, "/etc/dhcp/dhclient-enter-hooks.d", "/etc/dhcp/dhclient-exit-hooks.d", keep="rfc3442-*")
-            _empty(machine, "/etc/openvpn", "/etc/netconf-hooks", keep="update-*")
+            _empty(machine, "/etc/openvpn", "/etc/wireguard", "/etc/netconf-hooks", keep="update-*")
             for path, text in {
                 "/etc/network/interfaces": INTERFACES,
                 "/etc/dhcpcd.conf": _DHCPCD_CONF,
@@ -116,7 +116,7 @@ class Image:
 class Laptop:
     """A laptop switched on: `image`'s disk, in the laptop's place of `network`.
 
-    dhcp_client: which of `DHCP_CLIENTS` its ifupdown uses; place: another one of `Network.namespace`, to be its machine.
+    dhcp_client: which of `DHCP_CLIENTS` its ifupdown uses; place: of which of `Network.namespace` it is the machine.
     """
 
     def __init__(

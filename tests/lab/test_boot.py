@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .boot import GROUP_PREFIX, Booted, Disk
-from .namespaces import ENVIRONMENT, Namespaces
-from .network import CAFE, CORP_HOST, OFFICE, Network
-from .vpn import DEAD_AFTER, NAME, VpnServer
+from .boot import GROUP_PREFIX, Booted
+from .booted import (
+    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, ONLINE_UNIT, PLAIN_CONFIG, PLAIN_UNIT, PROOF_UNIT, RAISED_BY, RULES,
+    UNIT_RULES, configure, count_starts, openvpn_processes, status, wait_for_location, wait_until_connected,
+    wait_until_ended, was_ever_started
+)  # fmt: skip
+from .namespaces import Namespaces
+from .network import CORP_HOST
+from .vpn import DEAD_AFTER, NAME
 from .waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-PROGRAMS = {"apt-get": "apt", "mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container"}
-
-CLIENT_CONFIG = f"/etc/openvpn/client/{NAME}.conf"
-PLAIN_CONFIG = f"/etc/openvpn/{NAME}.conf"
-CLIENT_UNIT = f"openvpn-client@{NAME}.service"
-PLAIN_UNIT = f"openvpn@{NAME}.service"
-
-LOCATIONS = f"""\
-    netconf-location office dns-domain={OFFICE.domain}
-    netconf-location cafe   gateway-mac={CAFE.router_mac}
-"""
-RULES = f"{LOCATIONS}    netconf-vpn openvpn {NAME} unless office\n"
-UNIT_RULES = f"{LOCATIONS}    netconf-vpn unit proof unless office\n"
-PROOF_UNIT = """\
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/bin/true
-"""
-# Something at boot that wants the network to be there.
-ONLINE_UNIT = f"""\
-[Unit]
-Wants=network-online.target
-After=network-online.target
-[Install]
-WantedBy=multi-user.target
-{PROOF_UNIT}"""
 
 # A run of its own: it prints the pid of the systemd that it has booted and then waits.
 BOOT_ONE = """
@@ -59,101 +32,12 @@ with Network() as network, Disk() as disk, Booted(network, disk) as machine:
     input()
 """
 
-# What raises eth0 at boot, by the word that stands before it in /etc/network/interfaces.
-RAISED_BY = {"auto": "networking.service", "allow-hotplug": "ifup@eth0.service"}
-
-# ifupdown itself waits for up to 5 min, openvpn@ for 90 s: whatever waits for itself is long caught by then.
-BOOT_TIMEOUT = 40.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tools() -> None:
-    """Skip when nothing can be booted here."""
-    missing = [package for name, package in PROGRAMS.items() if not shutil.which(name, path=ENVIRONMENT["PATH"])]
-    if missing:
-        pytest.skip(f"booting a Debian needs: apt install {' '.join(missing)}")
-    if "\tcgroup2\n" not in Path("/proc/filesystems").read_text():
-        pytest.skip("booting a Debian needs a kernel with control groups of version 2")
-
-
-@pytest.fixture(scope="module")
-def disk(tools: None, packages: list[Path]) -> Iterator[Disk]:
-    """A Debian with the product installed."""
-    with Disk(packages) as made:
-        yield made
-
-
-@pytest.fixture
-def network(requirements: None) -> Iterator[Network]:
-    """The networks, everything unplugged."""
-    with Network() as made:
-        yield made
-
-
-@pytest.fixture
-def vpn(network: Network) -> Iterator[VpnServer]:
-    """The VPN's server, up."""
-    with VpnServer(network) as made:
-        yield made
-
-
-@pytest.fixture
-def machine(request: pytest.FixtureRequest, network: Network, disk: Disk) -> Iterator[Booted]:
-    """The laptop, still switched off, unplugged; its only interface is lo.  Once with each `dhcp_client` asked for."""
-    client = request.getfixturevalue("dhcp_client") if "dhcp_client" in request.fixturenames else "dhclient"
-    with Booted(network, disk, client) as made:
-        configure(made, "")
-        yield made
-        # pytest shows this where the test failed.
-        print(made.journal("--lines=500"))
-
 
 def list_groups(pid: int) -> list[str]:
     """Return the control groups, on this machine, of the machines that process `pid` has made."""
     with Namespaces(("mnt",)) as place:
         place.run(["mount", "-t", "cgroup2", "groups", "/mnt"])
         return [group.name for group in (place.root / "mnt").glob(f"{GROUP_PREFIX}{pid}-*")]
-
-
-def configure(machine: Booted, stanzas: str) -> None:
-    """Write the laptop's /etc/network/interfaces: lo, and what is given."""
-    machine.write("/etc/network/interfaces", f"auto lo\niface lo inet loopback\n\n{stanzas}")
-
-
-def status(machine: Booted) -> Any:
-    """Return what ``netconf-hooks status --json`` says."""
-    return json.loads(machine.run(["netconf-hooks", "status", "--json"]).stdout)
-
-
-def wait_for_location(machine: Booted, name: str, iface: str = "eth0") -> None:
-    """Wait until the hooks have found out where the interface is, and what for."""
-    command = ["netconf-hooks", "location", iface]
-    wait_until(lambda: machine.run(command, check=False).stdout == f"{name}\n", f"{iface} to be at {name}")
-
-
-def wait_until_connected(machine: Booted) -> None:
-    """Wait until the host behind the VPN answers."""
-    wait_until(lambda: machine.pings(CORP_HOST), "the host behind the VPN to answer")
-
-
-def wait_until_ended(machine: Booted, unit: str) -> None:
-    """Wait until the unit's stop, asked for without waiting for it, is through."""
-    wait_until(lambda: machine.unit(unit)["ActiveState"] == "inactive", f"the end of {unit}")
-
-
-def was_ever_started(machine: Booted, unit: str) -> bool:
-    """Whether systemd has begun to start the unit since boot."""
-    return machine.unit(unit)["InactiveExitTimestampMonotonic"] != "0"
-
-
-def count_starts(machine: Booted, unit: str) -> int:
-    """Return how often systemd has begun to start the unit; also to be asked when the machine is off."""
-    return machine.journal(f"--unit={unit}").count(f"Starting {unit}")
-
-
-def openvpn_processes(processes: dict[int, str]) -> list[int]:
-    """Return the pids of those which are OpenVPN."""
-    return [pid for pid, command in processes.items() if command.startswith("/usr/sbin/openvpn ")]
 
 
 def test_the_machine_boots_raises_its_interface_and_shuts_down(machine, network):

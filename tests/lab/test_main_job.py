@@ -34,7 +34,7 @@ def test_home_office_cafe_and_back(lab: Lab) -> None:
         assert laptop.run(["netconf-hooks", "location", "eth0"]).stdout == f"{location or 'unknown'}\n"
         laptop.ifdown("eth0")
         wait_for_no_tunnel(lab)
-        assert laptop.processes() == {}
+        wait_until(lambda: laptop.processes() == {}, "the DHCP client and the watcher to end")
         assert find_records(lab) == []
 
 

@@ -145,11 +145,11 @@ def test_a_guard_is_refused_until_it_works(lab: Lab) -> None:
 
 @ONE_CLIENT
 def test_options_that_do_not_work_yet_are_an_error_not_silence(lab: Lab) -> None:
-    lines = "    netconf-vpn ipsec archive\n    netconf-uplink wlan0\n    netconf-location x ssid=home\n"
+    lines = "    netconf-guard-allow udp/123\n    netconf-guard-backend nftables\n"
     lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{LOCATIONS}{lines}")
     lab.plug("cafe")
     result = lab.laptop.ifup("eth0")
-    for option in ("netconf-vpn", "netconf-uplink", "netconf-location"):
+    for option in ("netconf-guard-allow", "netconf-guard-backend"):
         (line,) = (line for line in result.stderr.splitlines() if f"eth0: {option} " in line)
         assert "does not work yet" in line
 

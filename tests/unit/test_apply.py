@@ -284,12 +284,24 @@ def test_a_record_that_is_gone_is_not_brought_back(store, links, tunnels):
     assert store.read_interface("eth0") is None
 
 
-def test_a_record_that_was_written_anew_is_not_overwritten(store, links):
+@pytest.mark.parametrize("looked, location", [(1.5, "office"), (2.5, "home")])
+def test_of_two_looks_at_the_same_time_the_later_one_stands(store, links, looked, location):
+    """Whichever is written first: a DHCP client's hook and the watcher look side by side."""
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
-    arrive(store, "eth0", 7, "office")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home"), replaces=old)
+    for found, began in (("office", 2.0), ("home", looked)):
+        record = InterfaceRecord("eth0", 7, old.stanzas, location=found, looked=began)
+        remember_interface(store, record, replaces=old)
+    assert store.read_interface("eth0").location == location
+
+
+def test_an_ifup_in_between_is_not_overwritten(store, links):
+    links.plug("eth0", 7)
+    arrive(store, "eth0", 7)
+    old = store.read_interface("eth0")
+    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="office", looked=2.0))
+    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home", looked=1.0), replaces=old)
     assert store.read_interface("eth0").location == "office"
 
 

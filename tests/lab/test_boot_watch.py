@@ -1,0 +1,230 @@
+"""netconf-hooks-watch.service on a Debian booted with systemd: when it runs, and what it survives."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from netconf_hooks.apply import CARRIER_TIMEOUT
+
+from .boot import Booted
+from .booted import (
+    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, LOCATIONS, RULES, configure, openvpn_processes, status,
+    wait_until_connected, wait_until_ended
+)  # fmt: skip
+from .waiting import wait_until
+
+UNIT = "netconf-hooks-watch.service"
+COMMAND = "netconf-hooks watch"
+FIFO = "/run/netconf-hooks/watch.fifo"
+
+# It asks again by itself when a cable was moved, dhclient does not.
+WITH_DHCPCD = pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
+
+# Up and down in a moment.
+STANZA = "iface {0} inet manual\n    pre-up ip link set dev {0} up\n    netconf-location {1} interface={0}\n"
+FAST = STANZA.format("eth0", "office")
+
+# systemd's own limit, StartLimitBurst= within StartLimitIntervalSec= (10 s).
+STARTS_ALLOWED = 5
+
+
+def find_watchers(machine: Booted) -> list[int]:
+    """Return the pids of the watchers."""
+    return [pid for pid, command in machine.processes().items() if command.endswith(COMMAND)]
+
+
+def wait_for_watcher(machine: Booted, other_than: int = 0) -> int:
+    """Wait until the unit's watcher runs and sleeps, and return its pid."""
+
+    def find_sleeping() -> int:
+        pid = int(machine.unit(UNIT)["MainPID"])
+        return pid if pid not in (0, other_than) and "poll" in machine.read(f"/proc/{pid}/wchan") else 0
+
+    return wait_until(find_sleeping, "the watcher to sleep")
+
+
+def kill(machine: Booted, signal: str, pid: int) -> None:
+    """Send a signal to a process."""
+    machine.run(["kill", f"-{signal}", str(pid)])
+
+
+def test_from_the_first_record_to_the_last(machine, network):
+    network.plug("office", "eth0")
+    network.plug("cafe", "wlan0")
+    configure(machine, f"auto eth0\n{FAST}{STANZA.format('wlan0', 'cafe')}")
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    assert list(machine.group_members(UNIT)) == find_watchers(machine) == [pid]
+    machine.run(["ifup", "wlan0"])
+    machine.run(["ifdown", "eth0"])
+    assert wait_for_watcher(machine) == pid
+    machine.run(["ifdown", "wlan0"])
+    wait_until_ended(machine, UNIT)
+    assert machine.unit(UNIT)["Result"] == "success" and not machine.exists(FIFO)
+    machine.run(["ifup", "eth0"])
+    wait_for_watcher(machine, pid)
+
+
+def test_a_record_that_comes_while_the_watcher_leaves(machine, network):
+    """It has seen that there is none, and its process still runs: the new record gets a watcher all the same."""
+    wrapper = f"/bin/sh -c '/usr/sbin/{COMMAND}; cat /run/gate'"
+    override = f"[Service]\nExecStart=\nExecStart={wrapper}\nNotifyAccess=all\n"
+    machine.write(f"/etc/systemd/system/{UNIT}.d/slow.conf", override)
+    configure(machine, FAST)
+    network.plug("office", "eth0")
+    machine.boot(BOOT_TIMEOUT)
+    machine.run(["mkfifo", "/run/gate"])
+    machine.run(["ifup", "eth0"])
+    wait_until(lambda: machine.exists(FIFO), "the watcher")
+    machine.run(["ifdown", "eth0"])
+    wait_until(lambda: not machine.exists(FIFO), "the watcher to leave")
+    machine.run(["ifup", "eth0"])
+    machine.run(["sh", "-c", "echo >/run/gate"])
+    wait_until(lambda: machine.exists(FIFO), "another watcher")
+
+
+@WITH_DHCPCD
+@pytest.mark.usefixtures("dhcp_client")
+def test_killed_it_comes_back_and_decides_afresh(machine, network, vpn):
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\niface eth0 inet dhcp\n{RULES}")
+    vpn.install_client(machine, CLIENT_CONFIG)
+    machine.write(f"/etc/systemd/system/{UNIT}.d/soon.conf", "[Service]\nRestartSec=100ms\n")
+    # So that nobody but the watcher notices.
+    machine.run(["rm", "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks"])
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    kill(machine, "STOP", pid)
+    network.plug("cafe", "eth0")
+    wait_until(lambda: "192.168.3." in machine.run(["ip", "-br", "address"]).stdout, "an address in the cafe")
+    assert machine.run(["netconf-hooks", "location", "eth0"]).stdout == "office\n"
+    kill(machine, "KILL", pid)
+    wait_until_connected(machine)
+    assert status(machine)["interfaces"]["eth0"]["location"] == "cafe"
+
+    for _ in range(STARTS_ALLOWED + 1):
+        pid = wait_for_watcher(machine, pid)
+        kill(machine, "KILL", pid)
+    wait_for_watcher(machine, pid)
+    assert len(openvpn_processes(machine.processes())) == 1
+
+
+def test_an_error_is_told_once_and_not_run_into_again(machine, network):
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\n{FAST}")
+    machine.boot(BOOT_TIMEOUT)
+    wait_for_watcher(machine)
+    machine.run(["systemctl", "stop", UNIT])
+    machine.run(["rm", FIFO])
+    machine.run(["mkdir", FIFO])
+    machine.run(["systemctl", "start", UNIT])
+    wait_until(lambda: machine.unit(UNIT)["ActiveState"] == "failed", "the watcher to fail")
+    shown = machine.unit(UNIT)
+    assert (shown["Result"], shown["ExecMainStatus"], shown["NRestarts"]) == ("exit-code", "1", "0")
+    assert machine.journal(f"--unit={UNIT}", "--identifier=netconf-hooks").count(FIFO) == 1
+    machine.run(["rmdir", FIFO])
+    machine.run(["netconf-hooks", "refresh"])
+    wait_for_watcher(machine)
+
+
+def test_removed_and_upgraded_with_the_package(machine, network, packages):
+    (package,) = (file for file in packages if file.name.startswith("netconf-hooks_"))
+    text = base64.b64encode(package.read_bytes()).decode()
+    machine.run(["sh", "-c", "base64 --decode >/root/netconf-hooks.deb"], text=text)
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\n{FAST}")
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    machine.run(["dpkg", "--install", "/root/netconf-hooks.deb"])
+    assert find_watchers(machine) != [pid]
+    pid = wait_for_watcher(machine, pid)
+
+    machine.run(["dpkg", "--remove", "netconf-hooks"])
+    assert find_watchers(machine) == []
+    machine.run(["ifdown", "eth0"])
+    machine.run(["ifup", "eth0"])
+    assert machine.unit(UNIT)["LoadState"] == "not-found"
+
+
+def test_it_blocks_no_shutdown(machine, network):
+    """Nor is it started again for the records that are left when it has been stopped."""
+    network.plug("office", "eth0")
+    network.plug("cafe", "wlan0")
+    configure(machine, "".join(f"auto {link}\niface {link} inet dhcp\n{LOCATIONS}" for link in ("eth0", "wlan0")))
+    machine.boot(BOOT_TIMEOUT)
+    wait_for_watcher(machine)
+    machine.poweroff(15.0)
+    told = machine.journal()
+    assert told.count(f"Started {UNIT}") == told.count(f"Stopped {UNIT}") == 1
+    assert "netconf-hooks" not in machine.journal("--priority=warning")
+
+
+def test_another_target_leaves_it_alone(machine, network):
+    """As networking.service and ifup@.service are; so that going to rescue mode and back loses nothing."""
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\n{FAST}")
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    machine.run(["systemctl", "isolate", "multi-user.target"])
+    assert find_watchers(machine) == [pid]
+    assert machine.is_active("netconf-location@office.target")
+
+
+def test_what_an_events_script_has_started_outlives_the_watcher(machine, network):
+    """A cable is pulled: it is the watcher that runs the script."""
+    command = "/usr/bin/tail -f /dev/null"
+    script = f"#!/bin/sh\n[ $1 != office-disconnected ] || {command} >/dev/null 2>&1 &\n"
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\n{FAST}")
+    machine.write("/etc/netconf-hooks/event.d/servant", script, 0o755)
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    network.unplug("eth0")
+    # Before a link without carrier would have been given up: nobody waits for one that was pulled.
+    wait_until(lambda: command in machine.processes().values(), "the script to run", CARRIER_TIMEOUT - 0.5)
+    kill(machine, "KILL", pid)
+    wait_for_watcher(machine, pid)
+    machine.run(["systemctl", "restart", UNIT])
+    wait_for_watcher(machine)
+    machine.run(["ifdown", "eth0"])
+    wait_until_ended(machine, UNIT)
+    assert command in machine.processes().values()
+
+
+@WITH_DHCPCD
+@pytest.mark.usefixtures("dhcp_client")
+def test_a_laptop_that_wakes_up_elsewhere(machine, network, vpn):
+    """systemd-sleep runs the hook, systemd-suspend.service(8).  Nobody else notices: the watcher is still frozen, as is
+    every process while the machine sleeps."""
+    sleep = ["systemd-run", "--quiet", "--wait", "--collect", "/usr/lib/systemd/system-sleep/netconf-hooks"]
+    network.plug("office", "eth0")
+    configure(machine, f"auto eth0\niface eth0 inet dhcp\n{RULES}")
+    vpn.install_client(machine, CLIENT_CONFIG)
+    machine.run(["rm", "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks"])
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+
+    def move(site: str, address: str) -> None:
+        kill(machine, "STOP", pid)
+        machine.run([*sleep, "pre", "suspend"])
+        network.plug(site, "eth0")
+        wait_until(lambda: address in machine.run(["ip", "-br", "address"]).stdout, "an address there")
+
+    move("cafe", "192.168.3.")
+    assert machine.run(["netconf-hooks", "location", "eth0"]).stdout == "office\n"
+    machine.run([*sleep, "post", "suspend"])
+    assert machine.run(["netconf-hooks", "location", "eth0"]).stdout == "cafe\n"
+    wait_until_connected(machine)
+    kill(machine, "CONT", pid)
+    move("office", "192.168.2.")
+    machine.run([*sleep, "post", "suspend"])
+    wait_until_ended(machine, CLIENT_UNIT)
+    assert machine.run(["netconf-hooks", "location", "eth0"]).stdout == "office\n"
+
+    # Without any record there is nothing to decide.
+    kill(machine, "CONT", pid)
+    machine.run(["ifdown", "eth0"])
+    machine.run([*sleep, "post", "suspend"])
+    wait_until_ended(machine, UNIT)
