@@ -15,20 +15,19 @@ from netconf_hooks.apply import (
 )  # fmt: skip
 from netconf_hooks.decide import decide_tunnels, describe_place
 from netconf_hooks.interfaces import InterfacesError, query_options, read_names
-from netconf_hooks.locate import find_place, judge_test, judge_tests
-from netconf_hooks.observe import observe_link
+from netconf_hooks.locate import AUTHENTICATED, complete_answers, find_place, is_proof, judge, judge_tests
+from netconf_hooks.observe import Answer
 from netconf_hooks.observe.netlink import NetlinkError
-from netconf_hooks.rules import Rules, list_undefined_words, read_rules
+from netconf_hooks.rules import TESTS, Rules, list_undefined_words, read_rules
 from netconf_hooks.state import RecordError, Stanza, Store
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from netconf_hooks.decide import Situation
-    from netconf_hooks.observe import Answer
-    from netconf_hooks.rules import Location, Test
+    from netconf_hooks.rules import Test
     from netconf_hooks.state import InterfaceRecord, TunnelRecord
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -215,8 +214,10 @@ def _explain_interface(iface: str, record: InterfaceRecord | None) -> None:
     if rules.uplinks:
         _explain_wish(iface, record, rules)
         return
-    now, _ = observe_interface(iface, stanzas)
-    answers = _observe_everything(iface, stanzas, rules)
+    now, answers = observe_interface(iface, stanzas)
+    # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
+    link = make_link(iface, merge_stanzas(stanzas))
+    answers = complete_answers(rules, answers, link, monotonic() + rules.timeout)
     situation = describe_situation(now, rules)
     origin = "by the rules recorded at its ifup" if record else "not up; by the rules that stand in its stanza"
     print(f"{describe_place(situation)} ({origin})")
@@ -225,12 +226,15 @@ def _explain_interface(iface: str, record: InterfaceRecord | None) -> None:
     held = find_place(rules.locations, answers).line
     for location in rules.locations:
         verdict = judge_tests(location.tests, answers)
-        first = ", and is the first that does" if location.text == held else ""
-        print(f"  netconf-location {location.text}: {_VERDICTS[verdict]}{first}")
+        first = ", first" if location.text == held else ""
+        proof = ", proof" if verdict and is_proof(location) else ""
+        print(f"  netconf-location {location.text}: {_VERDICTS[verdict]}{first}{proof}")
         for test in location.tests:
-            print(f"    {_explain_test(test, answers[test.key])}")
+            print(f"    {_explain_test(test, answers)}")
     for finding in now.words:
         print(f"  as a word: {finding.subject}: {finding.values[0]}")
+    if now.location:
+        print(f"  {now.location} is {'proven' if now.grade == AUTHENTICATED else 'told by hints'}")
     print(f"  default route: {'yes' if now.routable else 'no: unroutable'}")
     _explain_tunnels(situation, rules)
 
@@ -248,16 +252,14 @@ def _explain_wish(iface: str, record: InterfaceRecord | None, rules: Rules) -> N
         print(f"  netconf-vpn {rule.text}")
 
 
-def _observe_everything(iface: str, stanzas: tuple[Stanza, ...], rules: Rules) -> dict[str, Answer]:
-    # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
-    keys = {test.key for location in rules.locations for test in location.tests}
-    return observe_link(sorted(keys), make_link(iface, merge_stanzas(stanzas)), monotonic() + rules.timeout)
-
-
-def _explain_test(test: Test, answer: Answer) -> str:
+def _explain_test(test: Test, answers: Mapping[str, Answer]) -> str:
+    answer = answers.get(test.key, Answer())
+    verdict = judge(test, answers)
+    if verdict is None and TESTS[test.key].asked and not answer.pending:
+        return f"{test.text}: not asked: the rest of its line does not hold"
     seen = f"seen {', '.join(answer.values)}" if answer.values else "nothing seen"
     problem = f" ({answer.problem})" if answer.problem else ""
-    return f"{test.text}: {_VERDICTS[judge_test(test, answer)]}: {log.printable(seen + problem)}"
+    return f"{test.text}: {_VERDICTS[verdict]}: {log.printable(seen + problem)}"
 
 
 def _explain_tunnels(situation: Situation, rules: Rules) -> None:
@@ -346,19 +348,23 @@ def _list_boot_starts(rules: Rules) -> list[str]:
 
 
 def _list_trust_warnings(rules: Rules) -> list[str]:
-    if rules.trust:
-        return []  # the admin has written what is enough
-    hinted = {location.name for location in rules.locations if _is_hint(location)}
-    return [
-        f'netconf-vpn "{rule.text}": whoever forges the hints of {word.text} turns this tunnel off; '
-        'write "netconf-trust hints" where that is accepted'
-        for rule in rules.vpns
-        for word in rule.condition.unless
-        if word.text in hinted
-    ]
-
-
-def _is_hint(location: Location) -> bool:
-    from netconf_hooks.rules import TESTS
-
-    return all(TESTS[test.key].grade == "hint" for test in location.tests)
+    if rules.trust == "hints":
+        return []  # the admin has written that they are enough
+    proven = {location.name for location in rules.locations if is_proof(location)}
+    hinted = {location.name for location in rules.locations if not is_proof(location)}
+    warnings = []
+    for rule in rules.vpns:
+        for word in rule.condition.unless:
+            by_hints = not word.test.is_proof() if word.test else word.text in hinted
+            if rules.trust == "authenticated" and word.text in hinted - proven:
+                warnings.append(
+                    f'netconf-vpn "{rule.text}": "netconf-trust authenticated" asks for proof, and no line of '
+                    f"{word.text} has a tls or command test: this tunnel is never turned off there"
+                )
+            elif not rules.trust and by_hints:
+                what = f'"{word.text}"' if word.test else f"the hints of {word.text}"
+                warnings.append(
+                    f'netconf-vpn "{rule.text}": whoever forges {what} turns this tunnel off; '
+                    'write "netconf-trust hints" where that is accepted'
+                )
+    return warnings

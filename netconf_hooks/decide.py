@@ -216,9 +216,12 @@ def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
         return _UNREADABLE, f'{situation.iface}: netconf-vpn "{rule.text}" can\'t be read'
     if situation.wish:
         return _WISH, f"ifup {situation.iface}: somebody wants it, whatever other rules say"
-    unless = _find_word(rule.condition.unless, situation)
+    # A certificate, or the admin's own program, is proof by itself, wherever this is.
+    proofs = tuple(word for word in rule.condition.unless if word.test and word.test.is_proof())
+    proof = _find_word(proofs, situation)
+    unless = proof or _find_word(rule.condition.unless, situation)
     on = _find_word(rule.condition.on, situation)
-    if unless and is_firm(situation):
+    if unless and (proof or is_firm(situation)):
         return _VETO, f'{place}: "unless {unless.text}"'
     if on and not (unless and situation.undecided):
         return _WANT, f"{place}: {_describe_want(rule.condition, on, unless)}"

@@ -8,9 +8,9 @@ that are told after it, by us, and nobody waits.
 from __future__ import annotations
 
 import os
-import stat
 
 from netconf_hooks import log
+from netconf_hooks.ownership import Unsafe, check_owner
 from netconf_hooks.state import RecordError
 
 TYPE_CHECKING = False
@@ -24,10 +24,6 @@ DIRECTORY = "/etc/netconf-hooks/event.d"
 TIMEOUT = 30.0
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-
-
-class Unsafe(Exception):
-    """A script, or its directory, is not root's alone; the message names it and says what is wrong."""
 
 
 def read_queue(store: Store) -> tuple[EventRecord, ...]:
@@ -112,18 +108,6 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
     except Unsafe as error:
         log.error(f"{error}: no event is told")
     return scripts
-
-
-def check_owner(path: str) -> None:
-    """Raise `Unsafe` unless `path`, or what it links to, belongs to root and nobody else can write it."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise Unsafe(f"{path}: {error.strerror}") from error
-    if status.st_uid != 0:
-        raise Unsafe(f"{path}: belongs to uid {status.st_uid}, not to root")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Unsafe(f"{path}: others than root can write it (mode {stat.S_IMODE(status.st_mode):o})")
 
 
 def _switch_target(event: str, systemd: Systemd | None) -> None:

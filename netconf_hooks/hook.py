@@ -2,8 +2,8 @@
 
 The contract, interfaces(5) and run-parts(8): a hook that fails skips the other packages' hooks, the other address
 family, and leaves the interface half configured and unknown to ifdown.  So whatever happens here is logged and the exit
-status is 0, also on SIGTERM and when the deadline is over; the one deliberate refusal is in pre-up, of an interface
-whose stanza asks for a guard that can't be put up.
+status is 0, also on SIGTERM and when the deadline is over; the deliberate refusals are in pre-up: of an interface whose
+stanza asks for a guard that can't be put up, and of a wish that can't be fulfilled.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def main(phase: str) -> NoReturn:
 
     phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
-    # Until `run` has looked at it, a guard that was asked for is one that could not be put up.
-    status = REFUSE if phase == "pre-up" and "IF_NETCONF_GUARD" in os.environ else 0
+    # Until `run` has looked at it, a guard that was asked for is one that could not be put up, a wish not fulfilled.
+    refusable = "IF_NETCONF_GUARD" in os.environ or "IF_NETCONF_UPLINK" in os.environ
+    status = REFUSE if phase == "pre-up" and refusable else 0
     iface = os.environ.get("IFACE", "")
     try:
         log.fill_descriptors()
@@ -156,7 +157,7 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     something_to_do = remember_interface(store, record)
     wake_watcher(store)
     if something_to_do:
-        follow_decision(store)
+        _follow(store)
 
 
 def _leave(invocation: Invocation, store: Store) -> None:
@@ -179,7 +180,12 @@ def _forget(iface: str, store: Store) -> None:
     something_to_do = forget_interface(store, iface)
     wake_watcher(store)
     if something_to_do:
-        follow_decision(store)
+        _follow(store)
+
+
+def _follow(store: Store) -> None:
+    # Each event script has a time limit of its own; cut off by ours, it would go on, and be told of its event again.
+    follow_decision(store, between=lambda: signal.alarm(0))
 
 
 def _read_record(iface: str, store: Store) -> InterfaceRecord | None:

@@ -2,6 +2,10 @@
 
 The first ``netconf-location`` line whose tests all hold names the location; netconf-interfaces(5), LOCATIONS.  A
 verdict on a test is True, False, or None while it has not been answered in time.
+
+What is cheap is looked at first: the kernel's tables and files, then the router's MAC address, which it may have to be
+asked for, and last what is asked by packets of ours or by a program.  Each is asked only while the answer can still
+depend on it; of the last, all that are needed at the same time.
 """
 
 from __future__ import annotations
@@ -14,20 +18,24 @@ from netconf_hooks.rules import TESTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from netconf_hooks.observe import Link
+    from netconf_hooks.observe.probes import Question
     from netconf_hooks.rules import Location, Rules, Test
 
 HINT = "hint"
 AUTHENTICATED = "authenticated"
+
+# What may cost a question to the router, and so time: asked for after all that costs none.
+ROUTER_MAC = "gateway-mac"
 
 
 class Place(Record):
     """Where a link is.
 
     location: the name, empty where no line holds; line: the line that holds, as written; grade: ``authenticated`` where
-    one of its tests is, else ``hint``; empty where no line holds.
+    it is proven, by a certificate or by the admin's own program, else ``hint``; empty where no line holds.
     undecided: whether an unanswered test could still name another location.
     """
 
@@ -45,16 +53,20 @@ def find_place(locations: tuple[Location, ...], answers: Mapping[str, Answer]) -
 
     A line with an unanswered test leaves the place undecided, when it stands before the first line that holds and names
     another location: answered, it might have come first.
+    The place is proven where the first line that holds, or another of its name that holds, has a proof in it.
     """
     open_names: list[str] = []
-    for location in locations:
+    for number, location in enumerate(locations):
         verdict = judge_tests(location.tests, answers)
         if verdict:
-            grades = {TESTS[test.key].grade for test in location.tests}
+            proven = is_proof(location) or any(
+                other.name == location.name and is_proof(other) and judge_tests(other.tests, answers)
+                for other in locations[number + 1:]
+            )
             return Place(
                 location=location.name,
                 line=location.text,
-                grade=AUTHENTICATED if AUTHENTICATED in grades else HINT,
+                grade=AUTHENTICATED if proven else HINT,
                 undecided=any(name != location.name for name in open_names),
             )
         if verdict is None:
@@ -62,18 +74,97 @@ def find_place(locations: tuple[Location, ...], answers: Mapping[str, Answer]) -
     return Place(undecided=bool(open_names))
 
 
-def find_needed(locations: tuple[Location, ...], answers: Mapping[str, Answer]) -> list[str]:
-    """Return the test keys not asked yet on which the place still depends, in the order written."""
-    needed: list[str] = []
+def is_proof(location: Location) -> bool:
+    """Whether the line, where it holds, is more than hints."""
+    return any(test.is_proof() for test in location.tests)
+
+
+def wants_proof(rules: Rules) -> bool:
+    """Whether something hangs on more than hints: netconf-interfaces(5), PROOF."""
+    guarded = rules.guard is not None and rules.guard.condition is not None
+    return rules.trust == AUTHENTICATED or guarded and not rules.trust
+
+
+def list_relevant(
+    locations: tuple[Location, ...], answers: Mapping[str, Answer], proof: bool = False
+) -> list[Location]:
+    """Return the lines on which the place still depends: those that hold or are open, up to the first that holds.
+
+    proof: whether it matters that the place is proven: then, after a line that is hints alone, the lines of the same
+        name that are more count as well.
+    """
+    relevant: list[Location] = []
+    held = ""
     for location in locations:
-        missing = [test.key for test in location.tests if test.key not in answers]
-        verdict = judge_tests([test for test in location.tests if test.key in answers], answers)
+        if held and (location.name != held or not is_proof(location)):
+            continue
+        verdict = judge_tests(location.tests, answers)
         if verdict is False:
             continue  # refuted already: its other tests can't save it
-        needed.extend(key for key in missing if key not in needed)
-        if verdict and not missing:
-            break  # it holds: what stands after it is never asked
-    return needed
+        relevant.append(location)
+        if verdict:
+            if not proof or is_proof(location):
+                break  # what stands after it is never asked
+            held = location.name
+    return relevant
+
+
+def find_needed(locations: tuple[Location, ...], answers: Mapping[str, Answer], proof: bool = False) -> list[str]:
+    """Return the test keys not observed yet on which the place still depends, in the order written.
+
+    None of those whose values are asked one by one: `find_questions`.
+    """
+    keys = [test.key for location in list_relevant(locations, answers, proof) for test in location.tests]
+    return [key for key in dict.fromkeys(keys) if key not in answers and not TESTS[key].asked]
+
+
+def find_questions(rules: Rules, answers: Mapping[str, Answer], proof: bool = False) -> list[Question]:
+    """Return what has to be asked now of what is asked value by value: for the place, and for the tests in conditions.
+
+    A certificate is asked for only where all else in its line holds: the question itself tells who we are.
+    """
+    wanted = _list_open_in(list_relevant(rules.locations, answers, proof), answers)
+    for test in list_word_tests(rules):
+        wanted.update(_list_open(test, answers))
+    return _make_questions(wanted, rules)
+
+
+def _list_open_in(locations: Iterable[Location], answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
+    wanted: dict[tuple[str, str], None] = {}
+    for location in locations:
+        others = [test for test in location.tests if TESTS[test.key].grade != AUTHENTICATED]
+        verdict = judge_tests(others, answers)
+        for test in location.tests if verdict else others if verdict is None else ():
+            wanted.update(_list_open(test, answers))
+    return wanted
+
+
+def _list_open(test: Test, answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
+    """Return those values of a test, as keys with it, that are asked one by one and on which it still depends."""
+    if not TESTS[test.key].asked or judge(test, answers) is not None:
+        return {}
+    settled = answers[test.key].settled if test.key in answers else ()
+    return {(test.key, value): None for value in test.values if value not in settled}
+
+
+def _make_questions(wanted: Collection[tuple[str, str]], rules: Rules) -> list[Question]:
+    if not wanted:
+        return []
+    from netconf_hooks.observe.probes import Question
+
+    return [Question(key, value, _list_routers(rules, value) if key == "tls" else ()) for key, value in wanted]
+
+
+def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
+    """Return the MAC addresses of default routers that the lines with this certificate give."""
+    return tuple(
+        mac
+        for location in rules.locations
+        if any(test.key == "tls" and value in test.values for test in location.tests)
+        for test in location.tests
+        if test.key == ROUTER_MAC and not test.negated
+        for mac in test.values
+    )
 
 
 def observe_place(rules: Rules, link: Link, deadline: float) -> tuple[Place, dict[str, Answer]]:
@@ -82,12 +173,34 @@ def observe_place(rules: Rules, link: Link, deadline: float) -> tuple[Place, dic
     deadline: the time.monotonic() after which nothing more is waited for.
     """
     answers: dict[str, Answer] = {}
-    while needed := find_needed(rules.locations, answers):
-        answers.update(observe_link(needed, link, deadline))
-    words = {test.key for test in list_word_tests(rules)} - answers.keys()
+    proof = wants_proof(rules)
+    while needed := find_needed(rules.locations, answers, proof):
+        cheap = [key for key in needed if key != ROUTER_MAC]
+        answers.update(observe_link(cheap or needed, link, deadline))
+    words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
     if words:
         answers.update(observe_link(words, link, deadline))
+    if find_questions(rules, answers, proof):
+        from netconf_hooks.observe.probes import ask_network  # only those who ask something pay for it
+
+        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline)
     return find_place(rules.locations, answers), answers
+
+
+def complete_answers(rules: Rules, answers: Mapping[str, Answer], link: Link, deadline: float) -> dict[str, Answer]:
+    """Return `answers` with all that rules ask for and the place did not depend on, for who wants to know everything.
+
+    A certificate is asked for under the same condition, and so no more often.
+    """
+    found = dict(answers)
+    keys = {test.key for location in rules.locations for test in location.tests if not TESTS[test.key].asked}
+    if missing := sorted(keys - found.keys()):
+        found.update(observe_link(missing, link, deadline))
+    if _list_open_in(rules.locations, found):
+        from netconf_hooks.observe.probes import ask_network
+
+        ask_network(lambda: _make_questions(_list_open_in(rules.locations, found), rules), found, link, deadline)
+    return found
 
 
 def list_word_tests(rules: Rules) -> list[Test]:
@@ -107,7 +220,7 @@ def judge_tests(tests: Iterable[Test], answers: Mapping[str, Answer]) -> bool | 
     """Return whether all `tests` hold: one that does not decides; else one unanswered, or not asked, leaves it open."""
     verdict: bool | None = True
     for test in tests:
-        one = judge_test(test, answers[test.key]) if test.key in answers else None
+        one = judge(test, answers)
         if one is False:
             return False
         if one is None:
@@ -115,11 +228,20 @@ def judge_tests(tests: Iterable[Test], answers: Mapping[str, Answer]) -> bool | 
     return verdict
 
 
+def judge(test: Test, answers: Mapping[str, Answer]) -> bool | None:
+    """Return whether `test` holds; None while it is not answered, or was not asked."""
+    return judge_test(test, answers[test.key]) if test.key in answers else None
+
+
 def judge_test(test: Test, answer: Answer) -> bool | None:
     """Return whether `test` holds.  Where there is nothing to compare with it does not, negated or not."""
-    syntax = TESTS[test.key].value
-    if any(is_match(syntax, wanted, seen) for wanted in test.values for seen in answer.values):
+    kind = TESTS[test.key]
+    if any(is_match(kind.value, wanted, seen) for wanted in test.values for seen in answer.values):
         return not test.negated
+    if kind.asked:
+        if not set(test.values) <= set(answer.settled):
+            return None
+        return test.negated and set(test.values) <= set(answer.refuted)
     if answer.pending:
         return None
     return test.negated and bool(answer.values)

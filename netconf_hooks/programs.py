@@ -49,6 +49,42 @@ class Result(Record):
         self.output = output
 
 
+class Running:
+    """A program that was begun and is not waited for (context manager, which kills it).
+
+    `fileno` is for poll(2): readable when the program has ended (pidfd_open(2)).  What it writes is thrown away.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._descriptor = os.pidfd_open(process.pid)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        os.close(self._descriptor)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def poll(self) -> int | None:
+        """Return its exit status, -N where signal N ended it, None while it runs."""
+        return self._process.poll()
+
+
+def begin(argv: Sequence[str], variables: Mapping[str, str] | None = None) -> Running:
+    """Start a program beside which its caller does other things.  Raises `ProgramError` when it can't be started.
+
+    variables: as for `run`.
+    """
+    return Running(_start(argv, None, None, variables))
+
+
 def run(
     argv: Sequence[str], timeout: float, stdin: str | None = None, variables: Mapping[str, str] | None = None
 ) -> Result:

@@ -32,15 +32,18 @@ class TestKind(Record):
     grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
     observer: the module of `netconf_hooks.observe` that answers it; empty while none does: such a test is read, and
         reported as not working yet.
+    asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.observe.probes`);
+        else what can be seen is seen for the key, and its values are compared with that.
     """
 
-    __slots__ = ("value", "grade", "observer")
+    __slots__ = ("value", "grade", "observer", "asked")
     __test__ = False  # the name says Test, but not to pytest
 
-    def __init__(self, value: str, grade: str, observer: str) -> None:
+    def __init__(self, value: str, grade: str, observer: str, asked: bool = False) -> None:
         self.value = value
         self.grade = grade
         self.observer = observer
+        self.asked = asked
 
 
 TESTS = {
@@ -50,17 +53,17 @@ TESTS = {
     "dns-server": TestKind("network", "hint", "dns"),
     "address": TestKind("network", "hint", "address"),
     "interface": TestKind("pattern", "hint", "address"),
-    "carrier": TestKind("switch", "hint", ""),
-    "peer": TestKind("peer", "hint", ""),
-    "ssid": TestKind("ssid", "hint", ""),
-    "bssid": TestKind("mac", "hint", ""),
-    "reach": TestKind("service", "hint", ""),
-    "tls": TestKind("certificate", "authenticated", ""),
-    "command": TestKind("path", "admin", ""),
+    "carrier": TestKind("switch", "hint", "carrier"),
+    "peer": TestKind("peer", "hint", "peer", asked=True),
+    "ssid": TestKind("ssid", "hint", "wireless"),
+    "bssid": TestKind("mac", "hint", "wireless"),
+    "reach": TestKind("service", "hint", "reach", asked=True),
+    "tls": TestKind("certificate", "authenticated", "tls", asked=True),
+    "command": TestKind("path", "admin", "command", asked=True),
 }
 
 # The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each; empty while there is none.
-TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "", "wireguard": "wireguard", "unit": "unit"}
+TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "ipsec", "wireguard": "wireguard", "unit": "unit"}
 
 # The words of an on or unless clause that are neither a location's name nor a test.
 SITUATIONS = ("unknown", "insecure", "unroutable", "anywhere")
@@ -90,6 +93,7 @@ _NOT_YET = "does not work yet in this version"
 _WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
+_SSID_ESCAPES = {b'"': b'"', b"e": b"\x1b", b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # besides \\\\ and \\xHH
 _HEX = frozenset("0123456789abcdef")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -126,7 +130,7 @@ class Test(Record):
     values: normalised, so that they compare with what is observed: MAC addresses, domains, hosts and fingerprints in
         lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
         set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
-        services as ``HOST:PORT`` or ``[IPV6]:PORT``.
+        services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `format_ssid` writes them.
     text: the test as `format_test` writes it: two tests with the same text are the same test.
     """
 
@@ -138,6 +142,13 @@ class Test(Record):
         self.values = values
         self.negated = negated
         self.text = text
+
+    def is_proof(self) -> bool:
+        """Whether it is more than a hint, where it holds: netconf-interfaces(5), PROOF.
+
+        A negated test proves nothing: anybody can fail to show a certificate.
+        """
+        return not self.negated and TESTS[self.key].grade != "hint"
 
 
 class Location(Record):
@@ -320,6 +331,18 @@ def format_test(key: str, values: Sequence[str], negated: bool = False) -> str:
     """Return the test as a word of a line, quoted where it has to be."""
     text = ",".join([value if _NEEDS_QUOTES.isdisjoint(value) else _quote_value(value) for value in values])
     return f"!{key}={text}" if negated else f"{key}={text}"
+
+
+def format_ssid(octets: bytes) -> str:
+    """Return the name of a wireless network as text, as iw(8) and wpa_cli(8) show it: printable ASCII as it is, a
+    backslash as two, any other octet as ``\\xHH``.
+
+    It is at most 32 octets of any kind (IEEE 802.11-2020, 9.4.2.2), which may be UTF-8 or not; whoever is in range has
+    written them.
+    """
+    return "".join(
+        ["\\\\" if octet == 92 else chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets]
+    )
 
 
 def format_location(name: str, tests: Sequence[Test]) -> str:
@@ -826,11 +849,22 @@ def _read_peer(text: str) -> str:
 
 
 def _read_ssid(text: str) -> str:
-    """At most 32 octets of any kind (IEEE 802.11-2020 9.4.2.2), as the environment brings them (PEP 383)."""
+    """The octets as the environment brings them (PEP 383), or escaped, as `format_ssid` and wpa_cli(8) write them."""
     try:
-        return text if len(text) <= 32 and len(text.encode("utf-8", "surrogateescape")) <= 32 else ""
+        written = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return ""
+    first, *escaped = written.replace(b"\\\\", b"\\x5c").split(b"\\")
+    octets = first
+    for part in escaped:
+        digits, character = part[1:3].decode("latin-1"), part[:1]
+        if character == b"x" and len(digits) == 2 and _HEX.issuperset(digits.lower()):
+            octets += bytes((int(digits, 16),)) + part[3:]
+        elif character and character in _SSID_ESCAPES:
+            octets += _SSID_ESCAPES[character] + part[1:]
+        else:
+            return ""
+    return format_ssid(octets) if len(octets) <= 32 else ""
 
 
 def _read_port(text: str) -> int:
@@ -879,7 +913,7 @@ VALUES: dict[str, tuple[Callable[[str], str], str]] = {
     "pattern": (_read_pattern, "the name of an interface or a pattern like wl*"),
     "switch": (_read_switch, '"yes" or "no"'),
     "peer": (_read_peer, "an address, or an address and a MAC address like 192.0.2.1/52:54:00:0a:00:01,"),
-    "ssid": (_read_ssid, "the name of a wireless network (1 to 32 octets)"),
+    "ssid": (_read_ssid, "the name of a wireless network (1 to 32 octets, a backslash written as two)"),
     "service": (_read_service, "HOST:PORT (IPv6 as [ADDRESS]:PORT)"),
     "certificate": (_read_certificate, "HOST:PORT/sha256:HEX (64 digits)"),
     "path": (_read_path, "an absolute path"),

@@ -10,6 +10,7 @@ does so by timer.  What only DHCP clients know, a new domain, their hooks tell b
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import time
@@ -20,6 +21,7 @@ from netconf_hooks.apply import list_counting, refresh_interfaces
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe.address import list_addresses
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, LINKS, NEIGHBOURS, Netlink, NetlinkError
+from netconf_hooks.observe.wireless import is_wireless, read_network
 from netconf_hooks.record import Record
 from netconf_hooks.state import RecordError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
@@ -28,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from netconf_hooks.observe.wireless import WirelessNetwork
     from netconf_hooks.state import InterfaceRecord, Store
 
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
@@ -47,25 +50,32 @@ class View(Record):
     """How the network of one interface looks in the kernel's tables.
 
     index: of its device, 0 where there is none; carrier: whether it is plugged in; addresses: its own; routers: its
-    default routers; macs: of those routers, as far as they are known.
+    default routers; macs: of those routers, as far as they are known; wireless: the wireless network it is on.
     """
 
-    __slots__ = ("index", "carrier", "addresses", "routers", "macs")
+    __slots__ = ("index", "carrier", "addresses", "routers", "macs", "wireless")
 
     def __init__(
-        self, index: int, carrier: bool, addresses: tuple[str, ...], routers: tuple[str, ...], macs: dict[str, str]
+        self,
+        index: int,
+        carrier: bool,
+        addresses: tuple[str, ...],
+        routers: tuple[str, ...],
+        macs: dict[str, str],
+        wireless: WirelessNetwork | None = None,
     ) -> None:
         self.index = index
         self.carrier = carrier
         self.addresses = addresses
         self.routers = routers
         self.macs = macs
+        self.wireless = wireless
 
     def is_like(self, other: View) -> bool:
         """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
         return (
-            (self.index, self.carrier, self.addresses, self.routers)
-            == (other.index, other.carrier, other.addresses, other.routers)
+            (self.index, self.carrier, self.addresses, self.routers, self.wireless)
+            == (other.index, other.carrier, other.addresses, other.routers, other.wireless)
             and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
         )  # fmt: skip
 
@@ -99,6 +109,7 @@ def watch(store: Store) -> None:
                 records = store.read_interfaces(log.error)
                 if not records:
                     # All of it while the records are held: who adds one after this finds nobody, and starts another.
+                    _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
                     os.unlink(store.fifo)
                     os.close(fifo)
                     lock.release()
@@ -139,7 +150,9 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, View]:
             # A default route without a router (ppp) is one, too.
             if any(route is not None and not route.routers for route in routes):
                 routers += ("",)
-            views[record.iface] = View(link.index, link.carrier, tuple(sorted(list_addresses(device))), routers, macs)
+            views[record.iface] = View(
+                link.index, link.carrier, tuple(sorted(list_addresses(device))), routers, macs, _read_wireless(device)
+            )
     return views
 
 
@@ -177,7 +190,35 @@ def _has_changed(view: View, views: Mapping[str, View], record: InterfaceRecord)
 def _merge(view: View, before: View | None) -> View:
     # What was known of the same routers stays known while the kernel has forgotten it.
     macs = {router: mac for router, mac in (before.macs if before else {}).items() if router in view.routers}
-    return View(view.index, view.carrier, view.addresses, view.routers, {**macs, **view.macs})
+    return View(view.index, view.carrier, view.addresses, view.routers, {**macs, **view.macs}, view.wireless)
+
+
+def _read_wireless(device: str) -> WirelessNetwork | None:
+    if not is_wireless(device):
+        return None
+    try:
+        return read_network(device)
+    except NetlinkError as error:
+        log.debug(f"{device}: nl80211: {error}")
+        return None
+
+
+def _tell_leaving(address: str) -> None:
+    """Tell systemd, sd_notify(3), that this service is about to end: whoever asks for it now gets another process, and
+    not this one for the moment that it still takes.
+
+    address: of systemd's socket, empty where there is none.
+    """
+    if not address:
+        return
+    name = "\0" + address[1:] if address.startswith("@") else address  # unix(7), abstract
+    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        channel.sendto(b"STOPPING=1", name)
+    except OSError as error:
+        log.error(f"{address}: {error.strerror}: systemd is not told that the watcher ends")
+    finally:
+        channel.close()
 
 
 def _make_sleeper(news: Netlink, fifo: int) -> Callable[[float | None], bool]:

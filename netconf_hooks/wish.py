@@ -38,6 +38,10 @@ CONNECT_TIMEOUT = 30.0
 # What is at most asked of a wish altogether: its hook's own deadline.
 LONGEST = 300
 
+# For how long a running tunnel may leave it open whether it is connected, seconds: one that was just started can't tell
+# yet, another never can.
+TELLING_TIME = 2.0
+
 # How often the tunnel is asked whether it is connected, seconds.
 _PAUSE = 0.1
 
@@ -55,7 +59,8 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     environ: that of the hook.  Raises `WishError`, with everything taken down again that was raised for it.
 
     At boot, under networking.service or an ifup@ unit, it does not wait: what connects the tunnel may itself wait for
-    the end of that unit (network-online.target).  There it asks, and fails only where it can't even ask.
+    the end of that unit (network-online.target).  There it asks, and fails only where it can't even ask.  A link that
+    comes up at boot by itself is left to: its DHCP client belongs to the unit that raises it, and would end with ours.
     """
     stanza = Stanza(invocation.family, invocation.options, invocation.logical)
     rules = read_rules(merge_stanzas([stanza]))
@@ -68,15 +73,11 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
         if has_working_default_route():
             log.info(f"{invocation.iface}: there is a default route: no uplink is raised")
         else:
-            _raise_uplink(invocation.iface, rules.uplinks, environ, raised)
+            _raise_uplink(invocation.iface, rules.uplinks, environ, raised, _list_boot_links() if boots else set())
     except WishError as error:
         if not boots:
             raise
         log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
-    if boots and raised:
-        # There for its own sake: it would have come up without the wish, by its turn or by udev.
-        boot_links = _list_boot_links()
-        raised = [link for link in raised if link not in boot_links]
     record = InterfaceRecord(invocation.iface, 0, (stanza,), wish=True, raised=tuple(raised))
     if remember_interface(store, record):
         follow_decision(store)
@@ -128,20 +129,32 @@ def _refuse_loops(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, st
             raise WishError(f'netconf-uplink "{uplink}": it is being configured, and would wait for this to end')
 
 
-def _raise_uplink(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str], raised: list[str]) -> None:
-    """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; what does not goes down."""
+def _raise_uplink(
+    iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str], raised: list[str], coming: set[str]
+) -> None:
+    """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; what does not goes down.
+
+    coming: those which are about to be raised by somebody else, and will do where they have carrier.
+    """
     reasons = []
     for uplink in uplinks:
         # ifupdown counts it from the beginning of its ifup: somebody else (udev, at boot) may be at it, and is waited
         # for by an ifup that then has nothing to do.
         ours = not is_configured(uplink)
         reason = _find_no_carrier(uplink) if ours else ""
+        if not reason and ours and uplink in coming:
+            log.info(f"{iface}: {uplink} comes up by itself")
+            return
         if not reason:
             log.info(f"{iface}: {'raising' if ours else 'waiting for'} {uplink}")
             try:
                 ours = _bring_up(uplink, environ) and ours
             except WishError as error:
                 reason = str(error)
+            except BaseException:
+                if ours:  # ended by a signal: nothing has noted yet that it is ours
+                    _take_down(uplink, environ)
+                raise
             if not reason and has_working_default_route():
                 if ours:
                     raised.append(uplink)
@@ -187,7 +200,7 @@ def _find_no_carrier(uplink: str) -> str:
     link = read_link(device)
     if link and link.carrier:
         return ""
-    if not was_up:
+    if not was_up and not is_configured(uplink):  # udev may have begun with it meanwhile
         run(["ip", "link", "set", "dev", device, "down"], timeout=5)
     return f"{uplink} has no carrier"
 
@@ -219,17 +232,20 @@ def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
     tunnel = load_tunnel(rule.kind, rule.name)
-    deadline = monotonic() + CONNECT_TIMEOUT
+    begun = told = monotonic()
     while True:
         problem = store.read_tunnels()[rule.kind, rule.name].problem
         if problem:
             raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {problem}')
         try:
-            # None: it runs, and nobody can tell more.
-            if tunnel.is_up() is not False:
-                return
+            up = tunnel.is_up()
         except TunnelError as error:
             raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {error}') from error
-        if monotonic() > deadline:
+        now = monotonic()
+        if up is not None:
+            told = now
+        if up or now - told > TELLING_TIME:
+            return
+        if now - begun > CONNECT_TIMEOUT:
             raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": not connected after {CONNECT_TIMEOUT:g} s')
         sleep(_PAUSE)

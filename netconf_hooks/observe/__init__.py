@@ -1,11 +1,14 @@
 """What can be seen of the network: one module a kind of evidence.
 
 Observers return data and change nothing.  Each module of this package answers the tests that `rules.TESTS` registers
-for it, through one function::
+for it.  What is in the kernel's tables and in files is seen for a key, whatever value is wanted, through one function::
 
     def observe(keys, link, deadline): -> dict[str, Answer]
 
-`observe_link` below is the only caller.
+`observe_link` below is the only caller.  What has to be asked for each value (`TestKind.asked`), by packets or by a
+program, is asked through one generator, which `probes.ask_network` runs beside all others::
+
+    def ask(question, view): -> Steps
 """
 
 from __future__ import annotations
@@ -46,19 +49,34 @@ class Answer(Record):
         case, IP addresses as inet_ntop(3) writes them); empty where there is nothing to see.
     pending: whether more could have been seen given more time; such an answer can prove a test, not refute it.
     problem: why nothing (or not everything) was seen, for `explain` and the log; else empty.
+
+    Of a key whose values are asked one by one (`TestKind.asked`):
+
+    settled: the values that are answered, or were found to be none that can be answered; all others are open.
+    refuted: those among them that were asked and answered with no.
     """
 
-    __slots__ = ("values", "pending", "problem")
+    __slots__ = ("values", "pending", "problem", "settled", "refuted")
 
-    def __init__(self, values: tuple[str, ...] = (), pending: bool = False, problem: str = "") -> None:
+    def __init__(
+        self,
+        values: tuple[str, ...] = (),
+        pending: bool = False,
+        problem: str = "",
+        settled: tuple[str, ...] = (),
+        refuted: tuple[str, ...] = (),
+    ) -> None:
         self.values = values
         self.pending = pending
         self.problem = problem
+        self.settled = settled
+        self.refuted = refuted
 
 
 def observe_link(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Return an `Answer` for each of `keys`, asking each module of this package at most once.
 
+    keys: none of those whose values are asked one by one.
     deadline: the time.monotonic() after which nothing more is waited for.
     """
     from importlib import import_module

@@ -47,3 +47,31 @@ def list_addresses(device: str) -> tuple[str, ...]:
                 if text:
                     addresses[_socket.inet_ntop(family, _socket.inet_pton(family, text))] = None
     return tuple(addresses)
+
+
+def list_networks(device: str) -> tuple[tuple[str, int], ...]:
+    """Return the addresses that `device` has now, as `list_addresses` does, each with the length of its prefix.
+
+    Without an address whose netmask is none (holes, or not told).
+    """
+    import netifaces
+
+    found: dict[tuple[str, int], None] = {}
+    for name in netifaces.interfaces():
+        if name != device and not name.startswith(f"{device}:"):
+            continue
+        try:
+            entries = netifaces.ifaddresses(name)
+        except ValueError:
+            continue  # it went away in between
+        for family, bits in ((netifaces.AF_INET, 32), (netifaces.AF_INET6, 128)):
+            for entry in entries.get(family, ()):
+                # netifaces writes IPv6 masks as "ffff:ffff:ffff:ffff::/64".
+                address, mask = entry.get("addr", "").partition("%")[0], entry.get("netmask", "").partition("/")[0]
+                if not address or not mask:
+                    continue
+                hosts = ~int.from_bytes(_socket.inet_pton(family, mask), "big") & (1 << bits) - 1
+                if not hosts & hosts + 1:
+                    text = _socket.inet_ntop(family, _socket.inet_pton(family, address))
+                    found[text, bits - hosts.bit_length()] = None
+    return tuple(found)

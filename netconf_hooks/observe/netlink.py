@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 AF_INET = int(_socket.AF_INET)
 AF_INET6 = int(_socket.AF_INET6)
 
+# netlink(7): routes, links and neighbours; everything that has no protocol number of its own.
+NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
+
 # Multicast groups (enum rtnetlink_groups).
 LINKS = 1
 NEIGHBOURS = 3
@@ -214,12 +217,14 @@ class Netlink:
 
     A socket either asks, or, given multicast `groups`, listens: their messages never mix, so an answer can't be
     mistaken for news.  Every method raises `NetlinkError` and nothing else.
+
+    protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, where only `ask` and what is about news make sense.
     """
 
-    def __init__(self, groups: Iterable[int] = ()) -> None:
+    def __init__(self, groups: Iterable[int] = (), protocol: int = NETLINK_ROUTE) -> None:
         self._sequence = 0
         try:
-            self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _socket.NETLINK_ROUTE)
+            self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, protocol)
         except OSError as error:
             raise _as_netlink_error(error) from None
         try:
@@ -249,7 +254,7 @@ class Netlink:
 
     def get_link(self, device: str | int) -> LinkStatus | None:
         """Return the state of the device of this name or index, None where there is none."""
-        index, attributes = 0, _pack_attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+        index, attributes = 0, pack_attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
         if isinstance(device, int):
             if not 0 < device < 1 << 31:
                 return None
@@ -259,7 +264,7 @@ class Netlink:
             # IFNAMSIZ: 15 bytes and the zero that ends it, at which the kernel would stop reading.
             if not 0 < len(name) < 16 or b"\0" in name:
                 return None
-            attributes += _pack_attribute(_IFLA_IFNAME, name + b"\0")
+            attributes += pack_attribute(_IFLA_IFNAME, name + b"\0")
         try:
             answers = self.ask(RTM_GETLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attributes)
         except NetlinkError as error:
@@ -318,7 +323,7 @@ class Netlink:
         Raises ValueError where `address` is none.
         """
         family, packed = _pack_address(address)
-        body = _NEIGHBOUR.pack(family, index, 0, 0, 0) + _pack_attribute(_NDA_DST, packed)
+        body = _NEIGHBOUR.pack(family, index, 0, 0, 0) + pack_attribute(_NDA_DST, packed)
         try:
             answers = self.ask(RTM_GETNEIGH, 0, body)
         except NetlinkError as error:
@@ -465,7 +470,7 @@ class Netlink:
         packed = _socket.inet_pton(family, destination)
         flags = _RTM_F_FIB_MATCH | (_RTM_F_LOOKUP_TABLE if family == AF_INET else 0)
         body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags)
-        body += _pack_attribute(_RTA_DST, packed) + _pack_attribute(_RTA_OIF, _U32.pack(index))
+        body += pack_attribute(_RTA_DST, packed) + pack_attribute(_RTA_OIF, _U32.pack(index))
         try:
             answers = self.ask(RTM_GETROUTE, 0, body)
         except NetlinkError as error:
@@ -481,7 +486,7 @@ class Netlink:
 
     def _read_default_route(self, index: int, family: int) -> DefaultRoute | None:
         """Return the default route of this link from the routing tables."""
-        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _pack_attribute(_RTA_OIF, _U32.pack(index))
+        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + pack_attribute(_RTA_OIF, _U32.pack(index))
         try:
             answers = self.ask(RTM_GETROUTE, NLM_F_DUMP, body, _is_to_anywhere)
         except NetlinkError as error:
@@ -522,7 +527,7 @@ class Netlink:
 
     def _get_nexthop_object(self, number: int) -> tuple[_Nexthop | None, tuple[int, ...]]:
         """Return a nexthop object, or the numbers of those in a group; neither where it is gone."""
-        body = _NEXTHOP_OBJECT.pack(0, 0, 0, 0) + _pack_attribute(_NHA_ID, _U32.pack(number))
+        body = _NEXTHOP_OBJECT.pack(0, 0, 0, 0) + pack_attribute(_NHA_ID, _U32.pack(number))
         try:
             answers = self.ask(RTM_GETNEXTHOP, 0, body)
         except NetlinkError as error:
@@ -537,7 +542,7 @@ class Netlink:
     def _use_neighbour(self, index: int, address: str) -> bool:
         """Have the kernel ask for a neighbour, as sending to it would; return False where we may not."""
         family, packed = _pack_address(address)
-        body = _NEIGHBOUR.pack(family, index, 0, _NTF_USE, 0) + _pack_attribute(_NDA_DST, packed)
+        body = _NEIGHBOUR.pack(family, index, 0, _NTF_USE, 0) + pack_attribute(_NDA_DST, packed)
         try:
             self.ask(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, body)
         except NetlinkError as error:
@@ -673,7 +678,8 @@ def _is_about(body: bytes, index: int, addresses: Iterable[str]) -> bool:
     return neighbour.index == index and neighbour.address in addresses
 
 
-def _pack_attribute(kind: int, value: bytes) -> bytes:
+def pack_attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute of a message, padded."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 

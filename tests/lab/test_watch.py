@@ -143,7 +143,8 @@ def test_dhcp_renews_into_another_domain(lab: Lab) -> None:
     laptop.ifup("eth0")
     wait_for_watcher(lab)
     files = ["-pf", "/run/dhclient.eth0.pid", "-lf", "/var/lib/dhcp/dhclient.eth0.leases"]
-    renew = {"dhclient": ["dhclient", "-4", *files, "eth0"], "dhcpcd": ["dhcpcd", "--rebind", "eth0"]}[laptop.dhcp_client]
+    commands = {"dhclient": ["dhclient", "-4", *files, "eth0"], "dhcpcd": ["dhcpcd", "--rebind", "eth0"]}
+    renew = commands[laptop.dhcp_client]
     hook = {
         "dhclient": "/etc/dhcp/dhclient-exit-hooks.d/netconf-hooks",
         "dhcpcd": "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks",

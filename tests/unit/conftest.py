@@ -104,5 +104,5 @@ def network(monkeypatch, links):
 
     monkeypatch.setattr(locate, "observe_link", observe)
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
-    monkeypatch.setattr(wireless, "is_wireless_open", lambda device: device.startswith("wl"))
+    monkeypatch.setattr(wireless, "is_wireless_open", lambda device, _: device.startswith("wl"))
     return seen

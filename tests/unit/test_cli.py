@@ -62,7 +62,6 @@ def tunnel(monkeypatch):
 def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
-    monkeypatch.setattr(cli, "observe_link", lambda keys, *_: {key: network.get(key, Answer()) for key in keys})
     monkeypatch.setattr(cli, "read_names", lambda: pytest.fail("read the machine's interfaces"))
     monkeypatch.setattr(cli, "query_options", lambda name: pytest.fail("asked this machine's ifquery"))
 
@@ -257,6 +256,7 @@ def test_explain_shows_every_line_and_test(command, store, links, network):
         "  netconf-location cafe address=10.0.0.0/8: holds",
         "    address=10.0.0.0/8: holds: seen 10.1.2.3",
         "  as a word: address=10.0.0.0/8: holds",
+        "  office is told by hints",
         "  default route: yes",
         '  netconf-vpn openvpn corp unless office: down, as far as eth0 goes: eth0 is at office: "unless office"',
         '  netconf-vpn openvpn archive on address=10.0.0.0/8: up, as far as eth0 goes: eth0 is at office: "on '
@@ -273,7 +273,7 @@ def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch
     status, output, _ = command("explain", "eth0")
     assert status == 0
     assert output.startswith("eth0 is at an unknown place (not up; by the rules that stand in its stanza)\n")
-    assert "    gateway=192.0.2.1: does not hold: nothing seen\n" in output
+    assert "    gateway=192.0.2.1: does not hold: nothing seen (nothing there)\n" in output
     assert "  default route: no: unroutable\n" in output
 
 
@@ -425,10 +425,30 @@ def test_check_warns_where_hints_turn_a_tunnel_off(command, stanzas):
     assert "whoever forges the hints of office turns this tunnel off" in line
 
 
-@pytest.mark.parametrize("trust", ["hints", "authenticated"])
-def test_check_is_quiet_where_the_admin_has_said_what_is_enough(command, stanzas, trust):
-    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": trust}
+def test_check_is_quiet_where_the_admin_has_said_that_hints_are_enough(command, stanzas):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints"}
     assert check(command) == (0, [])
+
+
+def test_check_warns_where_proof_is_asked_for_and_there_is_none(command, stanzas):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "authenticated"}
+    status, [line] = check(command)
+    assert status == 0
+    assert "no line of office has a tls or command test: this tunnel is never turned off there" in line
+    certificate = f"tls=192.0.2.9:443/sha256:{64 * '0'}"
+    stanzas[0]["eth0"]["netconf-location"] = STANZA["netconf-location"] + f"\noffice {certificate}"
+    assert check(command) == (0, [])
+
+
+def test_check_warns_where_a_hint_in_a_rule_turns_a_tunnel_off(command, stanzas):
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless address=10.0.0.0/8"}
+    status, [line] = check(command)
+    assert status == 0
+    assert 'whoever forges "address=10.0.0.0/8" turns this tunnel off' in line
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless command=/usr/local/sbin/is-office"}
+    assert check(command) == (0, [])
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless !command=/usr/local/sbin/is-cafe"}
+    assert len(check(command)[1]) == 1
 
 
 def test_check_is_quiet_where_a_location_is_proven(command, stanzas, monkeypatch):

@@ -107,6 +107,23 @@ def test_a_test_as_a_word():
     assert decide(at("eth0", rule, "", open_tests=frozenset(["address=10.0.0.0/8"])))[0] == KEEP
 
 
+@pytest.mark.parametrize("word, state", [
+    (f"tls=192.0.2.7:443/sha256:{64 * '0'}", "down"),
+    ("command=/usr/local/sbin/is-office", "down"),
+    ("gateway=192.0.2.1", "up"),
+    (f"!tls=192.0.2.7:443/sha256:{64 * '0'}", "up"),  # nobody has to have anything for that
+])
+def test_a_test_as_a_word_can_be_the_proof(word, state):
+    facts = {"tests": frozenset([word]), "trust": "authenticated", "grade": "hint"}
+    for more in ({}, {"location": "", "undecided": True}):
+        situation = make_situation("eth0", f"openvpn corp unless cafe {word}", **{"location": "cafe", **facts, **more})
+        verdict = decide_tunnels([situation])["openvpn", "corp"]
+        if state == "down":
+            assert (verdict.state, word in verdict.because) == ("down", True)
+        else:
+            assert verdict.state != "down"
+
+
 def test_a_wish_overrides_vetoes():
     wish = make_situation("corp", "openvpn corp", wish=True)
     state, because = decide(at("eth0", UNLESS_OFFICE, "office"), wish)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks import hook, log
+from netconf_hooks import apply, hook, log
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observe import Answer
 from netconf_hooks.state import FORMAT, InterfaceRecord, Stanza, Store, TunnelRecord
@@ -130,23 +130,42 @@ def test_a_record_that_can_not_be_read_is_reported_and_replaced(store, links, ne
     assert any(message.startswith("error: eth0: ") and "is lost" in message for message in messages)
 
 
-def test_a_hook_has_a_deadline(store, links, network):
+@pytest.fixture
+def alarms(tunnels):
+    """How many seconds of its deadline a hook had left when it asked the tunnel."""
+    left = []
+    for what in ("start openvpn corp", "stop openvpn corp"):
+        tunnels.during[what] = lambda: left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+    return left
+
+
+def test_a_hook_has_a_deadline(store, links, network, alarms):
     links.plug("eth0", 7)
     run_hook(store, "up", IF_NETCONF_TIMEOUT="100", **RULES)
-    assert 60 < signal.alarm(0) <= 100 + hook.ACTING_TIME
     run_hook(store, "up", family="inet6")  # its stanza says nothing of it, but the interface's does
     assert 60 < signal.alarm(0) <= 100 + hook.ACTING_TIME
     run_hook(store, "down", **RULES)
-    assert 0 < signal.alarm(0) <= hook.ACTING_TIME
+    arriving, leaving = alarms
+    assert 60 < arriving <= 100 + hook.ACTING_TIME
+    assert 0 < leaving <= hook.ACTING_TIME
 
 
-def test_a_deadline_covers_what_pre_up_waits_for(store, links, network):
+def test_a_deadline_covers_what_pre_up_waits_for(store, links, network, alarms):
     links.plug("eth0", 7)
     run_hook(store, "up", **RULES)
     signal.alarm(0)
     links.plug("eth0", 9)
     run_hook(store, "pre-up", **RULES)
-    assert 0 < signal.alarm(0) <= hook.ACTING_TIME
+    assert 0 < alarms[-1] <= hook.ACTING_TIME
+
+
+def test_the_deadline_does_not_cover_event_scripts_which_have_their_own(store, links, network, alarms, monkeypatch):
+    told = []
+    monkeypatch.setattr(apply, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
+    links.plug("eth0", 7)
+    run_hook(store, "up", **RULES)
+    assert alarms[0] > 0
+    assert told == [0]
 
 
 # pre-up
@@ -384,8 +403,10 @@ HANG = "import signal\ndef run(*_): signal.setitimer(signal.ITIMER_REAL, 0.01); 
     ("pre-up", {"IF_NETCONF_GUARD": "yes"}, 1),
     ("pre-up", {"IF_NETCONF_VPN": "openvpn corp"}, 0),
     ("up", {"IF_NETCONF_GUARD": "yes"}, 0),
+    ("pre-up", {"IF_NETCONF_UPLINK": "eth0"}, 1),
+    ("down", {"IF_NETCONF_UPLINK": "eth0"}, 0),
 ])
-def test_only_a_guarded_interface_stays_down_when_its_hook_breaks(real_store, body, phase, environ, status):
+def test_only_a_guarded_interface_or_a_wish_stays_down_when_its_hook_breaks(real_store, body, phase, environ, status):
     assert finish(start_hook(real_store, phase, body, environ))[0] == status
 
 

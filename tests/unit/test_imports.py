@@ -21,6 +21,7 @@ PHASES = ("pre-up", "up", "down", "post-down")
 DEAR = {
     "re", "json", "typing", "enum", "dataclasses", "collections", "subprocess", "socket", "logging", "ipaddress",
     "pyroute2", "functools", "pathlib", "shlex", "argparse", "contextlib", "signal", "traceback", "threading", "random",
+    "ssl", "dns", "ctypes",
 }  # fmt: skip
 
 # The loopback device under a name that is an interface's to ifupdown: it is there, under index 1, on every machine.
@@ -160,6 +161,8 @@ def list_dear(modules, bare):
     ("dns-domain=corp.example.com,*.example.org", "dns"),
     ("dns-server=192.0.2.0/24", "dns"),
     ("interface=wl*", "address"),
+    ("carrier=no", "carrier"),
+    ("interface=wl* peer=192.0.2.1 tls=a.example:443/sha256:" + 64 * "0", "address"),
     ("gateway=192.0.2.1 !dns-domain=corp.example.com", "dns"),
 ])
 def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_runs, bare, tests, observer):
@@ -176,6 +179,17 @@ def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_r
     assert record.index == 1
     assert [finding.subject for finding in record.seen]
     assert tunnel_runs.read_tunnels()[TUNNEL].done
+
+
+def test_only_who_asks_the_network_pays_for_it(installed, tunnel_runs, bare):
+    location = "office interface=wl* peer=192.0.2.1 command=/nowhere"
+    status, modules, said = installed.run("up", IF_NETCONF_LOCATION=location, IF_NETCONF_VPN=f"{VPN} unless office")
+    assert (status, said) == (0, [])
+    assert "netconf_hooks.observe.probes" not in modules
+    location = location.replace("interface=wl*", "interface=lo*")
+    _, modules, _ = installed.run("up", IF_NETCONF_LOCATION=location, IF_NETCONF_VPN=f"{VPN} unless office")
+    assert {"netconf_hooks.observe.probes", "netconf_hooks.observe.peer", "netconf_hooks.observe.command"} <= modules
+    assert list_dear(modules, bare) & {"ssl", "socket", "dns"} == set()
 
 
 def test_only_who_asks_for_an_address_pays_for_it(installed, tunnel_runs, bare):

@@ -1,5 +1,6 @@
 """What stands in /etc/network/interfaces, held against what ifupdown's own parser makes of it."""
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import interfaces
-from netconf_hooks.interfaces import FILE, InterfacesError, Names, parse_options, query_options, read_names
+from netconf_hooks.interfaces import (
+    FILE, InterfacesError, Names, parse_options, query_options, query_stanzas, read_names
+)  # fmt: skip
 from netconf_hooks.programs import ProgramError, Result
 from netconf_hooks.rules import read_rules
 
@@ -210,6 +213,49 @@ def test_a_file_that_sources_itself_ends(tmp_path):
     names = read_names(write(tmp_path, interfaces="iface a inet manual\nsource interfaces\niface b inet manual\n"))
     assert names.stanzas == ("a", "b")
     assert "sourced too deep" in names.problems[0]
+
+
+# Several stanzas at once
+
+
+FIXTURE = str(CAPTURED / "interfaces")
+
+
+def test_many_stanzas_are_what_each_is_alone(real_ifquery):
+    names = read_names(FIXTURE).stanzas
+    assert len(names) > 5
+    assert query_stanzas(names, FIXTURE) == {name: query_options(name, FIXTURE) for name in names}
+    assert query_stanzas(["roaming"], FIXTURE)["roaming"]  # neither of them is empty
+
+
+def test_no_stanza_is_asked_for_nothing(ifquery):
+    assert query_stanzas([]) == {}
+    assert ifquery == []
+
+
+def test_more_stanzas_than_one_ifquery_is_given(real_ifquery, monkeypatch, tmp_path):
+    monkeypatch.setattr(interfaces, "_AT_ONCE", 3)
+    path = write(tmp_path, interfaces="".join(f"iface e{n} inet manual\n    option {n}\n" for n in range(7)))
+    assert query_stanzas([f"e{n}" for n in range(7)], path) == {f"e{n}": {"option": str(n)} for n in range(7)}
+
+
+def test_one_that_ifquery_does_not_know_is_an_error_in_its_own_words(real_ifquery, tmp_path):
+    path = write(tmp_path, interfaces="iface a inet manual\n")
+    with pytest.raises(InterfacesError, match="^ifquery: unknown interface b$"):
+        query_stanzas(["a", "b"], path)
+
+
+def test_an_answer_that_breaks_off_is_an_error(monkeypatch):
+    monkeypatch.setattr(interfaces, "run", lambda argv, timeout, stdin: Result(0, "address: 192.0.2.1\n"))
+    with pytest.raises(InterfacesError, match="no answer about a"):
+        query_stanzas(["a"])
+
+
+@pytest.mark.parametrize("pattern", ["d/*", "d/a", "d/nosuch", "d/?", "*/b", "nosuch/*"])
+def test_patterns_are_expanded_as_glob_does(tmp_path, monkeypatch, pattern):
+    write(tmp_path, d__a="", d__b="", d__longer="", **{"d__.hidden": ""})
+    monkeypatch.chdir(tmp_path)
+    assert interfaces._expand(pattern) == sorted(glob.glob(pattern))
 
 
 lines_of = st.lists(

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from netconf_hooks import locate
 from netconf_hooks.locate import (
-    Place, find_needed, find_place, is_match, judge_test, judge_tests, list_word_tests, observe_place
+    Place, find_needed, find_place, find_questions, is_match, judge_test, judge_tests, list_word_tests, observe_place,
+    wants_proof
 )  # fmt: skip
 from netconf_hooks.observe import Answer, Link
-from netconf_hooks.rules import TESTS, Location, Test, TestKind, format_test, read_rules
+from netconf_hooks.rules import Location, Rules, Test, format_test, read_rules
 
 MAC = "52:54:00:0a:00:01"
 OTHER_MAC = "00:16:3e:11:22:33"
@@ -219,12 +220,59 @@ def test_a_negated_test_needs_something_to_compare_with():
     assert find_place((line,), at(domain="?")) == Place(undecided=True)
 
 
-def test_one_authenticated_test_proves_the_line(monkeypatch):
-    monkeypatch.setitem(TESTS, "tls", TestKind("certificate", "authenticated", "later"))
-    proven = make_line("office", make_test("dns-domain", "corp.example.com"), make_test("tls", "cert"))
-    answers = {**at(domain="corp.example.com"), "tls": Answer(("cert",))}
-    assert find_place((proven,), answers).grade == "authenticated"
-    assert find_place((OFFICE, proven), answers).grade == "hint"
+CERTIFICATE = f"192.0.2.7:443/sha256:{64 * '0'}"
+TLS = make_test("tls", CERTIFICATE)
+SHOWN = Answer((CERTIFICATE,), settled=(CERTIFICATE,))
+NOT_SHOWN = Answer((), settled=(CERTIFICATE,), refuted=(CERTIFICATE,))
+OFFICE_PROVEN = make_line("office", TLS)
+
+
+def test_a_certificate_or_the_admins_program_proves_the_line():
+    proven = make_line("office", make_test("dns-domain", "corp.example.com"), TLS)
+    answers = {**at(domain="corp.example.com"), "tls": SHOWN}
+    assert find_place((proven,), answers) == Place("office", proven.text, "authenticated")
+    program = make_line("office", make_test("command", "/x"))
+    assert find_place((program,), {"command": Answer(("/x",), settled=("/x",))}).grade == "authenticated"
+
+
+def test_another_line_of_the_name_that_holds_proves_the_place():
+    answers = {**at(domain="corp.example.com"), "tls": SHOWN}
+    assert find_place((OFFICE, OFFICE_PROVEN), answers) == Place("office", OFFICE.text, "authenticated")
+    assert find_place((OFFICE, OFFICE_PROVEN), {**answers, "tls": NOT_SHOWN}).grade == "hint"
+    assert find_place((OFFICE, make_line("home", TLS)), answers).grade == "hint"
+
+
+def test_a_certificate_that_is_not_shown_proves_nothing():
+    line = make_line("office", make_test("tls", CERTIFICATE, negated=True))
+    assert find_place((line,), {"tls": NOT_SHOWN}) == Place("office", line.text, "hint")
+
+
+# Tests whose values are asked one by one
+
+
+@pytest.mark.parametrize("answer, plain, negated", [
+    (Answer(), None, None),  # not asked
+    (Answer(("a:1",), settled=("a:1",)), True, False),
+    (Answer((), settled=("a:1",), refuted=("a:1",)), False, True),
+    (Answer((), settled=("a:1",)), False, False),  # it could not be asked
+    (Answer(("b:2",), settled=("b:2",)), None, None),  # another one was asked
+    (Answer(("b:2",), settled=("b:2", "a:1"), refuted=("a:1",)), False, True),
+    (Answer((), True, "no time left to ask"), None, None),
+])
+def test_each_value_is_a_question_of_its_own(answer, plain, negated):
+    assert judge_test(make_test("reach", "a:1"), answer) is plain
+    assert judge_test(make_test("reach", "a:1", negated=True), answer) is negated
+
+
+def test_any_of_several_asked_values_will_do_and_all_have_to_be_refuted():
+    both = make_test("reach", "a:1", "b:2")
+    neither = make_test("reach", "a:1", "b:2", negated=True)
+    some = Answer((), settled=("a:1",), refuted=("a:1",))
+    assert (judge_test(both, some), judge_test(neither, some)) == (None, None)
+    one = Answer(("b:2",), settled=("a:1", "b:2"), refuted=("a:1",))
+    assert (judge_test(both, one), judge_test(neither, one)) == (True, False)
+    none = Answer((), settled=("a:1", "b:2"), refuted=("a:1", "b:2"))
+    assert (judge_test(both, none), judge_test(neither, none)) == (False, True)
 
 
 # What has to be asked
@@ -249,6 +297,78 @@ def test_after_a_line_that_holds_nothing_is_asked():
 
 def test_after_an_open_line_all_is_asked():
     assert find_needed((HOME, OFFICE), {"gateway": SILENT}) == ["dns-domain"]
+
+
+def list_questions(rules, answers, proof=False):
+    """Return what is to be asked now, as words of a line."""
+    return [f"{question.key}={question.value}" for question in find_questions(rules, answers, proof)]
+
+
+def test_what_is_asked_by_packets_is_asked_only_while_the_place_depends_on_it():
+    rules = Rules((
+        make_line("home", make_test("gateway", "192.0.2.1"), make_test("peer", "192.0.2.5")),
+        make_line("office", make_test("dns-domain", "corp.example.com"), make_test("reach", "a:1", "b:2")),
+        make_line("cafe", make_test("gateway", "192.0.2.9")),
+        make_line("other", make_test("peer", "192.0.2.6")),
+    ))
+    assert find_needed(rules.locations, {}) == ["gateway", "dns-domain"]
+    assert list_questions(rules, at(gateway="192.0.2.1", domain="x.example")) == ["peer=192.0.2.5", "peer=192.0.2.6"]
+    assert list_questions(rules, at(gateway="192.0.2.9", domain="x.example")) == []
+    answers = at(gateway="192.0.2.9", domain="corp.example.com")
+    assert list_questions(rules, answers) == ["reach=a:1", "reach=b:2"]
+    answers["reach"] = Answer((), settled=("a:1",), refuted=("a:1",))
+    assert list_questions(rules, answers) == ["reach=b:2"]
+    answers["reach"] = Answer(("a:1",), settled=("a:1",))
+    assert list_questions(rules, answers) == []
+
+
+def test_a_certificate_is_asked_for_only_where_all_else_in_its_line_holds():
+    line = make_line("office", make_test("gateway", "192.0.2.1"), TLS, make_test("peer", "192.0.2.5"))
+    peer = Answer(("192.0.2.5",), settled=("192.0.2.5",))
+    assert list_questions(Rules((line,)), at(gateway="192.0.2.1")) == ["peer=192.0.2.5"]
+    assert list_questions(Rules((line,)), {**at(gateway="192.0.2.1"), "peer": peer}) == [f"tls={CERTIFICATE}"]
+    assert list_questions(Rules((line,)), {**at(gateway="?"), "peer": peer}) == []
+    assert list_questions(Rules((line,)), {**at(gateway="192.0.2.9"), "peer": peer}) == []
+
+
+def test_the_question_for_a_certificate_names_the_routers_of_its_lines():
+    rules = Rules((
+        make_line("office", make_test("gateway-mac", MAC), TLS),
+        make_line("office", make_test("gateway-mac", OTHER_MAC, negated=True), TLS),
+        make_line("home", make_test("gateway-mac", "02:00:00:00:00:01")),
+    ))
+    [question] = find_questions(rules, at(mac=MAC))
+    assert question.routers == (MAC,)
+
+
+def test_proof_is_asked_for_where_it_matters():
+    answers = at(domain="corp.example.com")
+    rules = Rules((OFFICE, make_line("home", TLS), make_line("office", TLS, make_test("gateway", "192.0.2.1"))))
+    assert find_needed(rules.locations, answers | {"gateway": SILENT}, proof=True) == []
+    del answers["gateway"]
+    assert find_needed(rules.locations, answers) == []
+    assert find_needed(rules.locations, answers, proof=True) == ["gateway"]
+    answers["gateway"] = Answer(("192.0.2.1",))
+    assert list_questions(rules, answers) == []
+    assert list_questions(rules, answers, proof=True) == [f"tls={CERTIFICATE}"]
+    assert list_questions(rules, {**answers, "tls": SHOWN}, proof=True) == []
+
+
+def test_where_proof_matters():
+    location = {"netconf-location": f"office {TLS.text}"}
+    assert not wants_proof(read_rules(location))
+    assert not wants_proof(read_rules({**location, "netconf-trust": "hints", "netconf-guard": "yes"}))
+    assert not wants_proof(read_rules({**location, "netconf-guard": "no"}))
+    assert wants_proof(read_rules({**location, "netconf-guard": "unless office"}))
+    assert wants_proof(read_rules({**location, "netconf-trust": "authenticated"}))
+
+
+def test_the_routers_mac_address_is_asked_for_last(monkeypatch):
+    rules = read_rules({"netconf-location": f"a gateway-mac={MAC}\nb dns-domain=corp.example.com gateway-mac={MAC}"})
+    observers = FakeObservers(at(domain="corp.example.com", mac=OTHER_MAC))
+    monkeypatch.setattr(locate, "observe_link", observers)
+    assert observe_place(rules, ETH0, 12.0)[0] == Place()
+    assert observers.asked == [["dns-domain"], ["gateway-mac"]]
 
 
 KEYS = ("gateway", "dns-domain", "gateway-mac", "ssid")

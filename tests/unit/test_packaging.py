@@ -10,6 +10,7 @@ import pytest
 
 from netconf_hooks.cli import main
 from netconf_hooks.rules import OPTIONS, SITUATIONS, TESTS, TUNNEL_KINDS, read_rules
+from netconf_hooks.tunnels.attempt import ENTRY
 
 ROOT = Path(__file__).parents[2]
 HOOK_DIRECTORIES = ("if-pre-up.d", "if-up.d", "if-down.d", "if-post-down.d")
@@ -33,12 +34,20 @@ def test_run_parts_runs_all_that_a_hook_directory_holds(directory, tmp_path):
     assert listed == [str(path) for path in copy.iterdir() if path.name != "__pycache__"]
 
 
-@pytest.mark.parametrize("path", [*(f"{name}/netconf-hooks" for name in HOOK_DIRECTORIES), "sbin/netconf-hooks"])
+def test_run_parts_would_run_each_example_of_an_event_script():
+    directory = ROOT / "docs/examples/event.d"
+    tested = subprocess.run(["run-parts", "--test", directory], check=True, capture_output=True, text=True)
+    assert tested.stdout.split() == sorted(str(path) for path in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    "path", [*(f"{name}/netconf-hooks" for name in HOOK_DIRECTORIES), "sbin/netconf-hooks", "libexec/tunnel"]
+)
 def test_what_is_run_is_executable_by_debians_python(path):
     file = ROOT / path
     assert os.stat(file).st_mode & 0o777 == 0o755
     # -I: nothing of the caller's environment or directory; -S: without site, which costs an ifup 2.5 ms.
-    options = "-I" if path.startswith("sbin/") else "-IS"
+    options = "-IS" if path.startswith("if-") else "-I"
     assert file.read_text().splitlines()[0] == f"#!/usr/bin/python3 {options}"
 
 
@@ -49,6 +58,13 @@ def test_each_hook_is_installed_and_linked():
         assert f"{name}/netconf-hooks usr/lib/netconf-hooks/{name}" in installed
         assert f"usr/lib/netconf-hooks/{name}/netconf-hooks etc/network/{name}/netconf-hooks" in links
     assert len(links) == len(HOOK_DIRECTORIES)
+
+
+def test_an_attempt_is_the_same_program_with_systemd_and_without():
+    installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
+    assert f"libexec/tunnel {os.path.dirname(ENTRY)[1:]}" in installed and os.path.basename(ENTRY) == "tunnel"
+    unit = (ROOT / "debian/units/netconf-hooks-tunnel@.service").read_text().splitlines()
+    assert f"ExecStart={ENTRY} start %i" in unit
 
 
 def test_one_version():
@@ -97,7 +113,7 @@ def test_the_manual_describes_each_command(capsys):
 
 def test_the_readme_promises_what_works_and_nothing_else():
     rows = "".join(line for line in README.splitlines() if line.startswith("| `"))
-    later = README.split("Not yet, and an error when used:")[1].split("\n\n")[0]
+    later = README.partition("Not yet, and an error when used:")[2].partition("\n\n")[0]
     for key, kind in TESTS.items():
         assert (f"`{key}=" in rows, f"`{key}`" in later) == (bool(kind.observer), not kind.observer), key
     for name, works in TUNNEL_KINDS.items():
@@ -105,7 +121,10 @@ def test_the_readme_promises_what_works_and_nothing_else():
         assert ("not yet" not in row) == bool(works), name
 
 
-@pytest.mark.parametrize("path", ["docs/examples/interfaces", "docs/netconf-interfaces.5", "README.md"])
+EXAMPLES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/examples").glob("interfaces*"))
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES, "docs/netconf-interfaces.5", "README.md"])
 def test_the_examples_can_be_read(path):
     stanzas: list[dict[str, str]] = []
     for line in (ROOT / path).read_text(encoding="utf-8").splitlines():

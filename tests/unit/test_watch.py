@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks import apply, watch
+from netconf_hooks.observe.wireless import WirelessNetwork
 from netconf_hooks.state import Finding, InterfaceRecord, Stanza, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.watch import View, is_open
@@ -54,6 +55,7 @@ views = st.builds(View, st.integers(0, 2), st.booleans(), addresses, routers, ma
     {"routers": ()},
     {"routers": (ROUTER, "fe80::1")},
     {"macs": {ROUTER: OTHER_MAC}},
+    {"wireless": WirelessNetwork("office", (MAC,), True)},
 ])
 def test_another_network(facts):
     assert not change(OFFICE, **facts).is_like(OFFICE)

@@ -188,7 +188,7 @@ class Radio:
         heard = self.run(["iw", "dev", "wlan0", "scan", "dump"]).stdout
         if "RSN:" in heard:
             return True
-        self.run(["iw", "dev", "wlan0", "scan", "freq", "2412"], check=False)
+        self.run(["iw", "dev", "wlan0", "scan", "trigger", "freq", "2412"], check=False)  # it may be at it already
         return False
 
     def roam(self, access_point: AccessPoint) -> None:
