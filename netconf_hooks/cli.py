@@ -16,9 +16,9 @@ from netconf_hooks.apply import (
 from netconf_hooks.decide import decide_tunnels, describe_place
 from netconf_hooks.interfaces import InterfacesError, query_options, read_names
 from netconf_hooks.locate import AUTHENTICATED, complete_answers, find_place, is_proof, judge, judge_tests
-from netconf_hooks.observe import Answer
+from netconf_hooks.observe import Answer, observe_link
 from netconf_hooks.observe.netlink import NetlinkError
-from netconf_hooks.rules import TESTS, Rules, list_undefined_words, read_rules
+from netconf_hooks.rules import TESTS, Rules, format_test, list_undefined_words, read_rules
 from netconf_hooks.state import RecordError, Stanza, Store
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -79,6 +79,11 @@ def _make_parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="look at the network now: every rule, every test, what was seen")
     explain.add_argument("iface", nargs="?", metavar="IFACE", help="all recorded interfaces if not given")
     explain.set_defaults(run=explain_rules)
+
+    probe = commands.add_parser("probe", help="what is seen of the network now, as a netconf-location line to paste")
+    probe.add_argument("--json", action="store_true", help="everything seen, by test key")
+    probe.add_argument("iface", metavar="IFACE")
+    probe.set_defaults(run=probe_network)
 
     location = commands.add_parser("location", help="print the location's name, for scripts")
     location.add_argument("iface", metavar="IFACE")
@@ -266,6 +271,47 @@ def _explain_tunnels(situation: Situation, rules: Rules) -> None:
     for rule in rules.vpns:
         alone = decide_tunnels([situation])[rule.kind, rule.name]
         print(f"  netconf-vpn {rule.text}: {alone.state}, as far as {situation.iface} goes: {alone.because}")
+
+
+# --- probe
+
+
+# What a line is made of: the first that was seen of each row.  A name that is announced adds to a MAC address; an
+# address, which many networks share, adds nothing to it.
+_TELLING = (("gateway-mac", "gateway"), ("ssid",), ("dns-domain",))
+
+
+def probe_network(options: argparse.Namespace, store: Store) -> int:
+    """``netconf-hooks probe [--json] IFACE``: looks at the network now, sends no more than the kernel would."""
+    link = make_link(options.iface, _find_evidence(options.iface, store))
+    if not link.index:
+        raise CommandError(f"{options.iface}: no such interface")
+    keys = [key for key, kind in TESTS.items() if kind.observer and not kind.asked]
+    answers = observe_link(keys, link, monotonic() + Rules().timeout)
+    if options.json:
+        seen = {key: {"values": list(answers[key].values), "problem": answers[key].problem or None} for key in keys}
+        print(json.dumps({"interface": options.iface, "seen": seen}, indent=2, sort_keys=True))
+        return OK
+    for key in keys:
+        found = ", ".join(answers[key].values) or f"nothing ({answers[key].problem})"
+        print(log.printable(f"# {key}: {found}"))
+    told = [next((key for key in row if answers[key].values), "") for row in _TELLING]
+    if not any(told):
+        raise CommandError(f"{options.iface}: nothing is seen that tells this network from others")
+    tests = [format_test(key, answers[key].values[:1]) for key in told if key]
+    print(f"netconf-location here {' '.join(tests)}")
+    return OK
+
+
+def _find_evidence(iface: str, store: Store) -> dict[str, str]:
+    """Return the stanza's options, where there is a stanza: some are evidence themselves."""
+    record = store.read_interface(iface)
+    if record:
+        return merge_stanzas(record.stanzas)
+    try:
+        return query_options(iface)
+    except InterfacesError:
+        return {}
 
 
 # --- refresh

@@ -8,24 +8,29 @@ and asking must change nothing.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 
 from netconf_hooks.programs import ProgramError, run
 from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FILE = "/etc/network/interfaces"
 
-_OPTION = re.compile(r"([A-Za-z][A-Za-z0-9_-]*): (.*)", re.DOTALL)
-_SOURCED_NAME = re.compile(r"[a-zA-Z0-9_-]+")  # interfaces(5): what source-directory takes
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+# Of an option's name, and of a file's that source-directory takes, interfaces(5).
+_NAME = _LETTERS | frozenset("0123456789_-")
+_WILDCARDS = frozenset("*?[")
 
 # A file that sources itself would be read for ever; ifupdown stops there by running out of files.
 _DEEPEST = 20
+
+# What stands behind each stanza that is asked for together with others, and how many are asked for at once: more may
+# print more than `programs.OUTPUT_LIMIT`.
+_MARK = "netconf-hooks-stanza"
+_AT_ONCE = 100
 
 
 class InterfacesError(Exception):
@@ -74,16 +79,43 @@ def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[st
     return parse_options(result.output)
 
 
+def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0) -> dict[str, dict[str, str]]:
+    """Return what `query_options` returns for each of `names`, by name.
+
+    One ifquery does it for all, in the time that it takes for one.  It prints one stanza after the other with nothing
+    in between, so it is given a file that sources `path` and has stanzas of our own to stand between them.
+
+    timeout: seconds that an ifquery may take.  Raises `InterfacesError`.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start:start + _AT_ONCE]
+        marks = [f"{_MARK}-{number}" for number in range(len(some))]
+        text = f"source {os.path.abspath(path)}\n" + "".join(f"iface {m} inet manual\n{_MARK} {m}\n" for m in marks)
+        asked = [name for pair in zip(some, marks) for name in pair]
+        try:
+            result = run(["ifquery", "--no-mappings", "-i", "/dev/stdin", *asked], timeout=timeout, stdin=text)
+        except ProgramError as error:
+            raise InterfacesError(str(error)) from error
+        rest = result.output
+        for name, mark in zip(some, marks):
+            output, end, rest = rest.partition(f"{_MARK}: {mark}\n")
+            if result.status != 0 or not end:
+                said = [line for line in result.output.splitlines() if line.startswith("ifquery:")]
+                raise InterfacesError("; ".join(said) or f"ifquery: no answer about {name}")
+            found[name] = parse_options(output)
+    return found
+
+
 def parse_options(output: str) -> dict[str, str]:
     """Return the options in what ifquery printed: ``option: value``, and a line for each further value of a repeated
     one.  Names are written as hooks get them: ``NetConf_VPN`` is ``netconf-vpn``."""
     options: dict[str, str] = {}
     latest = ""
     for line in output.splitlines():
-        match = _OPTION.fullmatch(line)
-        if match:
-            latest, value = match.groups()
-            latest = latest.lower().replace("_", "-")
+        name, colon, value = line.partition(": ")
+        if colon and name[:1] in _LETTERS and _NAME.issuperset(name):
+            latest = name.lower().replace("_", "-")
         else:
             value = line
         if latest:
@@ -138,7 +170,7 @@ def _join_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _list_sourced(keyword: str, pattern: str) -> list[str]:
-    paths = sorted(glob.glob(os.path.expanduser(pattern)))
+    paths = _expand(os.path.expanduser(pattern))
     if keyword == "source":
         return [path for path in paths if not os.path.isdir(path)]
     return [
@@ -146,5 +178,18 @@ def _list_sourced(keyword: str, pattern: str) -> list[str]:
         for directory in paths
         if os.path.isdir(directory)
         for name in sorted(os.listdir(directory))
-        if _SOURCED_NAME.fullmatch(name)
+        if _NAME.issuperset(name)
     ]
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return the files that wordexp(3) makes of a pattern."""
+    if _WILDCARDS.isdisjoint(pattern):
+        return [pattern] if os.path.lexists(pattern) else []
+    directory, name = os.path.split(pattern)
+    if name == "*" and _WILDCARDS.isdisjoint(directory):  # as Debian's own file is: without glob, which imports re
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return sorted(os.path.join(directory, each) for each in names if not each.startswith("."))
+    from glob import glob
+
+    return sorted(glob(pattern))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from .lab import Lab
 from .network import CAFE, CORP_HOST, HOME, OFFICE
 from .stanzas import (
@@ -111,6 +113,24 @@ def test_a_tunnel_of_the_admin_is_brought_to_the_verdict_and_then_left_alone(lab
     laptop.run(by_hand)
     laptop.run(["netconf-hooks", "refresh"])
     assert len(find_tunnels(lab)) == 1
+
+
+def test_what_probe_prints_matches_where_it_was_printed(lab: Lab) -> None:
+    """Pasted into the stanza as it is."""
+    laptop = lab.laptop
+    laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n")
+    lab.plug("office")
+    laptop.ifup("eth0")
+    line = laptop.run(["netconf-hooks", "probe", "eth0"]).stdout.splitlines()[-1]
+    assert line == f"netconf-location here gateway-mac={OFFICE.router_mac} dns-domain={OFFICE.domain}"
+    laptop.ifdown("eth0")
+    laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n    {line}\n")
+    laptop.ifup("eth0")
+    assert read_location(lab) == "here"
+    seen = json.loads(laptop.run(["netconf-hooks", "probe", "--json", "eth0"]).stdout)["seen"]
+    assert seen["gateway"]["values"] == [OFFICE.router]
+    missing = laptop.run(["netconf-hooks", "probe", "nosuch0"], check=False)
+    assert (missing.returncode, missing.stderr) == (1, "netconf-hooks: nosuch0: no such interface\n")
 
 
 def test_the_command_says_what_was_seen(lab: Lab) -> None:

@@ -1,0 +1,559 @@
+"""guessnet's configuration, as its users have it: ``script /usr/sbin/guessnet-ifupdown`` in a ``mapping``.
+
+guessnet 0.56 left Debian after Debian 11.  What is read here, and what it means, are its manual page, guessnet(8), and
+what the program itself does (tests/lab/test_mapping.py runs both on the same file):
+
+- ``map`` lines name the stanzas that are candidates, ``!NAME`` those that are not; ``key: value`` sets an option.
+- The candidates are told by tests in their own stanzas: ``test peer address 192.0.2.1 mac 52:54:00:0a:00:01``.
+- All tests of all candidates run at once, and the first that succeeds wins.
+
+Unlike guessnet it follows ``source`` and ``inherits``, since the stanzas are read by ifupdown's own ifquery, and a test
+that can't be read keeps none of the others from being made.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import struct
+import time
+
+from netconf_hooks import log
+from netconf_hooks.ifenv import device_of
+from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
+from netconf_hooks.mapping import RaisedLink, is_stanza_name, serve
+from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.observe.probes import Wait
+from netconf_hooks.record import Record
+from netconf_hooks.rules import VALUES, RuleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from typing import NoReturn
+
+    # As `probes.Steps`; it returns whether the test succeeded.
+    Steps = Generator[Wait, frozenset[int], bool]
+
+KINDS = ("peer", "wireless", "missing-cable", "command", "script", "pppoe")
+
+PING_EVERY = 0.5  # seconds
+
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_ARP, _PACKET_OUTGOING = 0x0003, 0x0800, 0x0806, 4
+_BROADCAST = b"\xff" * 6
+_IP = struct.Struct("!BBHHHBBH4s4s")
+_ECHO = struct.Struct("!BBHHH")
+_TRUE = ("true", "yes", "on", "1", "t", "y")
+_FALSE = ("false", "no", "off", "0", "f", "n")
+
+
+class Options(Record):
+    """What ``map`` lines of the form ``key: value`` set.
+
+    default: what is printed where nothing succeeds; timeout: seconds that the tests may take; init_time: seconds that a
+    link that was down is given to find a cable; init_delay: seconds before anything is begun; autofilter: whether only
+    stanzas are candidates whose name begins with the interface's.
+    """
+
+    __slots__ = ("default", "timeout", "init_time", "init_delay", "verbose", "autofilter")
+
+    def __init__(
+        self,
+        default: str = "none",
+        timeout: int = 5,
+        init_time: int = 3,
+        init_delay: int = 0,
+        verbose: bool = False,
+        autofilter: bool = False,
+    ) -> None:
+        self.default = default
+        self.timeout = timeout
+        self.init_time = init_time
+        self.init_delay = init_delay
+        self.verbose = verbose
+        self.autofilter = autofilter
+
+
+class MapLines(Record):
+    """The ``map`` lines of a mapping, read.  names, excluded: the stanzas that are, or are not, candidates."""
+
+    __slots__ = ("names", "excluded", "options", "errors")
+
+    def __init__(
+        self, names: tuple[str, ...], excluded: tuple[str, ...], options: Options, errors: tuple[RuleError, ...]
+    ) -> None:
+        self.names = names
+        self.excluded = excluded
+        self.options = options
+        self.errors = errors
+
+
+class Test(Record):
+    """A test of a stanza.
+
+    kind: one of `KINDS`, with ``command`` for ``script``; text: as written.
+    Of ``peer``: address and mac, each empty where not written, and source, the address it is asked from.  Of
+    ``command``: command.
+    """
+
+    __slots__ = ("kind", "text", "address", "mac", "source", "command")
+    __test__ = False  # the name says Test, but not to pytest
+
+    def __init__(
+        self, kind: str, text: str, address: str = "", mac: str = "", source: str = "", command: str = ""
+    ) -> None:
+        self.kind = kind
+        self.text = text
+        self.address = address
+        self.mac = mac
+        self.source = source
+        self.command = command
+
+
+class Candidate(Record):
+    """A stanza that may be chosen, and its tests, any of which will do."""
+
+    __slots__ = ("name", "tests")
+
+    def __init__(self, name: str, tests: tuple[Test, ...]) -> None:
+        self.name = name
+        self.tests = tests
+
+
+class Scene(Record):
+    """Where the tests are made: the interface, its device, the device's MAC address (empty where it has none like an
+    Ethernet card's), whether it has carrier, and the time.monotonic() at which all tests are over."""
+
+    __slots__ = ("iface", "device", "mac", "carrier", "deadline")
+
+    def __init__(self, iface: str, device: str, mac: str, carrier: bool, deadline: float) -> None:
+        self.iface = iface
+        self.device = device
+        self.mac = mac
+        self.carrier = carrier
+        self.deadline = deadline
+
+
+class Neighbours:
+    """The hosts that answer ARP: one socket for all that are asked, since the kernel takes 10 ms to close each
+    (synchronize_net() in packet_release(), net/packet/af_packet.c)."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._socket: _socket.socket | None = None
+        self._wanted: dict[str, set[str]] = {}
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def ask(self, test: Test) -> Steps:
+        """Ask until the peer of `test` answers; in vain while the link has no carrier yet."""
+        from netconf_hooks.observe.peer import PAUSES, make_arp_request
+
+        device = self._scene.device
+        if len(self._scene.mac) != 17:
+            log.error(f'{self._scene.iface}: "{test.text}": {device} has no neighbours with MAC addresses')
+            return False
+        request = make_arp_request(bytes.fromhex(self._scene.mac.replace(":", "")), test.source, test.address)
+        found = self._wanted.setdefault(test.address, set())
+        packets = self._listen()
+        pauses = iter(PAUSES)
+        due = time.monotonic()
+        while True:
+            if time.monotonic() >= due:
+                _send_packet(packets, request, (device, _ETH_P_ARP, 0, 0, _BROADCAST))
+                due = time.monotonic() + next(pauses, PAUSES[-1])
+            yield Wait({packets.fileno(): select.POLLIN}, due)
+            self._read()
+            if test.mac in found or found and not test.mac:
+                return True
+
+    def _listen(self) -> _socket.socket:
+        if self._socket is None:
+            self._socket = _open_packets(self._scene.device, _ETH_P_ARP)
+        return self._socket
+
+    def _read(self) -> None:
+        from netconf_hooks.observe.peer import read_arp_reply
+
+        own = bytes.fromhex(self._scene.mac.replace(":", ""))
+        for packet, _ in _read_packets(self._listen()):
+            for address, found in self._wanted.items():
+                if answer := read_arp_reply(packet, own, address):
+                    log.debug(f"{self._scene.iface}: peer {address}: answered by {answer}")
+                    found.add(answer)
+
+
+def main() -> NoReturn:
+    """Be the mapping script: ``/usr/sbin/guessnet-ifupdown``."""
+    serve(choose_stanza)
+
+
+def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
+    """Return the name of the stanza that `iface` gets; empty where there is no such device, as guessnet fails then.
+
+    text: the ``map`` lines; path: the file the stanzas are in.
+    """
+    lines = read_lines(text)
+    log.set_verbose(lines.options.verbose)
+    for error in lines.errors:
+        log.error(f"{iface}: {error}")
+    candidates = read_candidates(iface, lines, path)
+    name, reason = lines.options.default, "no test succeeded"
+    if not candidates:
+        log.info(f"{iface}: {name}: no stanza has a test that can be made")
+        return name
+    if lines.options.init_delay:
+        select.poll().poll(lines.options.init_delay * 1000)
+    began = time.monotonic()
+    try:
+        with RaisedLink(device_of(iface)) as raised:
+            if raised.status is None:
+                log.error(f"{iface}: no such device")
+                return ""
+            carrier = raised.wait_for_carrier(lines.options.init_time)
+            # Without a cable, the time that was spent waiting for one counts.
+            deadline = (time.monotonic() if carrier else began) + lines.options.timeout
+            chosen = find_first(
+                candidates, Scene(iface, raised.device, raised.status.address, carrier, deadline)
+            )
+        if chosen:
+            name, reason = chosen[0], f'test "{chosen[1].text}"'
+    except NetlinkError as error:
+        log.error(f"{iface}: no test counts: the kernel's tables could not be read: {error}")
+    log.info(f"{iface}: {name}: {reason}")
+    return name
+
+
+def read_lines(text: str) -> MapLines:
+    """Return what ``map`` lines mean.  Never raises: see `MapLines.errors`."""
+    names: list[str] = []
+    excluded: list[str] = []
+    values: dict[str, str | int | bool] = {}
+    errors: list[RuleError] = []
+    for line in text.split("\n"):
+        words = line.split()
+        key, colon, value = line.strip().partition(":")
+        # guessnet knows an option by its name: letters, - and _; a stanza may be called eth0:1.
+        if colon and key.replace("-", "").replace("_", "").isalpha():
+            if reason := _read_option(key, value.split(), values):
+                errors.append(RuleError("map", line.strip(), reason))
+            continue
+        for word in words:
+            if word.startswith("#"):
+                break
+            if word.startswith("!"):
+                excluded.append(word[1:])
+            else:
+                names.append(word)
+        if names and excluded:
+            errors.append(RuleError("map", line.strip(), "names with and without ! can't be mixed: those with ! count"))
+            names.clear()
+    return MapLines(tuple(names), tuple(excluded), Options(**values), tuple(errors))  # type: ignore[arg-type]
+
+
+def read_candidates(iface: str, lines: MapLines, path: str = FILE) -> list[Candidate]:
+    """Return the stanzas that may be chosen, with the tests that can be made, in the order of the file.
+
+    What can't be read is logged.
+    """
+    names = read_names(path)
+    for problem in names.problems:
+        log.warning(problem)
+    wanted = [name for name in names.stanzas if _is_candidate(name, iface, lines)]
+    for name in lines.names:
+        if name not in names.stanzas:
+            log.error(f'{iface}: map "{name}": there is no such iface stanza')
+    try:
+        stanzas = query_stanzas(wanted, path)
+    except InterfacesError as error:
+        log.error(f"{iface}: {error}")
+        return []
+    candidates = []
+    for name, options in stanzas.items():
+        tests, errors = read_tests(options)
+        for unread in errors:
+            log.error(f"{iface}: iface {name}: {unread}")
+        if tests:
+            candidates.append(Candidate(name, tests))
+    return candidates
+
+
+def read_tests(options: Mapping[str, str]) -> tuple[tuple[Test, ...], tuple[RuleError, ...]]:
+    """Return the tests among the options of a stanza, and an error for each that can't be read or made here."""
+    tests: list[Test] = []
+    errors: list[RuleError] = []
+    for option, value in options.items():
+        for line in value.split("\n"):
+            text = find_test(option, line)
+            if text is None:
+                continue
+            try:
+                tests.append(read_test(text))
+            except ValueError as error:
+                errors.append(RuleError(option, line, str(error)))
+    return tuple(tests), tuple(errors)
+
+
+def find_test(option: str, value: str) -> str | None:
+    """Return ``KIND ARGUMENTS`` of an option that is a test; None of any other.
+
+    ``test peer ...``, ``test2 peer ...``, ``test-peer ...``, ``test2-peer ...``; each may have ``guessnet`` or
+    ``guessnet2`` before it, which may also stand for the word ``test``.
+    """
+    for word in ("test", "guessnet"):
+        rest = option[len(word):].lstrip("0123456789")
+        if not option.startswith(word) or rest and rest[0] != "-":
+            continue
+        text = f"{rest[1:]} {value}".strip()
+        if word == "guessnet":
+            first, _, more = text.partition(" ")
+            return find_test(first, more.strip()) if first.startswith("test") else text
+        return text
+    return None
+
+
+def read_test(text: str) -> Test:
+    """Return the test that ``KIND ARGUMENTS`` is.  Raises ValueError, which says why it can't be read."""
+    kind, _, arguments = text.partition(" ")
+    arguments = arguments.strip()
+    if kind in ("command", "script"):
+        if not arguments:
+            raise ValueError(f"expected a command after {kind}")
+        return Test("command", text, command=arguments)
+    if kind == "peer":
+        return _read_peer(text, arguments.split())
+    if kind == "wireless":
+        raise ValueError("wireless tests do not work yet in this version")
+    if kind == "pppoe" and not _find_program("pppoe"):
+        raise ValueError("the program pppoe is missing: apt install pppoe")
+    if kind in KINDS:
+        return Test(kind, text)
+    raise ValueError(f'expected a kind of test ({", ".join(KINDS)}), not "{kind}"')
+
+
+def find_first(candidates: Sequence[Candidate], scene: Scene) -> tuple[str, Test] | None:
+    """Make all tests at once; return the stanza of the first that succeeds, and the test.
+
+    None where none does before the deadline, or all have failed.
+    """
+    runs: dict[Steps, tuple[str, Test]] = {}
+    waits: dict[Steps, Wait] = {}
+    neighbours = Neighbours(scene)
+    try:
+        for candidate in candidates:
+            for test in candidate.tests:
+                steps = _begin(test, candidate.name, scene, neighbours)
+                runs[steps] = (candidate.name, test)
+                waits[steps] = Wait({}, 0.0)
+        ready: frozenset[int] | None = None  # what begins a generator
+        while True:
+            now = time.monotonic()
+            for steps, wait in list(waits.items()):
+                mine = None if ready is None else ready & wait.events.keys()
+                if not mine and now < wait.until:
+                    continue
+                try:
+                    waits[steps] = steps.send(mine)  # type: ignore[arg-type]
+                except StopIteration as end:
+                    if end.value:
+                        return runs[steps]
+                    del waits[steps]
+                except OSError as error:
+                    log.warning(f'{scene.iface}: iface {runs[steps][0]}: "{runs[steps][1].text}": {error.strerror}')
+                    del waits[steps]
+            if not waits or time.monotonic() >= scene.deadline:
+                return None
+            ready = _wait_for_any(list(waits.values()), scene.deadline)
+    finally:
+        for steps in runs:
+            steps.close()
+        neighbours.close()
+
+
+def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
+    poll = select.poll()
+    for wait in waits:
+        for descriptor, events in wait.events.items():
+            poll.register(descriptor, events)
+    until = min([deadline, *[wait.until for wait in waits]])
+    # Rounded up: a millisecond too early, and the loop would spin until it is time.
+    left = max(0, int((until - time.monotonic()) * 1000) + 1)
+    return frozenset(descriptor for descriptor, _ in poll.poll(left))
+
+
+def _begin(test: Test, name: str, scene: Scene, neighbours: Neighbours) -> Steps:
+    if test.kind == "command":
+        return _run_command(["/bin/sh", "-c", test.command], name, scene)
+    if test.kind == "pppoe":
+        return _run_command(["pppoe", "-I", scene.device, "-A"], name, scene)
+    if test.kind == "missing-cable":
+        return _miss_cable(scene)
+    return neighbours.ask(test) if test.address else _ping_peer(test, scene)
+
+
+def _miss_cable(scene: Scene) -> Steps:
+    """Succeed where there is no carrier."""
+    yield from ()
+    return not scene.carrier
+
+
+def _run_command(argv: Sequence[str], name: str, scene: Scene) -> Steps:
+    """Run a command with the variables that guessnet documents; it is killed when it is no longer needed.
+
+    It is given to a shell and may be anyone's file: so guessnet's users wrote it, in a file that is root's.
+    """
+    from netconf_hooks.programs import ProgramError, begin  # 11 ms
+
+    try:
+        program = begin(argv, {"NAME": name, "IFACE": scene.iface, "GUESSNET": "true"})
+    except ProgramError as error:
+        log.error(f"{scene.iface}: iface {name}: {error}")
+        return False
+    with program:
+        while (status := program.poll()) is None:
+            yield Wait({program.fileno(): select.POLLIN}, scene.deadline)
+    return status == 0
+
+
+def _ping_peer(test: Test, scene: Scene) -> Steps:
+    """Ping all hosts in a frame to one MAC address, until anything comes from there.
+
+    Its answer need not be an echo: before it sends that it asks for the MAC address of the sender (RFC 826).  Most
+    hosts answer neither a ping to all nor one from 0.0.0.0.
+    """
+    mac = bytes.fromhex(test.mac.replace(":", ""))
+    ping = make_ping(test.source)
+    packets = _open_packets(scene.device, _ETH_P_ALL)
+    try:
+        due = time.monotonic()
+        while True:
+            if time.monotonic() >= due:
+                _send_packet(packets, ping, (scene.device, _ETH_P_IP, 0, 0, mac))
+                due = time.monotonic() + PING_EVERY
+            yield Wait({packets.fileno(): select.POLLIN}, due)
+            if any(sender == mac for _, sender in _read_packets(packets)):
+                return True
+    finally:
+        packets.close()
+
+
+def _open_packets(device: str, protocol: int) -> _socket.socket:
+    # Protocol 0: nothing is received before it is bound to the link, packet(7).
+    packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
+    packets.bind((device, protocol))
+    return packets
+
+
+def _send_packet(packets: _socket.socket, packet: bytes, where: tuple[str, int, int, int, bytes]) -> None:
+    try:
+        packets.sendto(packet, where)
+    except OSError as error:  # the link went down, or its queue is full: it may be better the next time
+        log.debug(f"{where[0]}: nothing can be sent: {error.strerror}")
+
+
+def _read_packets(packets: _socket.socket) -> list[tuple[bytes, bytes]]:
+    """Return what has come from others, each with the MAC address it came from.
+
+    So many at a time, lest a flood of them keeps the other tests from being made.
+    """
+    found = []
+    for _ in range(100):
+        try:
+            packet, (_, _, direction, _, sender) = packets.recvfrom(64)
+        except OSError:  # no more; or, once, that the link went down
+            break
+        if direction != _PACKET_OUTGOING:
+            found.append((packet, sender))
+    return found
+
+
+def make_ping(source: str) -> bytes:
+    """Return an IPv4 packet to all hosts of the link, an ICMP echo request (RFC 791, RFC 792)."""
+    echo = _ECHO.pack(8, 0, 0, os.getpid() & 0xFFFF, 1)
+    echo = echo[:2] + _sum_up(echo) + echo[4:]
+    addresses = (_socket.inet_aton(source), b"\xff" * 4)
+    header = _IP.pack(0x45, 0, _IP.size + len(echo), 0, 0, 64, 1, 0, *addresses)
+    return header[:10] + _sum_up(header) + header[12:] + echo
+
+
+def _sum_up(data: bytes) -> bytes:
+    """Return the internet checksum (RFC 1071) of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
+def _read_option(key: str, words: Sequence[str], values: dict[str, str | int | bool]) -> str:
+    """Note the option of a ``map`` line; return what is wrong with it, in words."""
+    option = key.replace("-", "").replace("_", "")
+    word = words[0] if words else ""
+    if option == "default":
+        if not is_stanza_name(word):
+            return f'expected the name of a stanza after "{key}:"'
+        values["default"] = word
+    elif option in ("timeout", "inittime", "initdelay", "iwscantries"):
+        digits = word.partition(".")[0]
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 4):
+            return f'expected a number after "{key}:"'
+        number = int(digits)
+        if option == "timeout":
+            values["timeout"] = number or Options().timeout  # so does guessnet
+        elif option != "iwscantries":
+            values[{"inittime": "init_time", "initdelay": "init_delay"}[option]] = number
+    elif option in ("verbose", "debug", "syslog", "autofilter"):
+        if word.lower() not in (*_TRUE, *_FALSE):
+            return f'expected "true" or "false" after "{key}:"'
+        switched_on = word.lower() in _TRUE
+        if option == "autofilter":
+            values["autofilter"] = switched_on
+        elif option != "syslog":  # where everything that is said goes anyway
+            values["verbose"] = switched_on or values.get("verbose", False)
+    else:
+        return f'no such option of guessnet\'s: "{key}"'
+    return ""
+
+
+def _is_candidate(name: str, iface: str, lines: MapLines) -> bool:
+    """guessnet(8): names broaden what autofilter lets through, and ! tightens it."""
+    if not is_stanza_name(name) or name in lines.excluded:
+        return False
+    filtered = lines.options.autofilter
+    if lines.names:
+        return name in lines.names or filtered and name.startswith(iface)
+    return not filtered or name.startswith(iface)
+
+
+def _read_peer(text: str, words: Sequence[str]) -> Test:
+    found = {"address": "", "mac": "", "source": ""}
+    pairs = iter(words)
+    for word in pairs:
+        value = next(pairs, "")
+        if word not in found:
+            continue  # as guessnet: whatever it does not know counts for nothing
+        if word == "mac":
+            read, expected = VALUES["mac"]
+            found["mac"] = read(_fill_mac(value))
+        else:
+            read, expected = VALUES["address"][0], "an IPv4 address"
+            found[word] = "" if ":" in value else read(value)
+        if not found[word]:
+            raise ValueError(f'expected {expected} after {word}, not "{value}"')
+    if not found["address"] and not found["mac"]:
+        raise ValueError("expected address or mac, and its value, after peer")
+    return Test("peer", text, found["address"], found["mac"], found["source"] or "0.0.0.0")
+
+
+def _fill_mac(mac: str) -> str:
+    """52:54:0:a:0:1 is 52:54:00:0a:00:01, as ether_aton(3) reads it."""
+    return ":".join(part.zfill(2) for part in mac.split(":"))
+
+
+def _find_program(name: str) -> bool:
+    from netconf_hooks.programs import ENVIRONMENT
+
+    return any(os.access(f"{directory}/{name}", os.X_OK) for directory in ENVIRONMENT["PATH"].split(":"))

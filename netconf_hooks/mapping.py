@@ -1,0 +1,293 @@
+"""Which stanza an interface gets: a script for ``mapping`` in /etc/network/interfaces.
+
+ifup runs it before anything is configured, with the interface's name as argument and the ``map`` lines of the mapping
+on standard input, and takes what it prints for the name of the ``iface`` stanza, interfaces(5).  Each line is
+``NAME TEST...``, written and read as a ``netconf-location`` is: the first line that holds wins.
+
+Its contract: standard output is the name and nothing else.  Without output, or with an exit status other than 0, ifup
+refuses the interface.  So where no line holds and there is no ``default:``, the interface's own name is printed, as if
+there were no mapping: then the stanza of that name is used, and where there is none, ifup refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+
+from netconf_hooks import log, rules
+from netconf_hooks.ifenv import device_of, is_name
+from netconf_hooks.locate import Place, find_needed, find_place, find_questions
+from netconf_hooks.observe import Link, observe_link
+from netconf_hooks.observe.netlink import IFF_UP, NLM_F_ACK, RTM_NEWLINK, Netlink, NetlinkError
+from netconf_hooks.record import Record
+from netconf_hooks.rules import DEFAULT_TIMEOUT, Location, RuleError, Rules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
+    from netconf_hooks.observe import Answer
+    from netconf_hooks.observe.netlink import LinkStatus
+    from netconf_hooks.observe.probes import Question
+else:
+    import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
+
+# The tests that can be answered before the interface is configured.
+EARLY_TESTS = ("carrier", "peer", "interface", "ssid", "bssid", "command")
+
+CARRIER_PATIENCE = 3.0
+"""Seconds that a link which was down is given until it has carrier: copper takes 1 to 3 (IEEE 802.3, clause 28)."""
+
+EARLIER_PATIENCE = 0.25
+"""Seconds that the peers of earlier lines are given to answer, once a later line holds: neighbours that are there
+answer within milliseconds, and those of other networks would be waited for in vain, for seconds."""
+
+LONGEST_NAME = 79  # ifupdown reads what is printed into 80 bytes (main.c, liface)
+
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg, linux/rtnetlink.h: family, type, index, flags, change
+
+
+class Ended(BaseException):
+    """The script is to end now: a signal came."""
+
+
+class MapLines(Record):
+    """The ``map`` lines of a mapping, read.
+
+    locations: the lines that can be read; default: the name where none holds, empty where not written; timeout:
+    seconds that all tests may take together; errors: a `RuleError` for everything that can't be read.
+    """
+
+    __slots__ = ("locations", "default", "timeout", "errors")
+
+    def __init__(
+        self, locations: tuple[Location, ...], default: str, timeout: float, errors: tuple[RuleError, ...]
+    ) -> None:
+        self.locations = locations
+        self.default = default
+        self.timeout = timeout
+        self.errors = errors
+
+
+class RaisedLink:
+    """A device that is set up while it is looked at, and set down again if it was down before (context manager).
+
+    ifup wants it as it was: a bond takes no port that is up, nor some drivers a new MAC address; and an IPv6 address
+    that the network hands out meanwhile goes with it.
+
+    needed: else it is only looked at.
+    status: its state, None where it does not exist; raised: whether it was down.
+    """
+
+    def __init__(self, device: str, needed: bool = True) -> None:
+        self.device = device
+        self._needed = needed
+        self.status: LinkStatus | None = None
+        self.raised = False
+
+    def __enter__(self) -> RaisedLink:
+        with Netlink() as netlink:
+            self.status = netlink.get_link(self.device)
+            if self._needed and self.status is not None and not self.status.up:
+                self.raised = True
+                try:
+                    self._set_flags(netlink, IFF_UP)
+                except NetlinkError as error:  # by rfkill, or a driver without its firmware
+                    log.warning(f"{self.device} can't be set up for the tests: {error}")
+                self.status = netlink.get_link(self.device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.raised:
+            with Netlink() as netlink:
+                self._set_flags(netlink, 0)
+
+    def wait_for_carrier(self, patience: float) -> bool:
+        """Return whether it has carrier, giving it `patience` seconds where it was down.
+
+        A veth, as containers have it, is not waited for: it has nothing to negotiate, and its carrier at once.
+        """
+        if self.status is None:
+            return False
+        if self.raised and not self.status.carrier and not _is_veth(self.device):
+            with Netlink() as netlink:
+                self.status = netlink.wait_for_carrier(self.device, time.monotonic() + patience)
+        return self.status is not None and self.status.carrier
+
+    def _set_flags(self, netlink: Netlink, flags: int) -> None:
+        assert self.status is not None
+        netlink.ask(RTM_NEWLINK, NLM_F_ACK, _LINK.pack(0, 0, self.status.index, flags, IFF_UP))
+
+
+def main() -> NoReturn:
+    """Be the mapping script: ``/usr/lib/netconf-hooks/map``."""
+    serve(choose_stanza)
+
+
+def serve(choose: Callable[[str, str], str]) -> NoReturn:
+    """Keep to ifupdown's contract: print what `choose` returns for the interface and the ``map`` lines, and end.
+
+    Where it returns nothing, the exit status is 1 and nothing is printed.
+    """
+    log.fill_descriptors()
+    if len(sys.argv) != 2 or not is_name(sys.argv[1]):
+        log.complain(f"usage: {sys.argv[0]} INTERFACE, with map lines on standard input: interfaces(5), MAPPINGS")
+        os._exit(2)
+    iface = sys.argv[1]
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _end)
+        name = choose(iface, _read_input())
+        if name:
+            os.write(1, name.encode("utf-8", "surrogateescape") + b"\n")
+            status = 0
+    except Ended:
+        log.error(f"{iface}: the mapping ended before a stanza was chosen: a signal came")
+    os._exit(status)  # 2 ms less than by the interpreter's own end
+
+
+def choose_stanza(iface: str, text: str) -> str:
+    """Return the name of the stanza that `iface` gets.  text: the ``map`` lines."""
+    lines = read_lines(text)
+    for error in lines.errors:
+        log.error(f"{iface}: {error}")
+    place, reason = Place(), "no map line can be read"
+    if lines.locations:
+        try:
+            place, reason = _observe_lines(iface, lines)
+        except NetlinkError as error:
+            log.error(f"{iface}: no map line counts: the kernel's tables could not be read: {error}")
+            reason = "nothing is known of the link"
+    name = place.location or lines.default or iface
+    log.info(f"{iface}: {name}: {reason}")
+    return name
+
+
+def _observe_lines(iface: str, lines: MapLines) -> tuple[Place, str]:
+    """Return the first line that holds, and why, in words.  Raises `NetlinkError`."""
+    from netconf_hooks.observe.probes import ask_network
+
+    locations = lines.locations
+    device = device_of(iface)
+    answers: dict[str, Answer] = {}
+    with RaisedLink(device, any(test.key != "interface" for line in locations for test in line.tests)) as raised:
+        carrier = raised.wait_for_carrier(CARRIER_PATIENCE)
+        deadline = time.monotonic() + lines.timeout
+        link = Link(iface, device, raised.status.index if raised.status else 0, carrier, {})
+        while needed := find_needed(locations, answers):
+            answers.update(observe_link(needed, link, deadline))
+        ask_network(_Remaining(locations, answers).list_questions, answers, link, deadline)
+    place = find_place(locations, answers)
+    if place.location:
+        return place, f'map "{place.line}"'
+    problems = [f"{key} {answer.problem}" for key, answer in answers.items() if answer.problem]
+    return place, f"no map line holds ({'; '.join(problems)})" if problems else "no map line holds"
+
+
+class _Remaining:
+    """What is still to be asked of the network, while the answers come in."""
+
+    def __init__(self, locations: tuple[Location, ...], answers: Mapping[str, Answer]) -> None:
+        self._rules = Rules(locations=locations)
+        self._answers = answers
+        self._enough = 0.0
+
+    def list_questions(self) -> list[Question]:
+        """Return the questions on which the choice still depends; none, once earlier peers were given their time."""
+        questions = find_questions(self._rules, self._answers)
+        if find_place(self._rules.locations, self._answers).location and not any(q.key != "peer" for q in questions):
+            now = time.monotonic()
+            self._enough = self._enough or now + EARLIER_PATIENCE
+            if now >= self._enough:
+                return []
+        return questions
+
+
+def read_lines(text: str) -> MapLines:
+    """Return what ``map`` lines mean.  Never raises: see `MapLines.errors`."""
+    locations: list[Location] = []
+    errors: list[RuleError] = []
+    default, timeout = "", DEFAULT_TIMEOUT
+    for line in text.split("\n"):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        reasons: list[str] = []
+        words = rules._split_words(line, reasons)
+        if reasons or not words:
+            pass
+        elif words[0] == "default:":
+            default = _read_default(words[1:], reasons) or default
+        elif words[0] == "timeout:":
+            (timeout,) = rules._read_timeout(line.partition(":")[2], reasons) or (timeout,)
+        elif words[0].endswith(":"):
+            reasons.append(f'expected "default:", "timeout:" or the name of a stanza, not "{words[0]}"')
+        else:
+            locations += _read_line(line, words, reasons)
+        errors += [RuleError("map", line, reason) for reason in reasons]
+    return MapLines(tuple(locations), default, timeout, tuple(errors))
+
+
+def is_stanza_name(word: str) -> bool:
+    """Whether a word can name an ``iface`` stanza and go to ifup on a line of its own."""
+    return (
+        0 < len(word) <= LONGEST_NAME
+        and word.isascii()
+        and word.isprintable()
+        and " " not in word
+        and word[0] not in "!#"
+    )
+
+
+def _read_line(line: str, words: list[str], reasons: list[str]) -> tuple[Location, ...]:
+    name = words[0]
+    if not is_stanza_name(name) or "=" in name:
+        reasons.append(f'expected the name of a stanza first, not "{name}"')
+    tests = rules._read_tests(words[1:], reasons)
+    if len(words) == 1:
+        reasons.append(f'expected at least one test after "{name}"')
+    for test in tests:
+        if test.key not in EARLY_TESTS:
+            reasons.append(
+                f'"{test.key}" can\'t be told before the interface is configured; what can be: {", ".join(EARLY_TESTS)}'
+            )
+    return () if reasons else (Location(name, tests, line),)
+
+
+def _read_default(words: list[str], reasons: list[str]) -> str:
+    if len(words) == 1 and is_stanza_name(words[0]):
+        return words[0]
+    reasons.append('expected the name of one stanza after "default:"')
+    return ""
+
+
+def _read_input() -> str:
+    """Return what ifup writes; nothing where a person runs the script at a terminal."""
+    if os.isatty(0):
+        return ""
+    data = b""
+    while piece := os.read(0, 65536):
+        data += piece
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _is_veth(device: str, sysfs: str = "/sys/class/net") -> bool:
+    """Whether `device` has its other end elsewhere (sysfs-class-net of the kernel: iflink is not ifindex), and that is
+    no device below it, as a VLAN has one, which may still negotiate."""
+    try:
+        with open(f"{sysfs}/{device}/ifindex", encoding="ascii") as own:
+            with open(f"{sysfs}/{device}/iflink", encoding="ascii") as other:
+                return own.read() != other.read() and not any(
+                    name.startswith("lower_") for name in os.listdir(f"{sysfs}/{device}")
+                )
+    except OSError:
+        return False
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise Ended
