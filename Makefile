@@ -64,9 +64,10 @@ test-unit: needs-unit
 	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit
 
 lint: needs-lint
-	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/tunnel sbin/netconf-hooks
+	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/* sbin/*
 	$(PYTHON) -m mypy -p netconf_hooks
-	grep -lE '^#!.*/(ba)?sh|^#!/usr/bin/env (ba)?sh' -r .ci debian docs tests | xargs shellcheck
+	git -c safe.directory='*' ls-files -z .ci debian docs tests | xargs -0 awk \
+		'FNR == 1 && (/^#!.*\/(env )?(ba)?sh/ || /^# shellcheck shell=/) { print FILENAME }' | xargs shellcheck
 	for page in docs/*.[0-9]; do
 		# As lintian looks at it; man exits 0 whatever it warns of.
 		warnings=$$(LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$$page" 2>&1 >/dev/null)

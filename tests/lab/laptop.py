@@ -236,10 +236,10 @@ def _set_up_disk(machine: Namespaces, scratch: str, lower: Sequence[str]) -> Non
     """
     lines = []
     for name in _DISK:
-        for part in ("disk", "work"):
+        for part in ("disk", "worked"):
             (machine.root / scratch.lstrip("/") / part / name).mkdir(parents=True)
         layers = ":".join([*(f"{layer}/disk/{name}" for layer in lower), f"/{name}"])
-        upper = f"upperdir={scratch}/disk/{name},workdir={scratch}/work/{name}"
+        upper = f"upperdir={scratch}/disk/{name},workdir={scratch}/worked/{name}"
         lines.append(f"disk-{name} /{name} overlay lowerdir={layers},{upper}")
     lines += [
         "laptop-run /run tmpfs mode=755",

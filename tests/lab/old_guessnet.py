@@ -1,7 +1,7 @@
 """guessnet 0.56 itself, from the last Debian that had it, to be raced: fetched by apt, unpacked, never installed here.
 
-A private apt asks the archives that this machine's apt knows for the old release, and then the one that releases go to
-when they are old.  The program runs with that release's own libraries.
+A private apt asks the archives that this machine's apt knows for the old release.  The program runs with that release's
+own libraries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .laptop import Laptop
 RELEASE = "bullseye"
 # libdbus is libpcap's.
 PACKAGES = ("guessnet", "libdbus-1-3", "libiw30", "libnet1", "libpcap0.8")
-OLD_RELEASES = "http://archive.debian.org/debian/"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 PLACE = "/usr/local/guessnet"
@@ -40,7 +39,7 @@ def fetch_guessnet(cache: Path = CACHE) -> list[Path]:
         if len(found) == len(PACKAGES):
             return found
         problems = []
-        for archive in (*_list_archives(), OLD_RELEASES):
+        for archive in _list_archives():
             try:
                 _fetch(archive, directory)
                 return _list_packages(directory)

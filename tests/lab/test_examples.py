@@ -170,6 +170,24 @@ def test_ipsec_by_events_alone(lab: Lab, gateway: IpsecGateway) -> None:
     assert "err netconf-hooks" not in laptop.log()
 
 
+def test_the_mapping(lab: Lab) -> None:
+    laptop = lab.laptop
+    install(lab, "interfaces-mapping", "/etc/network/interfaces")
+    lab.plug("home")
+    laptop.ifup("eth0")
+    assert "eth0=home-lan" in laptop.run(["ifquery", "--state"]).stdout
+    assert "inet 192.168.1.2/24 " in laptop.run(["ip", "-o", "address", "show", "dev", "eth0"]).stdout
+    laptop.ifdown("eth0")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    assert "eth0=elsewhere" in laptop.run(["ifquery", "--state"]).stdout
+    wait_until(lambda: laptop.pings(CORP_HOST), "the host behind the VPN to answer")
+    laptop.ifdown("eth0")
+    wait_for_no_tunnel(lab)
+    lab.unplug()
+    assert laptop.ifup("eth0", check=False).returncode != 0  # nothing is plugged in
+
+
 def test_upstarts_two_liner(lab: Lab) -> None:
     """No Debian that is supported has upstart: what is looked at is that initctl is called as initctl(8) documents it,
     ``initctl emit [--no-wait] EVENT [KEY=VALUE]...``."""
