@@ -595,7 +595,7 @@ HOSTILE_SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "resetting": reset,
     "dripping": drip,
     "flooding": flood,
-    "garbage": lambda connection: connection.sendall(os.urandom(5000)),
+    "garbage": lambda connection: connection.sendall(bytes(range(255, 0, -1)) * 20),
     "http": lambda connection: connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n"),
     "an echo": lambda connection: connection.sendall(connection.recv(10000)),
 }
@@ -608,7 +608,8 @@ def test_a_hostile_server_costs_no_more_than_the_deadline(wire: Wire, far: Far, 
     line = f"tls={service}/sha256:{HEX}"
     holds, answer, took = ask(wire, line, SHORT)
     assert (holds, took < SHORT + MARGIN) == (False, True)
-    assert "TLS handshake" in answer.problem
+    # On a busy machine a server of ours may be late even with its garbage.
+    assert "TLS handshake" in answer.problem or "did not answer" in answer.problem
 
 
 @pytest.mark.usefixtures("connected")

@@ -51,6 +51,14 @@ RADIO = RECIPE._replace(
         "dnsmasq-base hostapd iproute2 iputils-ping isc-dhcp-client iw wireless-regdb wpasupplicant"
     ).split()
 )
+# With Libreswan, which can't be installed beside strongSwan.
+LIBRESWAN = RECIPE._replace(
+    packages=(
+        "dbus initramfs-tools kmod linux-image-cloud-amd64 netbase procps systemd-sysv udev zstd "
+        "ifupdown nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
+        "dnsmasq-base iproute2 iputils-ping isc-dhcp-client libreswan"
+    ).split()
+)
 
 # Runs the module that the tests ask for, when everything else has been started, and switches off.
 _UNIT = """\
@@ -108,7 +116,7 @@ class Report(NamedTuple):
 def install(module: str, packages: Sequence[Path] = (), recipe: Recipe = RECIPE) -> Iterator[Disk]:
     """Yield the disk of a machine that runs `module`, one of those below ``tests``, when it is switched on.
 
-    packages: the .deb files to install; recipe: `RECIPE` or `RADIO`.  The disk is gone afterwards.
+    packages: the .deb files to install; recipe: `RECIPE`, `RADIO` or `LIBRESWAN`.  The disk is gone afterwards.
     """
     tree = find_image(recipe=recipe)
     kernels = sorted(tree.glob("boot/vmlinuz-*"))
@@ -222,13 +230,13 @@ def _wait_for_end(process: subprocess.Popen[bytes], deadline: float) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a module in a machine (``--radio``: `RADIO`), with the packages given, and print what it said.
+    """Run a module in a machine (``--radio``, ``--libreswan``: that recipe), with packages, and print what it said.
 
     To look around.
     """
-    radio = arguments[0] == "--radio"
-    module, *packages = arguments[radio:]
-    with install(module, [Path(package).resolve() for package in packages], RADIO if radio else RECIPE) as disk:
+    recipe = {"--radio": RADIO, "--libreswan": LIBRESWAN}.get(arguments[0])
+    module, *packages = arguments[recipe is not None:]
+    with install(module, [Path(package).resolve() for package in packages], recipe or RECIPE) as disk:
         report = run(disk)
     print(report.console, *report.lines, f"{report.accelerator}, {report.seconds:.1f} s", sep="\n")
     return 0 if report.plan == len(report.outcomes) and not any(report.outcomes.values()) else 1
