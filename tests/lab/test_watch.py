@@ -1,7 +1,7 @@
 """Between ifup and ifdown: what the watcher notices.
 
-Where it can be undone, a change is first made with the watcher stopped, and goes wrong: so what puts it right afterwards
-is the watcher.
+Where it can be undone, a change is first made with the watcher stopped, and goes wrong: so what puts it right
+afterwards is the watcher.
 """
 
 from __future__ import annotations
