@@ -79,17 +79,20 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
             raise
         log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
     record = InterfaceRecord(invocation.iface, 0, (stanza,), wish=True, raised=tuple(raised))
-    if remember_interface(store, record):
-        follow_decision(store)
-    if boots:
-        log.info(f"{invocation.iface}: asked for; not waited for while networking.service or ifup@ runs")
-        return
+    fulfilled = False
     try:
-        for rule in rules.vpns:
-            _wait_for_tunnel(rule, store)
-    except BaseException:
-        end_wish(record, store, environ)
-        raise
+        if remember_interface(store, record):
+            follow_decision(store)
+        if boots:
+            log.info(f"{invocation.iface}: asked for; not waited for while networking.service or ifup@ runs")
+        else:
+            for rule in rules.vpns:
+                _wait_for_tunnel(rule, store)
+        fulfilled = True
+    finally:
+        # Also where a signal ended it: an ifup that fails has no ifdown.
+        if not fulfilled:
+            end_wish(record, store, environ)
 
 
 def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) -> None:
@@ -147,20 +150,20 @@ def _raise_uplink(
             return
         if not reason:
             log.info(f"{iface}: {'raising' if ours else 'waiting for'} {uplink}")
+            leads = False
             try:
                 ours = _bring_up(uplink, environ) and ours
+                leads = has_working_default_route()
             except WishError as error:
                 reason = str(error)
-            except BaseException:
-                if ours:  # ended by a signal: nothing has noted yet that it is ours
+            finally:
+                # Also where a signal ended it: nothing has noted yet that the link is ours.
+                if ours and not leads:
                     _take_down(uplink, environ)
-                raise
-            if not reason and has_working_default_route():
+            if leads:
                 if ours:
                     raised.append(uplink)
                 return
-            if ours:
-                _take_down(uplink, environ)
         reasons.append(reason or f"{uplink} {'gave no' if ours else 'is up, without a'} default route")
         log.info(f"{iface}: {reasons[-1]}")
     raise WishError(f'netconf-uplink "{" ".join(uplinks)}": no way to the internet: {"; ".join(reasons)}')

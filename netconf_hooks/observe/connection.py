@@ -81,7 +81,7 @@ def open_socket(family: int, kind: int, device: str) -> _socket.socket:
                 # A kernel without IPsec.
                 if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
                     raise
-    except BaseException:
+    except OSError:
         opened.close()
         raise
     return opened

@@ -606,10 +606,11 @@ HOSTILE_SERVERS: dict[str, Callable[[socket.socket], None]] = {
 def test_a_hostile_server_costs_no_more_than_the_deadline(wire: Wire, far: Far, how: str) -> None:
     service = far.serve(HOSTILE_SERVERS[how])
     line = f"tls={service}/sha256:{HEX}"
-    holds, answer, took = ask(wire, line, SHORT)
-    assert (holds, took < SHORT + MARGIN) == (False, True)
-    # On a busy machine a server of ours may be late even with its garbage.
-    assert "TLS handshake" in answer.problem or "did not answer" in answer.problem
+    # Longer than elsewhere: on a busy machine even a connection of our own takes a while.
+    deadline = 3 * SHORT
+    holds, answer, took = ask(wire, line, deadline)
+    assert (holds, took < deadline + MARGIN) == (False, True)
+    assert "TLS handshake" in answer.problem
 
 
 @pytest.mark.usefixtures("connected")
@@ -753,9 +754,10 @@ def test_a_certificate_is_asked_for_only_where_the_hints_of_its_line_hold(wire: 
     capture = far.capture()
     place, answers, _ = observe(wire, read_rules({"netconf-location": "\n".join(lines)}))
     assert (place, "tls" in answers) == (Place(), False)
-    sent = {frame[12:14] for frame in read_frames(capture)}
-    # ARP, for the peer, and no TCP; of IPv6 the kernel may have had something to say by itself.
-    assert b"\x08\x06" in sent and b"\x08\x00" not in sent
+    frames = read_frames(capture)
+    # Of IPv6 the kernel may have had something to say by itself: ICMPv6 (58), for MLD behind hop-by-hop options (0).
+    assert {frame[20] for frame in frames if frame[12:14] == b"\x86\xdd"} <= {0, 58}
+    assert {frame[12:14] for frame in frames} - {b"\x86\xdd"} == {b"\x08\x06"}  # ARP, for the peer; no TCP
 
 
 def test_no_time_left_is_undecided(wire: Wire) -> None:

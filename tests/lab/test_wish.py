@@ -76,6 +76,19 @@ def test_a_tunnel_that_does_not_connect_takes_down_what_was_raised(lab: Lab) -> 
     assert_nothing_left(lab)
 
 
+def test_a_wish_ended_by_a_signal_takes_down_what_was_raised(lab: Lab) -> None:
+    """An ifup that fails has no ifdown."""
+    lab.laptop.write("/etc/network/interfaces", PLAIN + WISH)
+    lab.vpn.stop()
+    lab.plug("cafe", "eth0")
+    ifup = lab.laptop.start(["ifup", "corp"])
+    wait_until(lambda: find_tunnels(lab), "the tunnel to be asked for")
+    (hook,) = (pid for pid, line in lab.laptop.processes().items() if "if-pre-up.d/netconf-hooks" in line)
+    lab.laptop.run(["kill", "-TERM", str(hook)])
+    assert ifup.wait().returncode != 0
+    assert_nothing_left(lab)
+
+
 def test_a_tunnel_without_configuration_fails_at_once(lab: Lab) -> None:
     lab.laptop.write("/etc/network/interfaces", PLAIN + WISH.replace("openvpn corp", "openvpn nosuch"))
     lab.plug("cafe", "eth0")
