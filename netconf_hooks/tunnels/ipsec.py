@@ -26,12 +26,13 @@ import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import TunnelError, libreswan, swanctl_conf
 from netconf_hooks.tunnels.attempt import Attempts
-from netconf_hooks.tunnels.ipsec_conf import read_conns
+from netconf_hooks.tunnels.ike import Peer, find_family, make_endpoints, read_hosts
+from netconf_hooks.tunnels.ipsec_conf import read_conns, read_parameters, read_starter_peer
 from netconf_hooks.tunnels.libreswan import Pluto, belongs
 from netconf_hooks.tunnels.strongswan import (
-    Connection, NotAllowed, NotRunning, Stroke, Swanctl, choose, find_ending, is_installed, read_configuration
+    Connection, NotAllowed, NotRunning, Stroke, Swanctl, choose, find_ending, is_installed
 )  # fmt: skip
 from netconf_hooks.tunnels.systemd import Systemd
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from netconf_hooks.tunnels import Endpoint
     from netconf_hooks.tunnels.strongswan import Session
 
     class Voice(Protocol):
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
 
         def list_connections(self) -> tuple[Connection, ...]:
             """Return all connections that charon has loaded."""
+
+        def list_peers(self) -> dict[str, tuple[str, str]]:
+            """Return the remote and the local addresses of all connections that charon has loaded."""
 
         def load(self) -> str:
             """Have the configuration read again, and return what was complained of."""
@@ -76,6 +81,9 @@ if TYPE_CHECKING:
 
         def disconnect(self, name: str) -> None:
             """End it.  Raises `TunnelError`."""
+
+        def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
+            """Return where its packets go.  Raises `TunnelError`."""
 
 
 DAEMON_TIMEOUT = 300.0
@@ -158,16 +166,17 @@ class Daemon:
 
 
 class BySwanctl:
-    """strongSwan, by swanctl.  configuration: swanctl.conf."""
+    """strongSwan, by swanctl.  configuration: swanctl.conf; settings: strongswan.conf."""
 
-    def __init__(self, voice: Swanctl, daemon: Daemon, configuration: str) -> None:
+    def __init__(self, voice: Swanctl, daemon: Daemon, configuration: str, settings: str) -> None:
         self._voice = voice
         self._daemon = daemon
         self._configuration = configuration
+        self._settings = settings
 
     def read(self, name: str) -> Found:
         """Look for `name` in swanctl.conf and what it includes."""
-        reading = read_configuration(self._configuration)
+        reading = swanctl_conf.read_configuration(self._configuration)
         return Found(choose(reading.connections, name), reading.files)
 
     def ask(self, name: str) -> Found:
@@ -186,14 +195,20 @@ class BySwanctl:
         """End the connection `name`, or the child."""
         _disconnect(self._voice, self.read(name).connections, name)
 
+    def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
+        """Return where its packets go, by swanctl.conf, else by charon, which does not tell ports."""
+        peer = swanctl_conf.read_peer(self._configuration, connection)
+        return _list_endpoints(peer or _ask_peer(self._voice, connection.name), self._settings)
+
 
 class ByStarter:
-    """strongSwan, by ipsec(8).  configuration: its ipsec.conf."""
+    """strongSwan, by ipsec(8).  configuration: its ipsec.conf; settings: strongswan.conf."""
 
-    def __init__(self, voice: Stroke, daemon: Daemon, configuration: str) -> None:
+    def __init__(self, voice: Stroke, daemon: Daemon, configuration: str, settings: str) -> None:
         self._voice = voice
         self._daemon = daemon
         self._configuration = configuration
+        self._settings = settings
 
     def read(self, name: str) -> Found:
         """Look for `name` in ipsec.conf and what it includes."""
@@ -214,6 +229,11 @@ class ByStarter:
     def disconnect(self, name: str) -> None:
         """End the connection."""
         _disconnect(self._voice, self.read(name).connections, name)
+
+    def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
+        """Return where its packets go, by ipsec.conf, else by charon, which does not tell ports."""
+        peer = None if connection.name else read_starter_peer(self._configuration, *connection.children)
+        return _list_endpoints(peer or _ask_peer(self._voice, connection.name), self._settings)
 
 
 class ByLibreswan:
@@ -271,11 +291,20 @@ class ByLibreswan:
             return
         self._pluto.terminate(name)
 
+    def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
+        """Return where its packets go, by ipsec.conf."""
+        (name,) = connection.children
+        parameters = read_parameters(self._configuration, name)
+        if not parameters:
+            raise TunnelError(f"{connection.place}: {self._configuration} does not have it, so its peer is not known")
+        peer = libreswan.find_peer(parameters, f"conn {name}")
+        return make_endpoints(peer, libreswan.find_flows(parameters, peer))
+
 
 class Tunnel:
     """The IPsec connection NAME.
 
-    swanctl_conf, ipsec_conf: the configuration files; path: where programs are looked for.
+    swanctl_conf, ipsec_conf, strongswan_conf: the configuration files; path: where programs are looked for.
     """
 
     def __init__(
@@ -283,6 +312,7 @@ class Tunnel:
         name: str,
         swanctl_conf: str = "/etc/swanctl/swanctl.conf",
         ipsec_conf: str = "/etc/ipsec.conf",
+        strongswan_conf: str = "/etc/strongswan.conf",
         path: str = programs.ENVIRONMENT["PATH"],
         systemd: Systemd | None = None,
         attempts: Attempts | None = None,
@@ -290,6 +320,7 @@ class Tunnel:
         self._name = name
         self._swanctl_conf = swanctl_conf
         self._ipsec_conf = ipsec_conf
+        self._strongswan_conf = strongswan_conf
         self._path = path
         self._systemd = systemd or Systemd()
         self._attempts = attempts or Attempts("ipsec", name, self._systemd)
@@ -343,6 +374,15 @@ class Tunnel:
         ]
         return "; ".join(start for start in found if start)
 
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where the tunnel's packets go: IKE and ESP to each peer that the configuration names (see `ike`, also
+        for what does not pass).
+
+        Raises `TunnelError`, naming the option, where that can't be known beforehand.
+        """
+        implementation, connection = self._find()
+        return implementation.list_endpoints(connection)
+
     def _find(self) -> tuple[Implementation, Connection]:
         """Return the one connection of this name and who knows it.  Raises `TunnelError`."""
         implementations = self._list_implementations()
@@ -372,10 +412,12 @@ class Tunnel:
             found: list[Implementation] = []
             if swanctl:
                 units = ("strongswan.service", "strongswan-starter.service")
-                found.append(BySwanctl(Swanctl(swanctl), self._make_charon(units, ipsec, maker), self._swanctl_conf))
+                charon = self._make_charon(units, ipsec, maker)
+                found.append(BySwanctl(Swanctl(swanctl), charon, self._swanctl_conf, self._strongswan_conf))
             if maker == "strongSwan":
                 units = ("strongswan-starter.service", "ipsec.service")
-                found.append(ByStarter(Stroke(ipsec), self._make_charon(units, ipsec, maker), self._ipsec_conf))
+                charon = self._make_charon(units, ipsec, maker)
+                found.append(ByStarter(Stroke(ipsec), charon, self._ipsec_conf, self._strongswan_conf))
             elif maker == "Libreswan":
                 # As its ipsec.service does it, which also makes the key database where there is none.
                 commands = ((ipsec, "_stackmanager", "start"), (ipsec, "checknss"), (ipsec, "pluto"))
@@ -439,6 +481,27 @@ def _ask_charon(voice: Voice, question: str, name: str) -> Found:
         return Found((), (f"{asked}: it does not run",))
     except TunnelError as error:
         return Found((), (f"{asked}: {error}",))
+
+
+def _ask_peer(voice: Voice, name: str) -> Peer:
+    place = f"connection {name} in charon"
+    try:
+        remote, local = voice.list_peers().get(name, ("", ""))
+        return Peer(place, read_hosts("remote address", remote), find_family(local))
+    except NotRunning:
+        raise TunnelError(f"{place}: charon does not run any more") from None
+    except TunnelError as error:
+        raise TunnelError(f"{place}: {error}") from None
+
+
+def _list_endpoints(peer: Peer, settings: str) -> tuple[Endpoint, ...]:
+    """Return where charon's packets to a peer go, whichever of its daemons runs; settings: strongswan.conf."""
+    found: list[Endpoint] = []
+    for charon in swanctl_conf.read_daemons(settings):
+        version = charon.version or peer.version
+        narrowed = Peer(peer.place, peer.hosts, version, peer.local_port, peer.remote_port)
+        found += make_endpoints(narrowed, swanctl_conf.find_flows(charon, peer))
+    return tuple(dict.fromkeys(found))
 
 
 def _is_up(voice: Voice, connections: Sequence[Connection], name: str) -> bool:

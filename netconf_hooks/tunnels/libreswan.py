@@ -10,6 +10,7 @@ import re
 
 from netconf_hooks import programs
 from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.ike import ESP, IKE_PORT, NAT_PORT, Flow, Peer, is_own, read_hosts, read_port, refuse_ah
 from netconf_hooks.tunnels.strongswan import NotAllowed, NotRunning
 
 ASK_TIMEOUT = 3.0
@@ -20,6 +21,11 @@ INITIATE_TIMEOUT = 30
 
 TERMINATE_TIMEOUT = 1.0
 """Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
+
+
+_ANYONE = ("%any", "%opportunistic", "%group", "%opportunisticgroup")
+"""What ``left`` and ``right`` can be for a peer that is not known beforehand; with another percent sign it is our own
+end: ``%defaultroute``, or an interface (ipsec.conf(5), left)."""
 
 
 class Pluto:
@@ -90,6 +96,52 @@ class Pluto:
 def belongs(found: str, name: str) -> bool:
     """Whether pluto's connection `found` is `name`, or one of those that ``subnets=`` makes of it (NAME/1x2)."""
     return found == name or bool(re.fullmatch(re.escape(name) + r"/\d+x\d+", found))
+
+
+def find_peer(parameters: dict[str, str], place: str) -> Peer:
+    """Return whom a ``conn`` goes to, from its parameters: which of left and right is the peer, the addresses tell.
+
+    place: where it is configured, in words.  Raises `TunnelError`, naming the option, where it can't be known.
+    """
+
+    def is_ours(value: str) -> bool:
+        return is_own(value) or (value.startswith("%") and value.lower() not in _ANYONE)
+
+    ours, theirs = ("right", "left") if is_ours(parameters.get("right", "")) else ("left", "right")
+    try:
+        if parameters.get("phase2", "").lower() == "ah":
+            refuse_ah("phase2", "ah")
+        return Peer(
+            place,
+            read_hosts(theirs, parameters.get(theirs, "")),
+            {"ipv4": 4, "ipv6": 6}.get(parameters.get("hostaddrfamily", "").lower(), 0),
+            read_port(f"{ours}ikeport", parameters.get(f"{ours}ikeport", "")),
+            read_port(f"{theirs}ikeport", parameters.get(f"{theirs}ikeport", "")),
+        )
+    except TunnelError as error:
+        raise TunnelError(f"{place}: {error}") from None
+
+
+def find_flows(parameters: dict[str, str], peer: Peer) -> tuple[Flow, ...]:
+    """Return what pluto and the kernel send to a peer.
+
+    A port in the configuration, of either end, means ESP in UDP from the first packet on, at the other end to or from
+    4500 (connections.c, end_host_port()).  TCP (RFC 8229) leaves from any port, by the socket of pluto, which is root:
+    also the ESP in it.  Raises `TunnelError`.
+    """
+    word = parameters.get("enable-tcp", "").lower()
+    if word not in ("", "no", "yes", "fallback"):
+        raise TunnelError(f'{peer.place}: enable-tcp: expected "yes", "no" or "fallback", not "{word}"')
+    try:
+        port = read_port("tcp-remoteport", parameters.get("tcp-remoteport", "")) or NAT_PORT
+    except TunnelError as error:
+        raise TunnelError(f"{peer.place}: {error}") from None
+    tcp = (Flow("tcp", port, uids=(0,)),)
+    if word == "yes":
+        return tcp
+    floated = Flow("udp", peer.remote_port or NAT_PORT, peer.local_port or NAT_PORT)
+    first = floated if peer.local_port or peer.remote_port else Flow("udp", IKE_PORT, IKE_PORT)
+    return (first, floated, ESP, *(tcp if word == "fallback" else ()))
 
 
 def parse_connections(output: str) -> tuple[str, ...]:

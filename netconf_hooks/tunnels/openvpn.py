@@ -21,6 +21,13 @@ that Debian's init script uses, and a management socket of ours.
 4. The status file (openvpn@ and the init script have it rewritten every 10 s, so this comes that much late), while it
    is fresh: bytes that decrypted since the last reconnection began: up; bytes sent and none received: down.
 5. Else it can't be told.  A line ``management /run/openvpn/NAME.sock unix`` in the configuration cures that.
+
+**Whose packets** they are: the daemon's, told by the users of whom its sockets can be: root, the configuration's
+``user`` (who opens them again after a lost connection), the unit's ``User=``.  Not by ``mark``: a daemon that has
+become ``user nobody`` may not mark its next socket, and OpenVPN then goes on without.  With data channel offload (see
+`openvpn_dco`) the kernel's packets are told by mark and by source port.  Where no ``lport`` fixes the port, it is known
+only while the daemon runs, and is another after each lost connection: `Tunnel.endpoints` is to be asked again then.
+``mark`` (with the module ovpn) or ``disable-dco`` in the configuration cures that as well.
 """
 
 from __future__ import annotations
@@ -30,7 +37,8 @@ import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import Endpoint, TunnelError, openvpn_dco
+from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
@@ -54,9 +62,6 @@ STATUS_INTERVAL = 10
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path, unix(7)."""
-
-_MAX_INCLUDES = 10
-"""How deep ``config`` lines may include each other, MAX_RECURSION_LEVELS in OpenVPN's options.c."""
 
 
 class Place(Record):
@@ -84,7 +89,7 @@ class Tunnel:
     """The OpenVPN client that NAME.conf configures.
 
     etc, run, proc, defaults: the directories and files that OpenVPN's package uses; program, runlevel: openvpn(8) and
-    runlevel(8), by name or path.
+    runlevel(8), by name or path; offloads: says whether this kernel can do OpenVPN's data channel offload.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Tunnel:
         program: str = "openvpn",
         runlevel: str = "runlevel",
         systemd: Systemd | None = None,
+        offloads: Callable[[], bool] = openvpn_dco.is_possible,
     ) -> None:
         # The rules allow [A-Za-z0-9@._-] in NAME: all of it stands for itself in a unit's instance, systemd.unit(5).
         self._name = name
@@ -113,6 +119,7 @@ class Tunnel:
         self._program = program
         self._runlevel = runlevel
         self._systemd = systemd or Systemd()
+        self._offloads = offloads
 
     def check(self) -> None:
         """Raise `TunnelError` when there is no configuration, naming the files looked for."""
@@ -172,6 +179,42 @@ class Tunnel:
         if value == "all" or (by_systemd and not value) or (value != "none" and self._name in value.split()):
             return f'AUTOSTART="{value}" in {self._defaults}'
         return ""
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where OpenVPN's own packets go: its remotes, or the proxies that it reaches them by.
+
+        Reads the configuration, as OpenVPN would at its next start; of a daemon that runs only the port that the kernel
+        sends from for it.  Raises `TunnelError`: no configuration, one that does not say beforehand where it leads, or
+        a user that this machine does not know.
+        """
+        place = self._find_place()
+        unit = self._systemd.read_properties(place.unit, ("User", "MainPID")) if self._systemd.is_running() else {}
+        try:
+            options = self._read_options(place)
+        except OSError as error:
+            raise TunnelError(f"{error.filename}: {error.strerror}") from None
+        connections = find_connections(options)
+        uids = find_uids(options, unit.get("User", ""))
+        found = [Endpoint(way.host, way.protocol, way.port, way.version, uids) for way in connections]
+        if openvpn_dco.is_wished(options) and self._offloads():
+            pid = int(unit["MainPID"]) if unit.get("MainPID", "").isdecimal() else self._read_pid()
+            running = openvpn_dco.find_ports(pid, self._proc) if pid else ()
+            mark = find_mark(options)
+            for way in connections:
+                if way.protocol == "udp":
+                    where = (way.host, way.protocol, way.port, way.version)
+                    found += [Endpoint(*where, mark=mark)] if mark else []
+                    found += [Endpoint(*where, source_port=port) for port in sorted({way.local_port, *running} - {0})]
+        return tuple(dict.fromkeys(found))
+
+    def _read_options(self, place: Place) -> tuple[tuple[str, ...], ...]:
+        """Return all options that the daemon gets: those of its command line come before the configuration's."""
+        before: tuple[tuple[str, ...], ...] = ()
+        if not self._systemd.is_running():
+            before = parse_arguments((self._read_default("OPTARGS") or "").split())
+        elif place.unit.startswith("openvpn-client@"):
+            before = (("nobind",),)  # as the unit has it
+        return (*before, *read_configuration(place.path))
 
     def _find_place(self) -> Place:
         for place in self._places:
@@ -322,77 +365,47 @@ class Tunnel:
             return None
 
 
-def read_configuration(path: str, depth: int = 0) -> tuple[tuple[str, ...], ...]:
-    """Return the options of a configuration file and of those it includes, each with its parameters, in order.
+def parse_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Read options as they stand on OpenVPN's command line: ``--NAME PARAMETER...``."""
+    options: list[tuple[str, ...]] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            options.append((argument[2:],))
+        elif options:
+            options[-1] += (argument,)
+    return tuple(options)
 
-    Raises OSError when the file can't be read; included ones that can't be are OpenVPN's to complain about.
+
+def find_uids(options: Sequence[Sequence[str]], unit_user: str) -> tuple[int, ...]:
+    """Return the users of whom the daemon's sockets can be, root first.
+
+    unit_user: the unit's ``User=``, a name or number, empty for root.  Of several ``user`` lines the last one counts.
+    Raises `TunnelError` for one whom this machine does not know: OpenVPN would not start.
     """
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        options = parse_configuration(file.read())
-    found: list[tuple[str, ...]] = []
+    import pwd
+
+    names = [option[1] for option in options if option[0] == "user" and len(option) == 2][-1:]
+    uids = [0]
+    try:
+        if unit_user:
+            name = f"User={unit_user}"
+            uids.append(int(unit_user) if unit_user.isdecimal() else pwd.getpwnam(unit_user).pw_uid)
+        for user in names:
+            name = f"user {user}"
+            uids.append(pwd.getpwnam(user).pw_uid)
+    except (KeyError, ValueError):  # ValueError: what can't be in a C string
+        raise TunnelError(f'"{name}": this machine has no such user') from None
+    return tuple(dict.fromkeys(uids))
+
+
+def find_mark(options: Sequence[Sequence[str]]) -> int:
+    """Return the mark of the daemon's socket, 0 for none: the last ``mark``, a decimal number."""
+    mark = 0
     for option in options:
-        found.append(option)
-        if option[0] == "config" and len(option) == 2 and depth < _MAX_INCLUDES:
-            try:
-                found += read_configuration(os.path.join(os.path.dirname(path), option[1]), depth + 1)
-            except OSError:
-                pass
-    return tuple(found)
-
-
-def parse_configuration(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read a configuration: openvpn(8), "Options", as read_config_file() and parse_line() of OpenVPN's options.c do.
-
-    Inline files (``<ca>...</ca>``) are left out; so are lines with an unfinished quote, which OpenVPN refuses.
-    """
-    found = []
-    end = ""
-    for line in text.removeprefix("\ufeff").splitlines():
-        if end:
-            if line.lstrip().startswith(end):
-                end = ""
-            continue
-        words = split_line(line)
-        if not words:
-            continue
-        if len(words) == 1 and words[0].startswith("<") and words[0].endswith(">"):
-            end = f"</{words[0][1:]}"
-            continue
-        name = words[0][2:] if words[0].startswith("--") else words[0]
-        found.append((name, *words[1:]))
-    return tuple(found)
-
-
-def split_line(line: str) -> tuple[str, ...]:
-    """Split a line of a configuration into its words; empty for a comment or an unfinished quote.
-
-    ``#`` and ``;`` begin a comment at the start of a word only.  A backslash takes the next character for itself, save
-    within single quotes, where it is one.
-    """
-    words: list[str] = []
-    word = ""
-    quote = ""
-    inside = escaped = False
-    for character in line:
-        if character == "\\" and not escaped and quote != "'":
-            escaped = True
-            continue
-        if not inside:
-            if character in "#;":
-                return tuple(words)
-            if character in "\"'" and not escaped:
-                inside, quote = True, character
-            elif escaped or not character.isspace():
-                inside, quote, word = True, "", character
-        elif not escaped and (character == quote if quote else character.isspace()):
-            words.append(word)
-            inside, quote, word = False, "", ""
-        else:
-            word += character
-        escaped = False
-    if quote:
-        return ()
-    return tuple([*words, word] if inside else words)
+        if option[0] == "mark" and len(option) == 2:
+            digits = option[1]
+            mark = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 10 else 0
+    return mark if mark < 1 << 32 else 0
 
 
 def find_complaint(output: str) -> str:

@@ -1,4 +1,4 @@
-"""strongSwan: its daemon charon as swanctl(8) and ipsec(8) see it, and the configuration of swanctl.
+"""strongSwan: its daemon charon as swanctl(8) and ipsec(8) see it.
 
 charon is spoken to in two ways: by swanctl over vici, and by ipsec(8) over stroke, which came first and without which
 ``ipsec.conf`` is not read.  Either shows all connections, whoever loaded them, and all security associations.
@@ -7,7 +7,6 @@ Exit statuses say little (``ipsec up`` of a connection that failed, or that ther
 
 from __future__ import annotations
 
-import os
 import re
 import time
 
@@ -17,7 +16,7 @@ from netconf_hooks.tunnels import TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 ASK_TIMEOUT = 3.0
 """Seconds for one question to charon, which answers in 10 ms unless it is in trouble."""
@@ -34,9 +33,6 @@ _LIVE = ("INSTALLED", "UPDATING", "REKEYING")
 
 _LEAVING = ("DELETING", "DESTROYING")
 """States of an IKE_SA that is on its way out (ike_sa.h, ike_sa_state_t)."""
-
-_MAX_INCLUDES = 10
-"""How deep ``include`` may be nested; MAX_INCLUDE_LEVEL of strongSwan's settings_parser.y."""
 
 
 class NotRunning(Exception):
@@ -84,16 +80,6 @@ class Connection(Record):
         self.children = children
         self.place = place
         self.start = start
-
-
-class Reading(Record):
-    """What was found in configuration files; files: what was looked at, with the reason where it could not be read."""
-
-    __slots__ = ("connections", "files")
-
-    def __init__(self, connections: tuple[Connection, ...], files: tuple[str, ...]) -> None:
-        self.connections = connections
-        self.files = files
 
 
 def is_installed(sessions: Sequence[Session], connection: Connection) -> bool:
@@ -154,6 +140,10 @@ class Swanctl:
         """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
         return read_connections(parse_vici(self._ask("--list-conns", "--pretty")))
 
+    def list_peers(self) -> dict[str, tuple[str, str]]:
+        """Return whom the connections that charon has loaded go to: see `read_peers`.  Raises as `list_connections`."""
+        return read_peers(parse_vici(self._ask("--list-conns", "--pretty")))
+
     def load(self) -> str:
         """Have charon load what is in swanctl.conf, and return what was complained of."""
         result = self._run(5 * ASK_TIMEOUT, "--load-all", "--noprompt")
@@ -187,13 +177,14 @@ class Swanctl:
 
 
 class Tree(Record):
-    """A section of a vici message: values by key (lists are left out), sections by name."""
+    """A section of a vici message: values by key, lists by key, sections by name."""
 
-    __slots__ = ("values", "sections")
+    __slots__ = ("values", "lists", "sections")
 
-    def __init__(self, values: dict[str, str], sections: dict[str, Tree]) -> None:
-        self.values = values
-        self.sections = sections
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}
+        self.sections: dict[str, Tree] = {}
 
 
 def parse_vici(output: str) -> tuple[Tree, ...]:
@@ -204,19 +195,30 @@ def parse_vici(output: str) -> tuple[Tree, ...]:
     """
     events = []
     stack: list[Tree] = []
+    elements: list[str] | None = None
+    depth = 0
     for line in output.splitlines():
         text = line.strip()
+        indent = len(line) - len(line.lstrip(" "))
+        if elements is not None:
+            if indent > depth:
+                elements.append(text)
+                continue
+            elements = None
         if not stack:
             if line.endswith(" event {"):
-                stack = [Tree({}, {})]
+                stack = [Tree()]
                 events.append(stack[0])
         elif text == "}":
             stack.pop()
         elif " = " in text:
             key, _, value = text.partition(" = ")
-            stack[-1].values[key] = value
+            if value == "[":
+                elements, depth = stack[-1].lists.setdefault(key, []), indent
+            else:
+                stack[-1].values[key] = value
         elif text.endswith(" {"):
-            section = Tree({}, {})
+            section = Tree()
             stack[-1].sections[text[:-2]] = section
             stack.append(section)
     return tuple(events)
@@ -227,7 +229,7 @@ def read_sessions(events: Sequence[Tree]) -> tuple[Session, ...]:
     sessions = []
     for event in events:
         for name, ike in event.sections.items():
-            children = ike.sections.get("child-sas", Tree({}, {})).sections.values()
+            children = ike.sections.get("child-sas", Tree()).sections.values()
             sessions.append(
                 Session(
                     name,
@@ -246,10 +248,20 @@ def read_sessions(events: Sequence[Tree]) -> tuple[Session, ...]:
 def read_connections(events: Sequence[Tree]) -> tuple[Connection, ...]:
     """Return the connections in the events of ``swanctl --list-conns``."""
     return tuple(
-        Connection(name, tuple(conn.sections.get("children", Tree({}, {})).sections), f"connection {name} in charon")
+        Connection(name, tuple(conn.sections.get("children", Tree()).sections), f"connection {name} in charon")
         for event in events
         for name, conn in event.sections.items()
     )
+
+
+def read_peers(events: Sequence[Tree]) -> dict[str, tuple[str, str]]:
+    """Return the remote and the local addresses of the connections in the events of ``swanctl --list-conns``, each as
+    swanctl.conf writes them."""
+    return {
+        name: (",".join(conn.lists.get("remote_addrs", ())), ",".join(conn.lists.get("local_addrs", ())))
+        for event in events
+        for name, conn in event.sections.items()
+    }
 
 
 # By ipsec, over stroke.
@@ -268,6 +280,10 @@ class Stroke:
     def list_connections(self) -> tuple[Connection, ...]:
         """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
         return parse_status_connections(self._ask("statusall"))
+
+    def list_peers(self) -> dict[str, tuple[str, str]]:
+        """Return whom the connections that charon has loaded go to.  Raises as `list_connections`."""
+        return parse_status_peers(self._ask("statusall"))
 
     def load(self) -> str:
         """Have the starter read ipsec.conf and ipsec.secrets again, and return what was complained of."""
@@ -338,16 +354,32 @@ def parse_status(output: str) -> tuple[Session, ...]:
 def parse_status_connections(output: str) -> tuple[Connection, ...]:
     """Return the connections in what ``ipsec statusall`` printed: each stands before its children."""
     found: list[Connection] = []
-    part = output.partition("\nConnections:\n")[2].partition("\nSecurity Associations (")[0].partition("\nRouted ")[0]
-    for line in part.splitlines():
-        name, colon, rest = line.strip().partition(":  ")
-        if colon and rest.startswith(" child:"):
+    for name, rest in _list_status_lines(output):
+        if rest.startswith(" child:"):
             if found:
                 last = found.pop()
                 found.append(Connection(last.name, (*last.children, name), last.place))
-        elif colon and not rest.startswith(" "):
+        elif not rest.startswith(" "):
             found.append(Connection(name, (), f"connection {name} in charon"))
     return tuple(found)
+
+
+def parse_status_peers(output: str) -> dict[str, tuple[str, str]]:
+    """Return the remote and the local addresses of the connections in what ``ipsec statusall`` printed."""
+    found = {}
+    for name, rest in _list_status_lines(output):
+        if not rest.startswith(" "):
+            # stroke_list.c: "%12s:  %s...%s  %N"
+            local, _, remote = rest.partition("  ")[0].partition("...")
+            found[name] = (remote, local)
+    return found
+
+
+def _list_status_lines(output: str) -> list[tuple[str, str]]:
+    """Return the lines of connections and their children: the name, and what stands after it and two spaces."""
+    part = output.partition("\nConnections:\n")[2].partition("\nSecurity Associations (")[0].partition("\nRouted ")[0]
+    lines = [line.strip().partition(":  ") for line in part.splitlines()]
+    return [(name, rest) for name, colon, rest in lines if colon]
 
 
 # What both print.
@@ -387,114 +419,3 @@ def _run(argv: Sequence[str], timeout: float) -> programs.Result:
         return programs.run(argv, timeout)
     except programs.ProgramError as error:
         raise TunnelError(str(error)) from None
-
-
-# The configuration of swanctl.
-
-
-class Section(Record):
-    """A section of swanctl.conf.  file: where it began; references: the sections whose content it takes over."""
-
-    __slots__ = ("file", "values", "sections", "references")
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.values: dict[str, str] = {}
-        self.sections: dict[str, Section] = {}
-        self.references: list[str] = []
-
-
-def read_configuration(path: str) -> Reading:
-    """Read the connections of a swanctl.conf and of what it includes; files that can't be read hold none."""
-    root = Section(path)
-    looked: list[str] = []
-    _read_settings(path, root, looked, 0)
-    connections = []
-    for name, connection in _list_sections(root, _get_section(root, root, "connections"), ()):
-        children = _list_sections(root, _get_section(root, connection, "children"), ())
-        starts = [f"start_action = {action} of {child}" for child, section in children
-                  if "start" in (action := _get_value(root, section, "start_action")).split("|")]
-        start = f"{', '.join(starts)} in {connection.file}" if starts else ""
-        place = f"connection {name} in {connection.file}"
-        connections.append(Connection(name, tuple(child for child, _ in children), place, start))
-    return Reading(tuple(connections), tuple(looked))
-
-
-# settings_lexer.l and settings_parser.y of strongSwan: strongswan.conf(5), "SYNTAX" in words.
-_TOKEN = re.compile(
-    r"""
-    (?:\s|\#[^\n]*)+
-    | include[ \t]+ (?P<include> "(?:\\.|[^"\\])*" | [^\s{}"]+ )
-    | (?P<close> \} )
-    | (?P<name> [^\s{}\#=:,"]+ ) (?:
-        [ \t]*=[ \t]* (?P<value> "(?:\\.|[^"\\])*" | [^\n\#}"]* )
-        | \s* (?: :(?P<references>[^\n\#{}=]*) )? (?P<open> \{ )
-      )
-    | .
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def _read_settings(path: str, top: Section, looked: list[str], depth: int) -> None:
-    from glob import glob
-
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
-    except OSError as error:
-        looked.append(f"{path} ({error.strerror})")
-        return
-    looked.append(path)
-    stack = [top]
-    for token in _TOKEN.finditer(text):
-        if token["include"] and depth < _MAX_INCLUDES:
-            pattern = os.path.join(os.path.dirname(path), _unquote(token["include"]))
-            for name in sorted(glob(pattern)):
-                _read_settings(name, stack[-1], looked, depth + 1)
-        elif token["open"]:
-            section = stack[-1].sections.setdefault(token["name"], Section(path))
-            section.references += (token["references"] or "").replace(",", " ").split()
-            stack.append(section)
-        elif token["close"] and len(stack) > 1:
-            stack.pop()
-        elif token["value"] is not None:
-            stack[-1].values[token["name"]] = _unquote(token["value"].strip())
-
-
-def _unquote(text: str) -> str:
-    if text[:1] != '"':
-        return text
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
-
-
-def _refer(root: Section, section: Section, depth: int = 0) -> Iterator[Section]:
-    """Give `section` and, after it, those that it refers to, by their full names with dots."""
-    yield section
-    for reference in section.references if depth < _MAX_INCLUDES else ():
-        found = root
-        for name in reference.split("."):
-            found = found.sections.get(name, Section(""))
-        yield from _refer(root, found, depth + 1)
-
-
-def _list_sections(root: Section, section: Section | None, seen: tuple[str, ...]) -> list[tuple[str, Section]]:
-    found: dict[str, Section] = {}
-    for part in _refer(root, section) if section else ():
-        for name, below in part.sections.items():
-            found.setdefault(name, below)
-    return list(found.items())
-
-
-def _get_section(root: Section, section: Section, name: str) -> Section | None:
-    for part in _refer(root, section):
-        if name in part.sections:
-            return part.sections[name]
-    return None
-
-
-def _get_value(root: Section, section: Section, key: str) -> str:
-    for part in _refer(root, section):
-        if key in part.values:
-            return part.values[key]
-    return ""

@@ -84,6 +84,13 @@ class Systemd:
             raise TunnelError(f"systemctl show {' '.join(units)}: {_describe(result)}")
         return states
 
+    def read_properties(self, unit: str, names: Sequence[str]) -> dict[str, str]:
+        """Return properties of `unit` by name, as ``systemctl show`` prints them.  Raises `TunnelError`."""
+        result = self._call("show", f"--property={','.join(names)}", unit)
+        if result.status:
+            raise TunnelError(f"systemctl show {unit}: {_describe(result)}")
+        return dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
+
     def find_wants(self, unit: str) -> str:
         """Return the link by which another unit pulls `unit` in at boot (systemd.unit(5), ``WantedBy=``), or nothing.
 

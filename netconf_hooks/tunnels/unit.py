@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.systemd import Systemd
 
 SUFFIXES = (
@@ -64,6 +64,13 @@ class Tunnel:
         """Say which link makes systemd start the unit at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)
         return f"{self._unit} is enabled ({link})" if link else ""
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return none: what a unit's programs send, and where, is not known here.
+
+        Behind a guard ``netconf-guard-allow`` must name it.
+        """
+        return ()
 
     def _require_systemd(self) -> None:
         if not self._systemd.is_running():

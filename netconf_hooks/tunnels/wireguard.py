@@ -8,6 +8,10 @@ accepts packets of that session (WireGuard: Next Generation Kernel Network Tunne
 at most that much later.  WireGuard is silent while there is nothing to send; so where no handshake is recent, each peer
 that has an endpoint is sent one packet that makes the two shake hands, and they are given `WAKE_TIMEOUT` for it.
 Any and not each: of several peers each is a tunnel of its own, and some may be laptops that sleep.
+
+**Its own packets** go to the peers' endpoints, those configured (at a start) and those that run now: a peer that moved
+has proved who it is, since WireGuard follows only packets that it could authenticate.  The kernel sends them, so they
+are told by what it puts on them: the interface's mark, else its port.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ import select
 import time
 
 from netconf_hooks import programs
-from netconf_hooks.tunnels import TunnelError, detached
+from netconf_hooks.record import Record
+from netconf_hooks.tunnels import Endpoint, TunnelError, detached
+from netconf_hooks.tunnels.destination import read_host, read_port
 from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
@@ -45,8 +51,26 @@ _MAX_NAME = 15
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
 """What wg-quick(8) takes in a name, its parse_options()."""
 
+_WG_QUICK_MARK = 51820
+"""The mark that wg-quick gives to an interface with a default route and no mark: its add_default(), which takes the
+next number where there is a routing table of this one."""
+
 _DISCARD = 9
 """The port of the service that throws everything away, RFC 863."""
+
+
+class Configuration(Record):
+    """What a configuration says of the interface's own packets.
+
+    endpoints: where the peers are, host and port as written; mark, port: of the packets, 0 for none given.
+    """
+
+    __slots__ = ("endpoints", "mark", "port")
+
+    def __init__(self, endpoints: tuple[tuple[str, str], ...], mark: int, port: int) -> None:
+        self.endpoints = endpoints
+        self.mark = mark
+        self.port = port
 
 
 class Tunnel:
@@ -154,6 +178,38 @@ class Tunnel:
         """Say which link makes systemd bring the interface up at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)
         return f"{self._unit} is enabled ({link})" if link else ""
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where the interface's own packets go, each told by its mark or else by its source port.
+
+        Of an interface that is up its real mark and port count.  Of one that is not, those of the configuration, or the
+        mark that wg-quick is going to set; where there is neither, the kernel is going to choose a port, nothing can be
+        let through yet, and this returns none: ask again when the interface is up.  Its packets till then are lost, and
+        WireGuard repeats them after 5 s.
+
+        Raises `TunnelError`: no configuration, or one that can't be read, or an endpoint that is no place.
+        """
+        self.check()
+        try:
+            with open(self._path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                configured = parse_configuration(file.read())
+        except OSError as error:
+            raise TunnelError(f"{self._path}: {error.strerror}") from None
+        places = [(*read_host(host), read_port(port, "udp")) for host, port in configured.endpoints]
+        mark, port = configured.mark, configured.port
+        if os.path.exists(self._link) and self._is_there():
+            for peer_words in parse_peers(self._show("endpoints")).values():
+                for host, service in filter(None, map(split_endpoint, peer_words)):
+                    places.append((*read_host(host), read_port(service, "udp")))
+            mark = parse_mark(self._show("fwmark").strip()) or 0
+            listening = self._show("listen-port").strip()
+            port = int(listening) if listening.isdecimal() and listening != "0" else port
+        if not mark and not port:
+            return ()
+        return tuple(
+            Endpoint(host, "udp", number, version, mark=mark, source_port=0 if mark else port)
+            for host, version, number in dict.fromkeys(places)
+        )
 
     def _is_possible(self) -> bool:
         return len(self._name) <= _MAX_NAME and _NAME.issuperset(self._name)
@@ -272,6 +328,68 @@ def parse_peers(output: str) -> dict[str, tuple[str, ...]]:
         if tab:
             peers[peer] = tuple(word for word in words.split() if word != "(none)")
     return peers
+
+
+def parse_configuration(text: str) -> Configuration:
+    """Read a configuration: wg-quick(8), and wg(8), "CONFIGURATION FILE FORMAT", which passes over all white space.
+
+    Raises `TunnelError` for an endpoint, a port or a mark that wg would refuse.
+    """
+    section = ""
+    endpoints: list[tuple[str, str]] = []
+    new_peer = default_route = False
+    table = ""
+    mark, port = None, 0
+    for line in text.split("\n"):
+        words = "".join(line.partition("#")[0].split())
+        key, equals, value = words.partition("=")
+        key = key.lower()
+        if words.startswith("["):
+            section = key
+            new_peer = True
+        elif section == "[interface]" and key == "fwmark":
+            mark = parse_mark(value)
+            if mark is None:
+                raise TunnelError(f'FwMark: "{value}" is no mark')
+        elif section == "[interface]" and key == "listenport":
+            port = 0 if value == "0" else read_port(value, "udp")
+        elif section == "[interface]" and key == "table":
+            table = value
+        elif section == "[peer]" and key == "endpoint":
+            endpoint = split_endpoint(value)
+            if not endpoint:
+                raise TunnelError(f'Endpoint: expected "HOST:PORT" or "[ADDRESS]:PORT", not "{value}"')
+            endpoints[len(endpoints) if new_peer else -1:] = [endpoint]  # the last of a peer counts
+            new_peer = False
+        elif section == "[peer]" and key == "allowedips":
+            default_route = default_route or any(network.endswith("/0") for network in value.split(","))
+    if not mark and not port and default_route and table in ("", "auto"):
+        mark = _WG_QUICK_MARK
+    return Configuration(tuple(endpoints), mark or 0, port)
+
+
+def parse_mark(text: str) -> int | None:
+    """Return a mark as wg(8) takes and shows it: ``51820``, ``0xca6c``, ``off`` for 0; None for what is none."""
+    if text == "off":
+        return 0
+    if not text.isascii() or not text.isalnum():
+        return None
+    try:
+        mark = int(text, 16 if text.startswith("0x") else 10)
+    except ValueError:
+        return None
+    return mark if mark < 1 << 32 else None
+
+
+def split_endpoint(text: str) -> tuple[str, str] | None:
+    """Split ``HOST:PORT`` or ``[ADDRESS]:PORT`` as parse_endpoint() of wg's config.c does; None where it can't be."""
+    host, colon, port = text.rpartition(":")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        if not bracket:
+            return None
+    return (host, port) if host and colon == ":" and port else None
 
 
 def send_into(device: str, network: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd
 
-from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel
 from netconf_hooks.tunnels.ipsec import Tunnel
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -52,6 +52,7 @@ class Machine:
         self.directory = directory
         self.swanctl_conf = directory / "swanctl.conf"
         self.ipsec_conf = directory / "ipsec.conf"
+        self.strongswan_conf = directory / "strongswan.conf"
         self.programs = directory / "bin"
         self.programs.mkdir()
         self.attempts = FakeAttempts()
@@ -92,6 +93,7 @@ class Machine:
             name,
             swanctl_conf=str(self.swanctl_conf),
             ipsec_conf=str(self.ipsec_conf),
+            strongswan_conf=str(self.strongswan_conf),
             path=f"/nonexistent:{self.programs}",
             systemd=self.fake.systemd(),
             attempts=self.attempts,
@@ -342,3 +344,73 @@ def test_libreswan_told_the_kernels_reason(libreswan):
         libreswan.answer(question, fixture)
     libreswan.answer("--trafficstatus", "whack-4-traffic-subnets")
     assert "Function not implemented" in complaint(libreswan.tunnel(), "connect")
+
+
+# Where its packets go.
+
+
+def endpoints_of(host: str, *ports: tuple[int, int], version: int = 4) -> tuple[Endpoint, ...]:
+    """Return IKE from each first port to each second one, and ESP."""
+    flows = [Endpoint(host, "udp", remote, version, source_port=local) for local, remote in ports]
+    return (*flows, Endpoint(host, "esp", 0, version))
+
+
+USUAL = ((500, 500), (4500, 4500))
+
+
+def test_endpoints_of_swanctl(strongswan):
+    remote = "remote_addrs = 203.0.113.1, vpn.example\n"
+    strongswan.swanctl_conf.write_text(f"connections {{ hq {{\n{remote} children {{ work {{}} }} }} }}\n")
+    expected = (*endpoints_of("203.0.113.1", *USUAL), *endpoints_of("vpn.example", *USUAL, version=0))
+    assert strongswan.tunnel("work").endpoints() == strongswan.tunnel("hq").endpoints() == expected
+    assert strongswan.calls == [], "the files say all"
+
+
+def test_endpoints_of_ipsec_conf(strongswan):
+    strongswan.write_ipsec()
+    assert strongswan.tunnel().endpoints() == endpoints_of("203.0.113.1", *USUAL)
+
+
+def test_endpoints_of_either_daemon(strongswan):
+    """Which of the two runs can change until the packets go."""
+    strongswan.write_ipsec()
+    strongswan.strongswan_conf.write_text("charon {\nport = 5000\n}\ncharon-systemd {\nport_nat_t = 5500\n}\n")
+    expected = {Endpoint("203.0.113.1", "udp", remote, 4, source_port=local)
+                for local, remote in ((5000, 500), (4500, 4500), (5500, 4500))}
+    assert set(strongswan.tunnel().endpoints()) == expected | {Endpoint("203.0.113.1", "esp", 0, 4)}
+    strongswan.strongswan_conf.write_text("charon {\nport = 0\nuser = daemon\n}\n")
+    assert strongswan.tunnel().endpoints()[0] == Endpoint("203.0.113.1", "udp", 500, 4, uids=(0, 1))
+    strongswan.strongswan_conf.write_text("charon {\nport_nat_t = 0\n}\n")
+    assert complaint(strongswan.tunnel(), "endpoints").startswith("charon.port_nat_t is 0: a port is taken at random")
+
+
+def test_a_daemon_of_one_family(strongswan):
+    strongswan.ipsec_conf.write_text("conn work\n    right=vpn.example\n")
+    strongswan.strongswan_conf.write_text("charon { plugins { socket-default {\n use_ipv6 = no\n} } }\n")
+    assert strongswan.tunnel().endpoints() == endpoints_of("vpn.example", *USUAL)
+
+
+@pytest.mark.parametrize(
+    ("question", "fixture", "name"),
+    [("--list-conns", "swanctl-conns", "two"), ("--list-conns", "swanctl-conns", "work"),
+     ("statusall", "ipsec-statusall", "other")],
+)  # fmt: skip
+def test_endpoints_that_only_charon_knows(strongswan, question, fixture, name):
+    strongswan.answer(question, fixture)
+    assert strongswan.tunnel(name).endpoints() == endpoints_of("203.0.113.1", *USUAL)
+
+
+def test_endpoints_that_nobody_knows(strongswan):
+    strongswan.write_swanctl()
+    assert complaint(strongswan.tunnel(), "endpoints") == (
+        f'connection work in {strongswan.swanctl_conf}: remote_addrs "%any" names no address that could be let through'
+    )
+    assert "no connection of this name" in complaint(strongswan.tunnel("nosuch"), "endpoints")
+
+
+def test_endpoints_of_libreswan(libreswan):
+    libreswan.write_ipsec()
+    assert libreswan.tunnel().endpoints() == endpoints_of("203.0.113.1", *USUAL)
+    libreswan.answer("--status", "whack-5-status")
+    told = complaint(libreswan.tunnel("nets"), "endpoints")
+    assert told == f"connection nets in pluto: {libreswan.ipsec_conf} does not have it, so its peer is not known"

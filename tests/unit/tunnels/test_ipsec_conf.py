@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks.tunnels.ipsec_conf import Conn, read_conns
+from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.ike import Peer
+from netconf_hooks.tunnels.ipsec_conf import Conn, read_conns, read_parameters, read_starter_peer
+from netconf_hooks.tunnels.libreswan import find_flows, find_peer
 
 WORDS = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1).filter(lambda word: word[0].isalnum())
 
@@ -74,3 +78,91 @@ def test_each_section_is_found_with_its_own_value(tmp_path_factory, pairs):
     text = "".join(f"conn {name}\n    right=192.0.2.1\n    auto={value}\n" for name, value in pairs)
     conns, _ = read(tmp_path_factory.mktemp("conf"), text)
     assert [(conn.name, conn.auto) for conn in conns] == pairs
+
+
+# Parameters, and whom a connection goes to.
+
+
+def write(directory: Path, text: str) -> str:
+    path = directory / "ipsec.conf"
+    path.write_text(text)
+    return str(path)
+
+
+def test_parameters_of_all_sections_that_count(tmp_path):
+    path = write(
+        tmp_path,
+        "conn %default\n  right=d\n  ikelifetime=1\n  keyingtries=2\nconn a\n  also=b,c\n  RIGHT=a\n  right=a2\n  x=\n"
+        "conn b\n  right=b\n  keyingtries=b\n  also=a\nconn c\n  x=c\n  keyingtries=c\n  alsoflip=f\n"
+        "conn f\n  left=f\n  leftid=@f\n  also=g\nconn g\n  rightikeport=7\n",
+    )
+    found = read_parameters(path, "a")
+    assert {key: value for key, value in found.items() if not key.startswith("also")} == {
+        "right": "a2", "x": "", "keyingtries": "b", "rightid": "@f", "leftikeport": "7", "ikelifetime": "1"
+    }  # fmt: skip
+    assert read_parameters(path, "nosuch") == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "hosts", "version", "ports"),
+    [
+        ("right=203.0.113.1", ("203.0.113.1",), 0, (0, 0)),
+        ("left=%defaultroute\n right=%vpn.example, 10.0.0.0/8", ("vpn.example",), 0, (0, 0)),
+        ("left=192.0.2.1\n right=vpn.example\n rightallowany=yes", ("vpn.example",), 4, (0, 0)),
+        ("left=%any6\n right=vpn.example", ("vpn.example",), 6, (0, 0)),
+        ("right=vpn.example\n leftikeport=500\n rightikeport=500", ("vpn.example",), 0, (0, 500)),
+        ("right=vpn.example\n leftikeport=4500\n rightikeport=5500", ("vpn.example",), 0, (4500, 5500)),
+        # Written from the other end's point of view: charon exchanges them.
+        ("left=203.0.113.1\n right=127.0.0.1\n leftikeport=9", ("203.0.113.1",), 4, (0, 9)),
+    ],
+)
+def test_whom_a_conn_of_strongswan_goes_to(tmp_path, lines, hosts, version, ports):
+    path = write(tmp_path, f"conn a\n {lines}\n")
+    assert read_starter_peer(path, "a") == Peer("conn a", hosts, version, *ports)
+    assert read_starter_peer(path, "b") is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("left=1.2.3.4", 'right "%any" names no address that could be let through'),
+        ("right=%any", 'right "%any" names no address that could be let through'),
+        ("right=203.0.113.0/24", 'right "203.0.113.0/24" names no'),
+        ("right=%defaultroute", 'right: "%defaultroute" is neither'),
+        ("right=%group", 'right: "%group" is neither'),
+        ("right=a\n rightikeport=0x1f4", 'rightikeport: "0x1f4" is no port'),
+        ("right=a\n ah=sha256", 'ah "sha256": AH does not encrypt'),
+    ],
+)
+def test_what_strongswan_leaves_open_is_named(tmp_path, lines, told):
+    with pytest.raises(TunnelError) as caught:
+        read_starter_peer(write(tmp_path, f"conn a\n {lines}\n"), "a")
+    assert str(caught.value).startswith(f"conn a: {told}")
+
+
+LINES = st.lists(
+    st.sampled_from(
+        ["conn a", "conn b", "conn %default", "config setup", " also=a", " also=b", " alsoflip=a",
+         " also=a b,%default", " right=%any", " right=vpn.example", " left=127.0.0.1", " right=\"a b\"",
+         " rightikeport=0", " leftikeport=99999", " enable-tcp=maybe", " enable-tcp=fallback",
+         " tcp-remoteport=x", " right=::1/0", " hostaddrfamily=ipv6", " ah=x", " phase2=ah", "include *",
+         "include ipsec.conf", "include nosuch/*/[", "include \"", " =", "conn", " right=\udcff"]
+    ),
+    max_size=20,
+).map("\n".join)  # fmt: skip
+
+
+@settings(deadline=None)  # a busy machine is no bug
+@given(st.one_of(LINES, st.text(max_size=60)))
+def test_no_file_breaks_the_reader(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("conf") / "ipsec.conf"
+    for made in (text, f"conn a\n {text}\n"):
+        path.write_bytes(made.encode(errors="surrogatepass"))
+        for name in ("a", "b"):
+            try:
+                peer = read_starter_peer(str(path), name)
+                assert peer is None or peer.hosts
+                parameters = read_parameters(str(path), name)
+                assert find_flows(parameters, find_peer(parameters, name))
+            except TunnelError as error:
+                assert str(error)

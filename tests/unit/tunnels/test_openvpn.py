@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from fake_systemd import FakeSystemd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.tunnels import TunnelError, load_tunnel, openvpn
+from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, openvpn
 from netconf_hooks.tunnels.openvpn import Management, Tunnel
+from netconf_hooks.tunnels.openvpn_conf import parse_configuration
+from netconf_hooks.tunnels.systemd import Systemd
 
 Captured = Callable[[str], str]
 
@@ -35,6 +39,7 @@ class Machine:
         self.runlevel = directory / "runlevel"
         self.program = directory / "openvpn"
         self.fake = fake
+        self.offloads = False
 
     def configure(self, name: str = "my-vpn.conf", text: str = "client\n") -> Path:
         path = self.etc / name
@@ -62,6 +67,7 @@ class Machine:
             program=str(self.program),
             runlevel=str(self.runlevel),
             systemd=self.fake.systemd(),
+            offloads=lambda: self.offloads,
         )
 
 
@@ -340,53 +346,136 @@ class TestBootStart:
         assert machine.tunnel().boot_start() == ""
 
 
-class TestConfiguration:
+NOBODY = pwd.getpwnam("nobody").pw_uid
+UNIT = "User={}\nMainPID={}\n"
+"""As ``systemctl show --property=User,MainPID`` of systemd 252 prints it."""
+
+
+class TestEndpoints:
+    """Where it connects is openvpn_conf's; here by what its packets are told."""
+
+    def test_they_are_the_daemons(self, machine: Machine) -> None:
+        machine.configure(text="client\ndev tun\nremote 192.0.2.1\nremote vpn.example.com 443 tcp6-client\nmark 7\n")
+        machine.fake.answer_show(UNIT.format("", 0))
+        assert machine.tunnel().endpoints() == (
+            Endpoint("192.0.2.1", "udp", 1194, 4, (0,)),
+            Endpoint("vpn.example.com", "tcp", 443, 6, (0,)),
+        )
+
     @pytest.mark.parametrize(
-        ("line", "words"),
+        ("user", "unit_user", "uids"),
         [
-            ("remote vpn.example.com 1194", ("remote", "vpn.example.com", "1194")),
-            ("\t remote   a\tb  ", ("remote", "a", "b")),
-            ("# comment", ()),
-            ("; comment", ()),
-            ("port 1194 # comment", ("port", "1194")),
-            ("port 1194 ;comment", ("port", "1194")),
-            ("setenv X a#b;c", ("setenv", "X", "a#b;c")),
-            ('ca "/etc/my certs/ca.pem"', ("ca", "/etc/my certs/ca.pem")),
-            ("ca '/etc/my \"certs\"/ca.pem'", ("ca", '/etc/my "certs"/ca.pem')),
-            (r"ca 'C:\x'", ("ca", r"C:\x")),
-            (r"ca /etc/my\ certs\\x\"", ("ca", '/etc/my certs\\x"')),
-            (r'ca "a\"b"', ("ca", 'a"b')),
-            ('push ""', ("push", "")),
-            ("it's", ("it's",)),
-            ('ca "unfinished', ()),
-            ("", ()),
+            ("", "", (0,)),
+            ("user nobody", "", (0, NOBODY)),
+            ("user no-such-user\nuser nobody", "", (0, NOBODY)),
+            ("user root", "", (0,)),
+            ("", "nobody", (0, NOBODY)),
+            ("", "4711", (0, 4711)),
+            ("user nobody", "4711", (0, 4711, NOBODY)),
         ],
     )
-    def test_a_line(self, line: str, words: tuple[str, ...]) -> None:
-        assert openvpn.split_line(line) == words
+    def test_users(self, machine: Machine, user: str, unit_user: str, uids: tuple[int, ...]) -> None:
+        machine.configure(text=f"remote 192.0.2.1\n{user}\n")
+        machine.fake.answer_show(UNIT.format(unit_user, 0))
+        assert [endpoint.uids for endpoint in machine.tunnel().endpoints()] == [uids]
 
-    @given(st.lists(st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs"]))))
-    def test_quoted_words_come_back(self, words: list[str]) -> None:
-        quoted = " ".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words)
-        assert openvpn.split_line(quoted) == tuple(words)
+    def test_unknown_users_are_errors(self, machine: Machine) -> None:
+        machine.configure(text="remote 192.0.2.1\nuser no-such-user\n")
+        machine.fake.answer_show(UNIT.format("", 0))
+        with pytest.raises(TunnelError, match='^"user no-such-user": this machine has no such user$'):
+            machine.tunnel().endpoints()
+        machine.configure(text="remote 192.0.2.1\nuser 65534\n")
+        with pytest.raises(TunnelError, match='^"user 65534"'):  # OpenVPN looks up names only
+            machine.tunnel().endpoints()
+        machine.fake.answer_show(UNIT.format("no-such-user", 0))
+        with pytest.raises(TunnelError, match='^"User=no-such-user": this machine has no such user$'):
+            machine.tunnel().endpoints()
 
-    @given(st.text())
-    def test_any_text_is_read(self, text: str) -> None:
-        for option in openvpn.parse_configuration(text):
-            assert option
+    def test_without_configuration_nothing_is_known(self, machine: Machine) -> None:
+        with pytest.raises(TunnelError, match="^neither .* is there$"):
+            machine.tunnel().endpoints()
+        (machine.etc / "my-vpn.conf").mkdir()
+        machine.fake.answer_show(UNIT.format("", 0))
+        with pytest.raises(TunnelError, match=f"^{machine.etc}/my-vpn.conf: Is a directory$"):
+            machine.tunnel().endpoints()
 
-    def test_inline_files_hide_what_is_in_them(self) -> None:
-        text = "\ufeffclient\n<ca>\nmanagement x unix\n# </ca>\n  </ca>\n--dev tun\n"
-        text += "<connection>\nremote a\n</connection>\n"
-        assert openvpn.parse_configuration(text) == (("client",), ("dev", "tun"))
+    def test_a_silent_systemd_is_an_error(self, machine: Machine) -> None:
+        machine.configure(text="remote 192.0.2.1\n")
+        machine.fake.answer_show("Failed to connect to bus: No such file or directory\n", 1)
+        with pytest.raises(TunnelError, match="^systemctl show openvpn@my-vpn.service: Failed to connect to bus"):
+            machine.tunnel().endpoints()
 
-    def test_included_files_are_read_in_their_place(self, tmp_path: Path) -> None:
-        (tmp_path / "a.conf").write_text("client\nconfig b.inc\nconfig missing.inc\nverb 3\n")
-        (tmp_path / "b.inc").write_text("management m unix\nconfig a.conf\n")
-        options = openvpn.read_configuration(str(tmp_path / "a.conf"))
-        assert options[:3] == (("client",), ("config", "b.inc"), ("management", "m", "unix"))
-        assert options[-1] == ("verb", "3"), "an endless circle ends"
+    def test_without_systemd_the_command_line_counts_as_well(self, machine: Machine) -> None:
+        machine.fake.absent()
+        machine.configure(text="remote 192.0.2.1\n")
+        machine.defaults.write_text('OPTARGS="--user nobody --port 5000"\n')
+        assert machine.tunnel().endpoints() == (Endpoint("192.0.2.1", "udp", 5000, 4, (0, NOBODY)),)
 
+    def test_what_the_kernel_sends_is_told_by_port_and_mark(self, machine: Machine) -> None:
+        machine.offloads = True
+        machine.fake.answer_show(UNIT.format("", 0))
+        mine = Endpoint("192.0.2.1", "udp", 1194, 4, (0,))
+        tcp = Endpoint("192.0.2.1", "tcp", 443, 4, (0,))
+        text = "client\ndev tun\nremote 192.0.2.1\nremote 192.0.2.1 443 tcp\n"
+        machine.configure(text=text)
+        assert machine.tunnel().endpoints() == (mine, tcp), "the port is known when it runs"
+        machine.configure(text=text + "lport 5000\n")
+        kernels = Endpoint("192.0.2.1", "udp", 1194, 4, source_port=5000)
+        assert machine.tunnel().endpoints() == (mine, tcp, kernels)
+        machine.configure(text=text + "mark 7\n")
+        assert machine.tunnel().endpoints() == (mine, tcp, Endpoint("192.0.2.1", "udp", 1194, 4, mark=7))
+        machine.configure(text=text + "lport 5000\nmark 7\ndisable-dco\n")
+        assert machine.tunnel().endpoints() == (mine, tcp)
+
+    def test_the_units_nobind_is_heard(self, machine: Machine) -> None:
+        machine.offloads = True
+        machine.fake.answer_show(UNIT.format("", 0))
+        machine.configure(text="dev tun\nremote 192.0.2.1\n")
+        assert [endpoint.source_port for endpoint in machine.tunnel().endpoints()] == [0, 1194]
+        machine.configure("client/my-vpn.conf", text="dev tun\nremote 192.0.2.1\n")
+        assert [endpoint.source_port for endpoint in machine.tunnel().endpoints()] == [0]
+
+    @pytest.mark.parametrize("by_systemd", [True, False])
+    def test_the_port_of_a_daemon_that_runs(self, machine: Machine, by_systemd: bool) -> None:
+        machine.offloads = True
+        machine.configure(text="client\ndev tun\nremote 192.0.2.1\n")
+        if by_systemd:
+            machine.fake.answer_show(UNIT.format("", os.getpid()))
+            machine.proc = Path("/proc")
+        else:
+            machine.fake.absent()
+            machine.run_daemon(os.getpid(), "openvpn", "--config", "my-vpn.conf")
+            for name in ("fd", "net"):
+                (machine.proc / str(os.getpid()) / name).symlink_to(f"/proc/{os.getpid()}/{name}")
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as mine:
+            mine.bind(("::", 0))
+            port = mine.getsockname()[1]
+            assert machine.tunnel().endpoints()[1:] == (Endpoint("192.0.2.1", "udp", 1194, 4, source_port=port),)
+        assert len(machine.tunnel().endpoints()) == 1
+
+    @given(text=st.text(st.sampled_from("remotusack-dvnly 0123456789.:\n\"\\<>/#\0\udc80")))
+    def test_any_configuration_is_read_or_a_tunnel_error(self, text: str) -> None:
+        with TemporaryDirectory() as directory:
+            path = Path(directory, "x.conf")
+            path.write_text(f"remote 192.0.2.1\n{text}", errors="surrogateescape")
+            tunnel = Tunnel("x", etc=directory, systemd=Systemd(booted=f"{directory}/none"), offloads=lambda: True)
+            try:
+                assert tunnel.endpoints()
+            except TunnelError as error:
+                assert str(error)
+
+    @pytest.mark.parametrize(
+        ("text", "mark"),
+        [("mark 7", 7), ("mark 7\nmark 8", 8), ("mark x", 0), ("mark -1", 0), ("mark 4294967296", 0), ("mark", 0)],
+    )
+    def test_mark(self, text: str, mark: int) -> None:
+        assert openvpn.find_mark(parse_configuration(text)) == mark
+
+    def test_arguments(self) -> None:
+        assert openvpn.parse_arguments(["x", "--user", "nobody", "--nobind"]) == (("user", "nobody"), ("nobind",))
+
+
+class TestManagement:
     @pytest.mark.parametrize(
         ("text", "management"),
         [
@@ -408,7 +497,7 @@ class TestConfiguration:
         ],
     )
     def test_management(self, text: str, management: Management | None) -> None:
-        assert openvpn.find_management(openvpn.parse_configuration(text), "/etc/openvpn") == management
+        assert openvpn.find_management(parse_configuration(text), "/etc/openvpn") == management
 
 
 class TestAskState:

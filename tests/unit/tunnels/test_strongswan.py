@@ -1,14 +1,12 @@
-"""strongswan: what swanctl and ipsec print, and what is in swanctl.conf."""
+"""strongswan: what swanctl and ipsec print."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from netconf_hooks.tunnels.strongswan import (
     Child, Connection, Session, choose, find_ending, find_reason, is_installed, parse_status,
-    parse_status_connections, parse_vici, read_configuration, read_connections, read_sessions
+    parse_status_connections, parse_status_peers, parse_vici, read_connections, read_peers, read_sessions
 )  # fmt: skip
 
 WORK = Connection("work", ("work",), "")
@@ -152,64 +150,23 @@ def test_a_name_can_mean_a_connection_or_a_child():
     assert choose(known, "z") == ()
 
 
-# swanctl.conf
+# Whom its connections go to.
 
 
-def read(directory: Path, text: str):
-    path = directory / "swanctl.conf"
-    path.write_text(text)
-    return read_configuration(str(path))
+def test_whom_swanctl_says_the_connections_go_to(captured):
+    assert read_peers(parse_vici(captured("swanctl-conns"))) == {
+        "more": ("203.0.113.1", "%any"), "work": ("203.0.113.1", "%any")
+    }  # fmt: skip
 
 
-def summarize(reading):
-    return {connection.name: connection.children for connection in reading.connections}
+def test_whom_ipsec_says_the_connections_go_to(captured):
+    assert parse_status_peers(captured("ipsec-statusall")) == {"work": ("203.0.113.1", "%any")}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "connections {\n  work {\n    version = 2\n    children {\n      net {\n      }\n    }\n  }\n}\n",
-        # All that strongswan.conf(5) allows, on as few lines as it takes.
-        "connections { work { remote_addrs=203.0.113.1\nchildren { net { remote_ts=10.0.0.0/8\n } } } }",
-        "# connections { nothing { children { none {} } } }\nconnections { # begin\n work { children { net {} } } }\n",
-        'connections { work { id = "a } # b { c"\n children { net {} } } }\n',
-        "connections\n{\n work\n{\nchildren\n{\nnet\n{\n}\n}\n}\n}\n",
-        "connections { work { local { auth = psk\n } } }\nconnections { work { children { net {} } } }\n",
-        "connections { work : base {} }\nbase { children { net {} } }\n",
-        "connections : all {}\nall { work { children : kids {} } }\nkids { net {} }\n",
-    ],
-)
-def test_how_a_connection_can_be_written(tmp_path, text):
-    assert summarize(read(tmp_path, text)) == {"work": ("net",)}
-
-
-def test_what_is_included(tmp_path):
-    (tmp_path / "conf.d").mkdir()
-    (tmp_path / "conf.d/a.conf").write_text("connections { a { children { x {} } } }\n")
-    (tmp_path / "conf.d/b.conf").write_text("b { children { y {} } }\ninclude nosuch\n")
-    text = "include conf.d/a*.conf\nconnections {\n  include conf.d/b.conf\n}\ninclude swanctl.conf\n"
-    reading = read(tmp_path, text)
-    assert summarize(reading) == {"a": ("x",), "b": ("y",)}
-    assert reading.connections[0].place == f"connection a in {tmp_path}/conf.d/a.conf"
-    assert {Path(file).name for file in reading.files} == {"swanctl.conf", "a.conf", "b.conf"}
-
-
-@pytest.mark.parametrize(
-    ("action", "told"),
-    [("start", True), ("trap|start", True), ("trap", False), ("none", False)],
-)
-def test_what_starts_with_the_daemon(tmp_path, action, told):
-    reading = read(tmp_path, f"connections {{ a {{ children {{ x {{ start_action = {action}\n }} }} }} }}\n")
-    expected = f"start_action = {action} of x in {tmp_path}/swanctl.conf" if told else ""
-    assert reading.connections[0].start == expected
-
-
-def test_files_that_can_not_be_read_are_named(tmp_path):
-    reading = read_configuration(f"{tmp_path}/swanctl.conf")
-    assert reading.connections == ()
-    assert reading.files == (f"{tmp_path}/swanctl.conf (No such file or directory)",)
-
-
-@pytest.mark.parametrize("text", ["connections { a { children { x {", "}}}} connections { a {} }", '"', "= { }", "\0{"])
-def test_what_can_not_be_parsed_does_no_harm(tmp_path, text):
-    assert set(summarize(read(tmp_path, text))) <= {"a"}
+def test_a_list_ends_where_it_is_closed():
+    """Whatever the gateway calls itself."""
+    lines = ["list-sa event {", "  a {", "    remote-id = [", "    state = UP"]
+    lines += ["    l = [", "      state = no", "      }", "    ]", "  }", "}"]
+    (event,) = parse_vici("\n".join(lines))
+    assert event.sections["a"].values == {"state": "UP"}
+    assert event.sections["a"].lists == {"remote-id": [], "l": ["state = no", "}"]}

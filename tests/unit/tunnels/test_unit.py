@@ -93,6 +93,10 @@ def test_without_systemd_nothing_can_be_done_and_nothing_is_up(fake: FakeSystemd
     assert not fake.calls
 
 
+def test_where_it_sends_is_not_known(fake: FakeSystemd) -> None:
+    assert make_tunnel(fake).endpoints() == ()
+
+
 def test_boot_start_names_the_link(fake: FakeSystemd) -> None:
     assert make_tunnel(fake).boot_start() == ""
     link = fake.enable("corp.service")

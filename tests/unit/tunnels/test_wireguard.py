@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from fake_systemd import FakeSystemd
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netconf_hooks.programs import Result
-from netconf_hooks.tunnels import TunnelError, load_tunnel, wireguard
+from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, wireguard
 from netconf_hooks.tunnels.wireguard import (
-    Tunnel, choose_address, describe_failure, parse_handshakes, parse_peers, send_into
+    Configuration, Tunnel, choose_address, describe_failure, parse_configuration, parse_handshakes, parse_mark,
+    parse_peers, send_into, split_endpoint
 )  # fmt: skip
 
 Captured = Callable[[str], str]
@@ -67,9 +70,9 @@ class Machine:
         path.write_text(script.format(directory=self.directory))
         path.chmod(0o755)
 
-    def configure(self, name: str = "corp.conf") -> Path:
+    def configure(self, name: str = "corp.conf", text: str = "[Interface]\n") -> Path:
         path = self.etc / name
-        path.write_text("[Interface]\n")
+        path.write_text(text)
         return path
 
     def answer(self, name: str, text: str) -> None:
@@ -464,3 +467,112 @@ def test_the_last_complaint_is_the_reason(captured: Captured, fixture: str, reas
 def test_a_silent_failure_has_its_number() -> None:
     assert describe_failure(Result(-15, "")) == "wg-quick: exit status -15"
     assert describe_failure(Result(1, "[#] false\n")) == "wg-quick: exit status 1"
+
+
+# Where its packets go
+
+HOME = """\
+[Interface]
+PrivateKey = GIzh0MVPgBWVxm0BY2bQDA7YDmS/WP3rTy7uBgLRhUQ=
+Address = 10.77.0.2/24
+[Peer]
+PublicKey = WcsxHeTdOu7hzgmuGWwRhaAylmZ8FMFbI/l/MfEZ2WY=
+Endpoint = vpn.example.com:51820
+AllowedIPs = 10.77.0.0/24
+"""
+
+
+def ask(machine: Machine, more: str = "", peer: str = "") -> tuple[Endpoint, ...]:
+    """Return the endpoints with `more` lines in [Interface], and in [Peer]."""
+    machine.configure(text=HOME.replace("[Peer]\n", f"{more}\n[Peer]\n{peer}\n"))
+    return machine.tunnel().endpoints()
+
+
+def test_a_configured_mark_or_port_is_known_before_the_start(machine: Machine) -> None:
+    assert ask(machine, "FwMark = 0x77") == (Endpoint("vpn.example.com", "udp", 51820, mark=0x77),)
+    assert ask(machine, "ListenPort = 5000") == (Endpoint("vpn.example.com", "udp", 51820, source_port=5000),)
+    assert ask(machine, "ListenPort = 5000\nFwMark = 9") == (Endpoint("vpn.example.com", "udp", 51820, mark=9),)
+    assert ask(machine, "ListenPort = 5000\nFwMark = off") == (
+        Endpoint("vpn.example.com", "udp", 51820, source_port=5000),
+    )
+
+
+def test_else_only_when_it_is_up(machine: Machine) -> None:
+    assert ask(machine) == ask(machine, "ListenPort = 0") == ()
+
+
+@pytest.mark.parametrize("networks", ["0.0.0.0/0", "::/0", "10.1.0.0/16, ::/0", "10.1.0.0/16,0.0.0.0/0"])
+def test_wg_quick_marks_an_interface_with_a_default_route(machine: Machine, networks: str) -> None:
+    marked = (Endpoint("vpn.example.com", "udp", 51820, mark=51820),)
+    for more in ("", "Table = auto"):
+        assert ask(machine, more, f"AllowedIPs = {networks}") == marked
+    for more in ("Table = off", "Table = 1234"):
+        assert ask(machine, more, f"AllowedIPs = {networks}") == ()
+    # It is marked late, after it has got its port.
+    assert ask(machine, "ListenPort = 5000", f"AllowedIPs = {networks}")[0].source_port == 5000
+
+
+def test_of_one_that_is_up_its_own_mark_and_port_count(machine: Machine, captured: Captured) -> None:
+    machine.be_there()
+    machine.answer("endpoints", captured("wg-endpoints"))
+    machine.answer("fwmark", captured("wg-fwmark"))
+    machine.answer("listen-port", captured("wg-listen-port"))
+    # The peer answers from elsewhere now; started anew, it is looked for where the configuration says.
+    assert ask(machine, "ListenPort = 5000") == (
+        Endpoint("vpn.example.com", "udp", 51820, mark=51820),
+        Endpoint("127.0.0.1", "udp", 51820, 4, mark=51820),
+    )
+    machine.answer("fwmark", captured("wg-fwmark-off"))
+    assert {(endpoint.mark, endpoint.source_port) for endpoint in ask(machine, "FwMark = 7")} == {(0, 53083)}
+
+
+def test_another_interface_of_that_name_says_nothing(machine: Machine, captured: Captured) -> None:
+    machine.be_there(wireguards=False)
+    machine.answer("fwmark", captured("wg-fwmark"))
+    assert ask(machine, "ListenPort = 5000")[0].source_port == 5000
+
+
+def test_what_cannot_be_read_is_an_error(machine: Machine) -> None:
+    with pytest.raises(TunnelError, match="/none.conf is not there$"):
+        machine.tunnel("none").endpoints()
+    (machine.etc / "odd.conf").mkdir()
+    with pytest.raises(TunnelError, match="/odd.conf: Is a directory$"):
+        machine.tunnel("odd").endpoints()
+    for line, message in (
+        ("FwMark = x", '^FwMark: "x" is no mark$'),
+        ("ListenPort = 99999", '^"99999" is no port$'),
+        ("[Peer]\nEndpoint = vpn.example.com", '^Endpoint: expected "HOST:PORT" or .*, not "vpn.example.com"$'),
+        ("ListenPort = 5000\n[Peer]\nEndpoint = a/b:1", '^"a/b" is neither an address nor a name'),
+    ):
+        with pytest.raises(TunnelError, match=message):
+            ask(machine, line)
+
+
+def test_a_configuration() -> None:
+    text = "# [Peer]\n\tlistenport=5000 # mine\n[INTERFACE]\r\n listenport =5001\n[Peer]\nEndPoint= [2001:db8::1] : 1\n"
+    text += "endpoint = b:2\n[Peer]\nFwMark = 7\nAllowedIPs = 0.0.0.0/0\n[Peer]\nEndpoint = 2001:db8::1:53\n"
+    assert parse_configuration(text) == Configuration((("b", "2"), ("2001:db8::1", "53")), 0, 5001)
+
+
+def test_endpoints_and_marks() -> None:
+    assert split_endpoint("[fe80::1%eth0]:51820") == ("fe80::1%eth0", "51820")
+    for text in ("", ":1", "a:", "a", "[a]", "[a]1", "[a:1", "[]:1"):
+        assert split_endpoint(text) is None
+    marks = {"off": 0, "0": 0, "51820": 51820, "0xca6c": 51820, "0xffffffff": 2**32 - 1}
+    assert {text: parse_mark(text) for text in marks} == marks
+    for text in ("", "0x", "x", "-1", "+1", "1_0", "0x100000000", "\u0663"):
+        assert parse_mark(text) is None
+
+
+CHARACTERS = st.sampled_from("[]PeerIntfacEdpo=kmARlLOwt 0123456789:.,/#\0\udc80")
+
+
+@given(st.text() | st.lists(st.text(CHARACTERS)).map("\n".join))
+def test_any_configuration_is_read_or_a_tunnel_error(text: str) -> None:
+    for begin in ("", "[Interface]\nFwMark=", "[Interface]\nListenPort=", "[Peer]\nEndpoint=", "[Peer]\nAllowedIPs="):
+        try:
+            found = parse_configuration(begin + text)
+        except TunnelError as error:
+            assert str(error)
+        else:
+            assert 0 <= found.mark < 2**32 and 0 <= found.port < 65536

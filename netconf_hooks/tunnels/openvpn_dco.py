@@ -1,0 +1,98 @@
+"""OpenVPN's data channel offload (2.6 and later): the kernel sends the packets of data, the daemon only the handshakes.
+
+What the kernel sends from the daemon's UDP socket belongs to whoever sent the packet inside, so it can't be told by the
+daemon's uid: only by the socket's port, and by its mark with the modules that keep it (ovpn, since Linux 6.16; not
+ovpn-dco).  By TCP the packets are the socket's, the daemon's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks.tunnels.openvpn_conf import parse_configuration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_EXCLUDING = frozenset(("disable-dco", "http-proxy", "http-proxy-override", "socks-proxy", "fragment"))
+
+_MODULES = ("ovpn", "ovpn_dco_v2")
+"""The modules that OpenVPN 2.7 and 2.6 use, as /sys/module calls them."""
+
+
+def is_wished(options: Sequence[Sequence[str]]) -> bool:
+    """Whether OpenVPN would use the kernel with this configuration, if the kernel could.
+
+    dco_check_startup_option() of OpenVPN's dco.c.  What else may keep it from that (compression, ciphers, topology,
+    static keys) is not looked at.
+    """
+    device = device_type = ""
+    for name, *words in options:
+        if name in _EXCLUDING:
+            return False
+        if name == "<connection>" and words:
+            if not _EXCLUDING.isdisjoint(option[0] for option in parse_configuration(words[0])):
+                return False
+        elif name == "dev" and words:
+            device = words[0]
+        elif name == "dev-type" and words:
+            device_type = words[0]
+    return (device_type or device).startswith("tun")
+
+
+def is_possible(loaded: str = "/sys/module", available: str = "/lib/modules") -> bool:
+    """Whether this kernel has data channel offload, or a module for it that is loaded when OpenVPN asks.
+
+    loaded, available: where the kernel lists its modules, and where those of each release lie (modprobe(8)).
+    """
+    if any(os.path.exists(f"{loaded}/{module}") for module in _MODULES):
+        return True
+    release = os.uname().release
+    for name in ("modules.alias", "modules.builtin"):
+        try:
+            with open(f"{available}/{release}/{name}", encoding="ascii", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            continue
+        # As a family of generic netlink, or as a file of the kernel's own.
+        if "-family-ovpn" in text or "/ovpn/ovpn." in text:
+            return True
+    return False
+
+
+def find_ports(pid: int, proc: str = "/proc") -> tuple[int, ...]:
+    """Return the ports of a process's UDP sockets that are connected to nobody, as OpenVPN's is: proc(5).
+
+    Empty where there are none, the process has ended, or it is not for this user to see.
+    """
+    try:
+        sockets = set(_read_sockets(f"{proc}/{pid}/fd"))
+        lines = [line.split() for name in ("udp", "udp6") for line in _read_lines(f"{proc}/{pid}/net/{name}")]
+    except OSError:
+        return ()
+    ports = set()
+    for words in lines:
+        # sl, local address:port, remote address:port, ..., the tenth is the inode.
+        if len(words) > 9 and words[9] in sockets and words[2].endswith(":0000"):
+            ports.add(int(words[1].rpartition(":")[2], 16))
+    return tuple(sorted(ports - {0}))
+
+
+def _read_sockets(directory: str) -> Iterator[str]:
+    """Yield the inodes of the sockets among the descriptors of a process."""
+    for name in os.listdir(directory):
+        try:
+            target = os.readlink(f"{directory}/{name}")
+        except FileNotFoundError:
+            continue  # closed meanwhile
+        if target.startswith("socket:["):
+            yield target[8:-1]
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readlines()[1:]
+    except FileNotFoundError:
+        return []  # no IPv6 here
