@@ -5,6 +5,7 @@
 #   sudo make test      unit and lab tests
 #   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
 #   make test-unit      the unit tests alone: no root, seconds
+#   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
 #   make lint           flake8, mypy, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
 #   make clean          takes away what the others made
@@ -31,8 +32,10 @@ NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck $(NEEDS_library
 NEEDS_unit = python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
 NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
 	openssl openvpn procps systemd-container wireguard-go wireguard-tools $(NEEDS_library) $(NEEDS_deb)
-NEEDS_test = lintian strace $(NEEDS_unit) $(NEEDS_demo)
+NEEDS_test = iptables lintian strace $(NEEDS_unit) $(NEEDS_demo)
 NEEDS_vm = e2fsprogs mmdebstrap python3-pytest qemu-system-x86 util-linux $(NEEDS_library) $(NEEDS_deb)
+NEEDS_bench = dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client nftables openssl procps time util-linux \
+	$(NEEDS_library) $(NEEDS_deb)
 
 # What the packages are made from; also what has to change before `make deb` builds them again.
 SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \
@@ -43,8 +46,11 @@ HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 
 # Run by hand: make test PYTEST='-k cafe -x'
 PYTEST =
+# make bench ROWS='ifup-plain memory' ROUNDS=5
+ROWS =
+ROUNDS =
 
-.PHONY: help demo test test-unit test-vm lint deb clean root
+.PHONY: help demo test test-unit test-vm bench lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -59,6 +65,10 @@ test: root needs-test deb
 test-vm: root needs-vm deb
 	$(HAND_BACK)
 	$(PYTHON) -m pytest $(PYTEST) tests/vm
+
+bench: root needs-bench
+	$(HAND_BACK)
+	$(PYTHON) -m tests.bench $(addprefix --rounds=,$(ROUNDS)) $(ROWS)
 
 test-unit: needs-unit
 	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit

@@ -188,11 +188,21 @@ class TestSpawn:
             programs.spawn(["netconf-nonesuch"])
 
 
-def test_importing_it_does_not_import_subprocess() -> None:
-    code = "import sys, netconf_hooks.programs; print('subprocess' in sys.modules)"
+def test_no_run_pays_for_the_import_of_subprocess_or_signal() -> None:
+    code = "import sys; from netconf_hooks.programs import run; print(run(['true'], 9).status, *sys.modules)"
     root = Path(programs.__file__).parents[1]
     argv = [sys.executable, "-ISc", f"import sys; sys.path.append({str(root)!r}); {code}"]
-    assert programs.run(argv, 10).output == "False\n"
+    status, *modules = programs.run(argv, 10).output.split()
+    assert status == "0"
+    assert {"subprocess", "signal", "enum", "re", "threading"}.isdisjoint(modules)
+
+
+def test_who_called_ifup_may_have_had_children_forgotten() -> None:
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert programs.run(["sh", "-c", "exit 3"], 5).status == 3
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 # Beside which its caller does other things

@@ -1,0 +1,37 @@
+"""Why a goal is not met, by row: shown in docs/performance.md as long as it is not.
+
+By how much is measured anew each time; what is written here is what the profile showed (python3 -X importtime,
+cProfile, strace).  Milliseconds in here are those of Debian 12 on two cores of an AMD EPYC, to be read beside each
+other.
+"""
+
+NOTES = {
+    "ifup-plain": """\
+Nothing of ours is left to take away: the four hooks cost less than four empty Python files (the line below the row),
+since they leave before the interpreter tidies up. What remains, some 6 ms each, is the interpreter's own start. How
+much that is of an `ifup` depends on what else it does: beside DHCP it is little.""",
+    "ifup-200": """\
+As for one interface: 800 starts of an interpreter that leaves at once.""",
+    "up-known": """\
+The shell hook is a shell and three small programs, and takes less time than a Python interpreter needs to start: of
+what the goal allows, the interpreter (6.9 ms) and the module `os` (1.2) leave nothing. The other 8.5 of ours: 5.2 to
+load some 20 modules, 3.3 for the work itself, which is two records read and one written under a lock, eight
+questions to the kernel, the lease, the decision over all interfaces, a line to syslog. The shell hook keeps no
+record, knows IPv4 only, and decides for one interface alone.""",
+    "up-resolve": """\
+The same as with the MAC known. Asking costs the shell hook two more programs (`ping`, `ip neigh` again) and ours two
+messages to the kernel, which makes up for less than the interpreter takes.""",
+    "lines-1000": """\
+The lines are read four times: to be checked, to be judged, and from the record again to decide; that is three
+quarters of what they cost, the rest is the record itself.""",
+    "tables": """\
+Interfaces: addresses come from getifaddrs(3), by netifaces, which has the kernel list all links and all addresses
+each time it is called. Routes and neighbours are asked for one by one and cost the same in any table.""",
+    "guard": """\
+The other side neither looks whether its rules stand nor remembers them. Of ours, importing python3-nftables (with
+json and ctypes) takes 7.5 ms, libnftables itself, asked four times, 4, our own modules some 5, the interpreter and
+`os` 8.""",
+    "parallel-50": """\
+Each of the fifty takes the processor for as long as the one does (46 ms, `ifup` and all its programs). What comes on
+top is the watcher, which looks at the news meanwhile, and 50 processes sharing the cores.""",
+}

@@ -1,0 +1,171 @@
+"""The table in the terminal, and docs/performance.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from .race import Result
+
+
+class Machine(NamedTuple):
+    """What it was measured on.  load: of the last minute, when the run began."""
+
+    cpu: str
+    cores: int
+    kernel: str
+    debian: str
+    python: str
+    ifupdown: str
+    load: float
+
+
+class Import(NamedTuple):
+    """What a module costs to import, milliseconds on top of a bare interpreter's."""
+
+    module: str
+    cost: float
+
+
+_PREFACE = """\
+# What the hooks cost
+
+Every `ifup` of every interface pays for these hooks. Here is how much, beside what could be there in their place.
+Written by `make bench`; to measure on another machine, run it there (some ten minutes, as root).
+"""
+
+_UNKNOWN = "Why is not known yet."
+
+_METHOD = """\
+## How it was measured
+
+- By `tests/bench/`: real ifupdown, dhclient and the built packages on a laptop of the lab (`tests/lab`), which is made
+  of namespaces of this machine. `make bench ROWS='ifup-plain memory'` runs some rows, `ROUNDS=5` fewer rounds; neither
+  writes this file.
+- Both sides of a row run by turns, {rounds} rounds of each after one that does not count. Given are the medians, and
+  the median of the rounds' ratios (which need not be the ratio of the medians): whatever else the machine does
+  meanwhile touches both sides.
+- Times are on the clock, from the start of the program to its end, if not called CPU time, which is the user and system
+  time of the program and of all that it waited for (wait4(2)). Both are taken inside the laptop. Memory is the largest
+  resident size (`ru_maxrss`, by time(1)).
+- "The shell hook" is `tests/bench/shell-hook`, in the same place, on the same network, with the same result.
+- Of `if-up` the second and all later runs are measured: the record is there and says the same, so nothing is started or
+  stopped. The watcher, which each run wakes, works beside the hooks and not in their time: its pipe is held by the
+  bench, but in the row of {parallel} interfaces, where it runs.
+- "MAC known": the router's entry in the neighbour table is stale, as it is after a while. "To be resolved": it is
+  taken out before each run; the shell hook then pings the router.
+"""
+
+
+def describe_machine() -> Machine:
+    """Return what this machine is."""
+    processors = Path("/proc/cpuinfo").read_text()
+    names = [line.partition(":")[2].strip() for line in processors.splitlines() if line.startswith("model name")]
+    version = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Version}", "ifupdown"], capture_output=True, text=True, check=True
+    )
+    return Machine(
+        cpu=names[0] if names else platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        kernel=platform.release(),
+        debian=Path("/etc/debian_version").read_text().strip(),
+        python=platform.python_version(),
+        ifupdown=version.stdout,
+        load=os.getloadavg()[0],
+    )
+
+
+def format_line(result: Result) -> str:
+    """Return a result as a line for the terminal."""
+    goal = "" if result.goal is None else f"goal {result.goal:<5g} {'met' if result.met else 'NOT MET'}"
+    base, ours = (f"{format_figure(median(taken), result.unit)} {result.unit}" for taken in (result.base, result.ours))
+    return f"{result.what}, against {result.against}:\n    {ours} : {base} = {result.ratio:.2f}   {goal}".rstrip()
+
+
+def format_figure(figure: float, unit: str) -> str:
+    """Return a figure with as many digits as mean anything."""
+    return f"{figure:,.0f}" if unit == "KiB" or figure >= 100 else f"{figure:.1f}"
+
+
+def format_page(
+    machine: Machine,
+    rows: Mapping[str, Sequence[Result]],
+    failures: Mapping[str, str],
+    imports: Sequence[Import],
+    notes: Mapping[str, str],
+    rounds: int,
+    parallel: int,
+) -> str:
+    """Return docs/performance.md.
+
+    rows: the results by the names of their rows; failures: why there are none; notes: why a goal is not met.
+    """
+    parts = [
+        _PREFACE,
+        _format_table(rows, failures),
+        _format_unmet(rows, notes),
+        _METHOD.format(rounds=rounds, parallel=parallel),
+        _format_machine(machine),
+        _format_imports(imports),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _format_table(rows: Mapping[str, Sequence[Result]], failures: Mapping[str, str]) -> str:
+    lines = ["| what | against | ours | theirs | ratio | goal | |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    for name, results in rows.items():
+        for each in results:
+            figures = [format_figure(median(taken), each.unit) for taken in (each.ours, each.base)]
+            goal, met = ("", "") if each.goal is None else (f"≤ {each.goal:g}", "met" if each.met else "**not met**")
+            lines.append(
+                f"| {each.what} | {each.against} | {figures[0]} {each.unit} | {figures[1]} {each.unit} "
+                f"| {each.ratio:.2f} | {goal} | {met} |"
+            )
+        if name in failures:
+            lines.append(f"| {name} | | | | | | not measured: {failures[name]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _format_unmet(rows: Mapping[str, Sequence[Result]], notes: Mapping[str, str]) -> str:
+    paragraphs = []
+    for name, results in rows.items():
+        missed = [each for each in results if not each.met]
+        if not missed:
+            continue
+        by_how_much = "; ".join(
+            f"{each.what}, against {each.against}: {each.ratio:.2f} where {each.goal:g} was the goal" for each in missed
+        )
+        paragraphs.append(f"**{by_how_much}.** {notes.get(name, _UNKNOWN)}")
+    if not paragraphs:
+        return ""
+    filled = (textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) for text in paragraphs)
+    return "## Where a goal is not met, and why\n\n" + "\n\n".join(filled) + "\n"
+
+
+def _format_machine(machine: Machine) -> str:
+    return f"""\
+## The machine
+
+{machine.cpu}, {machine.cores} cores; Linux {machine.kernel}; Debian {machine.debian}, Python {machine.python}, \
+ifupdown {machine.ifupdown}; load {machine.load:.2f} when the run began.
+"""
+
+
+def _format_imports(imports: Sequence[Import]) -> str:
+    lines = [f"| `{each.module}` | {each.cost:.1f} ms |" for each in imports]
+    return "\n".join([
+        "## What imports cost",
+        "",
+        "Each alone, on top of `python3 -IS -c pass`: why the hooks import so little (`tests/unit/test_imports.py`).",
+        "",
+        "| module | |",
+        "| --- | ---: |",
+        *lines,
+        "",
+    ])  # fmt: skip
