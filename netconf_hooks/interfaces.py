@@ -24,6 +24,11 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NAME = _LETTERS | frozenset("0123456789_-")
 _WILDCARDS = frozenset("*?[")
 
+# What begins something that is no option of the stanza before, interfaces(5).
+_KEYWORDS = (
+    "iface", "mapping", "auto", "template", "source", "source-directory", "rename", "no-auto-down", "no-scripts"
+)  # fmt: skip
+
 # A file that sources itself would be read for ever; ifupdown stops there by running out of files.
 _DEEPEST = 20
 
@@ -37,31 +42,67 @@ class InterfacesError(Exception):
     """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and gives ifquery's own words."""
 
 
+class Heading(Record):
+    """An ``iface`` stanza as it is written.
+
+    name, family, method: of its first line; parent: the stanza it inherits from, empty for none; options: the names of
+    its own.
+    """
+
+    __slots__ = ("name", "family", "method", "parent", "options")
+
+    def __init__(self, name: str, family: str, method: str, parent: str, options: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.family = family
+        self.method = method
+        self.parent = parent
+        self.options = options
+
+
 class Names(Record):
     """The names in /etc/network/interfaces.
 
     stanzas: of ``iface`` stanzas, each once, in the order written; mapped: the patterns of ``mapping`` stanzas.
     parents: those that others inherit from: templates.
-    problems: what could not be read, as ``file:line: message``.
+    problems: what could not be read, as ``file:line: message``.  headings: all stanzas, in the order written.
     """
 
-    __slots__ = ("stanzas", "mapped", "parents", "problems")
+    __slots__ = ("stanzas", "mapped", "parents", "problems", "headings")
 
     def __init__(
-        self, stanzas: tuple[str, ...], mapped: tuple[str, ...], parents: tuple[str, ...], problems: tuple[str, ...]
+        self,
+        stanzas: tuple[str, ...],
+        mapped: tuple[str, ...],
+        parents: tuple[str, ...],
+        problems: tuple[str, ...],
+        headings: tuple[Heading, ...] = (),
     ) -> None:
         self.stanzas = stanzas
         self.mapped = mapped
         self.parents = parents
         self.problems = problems
+        self.headings = headings
+
+    def list_headings_with(self, option: str, name: str) -> list[tuple[Heading, bool]]:
+        """Return the stanzas called `name`, each with whether it has an option, its own or inherited."""
+        return [(heading, self._has(option, heading, set())) for heading in self.headings if heading.name == name]
+
+    def _has(self, option: str, heading: Heading, seen: set[str]) -> bool:
+        if option in heading.options:
+            return True
+        if not heading.parent or heading.parent in seen:
+            return False
+        seen.add(heading.parent)
+        return any(self._has(option, parent, seen) for parent in self.headings if parent.name == heading.parent)
 
 
 def read_names(path: str = FILE) -> Names:
     """Return the names that `path` and the files it sources define.  Never raises."""
     found: dict[str, list[str]] = {"iface": [], "mapping": [], "inherits": [], "problem": []}
-    _read_file(path, found, 0)
+    headings: list[Heading] = []
+    _read_file(path, found, headings, 0)
     unique = {kind: tuple(dict.fromkeys(values)) for kind, values in found.items()}
-    return Names(unique["iface"], unique["mapping"], unique["inherits"], unique["problem"])
+    return Names(unique["iface"], unique["mapping"], unique["inherits"], unique["problem"], tuple(headings))
 
 
 def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[str, str]:
@@ -123,7 +164,7 @@ def parse_options(output: str) -> dict[str, str]:
     return options
 
 
-def _read_file(path: str, found: dict[str, list[str]], depth: int) -> None:
+def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], depth: int) -> None:
     if depth > _DEEPEST:
         found["problem"].append(f"{path}: sourced too deep")
         return
@@ -134,12 +175,22 @@ def _read_file(path: str, found: dict[str, list[str]], depth: int) -> None:
     except OSError as error:
         found["problem"].append(f"{path}: {error.strerror}")
         return
+    inside = False
     for number, line in lines:
         words = line.split()
+        if words[0] in _KEYWORDS or words[0].startswith("allow-"):
+            inside = words[0] == "iface" and len(words) > 1
+        elif inside:
+            heading = headings[-1]
+            options = (*heading.options, words[0].lower().replace("_", "-"))
+            headings[-1] = Heading(heading.name, heading.family, heading.method, heading.parent, options)
         if words[0] == "iface" and len(words) > 1:
             found["iface"].append(words[1])
-            if "inherits" in words[2:-1]:
-                found["inherits"].append(words[words.index("inherits", 2) + 1])
+            parent = words[words.index("inherits", 2) + 1] if "inherits" in words[2:-1] else ""
+            family, method, *_ = (*words[2:4], "", "") if words[2:3] != ["inherits"] else ("", "")
+            headings.append(Heading(words[1], family, method, parent))
+            if parent:
+                found["inherits"].append(parent)
         elif words[0] == "mapping":
             found["mapping"].extend(words[1:])
         elif words[0] in ("source", "source-directory") and len(words) > 1:
@@ -148,7 +199,7 @@ def _read_file(path: str, found: dict[str, list[str]], depth: int) -> None:
                     found["problem"].append(f"{path}:{number}: {line}: not followed: only ifupdown expands it")
                     continue
                 for sourced in _list_sourced(words[0], os.path.join(os.path.dirname(path), pattern)):
-                    _read_file(sourced, found, depth + 1)
+                    _read_file(sourced, found, headings, depth + 1)
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -218,13 +218,13 @@ def read_lines(text: str) -> MapLines:
         if not line or line.startswith("#"):
             continue
         reasons: list[str] = []
-        words = rules._split_words(line, reasons)
+        words = rules.split_words(line, reasons)
         if reasons or not words:
             pass
         elif words[0] == "default:":
             default = _read_default(words[1:], reasons) or default
         elif words[0] == "timeout:":
-            (timeout,) = rules._read_timeout(line.partition(":")[2], reasons) or (timeout,)
+            (timeout,) = rules.read_timeout(line.partition(":")[2], reasons) or (timeout,)
         elif words[0].endswith(":"):
             reasons.append(f'expected "default:", "timeout:" or the name of a stanza, not "{words[0]}"')
         else:
@@ -248,7 +248,7 @@ def _read_line(line: str, words: list[str], reasons: list[str]) -> tuple[Locatio
     name = words[0]
     if not is_stanza_name(name) or "=" in name:
         reasons.append(f'expected the name of a stanza first, not "{name}"')
-    tests = rules._read_tests(words[1:], reasons)
+    tests = rules.read_tests(words[1:], reasons)
     if len(words) == 1:
         reasons.append(f'expected at least one test after "{name}"')
     for test in tests:

@@ -73,16 +73,31 @@ class Answer(Record):
         self.refuted = refuted
 
 
+def make_link(iface: str, options: Mapping[str, str]) -> Link:
+    """Return the interface as the kernel has it now, with the stanza's options that are evidence themselves."""
+    from netconf_hooks.ifenv import device_of
+    from netconf_hooks.observe.netlink import read_link
+
+    device = device_of(iface)
+    status = read_link(device)
+    return Link(
+        iface=iface,
+        device=device,
+        index=status.index if status else 0,
+        carrier=bool(status and status.carrier),
+        options={option: value for option, value in options.items() if not option.startswith("netconf-")},
+    )
+
+
 def observe_link(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Return an `Answer` for each of `keys`, asking each module of this package at most once.
 
     keys: none of those whose values are asked one by one.
     deadline: the time.monotonic() after which nothing more is waited for.
     """
-    from importlib import import_module
-
     answers: dict[str, Answer] = {}
     for observer in sorted({TESTS[key].observer for key in keys}):
-        module = import_module(f"{__name__}.{observer}")
+        # Not importlib.import_module, which is the same for the 0.45 ms that importing importlib takes.
+        module = __import__(f"{__name__}.{observer}", fromlist=("observe",))
         answers.update(module.observe([key for key in keys if TESTS[key].observer == observer], link, deadline))
     return answers

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netconf_hooks.observe.probes import Conversation
+    from netconf_hooks.observe.probes import Announce, Conversation
 
 MARK = 0x6E636866
 """The mark (SO_MARK, socket(7)) of all our packets: "nchf"."""
@@ -105,8 +105,11 @@ def split_service(service: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def connect(ways: Sequence[Way], port: int, until: float) -> Conversation[Attempt]:
-    """Connect by the first of `ways` that lets us; all are tried at the same time, until time.monotonic() `until`."""
+def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) -> Conversation[Attempt]:
+    """Connect by the first of `ways` that lets us; all are tried at the same time, until time.monotonic() `until`.
+
+    announce: as of `probes.View`.
+    """
     problems: list[str] = []
     tried = False
     sockets: dict[int, tuple[Way, _socket.socket]] = {}
@@ -114,6 +117,7 @@ def connect(ways: Sequence[Way], port: int, until: float) -> Conversation[Attemp
         for way in ways[:MOST]:
             opened = open_socket(AF_INET6 if ":" in way.address else AF_INET, _socket.SOCK_STREAM, way.device)
             sockets[opened.fileno()] = (way, opened)
+            announce(way.device, "tcp", way.address, port)
             code = opened.connect_ex(make_target(way.address, port, _socket.if_nametoindex(way.device)))
             if code == 0:
                 return _keep(sockets, opened.fileno())

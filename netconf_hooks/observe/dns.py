@@ -3,7 +3,7 @@
 Each record is read that tells of this link alone: the stanza's ``dns-*`` options, the leases of dhclient, what dhcpcd's
 hook keeps by interface, resolvconf's and openresolv's records.  Where none of these has anything of the link,
 systemd-networkd's and systemd-resolved's are asked, then dhcpcd itself, and ``/etc/resolv.conf`` last, only when it
-can belong to no other link.
+can belong to no other link.  Where all of that leaves open what was asked, the IPv6 routers are (`advertisement`).
 
 Records outlive what they tell of.  ifdown leaves resolv.conf as it is; dhclient crashes when it is to give up a DHCPv6
 lease (isc-dhcp 4.4.3 in Debian 12), and resolvconf's ``eth0.ip6.dhclient`` names the domain of home in the café; a
@@ -107,7 +107,8 @@ def observe(
     deadline: the time.monotonic() by which dhcpcd, should it be asked, must have answered.
 
     An answer is pending while dhcpcd still waits for an IPv4 lease: it lets ifup go on as soon as either family has
-    an address, and it probes an IPv4 address for some seconds before it takes it (RFC 5227).
+    an address, and it probes an IPv4 address for some seconds before it takes it (RFC 5227).  So it is while a router
+    has not said what it advertises.
     """
     evidence = _Evidence(link, records)
     evidence.read_stanza()
@@ -120,6 +121,10 @@ def observe(
         evidence.ask_dhcpcd(deadline)
     if not evidence.found and not evidence.pending:
         evidence.read_resolv_conf()
+    if ("dns-domain" in keys and not evidence.domains or "dns-server" in keys and not evidence.servers) and (
+        not evidence.pending
+    ):
+        evidence.ask_routers(deadline)
     answers = {}
     for key, values, what in (("dns-domain", evidence.domains, "domain"), ("dns-server", evidence.servers, "resolver")):
         if key in keys:
@@ -143,13 +148,16 @@ class _Evidence:
         self._records = records
         self._addresses: tuple[str, ...] | None = None
         self._has_ipv4_record = False
+        self._unasked = ""
         self._unreadable: list[str] = []
         self._reasons: list[str] = []
 
     def explain(self, what: str, seen: bool) -> str:
         """Return why no domain or resolver (`what`) was seen, or not all, in the admin's words; empty: all was."""
         trouble = list(self._unreadable)
-        if self.pending:
+        if self._unasked:
+            trouble.append(self._unasked)
+        elif self.pending:
             trouble.append(f"dhcpcd still waits for an IPv4 lease of {self._link.device}")
         if not seen and not self.found:
             # Why a record does not count matters only where none does: old ones lie about on every machine.
@@ -261,6 +269,27 @@ class _Evidence:
         else:
             self._add_found(parse_dhcpcd_dump(result.output))
 
+    def ask_routers(self, deadline: float) -> None:
+        """Ask the link's IPv6 routers, where they advertise themselves, what else they advertise.
+
+        That takes packets, few and small as they are: only where nobody keeps a record of a domain or a resolver.
+        """
+        routers, mac = find_advertising_routers(self._link.index)
+        if not routers:
+            return
+        from netconf_hooks.observe.advertisement import ask_routers
+
+        link = self._link
+        try:
+            advertised = ask_routers(link.device, link.index, mac, routers, deadline)
+        except OSError as error:  # not root; no address of the link's own yet; a guard
+            self._unasked = f"{', '.join(routers)} can't be asked what it advertises: {error.strerror}"
+        else:
+            self._add_found(_make_announcement(advertised.domains, advertised.servers))
+            if advertised.silent:
+                self._unasked = f"{', '.join(advertised.silent)} did not answer a router solicitation"
+        self.pending = bool(self._unasked)
+
     def read_resolv_conf(self) -> None:
         """Take resolv.conf(5) where udhcpc, which keeps no other record, wrote it for this link and none other could.
 
@@ -359,7 +388,13 @@ class _Evidence:
 
     def _list_addresses(self) -> tuple[str, ...]:
         if self._addresses is None:
-            self._addresses = find_addresses(self._link.device)
+            from netconf_hooks.observe.netlink import NetlinkError
+
+            try:
+                self._addresses = find_addresses(self._link.device)
+            except NetlinkError as error:
+                self._addresses = ()
+                self._unreadable.append(f"the addresses of {self._link.device} can't be read: {error}")
         return self._addresses
 
     def _read(self, path: str) -> str | None:
@@ -390,8 +425,26 @@ class _Evidence:
         self._add(announced)
 
 
+def find_advertising_routers(index: int) -> tuple[tuple[str, ...], str]:
+    """Return the IPv6 routers of a link that advertise themselves, and the link's MAC address.
+
+    None where the kernel can't be asked: then there is nobody to be asked by it.
+    """
+    from netconf_hooks.observe.netlink import AF_INET6, Netlink, NetlinkError
+
+    try:
+        with Netlink() as netlink:
+            route = netlink.get_default_route(index, AF_INET6)
+            if route is None or not route.advertised:
+                return (), ""
+            status = netlink.get_link(index)
+    except NetlinkError:
+        return (), ""
+    return (route.routers, status.address) if status and status.carrier else ((), "")
+
+
 def find_addresses(device: str) -> tuple[str, ...]:
-    """Return the addresses that `device` has now, as inet_ntop(3) writes them."""
+    """Return the addresses that `device` has now, as inet_ntop(3) writes them.  Raises `NetlinkError`."""
     from netconf_hooks.observe.address import list_addresses
 
     return list_addresses(device)

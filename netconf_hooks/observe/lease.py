@@ -42,11 +42,12 @@ class Lease(Record):
 
     interface: whose.  addresses: what it leased, as inet_ntop(3) writes them.  expires: seconds since the epoch, 0
     where that can't be read.  routers: the valid ones, at most `MOST`, as inet_ntop(3) writes them, in the network's
-    order of preference (RFC 2132 3.5); IPv4 only, for DHCPv6 names none.  domains, servers: the words in the place of
+    order of preference (RFC 2132 3.5); IPv4 only, for DHCPv6 names none.  dhcp_server: who gave it, IPv4, empty where
+    that can't be read.  domains, servers: the words in the place of
     domains and resolvers, *unchecked*; `dns` takes what is one.
     """
 
-    __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers")
+    __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server")
 
     def __init__(
         self,
@@ -56,8 +57,10 @@ class Lease(Record):
         routers: tuple[str, ...],
         domains: tuple[str, ...],
         servers: tuple[str, ...],
+        dhcp_server: str = "",
     ) -> None:
         self.interface = interface
+        self.dhcp_server = dhcp_server
         self.addresses = addresses
         self.expires = expires
         self.routers = routers
@@ -120,6 +123,29 @@ def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]],
     return HeldLeases(tuple(leases), tuple(reasons), tuple(unreadable))
 
 
+def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -> tuple[str, ...]:
+    """Return the DHCP servers whose leases a device holds, IPv4: the client renews and gives back by speaking to them.
+
+    Those of dhclient; of dhcpcd, where it runs for this device, which tells when it is asked (dhcpcd(8), -U).
+    """
+    from netconf_hooks.observe.address import list_addresses
+
+    held = find_held_leases(device, lambda: list_addresses(device), directory)
+    servers = [lease.dhcp_server for lease in held.leases if lease.dhcp_server]
+    if not servers and any(os.path.exists(f"{run}/dhcpcd/{device}{kind}.pid") for kind in ("", "-4")):
+        from netconf_hooks import programs
+
+        try:
+            dump = programs.run(["dhcpcd", "-4", "-U", device], 1.0).output
+        except programs.ProgramError:
+            return ()
+        for line in dump.splitlines():
+            name, _, value = line.partition("=")
+            if name == "dhcp_server_identifier":
+                servers.append(read_address(value.strip("'\"")))
+    return tuple(dict.fromkeys(server for server in servers if server and ":" not in server))
+
+
 def read_end(path: str) -> str:
     """Return the last `LIMIT` bytes of a file; whatever is not ASCII becomes U+FFFD.  Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -154,7 +180,7 @@ def split_leases(text: str) -> Iterator[Lease]:
 
 def _parse_lease(body: str) -> Lease:
     """Return the lease that these statements make; dhclient writes one a line."""
-    interface = address = ""
+    interface = address = dhcp_server = ""
     expires = starts = 0.0
     addresses: list[str] = []
     domains: list[str] = []
@@ -172,6 +198,8 @@ def _parse_lease(body: str) -> Lease:
                 domains += [name for value in split_values(words[2]) for name in value.split()]
             elif len(words) == 3 and words[1] in ("domain-name-servers", "dhcp6.name-servers"):
                 servers += split_values(words[2])
+            elif len(words) == 3 and words[1] == "dhcp-server-identifier":
+                dhcp_server = read_address("".join(split_values(words[2])[:1]))
             elif len(words) == 3 and words[1] == "routers":
                 routers.update(dict.fromkeys(map(read_address, split_values(words[2]))))
         elif word == "interface":
@@ -193,7 +221,9 @@ def _parse_lease(body: str) -> Lease:
     if released:
         expires = 0.0
     valid = [router for router in routers if router and ":" not in router]
-    return Lease(interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers))
+    if ":" in dhcp_server:
+        dhcp_server = ""
+    return Lease(interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers), dhcp_server)
 
 
 def split_values(text: str) -> list[str]:

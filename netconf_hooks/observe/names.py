@@ -94,6 +94,22 @@ def resolve(host: str, view: View) -> Conversation[Resolution]:
     return (yield from _ask_servers(host, queries, servers.values[:MOST_SERVERS], view))
 
 
+def look_up(host: str, view: View) -> Resolution:
+    """Return the addresses of a host, waited for until the view's deadline at most.  Raises OSError."""
+    conversation = resolve(host, view)
+    try:
+        wait = next(conversation)
+        while True:
+            poll = select.poll()
+            for descriptor, events in wait.events.items():
+                poll.register(descriptor, events)
+            left = max(0, int((min(wait.until, view.deadline) - time.monotonic()) * 1000) + 1)
+            wait = conversation.send(frozenset(descriptor for descriptor, _ in poll.poll(left)))
+    except StopIteration as end:
+        resolution: Resolution = end.value
+        return resolution
+
+
 def read_reply(query: QueryMessage, data: bytes) -> Reply | None:
     """Return what `data` says to `query`; None where it is no answer to it."""
     import dns.exception
@@ -164,6 +180,7 @@ def _ask_servers(
                 if now < due[server]:
                     continue
                 try:
+                    view.announce(view.link.device, "udp", server, PORT)
                     opened.connect(make_target(server, PORT, view.link.index))
                     for query in queries:
                         if query.id not in replies:

@@ -1,11 +1,11 @@
-"""The kernel's own tables, asked over rtnetlink(7): links, default routes, neighbours.
+"""The kernel's own tables, asked over rtnetlink(7): links, addresses, default routes, neighbours.
 
 Of every ``ifup`` this is the way to its router: a question to the kernel is answered in microseconds and, asked as
 here, at the same price whether the machine has ten routes or a million.  pyroute2 does it too, but takes 150 ms to
 import and reads whole tables (docs/performance.md).
 
-Numbers and layouts are those of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h and
-linux/nexthop.h.  All of them are fixed kernel interface.
+Numbers and layouts are those of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h,
+linux/neighbour.h and linux/nexthop.h.  All of them are fixed kernel interface.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ ANSWER_PATIENCE = 1.0
 TABLE_PATIENCE = 5.0
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 RTM_NEWNEXTHOP, RTM_GETNEXTHOP = 104, 106
@@ -58,6 +59,7 @@ NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_GET_STRICT_CHK = 270, 1, 12
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
 _RTEXT_FILTER_SKIP_STATS = 8
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 12, 15, 18, 30
 # Answer with the route as it stands in its table and, which IPv4 does only when told and IPv6 always, with that table.
@@ -71,6 +73,7 @@ _NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefixlen, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _NEXTHOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, index
 _NEXTHOP_OBJECT = struct.Struct("=BBBxI")  # nhmsg: family, scope, protocol, flags
@@ -122,13 +125,32 @@ class LinkStatus(Record):
         self.address = address
 
 
+class OwnAddress(Record):
+    """An address of a device.
+
+    index: whose; address: as inet_ntop(3) writes it, without scope; length: of its prefix.
+    """
+
+    __slots__ = ("index", "address", "length")
+
+    def __init__(self, index: int, address: str, length: int) -> None:
+        self.index = index
+        self.address = address
+        self.length = length
+
+
 class DefaultRoute(Record):
-    """A link's default route.  routers: the addresses it leads to; none where it has no gateway (ppp, tun)."""
+    """A link's default route.
 
-    __slots__ = ("routers",)
+    routers: the addresses it leads to; none where it has no gateway (ppp, tun).
+    advertised: whether the routers advertise themselves (RFC 4861).
+    """
 
-    def __init__(self, routers: tuple[str, ...]) -> None:
+    __slots__ = ("routers", "advertised")
+
+    def __init__(self, routers: tuple[str, ...], advertised: bool = False) -> None:
         self.routers = routers
+        self.advertised = advertised
 
 
 class Neighbour(Record):
@@ -288,6 +310,28 @@ class Netlink:
                     return status
                 listener.wait(deadline)
 
+    def list_addresses(self, index: int) -> list[OwnAddress]:
+        """Return the addresses of the device of this index, IPv4 before IPv6; none where there is no such device.
+
+        The kernel selects them: it is asked for nothing of the other devices, however many there are.
+        """
+        found = []
+        for family in (AF_INET, AF_INET6):
+            try:
+                answers = self.ask(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, index))
+            except NetlinkError as error:
+                # EOPNOTSUPP: a kernel without IPv6.
+                if error.code in (errno.ENODEV, errno.EOPNOTSUPP):
+                    continue
+                raise
+            for kind, body in answers:
+                # The family too: a kernel without IPv6 may answer with all others' addresses (rtnl_dump_all).
+                if kind == RTM_NEWADDR and body[:1] == bytes((family,)):
+                    own = parse_address(body)
+                    if own.index == index:
+                        found.append(own)
+        return found
+
     def has_default_route(self, index: int) -> bool:
         """Return whether the link of this index has a default route, with or without a router, IPv4 or IPv6."""
         return any(self.get_default_route(index, family) is not None for family in (AF_INET, AF_INET6))
@@ -361,7 +405,7 @@ class Netlink:
         # Listen first, then ask, then look: a neighbour that became known in between sends no further news.
         with Netlink((NEIGHBOURS,)) as listener:
             for address in wanted:
-                if address not in found and not self._use_neighbour(index, address):
+                if address not in found and not self.use_neighbour(index, address):
                     return found
             found = self.get_known_neighbours(index, wanted)
             while len(found) < len(wanted) and time.monotonic() < until:
@@ -495,6 +539,7 @@ class Netlink:
             raise
         best: tuple[bool, bool, bool, int] | None = None
         nexthops: list[_Nexthop] = []
+        advertised = False
         for kind, answer in answers:
             route = parse_route(answer) if kind == RTM_NEWROUTE else None
             # The family too: a kernel without IPv6 answers with all others' routes (rtnl_dump_all).
@@ -507,9 +552,10 @@ class Netlink:
             if not ways:
                 continue
             if best is None or rank < best:
-                best, nexthops = rank, []
+                best, nexthops, advertised = rank, [], False
             nexthops += ways
-        return _make_default_route(nexthops) if nexthops else None
+            advertised |= route.protocol == _RTPROT_RA
+        return _make_default_route(nexthops, advertised) if nexthops else None
 
     def _find_nexthops(self, route: _Route, index: int) -> list[_Nexthop]:
         """Return the ways of `route` that lead out of this link."""
@@ -539,7 +585,7 @@ class Netlink:
                 return parse_nexthop_object(answer)
         return None, ()
 
-    def _use_neighbour(self, index: int, address: str) -> bool:
+    def use_neighbour(self, index: int, address: str) -> bool:
         """Have the kernel ask for a neighbour, as sending to it would; return False where we may not."""
         family, packed = _pack_address(address)
         body = _NEIGHBOUR.pack(family, index, 0, _NTF_USE, 0) + pack_attribute(_NDA_DST, packed)
@@ -588,6 +634,15 @@ def parse_link(body: bytes) -> LinkStatus:
     name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
     address = attributes.get(_IFLA_ADDRESS, b"").hex(":")
     return LinkStatus(index, name, flags, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), address)
+
+
+def parse_address(body: bytes) -> OwnAddress:
+    """Return the address of an RTM_NEWADDR message.  Raises `NetlinkError`."""
+    family, length, _, _, index = _unpack(_ADDRESS, body)
+    attributes = split_attributes(body[_ADDRESS.size:])
+    # On a point-to-point link IFA_ADDRESS is the other end's; else both say the same, or there is no IFA_LOCAL.
+    address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
+    return OwnAddress(index, _unpack_address(family, address), length)
 
 
 def parse_neighbour(body: bytes) -> Neighbour:
@@ -667,9 +722,9 @@ def _is_to_anywhere(body: bytes) -> bool:
     return body[1:2] == b"\0"
 
 
-def _make_default_route(nexthops: Iterable[_Nexthop]) -> DefaultRoute:
+def _make_default_route(nexthops: Iterable[_Nexthop], advertised: bool = False) -> DefaultRoute:
     routers = dict.fromkeys(nexthop.router for nexthop in nexthops if nexthop.router)
-    return DefaultRoute(tuple(routers))
+    return DefaultRoute(tuple(routers), advertised)
 
 
 def _is_about(body: bytes, index: int, addresses: Iterable[str]) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Conversation = Generator["Wait", frozenset[int], T]
     Steps = Conversation["Outcome"]
+    Announce = Callable[[str, str, str, int], None]
 
 LEAST = 0.02
 """Seconds that must be left for a question to be put: one that nobody can answer in time would read as a no."""
@@ -80,12 +81,21 @@ class Wait(Record):
         self.until = until
 
 
-class View:
-    """What all questions of a round share: the link, the deadline, and what is looked up once when it is needed."""
+def announce_nothing(device: str, protocol: str, address: str, port: int) -> None:
+    """What is told of a packet that is about to be sent, where nobody has to know."""
 
-    def __init__(self, link: Link, deadline: float) -> None:
+
+class View:
+    """What all questions of a round share: the link, the deadline, and what is looked up once when it is needed.
+
+    announce: called before a packet is sent beyond ARP and neighbour discovery, with the device it leaves through, its
+    protocol (``udp``, ``tcp``), address and port: for a guard to let it through.
+    """
+
+    def __init__(self, link: Link, deadline: float, announce: Announce = announce_nothing) -> None:
         self.link = link
         self.deadline = deadline
+        self.announce = announce
         self._networks: tuple[tuple[str, int], ...] | None = None
         self._resolvers: Answer | None = None
 
@@ -147,14 +157,18 @@ class _Talk:
 
 
 def ask_network(
-    find_questions: Callable[[], Sequence[Question]], answers: dict[str, Answer], link: Link, deadline: float
+    find_questions: Callable[[], Sequence[Question]],
+    answers: dict[str, Answer],
+    link: Link,
+    deadline: float,
+    announce: Announce = announce_nothing,
 ) -> None:
     """Ask what `find_questions` returns, and write what comes of it into `answers`, until nothing is left to be asked.
 
     It is called again after each answer: a question that it no longer returns is dropped at once, a new one begun.
-    deadline: the time.monotonic() at which all are over.
+    deadline: the time.monotonic() at which all are over.  announce: as of `View`.
     """
-    view = View(link, deadline)
+    view = View(link, deadline, announce)
     talks: dict[Question, _Talk] = {}
     over: set[Question] = set()
     try:

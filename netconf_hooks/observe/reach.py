@@ -17,7 +17,8 @@ def ask(question: Question, view: View) -> Steps:
     found = yield from resolve(host, view)
     if not found.addresses:
         return Outcome(refuted=found.refuted, settled=found.settled, problem=found.problem)
-    attempt = yield from connect([Way(each, view.link.device) for each in found.addresses], port, view.deadline)
+    ways = [Way(each, view.link.device) for each in found.addresses]
+    attempt = yield from connect(ways, port, view.deadline, view.announce)
     if attempt.socket is None:
         return Outcome(refuted=attempt.refuted, problem=attempt.problem)
     attempt.socket.close()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netconf_hooks.observe.netlink import LinkStatus
-    from netconf_hooks.observe.probes import Conversation, Question, Steps, View
+    from netconf_hooks.observe.probes import Announce, Conversation, Question, Steps, View
 
 # Seconds for the question through all tunnels, which comes on top of the answer.
 TUNNEL_PATIENCE = 1.0
@@ -85,7 +85,8 @@ def ask(question: Question, view: View) -> Steps:
     if not local:
         return Outcome(problem=f"not asked: {', '.join(found.addresses)} is not on the local network")
     name = None if is_address(host) else host
-    sight = yield from _look([Way(address, view.link.device) for address in local], port, name, view.deadline)
+    ways = [Way(address, view.link.device) for address in local]
+    sight = yield from _look(ways, port, name, view.deadline, view.announce)
     if sight.way is None or sight.certificate != wanted:
         return Outcome(refuted=sight.asked, problem=sight.problem or f"the server shows sha256:{sight.certificate}")
     address = sight.way.address
@@ -94,7 +95,7 @@ def ask(question: Question, view: View) -> Steps:
         return Outcome(problem="not counted: no router here has a MAC address by which to know the network again")
     ways = [Way(address, tunnel) for tunnel in list_tunnels(view.link.device)]
     until = min(view.deadline, time.monotonic() + TUNNEL_PATIENCE)
-    through = yield from _find_way(ways, port, name, wanted, until)
+    through = yield from _find_way(ways, port, name, wanted, until, view.announce)
     try:
         if through:
             server = servers.note_elsewhere(wanted, f"through {through.device}")
@@ -139,12 +140,12 @@ def list_tunnels(but: str) -> list[str]:
 
 
 def _find_way(
-    ways: Sequence[Way], port: int, name: str | None, wanted: str, until: float
+    ways: Sequence[Way], port: int, name: str | None, wanted: str, until: float, announce: Announce
 ) -> Conversation[Way | None]:
     """Return the first of `ways` by which a server with the certificate `wanted` is reached."""
     left = list(ways)
     while left and time.monotonic() < until:
-        sight = yield from _look(left, port, name, until)
+        sight = yield from _look(left, port, name, until, announce)
         if sight.way is None:
             return None
         if sight.certificate == wanted:
@@ -153,9 +154,11 @@ def _find_way(
     return None
 
 
-def _look(ways: Sequence[Way], port: int, name: str | None, until: float) -> Conversation[Sight]:
+def _look(
+    ways: Sequence[Way], port: int, name: str | None, until: float, announce: Announce
+) -> Conversation[Sight]:
     """Look at the certificate of the first server that lets us connect."""
-    attempt = yield from connect(ways, port, until)
+    attempt = yield from connect(ways, port, until, announce)
     if attempt.socket is None:
         return Sight(asked=attempt.refuted, problem=attempt.problem)
     try:

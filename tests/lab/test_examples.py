@@ -78,7 +78,7 @@ def test_every_example_is_run_here_and_shipped(packages: list[Path]) -> None:
         shipped[path] = mode
     for name in list_files():
         mode = shipped[f"./usr/share/doc/netconf-hooks/examples/{name}"]
-        assert mode == ("-rwxr-xr-x" if name.startswith("event.d/") else "-rw-r--r--"), name
+        assert mode == ("-rwxr-xr-x" if name.startswith(("event.d/", "if-up.d/")) else "-rw-r--r--"), name
 
 
 def test_the_roaming_stanza(lab: Lab, gateway: IpsecGateway) -> None:
@@ -203,3 +203,24 @@ def test_upstarts_two_liner(lab: Lab) -> None:
         for event in ("office-lan-connected", "inet-connected", "inet-disconnected", "office-lan-disconnected")
     ]
     assert "err netconf-hooks" not in laptop.log()
+
+
+def test_a_hook_in_python(lab: Lab) -> None:
+    laptop = lab.laptop
+    setting = "/etc/apt/apt.conf.d/90office-proxy"
+    install(lab, "interfaces-events", "/etc/network/interfaces")
+    install(lab, "if-up.d/office-proxy", "/etc/network/if-up.d/office-proxy")
+    laptop.write("/etc/apt/apt.conf.d/00empty", "")
+    for site in (OFFICE, CAFE, OFFICE):
+        lab.plug(site.name)
+        laptop.ifup("eth0")
+        assert laptop.exists(setting) is (site is OFFICE)
+        laptop.ifdown("eth0")
+    assert OFFICE.router in laptop.read(setting)
+    told = laptop.run(["apt-config", "dump", "Acquire::http::Proxy"]).stdout
+    assert told == 'Acquire::http::Proxy "http://proxy.corp.example.com:3142";\n'
+    # An interface that nobody can say anything of, and lo, stop no ifup.
+    laptop.run(["/etc/network/if-up.d/office-proxy"], env={"IFACE": "lo"})
+    said = laptop.run(["/etc/network/if-up.d/office-proxy"], env={"IFACE": "wlan9"}).stderr
+    assert said == "office-proxy: wlan9: ifquery: unknown interface wlan9\n"
+    assert laptop.exists(setting)

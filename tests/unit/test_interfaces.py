@@ -32,6 +32,27 @@ def read_answers():
 ANSWERS = read_answers()
 
 
+def list_names(path):
+    """Return the names alone, without the headings of their stanzas."""
+    names = read_names(path)
+    return Names(names.stanzas, names.mapped, names.parents, names.problems)
+
+
+def test_which_stanzas_have_an_option_of_their_own_or_from_a_parent(tmp_path):
+    (tmp_path / "more").write_text("iface eth0 inet6 auto inherits roaming\n  Netconf_VPN openvpn corp\n")
+    text = (
+        "iface roaming inet dhcp\n  netconf-guard yes\n\nauto eth0\niface eth0 inet static\n  address 192.0.2.1\n"
+        "mapping eth0\n  netconf-guard yes\nsource more\niface a inherits b\niface b inherits a\n"
+    )
+    (tmp_path / "interfaces").write_text(text)
+    names = read_names(str(tmp_path / "interfaces"))
+    first, second = names.list_headings_with("netconf-guard", "eth0")
+    assert (first[0].family, first[0].method, first[0].parent, first[1]) == ("inet", "static", "", False)
+    assert (second[0].family, second[0].method, second[0].parent, second[1]) == ("inet6", "auto", "roaming", True)
+    assert [has for _, has in names.list_headings_with("netconf-vpn", "eth0")] == [False, True]
+    assert [has for _, has in names.list_headings_with("netconf-vpn", "a")] == [False]
+
+
 @pytest.fixture
 def ifquery(monkeypatch):
     """Let ifquery answer as it was captured; returns what it was asked."""
@@ -135,7 +156,7 @@ def test_the_installed_ifquery_still_answers_so(real_ifquery, name):
 
 
 def test_the_names_of_the_captured_file():
-    names = read_names(str(CAPTURED / "interfaces"))
+    names = list_names(str(CAPTURED / "interfaces"))
     assert names == Names(
         stanzas=("afterc", "lo", "roaming", "eth0", "eth1", "eth2", "wlan0", "more0", "dir0"),
         mapped=("eth3", "eth4"),
@@ -191,13 +212,13 @@ def test_sourced_files_are_read_in_their_place(tmp_path):
     )
     (tmp_path / "dir/not.good").write_text("iface no inet manual\n")
     # ifupdown takes "source ../deep" from where the file stands that says so.
-    assert read_names(path) == Names(("a", "b", "c", "d", "e", "f", "z"), ("m*",), ("a",), ())
+    assert list_names(path) == Names(("a", "b", "c", "d", "e", "f", "z"), ("m*",), ("a",), ())
 
 
 def test_what_a_shell_would_expand_is_not_followed(tmp_path):
     path = write(tmp_path, interfaces="\nsource $(touch x)\nsource `touch x` $HOME\niface a inet manual\n")
     (tmp_path / "$HOME").write_text("iface b inet manual\n")
-    assert read_names(path) == Names(
+    assert list_names(path) == Names(
         stanzas=("a",),
         mapped=(),
         parents=(),

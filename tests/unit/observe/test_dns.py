@@ -17,12 +17,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import programs
-from netconf_hooks.observe import Answer, Link, dns, lease, observe_link
+from netconf_hooks.observe import Answer, Link, advertisement, dns, lease, observe_link
+from netconf_hooks.observe.advertisement import Advertised
 from netconf_hooks.observe.dns import Announcement, Records
 
 FIXTURES = Path(__file__).parent / "fixtures"
 KEYS = ("dns-domain", "dns-server")
 HOME = ("home.example", "corp.example.com")
+MAC = "02:00:00:00:00:01"
 HOME_SERVERS = ("192.168.1.1", "192.168.1.2")
 # When most fixtures were captured: the lease of dhclient-home.leases runs until 11:45:28, DHCPv6's until 11:45:30.
 CAPTURED = float(calendar.timegm((2026, 11, 23, 10, 46, 0)))
@@ -41,6 +43,7 @@ class Laptop:
         self.addresses: dict[str, tuple[str, ...]] = {}
         self.devices: list[tuple[str, int, bool]] = [("lo", 0x9, True), ("eth0", 0x1003, True)]
         self.options: dict[str, str] = {}
+        self.routers: tuple[str, ...] = ()
         self.records = Records(
             leases=f"{root}/var/lib/dhcp",
             run=f"{root}/run",
@@ -50,6 +53,7 @@ class Laptop:
         )
         monkeypatch.setattr(dns, "find_addresses", lambda device: self.addresses.get(device, ()))
         monkeypatch.setattr(dns, "list_devices", lambda directory: self.devices)
+        monkeypatch.setattr(dns, "find_advertising_routers", lambda index: (self.routers, MAC))
         monkeypatch.setattr(lease, "time", SimpleNamespace(time=lambda: self.now))
 
     def write(self, path: str, text: str, at: float = 0.0) -> None:
@@ -744,3 +748,59 @@ def test_what_every_ifup_would_pay_for_is_not_imported() -> None:
         [sys.executable, "-ISc", f"import sys; sys.path.append({root!r}); {code}"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+# IPv6 routers that advertise themselves
+
+
+def advertise(monkeypatch: pytest.MonkeyPatch, said: Advertised | OSError) -> list[tuple[object, ...]]:
+    """Let the routers of the link answer so; return what is asked of them."""
+    asked: list[tuple[object, ...]] = []
+
+    def ask_routers(*question: object) -> Advertised:
+        asked.append(question[:4])
+        if isinstance(said, OSError):
+            raise said
+        return said
+
+    monkeypatch.setattr(advertisement, "ask_routers", ask_routers)
+    return asked
+
+
+def test_routers_are_asked_where_no_record_tells(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop.routers = ("fe80::1",)
+    asked = advertise(monkeypatch, Advertised(("Home.Example", "\0.evil", "x" * 64), ("2001:db8::53", "::1")))
+    assert laptop.observe() == {"dns-domain": Answer(("home.example",)), "dns-server": Answer(("2001:db8::53",))}
+    assert asked == [("eth0", 2, MAC, ("fe80::1",))]
+
+
+def test_no_router_is_asked_for_what_is_known(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop.routers = ("fe80::1",)
+    laptop.options = {"dns-domain": "home.example"}
+    asked = advertise(monkeypatch, Advertised((), ("2001:db8::53",)))
+    link = Link("eth0", "eth0", 2, True, laptop.options)
+    dns.observe(("dns-domain",), link, time.monotonic() + 5, laptop.records)
+    assert asked == []
+    dns.observe(KEYS, link, time.monotonic() + 5, laptop.records)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("said, problem", [
+    (Advertised((), (), ("fe80::1",)), "fe80::1 did not answer a router solicitation"),
+    (OSError(1, "Operation not permitted"), "fe80::1 can't be asked what it advertises: Operation not permitted"),
+])
+def test_a_router_that_is_not_heard_leaves_it_open(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch, said: Advertised | OSError, problem: str
+) -> None:
+    laptop.routers = ("fe80::1",)
+    advertise(monkeypatch, said)
+    answer = laptop.observe()["dns-domain"]
+    assert (answer.values, answer.pending) == ((), True)
+    assert problem in answer.problem
+
+
+def test_a_router_that_advertises_nothing_is_an_answer(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop.routers = ("fe80::1",)
+    advertise(monkeypatch, Advertised())
+    answer = laptop.observe()["dns-domain"]
+    assert (answer.values, answer.pending) == ((), False)

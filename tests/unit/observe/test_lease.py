@@ -27,6 +27,7 @@ HOME = Lease(
     routers=("192.168.1.1",),
     domains=("home.example.", "corp.example.com.", "home.example"),
     servers=("192.168.1.1", "192.168.1.2"),
+    dhcp_server="192.168.1.1",
 )
 LEASE = 'lease {{\n  interface "eth0";\n  fixed-address 192.0.2.7;\n{}  expire never;\n}}\n'
 

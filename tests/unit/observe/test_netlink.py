@@ -225,9 +225,42 @@ NH = (
     ),
 )
 
+# ip -4 address show dev eth0, after:
+# ip address add 192.168.9.1/24 dev eth0 label eth0:1; ip address add 10.9.0.1 peer 10.9.0.2/30 dev eth0
+ADDRESSES = (
+    bytes.fromhex(
+        "500000001400220001000000bd120000021880000200000008000100c0a8073208000200c0a80732090003006574683000000000"
+        "080008008000000014000600ffffffffffffffffff501600ff501600500000001400220001000000bd1200000218800002000000"
+        "08000100c0a8090108000200c0a809010b000300657468303a310000080008008000000014000600ffffffffffffffff06511600"
+        "06511600500000001400220001000000bd120000021e800002000000080001000a090002080002000a0900010900030065746830"
+        "00000000080008008000000014000600ffffffffffffffff0651160006511600"
+    ),
+    bytes.fromhex(
+        "140000000300220001000000bd12000000000000"
+    ),
+)
+
+# ip -6 address show dev eth0, after: ip address add 2001:db8:9::1 peer 2001:db8:9::2/128 dev eth0
+ADDRESSES6 = (
+    bytes.fromhex(
+        "5c0000001400220001000000bd1200000a808200020000001400020020010db80009000000000000000000011400010020010db8"
+        "00090000000000000000000214000600ffffffffffffffff06511600065116000800080082000000480000001400220001000000"
+        "bd1200000a408200020000001400010020010db800070000000000000000005014000600ffffffffffffffffff501600ff501600"
+        "0800080082000000480000001400220001000000bd1200000a4082fd0200000014000100fe800000000000000000000000000050"
+        "14000600ffffffffffffffffff501600ff5016000800080082000000140000000300220001000000bd12000000000000"
+    ),
+)
+
+# ip address show dev nothere, of a device that went between the two questions
+NO_ADDRESSES = (
+    bytes.fromhex(
+        "140000000300220001000000bd120000edffffff"
+    ),
+)
+
 HEADER = struct.Struct("=IHHII")
 ROUTES = (NO_ROUTE, ROUTE, HALF, DUMP, MULTI, VIA, TABLE, ROUTE6, EXPIRE6, MULTI6, DUMP6, NH)
-ALL = (LINK, NO_LINK, *ROUTES, NEIGH, NO_NEIGH, INCOMPLETE, NEIGH6)
+ALL = (LINK, NO_LINK, *ROUTES, NEIGH, NO_NEIGH, INCOMPLETE, NEIGH6, ADDRESSES, ADDRESSES6, NO_ADDRESSES)
 NO_DUMP = (DUMP[1],)
 
 
@@ -324,6 +357,44 @@ def test_links_that_exist_and_not(kernel: Kernel) -> None:
     assert list(netlink.read_links(("nothere", "eth0"))) == ["eth0"]
 
 
+def test_addresses_of_a_device(kernel: Kernel) -> None:
+    kernel.script = [ADDRESSES, ADDRESSES6]
+    with Netlink() as conversation:
+        found = conversation.list_addresses(2)
+    # Of one with another end (peer) its own; what has a label (eth0:1) is the device's too.
+    assert [(own.index, own.address, own.length) for own in found] == [
+        (2, "192.168.7.50", 24),
+        (2, "192.168.9.1", 24),
+        (2, "10.9.0.1", 30),
+        (2, "2001:db8:9::1", 128),
+        (2, "2001:db8:7::50", 64),
+        (2, "fe80::50", 64),
+    ]
+    # ifaddrmsg: family and, in its last four bytes, the device that alone is asked for.
+    bodies = [question[HEADER.size:] for question in kernel.questions]
+    assert bodies == [bytes((family, 0, 0, 0)) + struct.pack("=i", 2) for family in (AF_INET, AF_INET6)]
+
+
+def test_addresses_of_others_are_not_its_own(kernel: Kernel) -> None:
+    # Of other devices, by a kernel that does not select (before Linux 4.20); of another family, by one without IPv6.
+    kernel.script = [ADDRESSES, ADDRESSES]
+    with Netlink() as conversation:
+        assert conversation.list_addresses(3) == []
+        kernel.script = [NO_DUMP, ADDRESSES]
+        assert conversation.list_addresses(2) == []
+
+
+def test_a_device_that_is_gone_has_no_addresses(kernel: Kernel) -> None:
+    kernel.script = [NO_ADDRESSES, NO_ADDRESSES]
+    with Netlink() as conversation:
+        assert conversation.list_addresses(99) == []
+        kernel.script = [ADDRESSES, refuse(NO_LINK, errno.EOPNOTSUPP)]
+        assert len(conversation.list_addresses(2)) == 3
+        kernel.script = [refuse(NO_LINK, errno.EPERM)]
+        with pytest.raises(NetlinkError):
+            conversation.list_addresses(2)
+
+
 @pytest.mark.parametrize("device", ("", "a" * 16, "eth0\0x", 0, -1, 1 << 31))
 def test_what_can_be_no_link_is_not_asked_for(kernel: Kernel, device: str | int) -> None:
     with Netlink() as conversation:
@@ -345,7 +416,7 @@ def test_what_can_be_no_link_is_not_asked_for(kernel: Kernel, device: str | int)
         (AF_INET, [NH[:1], NH[1:2], NH[2:3], NH[3:]], DefaultRoute(("192.168.7.1", "192.168.7.2"))),
         (AF_INET6, [ROUTE6], DefaultRoute(("fe80::a",))),
         (AF_INET6, [MULTI6], DefaultRoute(("fe80::a", "fe80::b"))),
-        (AF_INET6, [EXPIRE6, DUMP6], DefaultRoute(("fe80::a", "fe80::b"))),
+        (AF_INET6, [EXPIRE6, DUMP6], DefaultRoute(("fe80::a", "fe80::b"), advertised=True)),
         # A kernel without IPv6 answers a question for its table with the tables of all others.
         (AF_INET6, [NO_ROUTE, NO_ROUTE, DUMP], None),
     ),
@@ -639,6 +710,7 @@ def conversations() -> Iterator[Callable[[], object]]:
         lambda conversation: conversation.get_default_route(2, AF_INET),
         lambda conversation: conversation.get_default_route(2, AF_INET6),
         lambda conversation: conversation.get_neighbour(2, "192.168.7.1"),
+        lambda conversation: conversation.list_addresses(2),
         lambda conversation: conversation.resolve_neighbours(2, ("192.168.7.1", "fe80::a"), 0.0),
         lambda conversation: conversation.wait(time.monotonic() + 0.5),
     )

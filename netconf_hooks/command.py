@@ -1,0 +1,7 @@
+"""What all commands have in common: netconf-hooks(8), EXIT STATUS."""
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+class CommandError(Exception):
+    """The command can't do what it was asked; the message says why."""

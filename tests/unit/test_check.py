@@ -1,0 +1,262 @@
+"""netconf-hooks check: what it finds in stanzas."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from office import STANZA
+
+from netconf_hooks import check
+from netconf_hooks.interfaces import InterfacesError, Names
+from netconf_hooks.locate import find_place
+from netconf_hooks.observe import Answer
+from netconf_hooks.rules import TESTS, TestKind, read_rules
+
+
+@pytest.fixture
+def stanzas(command, monkeypatch):
+    """What stands in /etc/network/interfaces, by stanza; and the mappings and problems of the file."""
+    stanzas = {}
+    rest = {"mapped": (), "parents": (), "problems": ()}
+
+    def query_options(name):
+        if name not in stanzas:
+            raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
+        return stanzas[name]
+
+    monkeypatch.setattr(check, "read_names", lambda: Names(stanzas=tuple(stanzas), **rest))
+    monkeypatch.setattr(check, "query_options", query_options)
+    stanzas["lo"] = {}
+    return stanzas, rest
+
+
+def run_check(command, *arguments):
+    """Run check and return its status and its lines but the last, which only counts."""
+    status, output, errors = command("check", *arguments)
+    assert errors == ""
+    return status, output.splitlines()[:-1]
+
+
+def test_check_of_good_stanzas(command, stanzas):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints"}
+    assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
+
+
+def test_check_reports_all_errors_of_a_stanza(command, stanzas):
+    stanzas[0]["eth0"] = {
+        "netconf-location": "office gatway=1", "netconf-vpn": "openvpn corp unles x", "netconf-trsut": "x"
+    }  # fmt: skip
+    status, lines = run_check(command)
+    assert status == 1
+    assert len(lines) == 3
+    assert 'eth0: error: netconf-vpn "openvpn corp unles x": expected "on" or "unless", not "unles"' in lines
+    assert command("check", "eth0")[1].endswith("1 stanzas examined, 3 errors\n")
+
+
+def test_check_reports_a_tunnel_without_configuration(command, stanzas, tunnel):
+    tunnel.errors["openvpn corp"] = "there is no /etc/openvpn/client/corp.conf"
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp"}
+    assert run_check(command) == (
+        1, ['eth0: error: netconf-vpn "openvpn corp": there is no /etc/openvpn/client/corp.conf']
+    )  # fmt: skip
+
+
+def test_check_does_not_ask_for_tunnels_of_rules_it_can_not_read(command, stanzas, tunnel):
+    tunnel.errors["openvpn corp"] = tunnel.boot["openvpn corp"] = "not to be asked"
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unles x"}
+    status, lines = run_check(command)
+    assert status == 1
+    assert len(lines) == 1
+    assert "not to be asked" not in lines[0]
+
+
+def test_check_warns_of_a_word_that_nothing_defines(command, stanzas):
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp on ofice unknown anywhere address=10.0.0.0/8"}
+    status, lines = run_check(command)
+    assert status == 0
+    [line] = lines
+    assert line.startswith("eth0: warning: netconf-vpn ")
+    assert line.endswith('defines "ofice"')
+
+
+def test_check_warns_of_a_tunnel_that_starts_at_boot(command, stanzas, tunnel):
+    tunnel.boot["openvpn corp"] = "AUTOSTART is not set"
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp"}
+    status, lines = run_check(command)
+    assert status == 0
+    assert lines == [
+        'eth0: warning: netconf-vpn "openvpn corp": it also starts at boot: AUTOSTART is not set'
+    ]
+
+
+def test_check_warns_where_hints_turn_a_tunnel_off(command, stanzas):
+    stanzas[0]["eth0"] = STANZA
+    status, lines = run_check(command)
+    assert status == 0
+    [line] = lines
+    assert line.startswith('eth0: warning: netconf-vpn "openvpn corp unless office": ')
+    assert "whoever forges the hints of office turns this tunnel off" in line
+
+
+def test_check_is_quiet_where_the_admin_has_said_that_hints_are_enough(command, stanzas):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints"}
+    assert run_check(command) == (0, [])
+
+
+def test_check_warns_where_proof_is_asked_for_and_there_is_none(command, stanzas):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "authenticated"}
+    status, [line] = run_check(command)
+    assert status == 0
+    assert "no line of office has a tls or command test: this tunnel is never turned off there" in line
+    certificate = f"tls=192.0.2.9:443/sha256:{64 * '0'}"
+    stanzas[0]["eth0"]["netconf-location"] = STANZA["netconf-location"] + f"\noffice {certificate}"
+    assert run_check(command) == (0, [])
+
+
+def test_check_warns_where_a_hint_in_a_rule_turns_a_tunnel_off(command, stanzas):
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless address=10.0.0.0/8"}
+    status, [line] = run_check(command)
+    assert status == 0
+    assert 'whoever forges "address=10.0.0.0/8" turns this tunnel off' in line
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless command=/usr/local/sbin/is-office"}
+    assert run_check(command) == (0, [])
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless !command=/usr/local/sbin/is-cafe"}
+    assert len(run_check(command)[1]) == 1
+
+
+def test_check_is_quiet_where_a_location_is_proven(command, stanzas, monkeypatch):
+    monkeypatch.setitem(TESTS, "gateway", TestKind("address", "authenticated", "router"))
+    stanzas[0]["eth0"] = STANZA
+    assert run_check(command) == (0, [])
+
+
+def test_check_goes_on_after_a_stanza_that_ifquery_refuses(command, stanzas):
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unles x"}
+    status, lines = run_check(command, "eth9", "eth0")
+    assert status == 1
+    assert lines[0] == "error: eth9: ifquery: unknown interface eth9"
+    assert len(lines) == 2
+
+
+def test_check_says_what_was_not_examined(command, stanzas):
+    stanzas[1]["problems"] = ("interfaces:3: source $x: not followed",)
+    stanzas[1]["mapped"] = ("eth*", "wlan0")
+    status, output, _ = command("check")
+    assert status == 0
+    assert output == (
+        "not examined: interfaces:3: source $x: not followed\n"
+        "1 stanzas examined, 0 errors; mapping scripts not run: eth*, wlan0\n"
+    )
+
+
+# Lines that are never heard of
+
+TLS = f"tls=192.0.2.9:443/sha256:{64 * '0'}"
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("x gateway=192.0.2.1 !gateway=192.0.2.2,192.0.2.1", "gateway=192.0.2.1 and !gateway=192.0.2.2,192.0.2.1"),
+    ("x !gateway-mac=52:54:00:0A:00:01 gateway-mac=52:54:00:0a:00:01", "gateway-mac=52:54:00:0a:00:01 and !gateway-ma"),
+    ("x address=10.1.0.0/16,10.2.3.4 !address=10.0.0.0/8", "address=10.1.0.0/16,10.2.3.4/32 and !address=10.0.0.0/8"),
+    ("x dns-domain=*.a.example.com,b.example.com !dns-domain=*.example.com", " and !dns-domain=*.example.com exclude"),
+    ("x interface=wlan0 !interface=wl*", "interface=wlan0 and !interface=wl*"),
+    ("x peer=192.0.2.1 !peer=192.0.2.1", "peer=192.0.2.1 and !peer=192.0.2.1"),
+    ("x carrier=yes carrier=no", "carrier=yes and carrier=no exclude each other: there is one carrier at a time"),
+    ("x ssid=home,attic ssid=cafe", "ssid=home,attic and ssid=cafe exclude each other: there is one ssid at a time"),
+])
+def test_check_warns_of_a_line_that_can_never_hold(command, stanzas, line, reason):
+    stanzas[0]["eth0"] = {"netconf-location": line}
+    status, [warning] = run_check(command)
+    assert status == 0
+    assert warning.startswith(f'eth0: warning: netconf-location "{line}": can never hold: ')
+    assert reason in warning
+
+
+@pytest.mark.parametrize("line", [
+    "x gateway-mac=52:54:00:0a:00:01 gateway-mac=52:54:00:0a:00:02",  # two routers, IPv4 and IPv6
+    "x gateway=192.0.2.1,192.0.2.2 !gateway=192.0.2.1",
+    "x address=10.0.0.0/8 !address=10.0.0.0/16",
+    "x address=10.0.0.0/8 !address=2001:db8::/32",
+    "x dns-domain=*.example.com !dns-domain=*.a.example.com",
+    "x dns-domain=*.example.com !dns-domain=example.com",
+    "x dns-domain=*.xexample.com !dns-domain=*.example.com",
+    "x interface=wl* !interface=wlan0",
+    "x interface=eth0 interface=eth0:1",
+    "x peer=192.0.2.1/52:54:00:0a:00:01 !peer=192.0.2.1",
+    "x ssid=home,cafe ssid=cafe,attic",
+    "x !carrier=yes !ssid=home",
+])
+def test_check_is_quiet_about_what_may_hold(command, stanzas, line):
+    stanzas[0]["eth0"] = {"netconf-location": line}
+    assert run_check(command) == (0, [])
+
+
+@pytest.mark.parametrize("earlier, later", [
+    ("home gateway=192.0.2.1", "office gateway=192.0.2.1 dns-domain=corp.example.com"),
+    ("home gateway=192.0.2.1,192.0.2.2", "office gateway=192.0.2.2"),
+    ("home address=10.0.0.0/8", "office address=10.1.0.0/16 !gateway=192.0.2.1"),
+    ("home !gateway=192.0.2.1", "office !gateway=192.0.2.1,192.0.2.2"),
+    ("home !dns-domain=a.example.com", "office !dns-domain=*.example.com"),
+    ("home interface=wl*", "office interface=wlan0"),
+    ("home gateway=192.0.2.1 dns-domain=x", "home dns-domain=x gateway=192.0.2.1"),
+    (f"home {TLS}", f"office {TLS} gateway=192.0.2.1"),
+    ("home gateway=192.0.2.1", f"office {TLS} gateway=192.0.2.1"),
+])
+def test_check_warns_of_a_line_that_never_counts(command, stanzas, earlier, later):
+    stanzas[0]["eth0"] = {"netconf-location": f"attic gateway=192.0.2.9\n{earlier}\n{later}"}
+    status, [warning] = run_check(command)
+    assert status == 0
+    assert warning == (
+        f'eth0: warning: netconf-location "{later}": never counts: where it holds, "{earlier}", which is written '
+        "before it, holds as well"
+    )
+    stanzas[0]["eth0"] = {"netconf-location": f"{later}\n{earlier}"}
+    assert len(run_check(command)[1]) == (1 if set(earlier.split()) == set(later.split()) else 0)
+
+
+def test_check_is_quiet_about_a_line_that_proves_what_another_hints_at(command, stanzas):
+    stanzas[0]["eth0"] = {"netconf-location": f"home gateway=192.0.2.1\nhome gateway=192.0.2.1 {TLS}"}
+    assert run_check(command) == (0, [])
+
+
+SEEN = {
+    "gateway": ("192.0.2.1", "192.0.2.2", "fe80::1"), "address": ("10.1.2.3", "10.2.2.3", "2001:db8::1"),
+    "dns-domain": ("example.com", "a.example.com", "b.a.example.com", "xexample.com"), "carrier": ("yes", "no"),
+    "interface": ("wlan0", "eth0", "eth0:1"), "ssid": ("home", "cafe"), "peer": ("192.0.2.1", "192.0.2.2"),
+}  # fmt: skip
+WRITTEN = {
+    **SEEN, "address": ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "2001:db8::/32", "::/0"),
+    "dns-domain": (*SEEN["dns-domain"], "*.example.com", "*.a.example.com"), "interface": ("wl*", "wlan0", "eth?"),
+}  # fmt: skip
+
+
+@st.composite
+def lines(draw):
+    """A location's line."""
+    tests = []
+    for key in draw(st.lists(st.sampled_from(sorted(WRITTEN)), min_size=1, max_size=3)):
+        values = draw(st.lists(st.sampled_from(WRITTEN[key]), min_size=1, max_size=2, unique=True))
+        tests.append(f"{draw(st.sampled_from(['', '!']))}{key}={','.join(values)}")
+    return " ".join([draw(st.sampled_from(["home", "office"])), *tests])
+
+
+@st.composite
+def networks(draw):
+    """What is seen somewhere."""
+    answers = {}
+    for key, values in SEEN.items():
+        most = 1 if key in ("carrier", "ssid") else 3
+        seen = tuple(draw(st.lists(st.sampled_from(values), max_size=most, unique=True)))
+        refuted = tuple(value for value in values if value not in seen) if key == "peer" else ()
+        settled = (*seen, *refuted) if key == "peer" else ()
+        answers[key] = Answer(seen, settled=settled, refuted=refuted)
+    return answers
+
+
+@given(st.lists(lines(), min_size=1, max_size=4), st.lists(networks(), min_size=3, max_size=3))
+@settings(max_examples=500)
+def test_what_check_warns_of_is_so_in_every_network(written, everywhere):
+    rules = read_rules({"netconf-location": "\n".join(written)})
+    assert not rules.errors
+    dead = [warning.split('"')[1] for warning in check.list_dead_lines(rules)]
+    for answers in everywhere:
+        assert find_place(rules.locations, answers).line not in dead

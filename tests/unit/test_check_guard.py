@@ -1,0 +1,212 @@
+"""What netconf-hooks check says of guards."""
+
+import os
+
+import pytest
+
+from netconf_hooks import check_guard
+from netconf_hooks.check_guard import list_guard_errors, list_guard_warnings, list_relations
+from netconf_hooks.guards import GuardError
+from netconf_hooks.interfaces import Heading, Names
+from netconf_hooks.rules import read_rules
+from netconf_hooks.tunnels import TunnelError
+
+TLS = f"tls=192.0.2.7:443/sha256:{64 * '0'}"
+HINTED, PROVEN = "office gateway=192.0.2.1", f"office {TLS}"
+
+
+class Tunnel:
+    """A tunnel whose endpoints can or can't be known."""
+
+    hidden = ""
+
+    def __init__(self, kind, name):
+        pass
+
+    def endpoints(self):
+        if self.hidden:
+            raise TunnelError(self.hidden)
+        return ()
+
+
+class Firewall:
+    lacks = ()
+
+
+@pytest.fixture(autouse=True)
+def firewall(monkeypatch):
+    """The firewall that this machine seems to have; no tunnels or devices of its own."""
+    monkeypatch.setattr(check_guard, "load_tunnel", Tunnel)
+    monkeypatch.setattr(Tunnel, "hidden", "")
+    monkeypatch.setattr(check_guard, "choose_guard", lambda backend: Firewall())
+    monkeypatch.setattr(check_guard, "_CARELESS", {})
+    monkeypatch.setattr(Firewall, "lacks", ())
+    monkeypatch.setattr(check_guard, "list_relations", lambda device: [])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def find_errors(iface="eth0", headings=(), **options):
+    """Return the errors of a stanza.  options: without the netconf- before them."""
+    written = {f"netconf-{option.replace('_', '-')}": value for option, value in options.items()}
+    return list_guard_errors(iface, written, read_rules(written), Names((), (), (), (), tuple(headings)))
+
+
+def find_warnings(iface="eth0", **options):
+    """Return the warnings of a stanza, likewise."""
+    written = {f"netconf-{option.replace('_', '-')}": value for option, value in options.items()}
+    return list_guard_warnings(iface, read_rules(written))
+
+
+def test_without_a_guard_there_is_nothing_to_say():
+    for options in ({}, {"guard": "no"}, {"vpn": "openvpn corp", "trust": "hints"}):
+        assert find_errors(**options) == []
+        assert find_warnings(**options) == []
+
+
+def test_its_options_mean_nothing_without_it():
+    assert find_warnings(guard_allow="udp/123", guard_backend="iptables") == [
+        "netconf-guard-allow: without netconf-guard it means nothing",
+        "netconf-guard-backend: without netconf-guard it means nothing",
+    ]
+    assert find_warnings(guard="yes", guard_allow="udp/123", guard_backend="iptables") == []
+
+
+def test_good_ones():
+    assert find_errors(guard="yes") == []
+    assert find_errors(guard="unless office", location=PROVEN) == []
+    assert find_errors(guard="unless office", location=HINTED, trust="hints") == []
+    assert find_warnings(guard="unless office", location=PROVEN) == []
+
+
+@pytest.mark.parametrize("options", [
+    {"guard": "unless office", "location": HINTED},
+    {"guard": "unless office", "location": HINTED, "trust": "authenticated"},
+    {"guard": "unless office"},
+    {"guard": "on unknown", "location": HINTED},
+    {"guard": "on office", "location": PROVEN},
+])
+def test_a_guard_that_can_never_open(options):
+    [error] = find_errors(**options)
+    assert error.startswith(f'netconf-guard "{options["guard"]}": it can never open: ')
+    assert '"netconf-trust hints"' in error
+
+
+def test_one_that_opens_at_a_proven_place_it_does_not_name():
+    assert find_errors(guard="on home", location=f"home gateway=192.0.2.9\n{PROVEN}") == []
+
+
+def test_one_that_is_never_to_open_is_none_of_those():
+    for guard in ("yes", "on anywhere"):
+        assert find_errors(guard=guard, location=HINTED) == []
+
+
+@pytest.mark.parametrize("iface, method, options, reason", [
+    ("dsl", "ppp", {}, "does not exist before it is connected"),
+    ("ppp0", "manual", {}, "does not exist before it is connected"),
+    ("corp", "manual", {"uplink": "eth0"}, "has no link of its own"),
+])
+def test_what_ifup_will_refuse(iface, method, options, reason):
+    heading = Heading(iface, "inet", method, "", ("netconf-guard",))
+    [error] = find_errors(iface, [heading], guard="yes", **options)
+    assert error.startswith('netconf-guard "yes": ') and reason in error
+
+
+@pytest.mark.parametrize("first, second, wrong", [(False, True, True), (True, False, False), (True, True, False)])
+def test_the_option_belongs_in_the_first_stanza(first, second, wrong):
+    headings = [
+        Heading("eth0", family, "dhcp", "", ("netconf-guard",) if has else ())
+        for family, has in (("inet", first), ("inet6", second))
+    ]
+    errors = find_errors("eth0", headings, guard="yes")
+    assert bool(errors) == wrong
+    if wrong:
+        assert "it stands in the inet6 stanza, and the inet stanza comes up before" in errors[0]
+
+
+def test_tunnels_whose_packets_can_not_be_let_through(monkeypatch):
+    monkeypatch.setattr(Tunnel, "hidden", "socks-proxy: where its packets go can't be known")
+    assert find_errors(guard="yes", vpn="openvpn corp\nopenvpn x unles y") == [
+        'netconf-vpn "openvpn corp": the guard can\'t let its packets through: '
+        "socks-proxy: where its packets go can't be known"
+    ]
+    assert find_errors(vpn="openvpn corp") == []
+
+
+# Warnings
+
+
+@pytest.mark.parametrize("guard, location, place", [
+    ("unless office", HINTED, "office"),
+    ("unless office", f"{HINTED}\n{PROVEN}", "office"),
+    ("unless gateway=192.0.2.1", "", "gateway=192.0.2.1"),
+    ("unless office home", f"{PROVEN}\nhome gateway=192.0.2.9", "home"),
+    ("on unknown", HINTED, "a place that it is not on for"),
+    ("on home unless office", HINTED, "office or a place that it is not on for"),
+])
+def test_hints_that_open_it(guard, location, place):
+    options = {"guard": guard, "location": location, "trust": "hints"}
+    assert find_warnings(**options) == [
+        f'netconf-guard "{guard}": with "netconf-trust hints", whoever forges the hints of {place} opens it'
+    ]
+    assert find_warnings(**{**options, "trust": "authenticated"}) == []
+    assert find_warnings(guard=guard, location=location) == []
+
+
+@pytest.mark.parametrize("guard", ["unless office", f"unless {TLS}", "yes"])
+def test_hints_that_do_not(guard):
+    assert find_warnings(guard=guard, location=PROVEN, trust="hints") == []
+
+
+def test_what_the_firewall_lacks(monkeypatch):
+    monkeypatch.setattr(Firewall, "lacks", ("no lease: it stays open",))
+    assert find_warnings(guard="yes") == ['netconf-guard "yes": no lease: it stays open']
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # who is not root can't ask
+    assert find_warnings(guard="yes") == []
+
+
+def test_no_firewall_at_all(monkeypatch):
+    def choose(backend):
+        raise GuardError(f"{backend}: there is none")
+
+    monkeypatch.setattr(check_guard, "choose_guard", choose)
+    [warning] = find_warnings(guard="yes", guard_backend="iptables")
+    assert "ifup will refuse: iptables: there is none" in warning
+
+
+def test_an_ifupdown_that_goes_on_where_pre_up_fails(monkeypatch, tmp_path):
+    monkeypatch.setattr(check_guard, "_CARELESS", {str(tmp_path): "ifupdown2", "/nowhere": "another"})
+    [warning] = find_warnings(guard="yes")
+    assert "ifupdown2 brings the link up also where the guard could not be put up" in warning
+
+
+def test_units_of_which_nothing_is_known():
+    [warning] = find_warnings(guard="yes", vpn="unit wstunnel\nopenvpn corp")
+    assert warning.startswith('netconf-vpn "unit wstunnel": ') and "netconf-guard-allow must name it" in warning
+
+
+def test_bridges_and_children_are_reported(monkeypatch):
+    asked = []
+
+    def relations(device):
+        asked.append(device)
+        return [("br0", "is a port of"), ("eth0.7", "carries")]
+
+    monkeypatch.setattr(check_guard, "list_relations", relations)
+    warnings = find_warnings("eth0:1", guard="yes")
+    assert asked == ["eth0"]
+    assert [warning.split(": ")[1] for warning in warnings] == ["eth0 is a port of br0", "eth0 carries eth0.7"]
+
+
+def test_what_belongs_to_a_device(tmp_path):
+    """As in /sys/class/net, Linux 6.1: upper_ links for what stands on a device, brport in a bridge's port."""
+    for name in ("eth0", "br0", "eth0.7", "macvlan0", "lone"):
+        (tmp_path / name).mkdir()
+    for upper in ("br0", "eth0.7", "macvlan0"):
+        (tmp_path / "eth0" / f"upper_{upper}").symlink_to(tmp_path / upper)
+    (tmp_path / "eth0" / "brport").mkdir()
+    (tmp_path / "eth0" / "brport" / "bridge").symlink_to(tmp_path / "br0")
+    assert list_relations("eth0", str(tmp_path)) == [
+        ("eth0.7", "carries"), ("macvlan0", "carries"), ("br0", "is a port of")
+    ]  # fmt: skip
+    assert list_relations("lone", str(tmp_path)) == []
+    assert list_relations("gone", str(tmp_path)) == []

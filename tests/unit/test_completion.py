@@ -1,0 +1,129 @@
+"""What bash completes of netconf-hooks: by the function itself, and once by somebody who presses Tab."""
+
+import argparse
+import os
+import pty
+import select
+import subprocess
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from netconf_hooks import cli
+
+COMPLETION = Path(__file__).parents[2] / "debian/completions/netconf-hooks"
+
+# Stands for bash itself, which calls the function with the words broken at colons; they are not looked at.
+CALL = """
+COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+_netconf_hooks netconf-hooks
+((${#COMPREPLY[@]})) && printf '%s\\n' "${COMPREPLY[@]}"
+exit 0
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """The completion, with directories of the test's own written into it."""
+    for name in ("eth0", "eth0:1", "lo", "wlan0"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    (tmp_path / "net/bonding_masters").write_text("")
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/corp").write_text("")
+    (tmp_path / "interfaces").write_text("iface lo inet loopback\n  iface roaming inet dhcp\niface eth0 inherits x")
+    (tmp_path / "interfaces.d/sub").mkdir(parents=True)
+    (tmp_path / "interfaces.d/more").write_text("iface $(touch${IFS}hit) inet manual\niface dsl inet ppp\n")
+    text = COMPLETION.read_text()
+    for old, new in {
+        "/sys/class/net": "net", "/run/netconf-hooks/interfaces": "records",
+        "/etc/network/interfaces.d": "interfaces.d", "/etc/network/interfaces": "interfaces",
+    }.items():  # fmt: skip
+        assert old in text
+        text = text.replace(old, str(tmp_path / new))
+    path = tmp_path / "completion"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def complete(script, tmp_path):
+    """A function that returns what is offered for a line."""
+
+    def run(line):
+        argv = ["bash", "--norc", "--noprofile", "-c", f". {script}\n{CALL}", "bash", line]
+        process = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+        assert (process.returncode, process.stderr) == (0, "")
+        return process.stdout.splitlines()
+
+    return run
+
+
+def list_options(parser):
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def test_every_command_and_every_option_is_offered(complete):
+    parser = cli._make_parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    offered = complete("netconf-hooks ")
+    assert sorted(offered) == sorted(commands.choices)
+    assert set(complete("netconf-hooks -")) == list_options(parser)
+    for name, command in commands.choices.items():
+        assert set(complete(f"netconf-hooks -v {name} -")) == list_options(command), name
+
+
+@pytest.mark.parametrize("line, offered", [
+    ("netconf-hooks re", ["refresh", "release"]),
+    ("netconf-hooks --verbose sta", ["status"]),
+    ("netconf-hooks --v", ["--verbose"]),
+    ("netconf-hooks probe ", ["corp", "eth0", "eth0:1", "wlan0"]),
+    ("netconf-hooks location  w", ["wlan0"]),
+    ("netconf-hooks refresh eth0 w", ["wlan0"]),
+    ("netconf-hooks refresh wlan0 eth0:", ["1"]),
+    ("netconf-hooks close ", []),
+    ("netconf-hooks probe eth0:1", ["1"]),
+    ("netconf-hooks explain --json ro", ["roaming"]),
+    ("netconf-hooks check d", ["dsl"]),
+    ("netconf-hooks check $", ["$(touch${IFS}hit)"]),
+    ("netconf-hooks release x", []),
+    ("netconf-hooks portal --for ", ["1m", "5m", "15m", "1h"]),
+    ("netconf-hooks portal --for 5m ", ["corp", "eth0", "eth0:1", "wlan0"]),
+    ("netconf-hooks explain --as interf", ["interfaces", "interfaces.d"]),
+    ("netconf-hooks explain --as interfaces e", ["eth0", "eth0:1"]),
+    ("netconf-hooks status ", []),
+    ("netconf-hooks nonsense ", []),
+])
+def test_what_is_offered(complete, tmp_path, line, offered):
+    assert sorted(complete(line)) == sorted(offered)
+    assert not (tmp_path / "hit").exists()
+
+
+def read_until(terminal, wanted, seconds=20.0):
+    """Return what a terminal shows until `wanted` is part of it."""
+    shown, deadline = b"", monotonic() + seconds
+    while wanted not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - monotonic()))
+        assert ready, f"{wanted!r} does not appear in {shown!r}"
+        shown += os.read(terminal, 4096)
+    return shown
+
+
+def test_somebody_presses_tab(script):
+    terminal, child_end = pty.openpty()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"], stdin=child_end, stdout=child_end, stderr=child_end,
+        env={"PATH": os.environ["PATH"], "PS1": "> ", "INPUTRC": "/dev/null", "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(child_end)
+    try:
+        os.write(terminal, f". {script}; PS1='re''ady> '\n".encode())
+        read_until(terminal, b"\nready> ")
+        os.write(terminal, b"netconf-hooks prob\twl\t")
+        read_until(terminal, b"netconf-hooks probe wlan0 ")
+        os.write(terminal, b"\x15netconf-hooks refresh eth0:\t")
+        read_until(terminal, b"netconf-hooks refresh eth0:1 ")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
