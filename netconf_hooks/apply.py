@@ -19,15 +19,18 @@ from netconf_hooks.decide import (
 from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.locate import judge, list_word_tests, observe_place
-from netconf_hooks.observe import Link
+from netconf_hooks.observe import make_link as make_link
 from netconf_hooks.rules import read_rules
-from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord
+from netconf_hooks.state import (
+    EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord, merge_stanzas as merge_stanzas
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from netconf_hooks.observe import Answer
+    from netconf_hooks.observe.probes import Announce
     from netconf_hooks.rules import Rules
     from netconf_hooks.state import Stanza, Store
 
@@ -38,42 +41,12 @@ CARRIER_TIMEOUT = 3.0
 _VERDICT_NAMES = {True: "holds", False: "fails", None: "undecided"}
 
 
-def merge_stanzas(stanzas: Iterable[Stanza]) -> dict[str, str]:
-    """Return the options of an interface's stanzas together, as if one stanza had them all, repeated ones joined.
-
-    An option that two stanzas share to the letter (both inherit it) counts once.
-    """
-    merged: dict[str, str] = {}
-    for stanza in stanzas:
-        for option, value in stanza.options.items():
-            if option not in merged:
-                merged[option] = value
-            elif merged[option] != value:
-                merged[option] += "\n" + value
-    return merged
-
-
-def make_link(iface: str, options: Mapping[str, str]) -> Link:
-    """Return the interface as the kernel has it now, with the stanza's options that are evidence themselves."""
-    from netconf_hooks.observe.netlink import read_link
-
-    device = device_of(iface)
-    status = read_link(device)
-    return Link(
-        iface=iface,
-        device=device,
-        index=status.index if status else 0,
-        carrier=bool(status and status.carrier),
-        options={option: value for option, value in options.items() if not option.startswith("netconf-")},
-    )
-
-
 def observe_interface(
-    iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT
+    iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT, announce: Announce | None = None
 ) -> tuple[InterfaceRecord, dict[str, Answer]]:
     """Look at the network an interface is on, and return what is to be remembered of it.
 
-    patience: seconds that a link without carrier is waited for.
+    patience: seconds that a link without carrier is waited for.  announce: as of `observe.probes.View`.
 
     Takes at most the stanza's ``netconf-timeout``.  Raises OSError where the kernel can't be asked.
     """
@@ -88,7 +61,7 @@ def observe_interface(
     if link.index and not link.carrier and patience:
         _wait_for_carrier(link.device, min(deadline, monotonic() + patience))
         link = make_link(iface, options)
-    place, answers = observe_place(rules, link, deadline)
+    place, answers = observe_place(rules, link, deadline, announce)
     record = InterfaceRecord(
         iface=iface,
         index=link.index,
@@ -107,6 +80,19 @@ def observe_interface(
         looked=began,
     )
     return record, answers
+
+
+def look_at_network(
+    store: Store, iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT
+) -> tuple[InterfaceRecord, dict[str, Answer]]:
+    """Look as `observe_interface` does, through the guard of the link if it has one, to decide on what is seen."""
+    if not store.has_guards():
+        return observe_interface(iface, stanzas, patience)
+    from netconf_hooks.guarding import Look
+
+    until = monotonic() + read_rules(merge_stanzas(stanzas)).timeout
+    with Look(store, device_of(iface), until) as look:
+        return observe_interface(iface, stanzas, patience, look.announce)
 
 
 def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
@@ -174,20 +160,44 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
     for record in records:
         if not record.wish:
             # No carrier is no link that comes up, but one that was pulled; and the others wait for the answer.
-            newer, _ = observe_interface(record.iface, record.stanzas, patience=0.0)
+            newer, _ = look_at_network(store, record.iface, record.stanzas, patience=0.0)
             remember_interface(store, newer, replaces=record)
     with store.lock_records():
         something_to_do = _decide(store)
-    if something_to_do:
+    # The servers of a tunnel that does not come up may have moved.
+    if something_to_do or store.has_guards():
         follow_decision(store)
 
 
 def follow_decision(store: Store, between: Callable[[], object] | None = None) -> None:
-    """Ask the tunnels for what was decided, then call `between`, and then tell the events.  Raises OSError."""
-    ask_tunnels(store)
+    """Shut the guards, ask the tunnels for what was decided, open the guards, then call `between`, and then tell the
+    events.  Raises OSError.
+    """
+    if store.has_guards():
+        _follow_guarded(store)
+    else:
+        ask_tunnels(store)
     if between:
         between()
     tell_events(store)
+
+
+def _follow_guarded(store: Store) -> None:
+    from netconf_hooks.guarding import follow_closing, follow_opening
+    from netconf_hooks.passage import let_tunnels_through
+
+    with store.lock_acting():
+        follow_closing(store)
+    let_tunnels_through(store, list_counting(store.read_interfaces(log.error)))
+    with store.lock_acting():
+        follow_closing(store)
+    ask_tunnels(store)
+    # Of some tunnels only what runs can say where its packets go, and what has stopped sends none.
+    changed = let_tunnels_through(store, list_counting(store.read_interfaces(log.error)), asked=True)
+    with store.lock_acting():
+        if changed:
+            follow_closing(store)
+        follow_opening(store)
 
 
 def ask_tunnels(store: Store) -> None:
@@ -222,7 +232,7 @@ def wake_watcher(store: Store) -> None:
         if error.errno not in (errno.ENOENT, errno.ENXIO):  # ENXIO: nobody reads, fifo(7)
             log.error(f"{store.fifo}: {error.strerror}: the watcher is not told")
             return
-        if store.has_interfaces():
+        if store.has_interfaces() or store.has_guards():
             _start_watcher()
         return
     try:
@@ -285,8 +295,13 @@ def _decide(store: Store) -> bool:
             log.info(f"{kind} {name}: {verdict.state}: {verdict.because}")
     if after != before:
         store.write_tunnels(after)
+    guards = False
+    if store.has_guards():
+        from netconf_hooks.guarding import decide_guards
+
+        guards = decide_guards(store, records, situations)
     events = _queue_events(store, records, situations)
-    return events or any(not record.done for record in after.values())
+    return events or guards or any(not record.done for record in after.values())
 
 
 def _queue_events(store: Store, records: Iterable[InterfaceRecord], situations: list[Situation]) -> bool:

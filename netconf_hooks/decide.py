@@ -7,16 +7,22 @@ says it in the admin's words.
 from __future__ import annotations
 
 from netconf_hooks.record import Record
+from netconf_hooks.rules import SITUATIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from netconf_hooks.rules import Condition, VpnRule, Word
+    from netconf_hooks.rules import Condition, GuardRule, VpnRule, Word
 
 UP = "up"
 DOWN = "down"
 KEEP = "keep"
+
+OPEN = "open"
+CLOSED = "closed"
+RELEASED = "released"
+"""What a guard can be; the last by the admin's command only, no decision says it."""
 
 NO_RULE = "no interface that is up has a rule for it"
 
@@ -63,7 +69,10 @@ class Situation(Record):
 
 
 class Verdict(Record):
-    """What a tunnel should be: ``up``, ``down``, or ``keep``, left as it is; because: the reason, in words."""
+    """What a tunnel should be: ``up``, ``down``, or ``keep``, left as it is; or a guard: ``open`` or ``closed``.
+
+    because: the reason, in words.
+    """
 
     __slots__ = ("state", "because")
 
@@ -103,6 +112,9 @@ class Edge(Record):
 
 # What one interface's rule says of its tunnel, strongest first: the first that any interface says is the verdict.
 _WISH, _UNREADABLE, _VETO, _WANT, _UNSURE, _IDLE = range(6)
+
+# The words of a guard's unless clause that can hold at a place that is proven.
+_PROVABLE = frozenset(SITUATIONS) - {"unknown"}
 
 _STATES = {_WISH: UP, _UNREADABLE: KEEP, _VETO: DOWN, _WANT: UP, _UNSURE: KEEP, _IDLE: DOWN}
 
@@ -145,6 +157,50 @@ def decide_changes(
         if tunnel not in verdicts and (state == UP or tunnel in unfinished):
             resolved[tunnel] = Verdict(DOWN, NO_RULE)
     return resolved
+
+
+def decide_guard(rule: GuardRule, situation: Situation) -> Verdict:
+    """Return what the guard of an interface that is up should be.
+
+    It opens only where its condition does not hold and that is certain: the location is decided, no test is open, and
+    all rests on a proof; on hints only where the admin wrote ``netconf-trust hints``.
+    """
+    place = describe_place(situation)
+    if not rule.readable or rule.condition is None:
+        return Verdict(CLOSED, f'{situation.iface}: netconf-guard "{rule.text}" can\'t be read')
+    on = _find_word(rule.condition.on, situation)
+    held = [word for word in rule.condition.unless if holds(word, situation)]
+    # A test that stands there as a word proves itself or nothing; a location is as proven as its line.
+    proven = [word for word in held if (word.test.is_proof() if word.test else situation.grade == "authenticated")]
+    unless = next(iter((*proven, *held)), None)
+    if on and not unless:
+        return Verdict(CLOSED, f"{place}: {_describe_want(rule.condition, on, None)}")
+    if situation.undecided or _has_open_test(rule.condition, situation):
+        return Verdict(CLOSED, place if situation.undecided else f"{place}: a test was not answered in time")
+    reason = f'"unless {unless.text}"' if unless else f'no word of "on {_list_texts(rule.condition.on)}" holds'
+    certain = bool(proven) or (not on and situation.grade == "authenticated")
+    if not certain and situation.trust != "hints":
+        return Verdict(CLOSED, f"{place}, which is not proven: {reason} does not open it")
+    return Verdict(OPEN, f"{place}: {reason}")
+
+
+def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
+    """Whether there is a network at all on which a guard opens.
+
+    proofs: the names of the locations that have a line with a proof in it.
+    """
+    if not rule.readable or rule.condition is None:
+        return False
+    on = {word.text for word in rule.condition.on}
+    if trust == "hints":
+        return "anywhere" not in on or bool(rule.condition.unless)
+    if _list_proofs(rule.condition):
+        return True
+    if "anywhere" not in on and not on.issuperset(proofs):
+        return True  # at a proven place that it does not name
+    # An unknown place is never proven; that of any other word is, where a proven line names it.
+    unless = {word.text for word in rule.condition.unless if not word.test}
+    return not unless.isdisjoint(proofs) or bool(proofs) and not unless.isdisjoint(_PROVABLE)
 
 
 def decide_presences(situations: Sequence[Situation], before: Sequence[Presence]) -> tuple[Presence, ...]:
@@ -217,8 +273,7 @@ def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
     if situation.wish:
         return _WISH, f"ifup {situation.iface}: somebody wants it, whatever other rules say"
     # A certificate, or the admin's own program, is proof by itself, wherever this is.
-    proofs = tuple(word for word in rule.condition.unless if word.test and word.test.is_proof())
-    proof = _find_word(proofs, situation)
+    proof = _find_word(_list_proofs(rule.condition), situation)
     unless = proof or _find_word(rule.condition.unless, situation)
     on = _find_word(rule.condition.on, situation)
     if unless and (proof or is_firm(situation)):
@@ -229,7 +284,7 @@ def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
         return _UNSURE, f"{place}: a test was not answered in time"
     if not is_firm(situation):
         return _UNSURE, place if situation.undecided else f"{place}, which is not proven"
-    return _IDLE, f'{place}: no word of "on {" ".join(word.text for word in rule.condition.on)}" holds'
+    return _IDLE, f'{place}: no word of "on {_list_texts(rule.condition.on)}" holds'
 
 
 def _describe_want(condition: Condition, on: Word, unproven: Word | None) -> str:
@@ -238,8 +293,16 @@ def _describe_want(condition: Condition, on: Word, unproven: Word | None) -> str
     if on.text != "anywhere":
         return f'"on {on.text}"'
     if condition.unless:
-        return f'no word of "unless {" ".join(word.text for word in condition.unless)}" holds'
+        return f'no word of "unless {_list_texts(condition.unless)}" holds'
     return "wanted anywhere"
+
+
+def _list_proofs(condition: Condition) -> tuple[Word, ...]:
+    return tuple(word for word in condition.unless if word.test and word.test.is_proof())
+
+
+def _list_texts(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)
 
 
 def _find_word(words: tuple[Word, ...], situation: Situation) -> Word | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from netconf_hooks import log
-from netconf_hooks.ownership import Unsafe, check_owner
 from netconf_hooks.state import RecordError
 
 TYPE_CHECKING = False
@@ -66,7 +65,7 @@ def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd 
 
     What fails is logged and stops nothing.
     """
-    from netconf_hooks.programs import ProgramError, run  # 11 ms: only when there is something to tell
+    from netconf_hooks.programs import ProgramError, run  # only when there is something to tell
 
     log.info(f"event {event.name} ({event.variables['IFACE']})")
     _switch_target(event.name, systemd)
@@ -86,6 +85,8 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
     """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
     are root's and nobody else can write them or their directory.  The others are logged.
     """
+    from netconf_hooks.ownership import Unsafe, check_owner  # as `programs` above
+
     try:
         names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))
     except FileNotFoundError:

@@ -33,12 +33,19 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from typing import NoReturn
 
+    from netconf_hooks.observe.scan import HeardNetwork, Scan
+
     # As `probes.Steps`; it returns whether the test succeeded.
     Steps = Generator[Wait, frozenset[int], bool]
 
 KINDS = ("peer", "wireless", "missing-cable", "command", "script", "pppoe")
 
 PING_EVERY = 0.5  # seconds
+
+LAST_LOOK = 0.1
+"""Seconds before the deadline at which a scan that still goes on is taken for what has been heard by then."""
+
+SCAN_PAUSE = 0.25  # seconds between the tries of ``iwscan-tries``
 
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_ARP, _PACKET_OUTGOING = 0x0003, 0x0800, 0x0806, 4
 _BROADCAST = b"\xff" * 6
@@ -53,10 +60,11 @@ class Options(Record):
 
     default: what is printed where nothing succeeds; timeout: seconds that the tests may take; init_time: seconds that a
     link that was down is given to find a cable; init_delay: seconds before anything is begun; autofilter: whether only
-    stanzas are candidates whose name begins with the interface's.
+    stanzas are candidates whose name begins with the interface's; scan_tries: how often a wireless scan is tried that
+    is refused.
     """
 
-    __slots__ = ("default", "timeout", "init_time", "init_delay", "verbose", "autofilter")
+    __slots__ = ("default", "timeout", "init_time", "init_delay", "verbose", "autofilter", "scan_tries")
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class Options(Record):
         init_delay: int = 0,
         verbose: bool = False,
         autofilter: bool = False,
+        scan_tries: int = 1,
     ) -> None:
         self.default = default
         self.timeout = timeout
@@ -73,6 +82,7 @@ class Options(Record):
         self.init_delay = init_delay
         self.verbose = verbose
         self.autofilter = autofilter
+        self.scan_tries = scan_tries
 
 
 class MapLines(Record):
@@ -94,14 +104,24 @@ class Test(Record):
 
     kind: one of `KINDS`, with ``command`` for ``script``; text: as written.
     Of ``peer``: address and mac, each empty where not written, and source, the address it is asked from.  Of
-    ``command``: command.
+    ``command``: command.  Of ``wireless``: essid, mac (the access point's) and security, ``open`` or ``closed``, each
+    empty where not written, and ignored, a word at the end that belongs to nothing.
     """
 
-    __slots__ = ("kind", "text", "address", "mac", "source", "command")
+    __slots__ = ("kind", "text", "address", "mac", "source", "command", "essid", "security", "ignored")
     __test__ = False  # the name says Test, but not to pytest
 
     def __init__(
-        self, kind: str, text: str, address: str = "", mac: str = "", source: str = "", command: str = ""
+        self,
+        kind: str,
+        text: str,
+        address: str = "",
+        mac: str = "",
+        source: str = "",
+        command: str = "",
+        essid: str = "",
+        security: str = "",
+        ignored: str = "",
     ) -> None:
         self.kind = kind
         self.text = text
@@ -109,6 +129,9 @@ class Test(Record):
         self.mac = mac
         self.source = source
         self.command = command
+        self.essid = essid
+        self.security = security
+        self.ignored = ignored
 
 
 class Candidate(Record):
@@ -123,16 +146,20 @@ class Candidate(Record):
 
 class Scene(Record):
     """Where the tests are made: the interface, its device, the device's MAC address (empty where it has none like an
-    Ethernet card's), whether it has carrier, and the time.monotonic() at which all tests are over."""
+    Ethernet card's), whether it has carrier, the time.monotonic() at which all tests are over, and how often a
+    wireless scan is tried."""
 
-    __slots__ = ("iface", "device", "mac", "carrier", "deadline")
+    __slots__ = ("iface", "device", "mac", "carrier", "deadline", "scan_tries")
 
-    def __init__(self, iface: str, device: str, mac: str, carrier: bool, deadline: float) -> None:
+    def __init__(
+        self, iface: str, device: str, mac: str, carrier: bool, deadline: float, scan_tries: int = 1
+    ) -> None:
         self.iface = iface
         self.device = device
         self.mac = mac
         self.carrier = carrier
         self.deadline = deadline
+        self.scan_tries = scan_tries
 
 
 class Neighbours:
@@ -187,6 +214,67 @@ class Neighbours:
                     found.add(answer)
 
 
+class Air:
+    """The wireless networks in range: one scan for all tests."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._scan: Scan | None = None
+        self._heard: list[HeardNetwork] | None = None
+        self._tries = scene.scan_tries
+        self._due = 0.0
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._scan is not None:
+            self._scan.close()
+
+    def ask(self, test: Test) -> Steps:
+        """Succeed where a network is in range that is all that `test` says; of several tests the first of the file."""
+        while (heard := self._look()) is None:
+            # All wake at once, are asked in the order of the file, and find the same.
+            if self._scan is None:
+                yield Wait({}, self._due)
+            else:
+                yield Wait({self._scan.fileno(): select.POLLIN}, self._scene.deadline - LAST_LOOK)
+        return any(is_network_of(test, network) for network in heard)
+
+    def _look(self) -> list[HeardNetwork] | None:
+        """Return what is in range, none where nobody can tell; None while the scan goes on."""
+        from netconf_hooks.observe.scan import Scan
+
+        if self._heard is not None:
+            return self._heard
+        now = time.monotonic()
+        try:
+            if self._scan is None:
+                if now >= self._due:
+                    self._begin(Scan)
+            elif self._scan.is_over() or now >= self._scene.deadline - LAST_LOOK:
+                self._heard = self._scan.list_networks()
+                log.debug(f"{self._scene.iface}: in range: {_name_networks(self._heard)}")
+        except NetlinkError as error:
+            self._tries -= 1
+            if self._tries > 0 and self._scan is None:
+                self._due = now + SCAN_PAUSE
+            else:
+                self._heard = []
+                device = self._scene.device
+                log.error(f"{self._scene.iface}: no wireless test counts: {device} could not be made to scan: {error}")
+        return self._heard
+
+    def _begin(self, scan: type[Scan]) -> None:
+        """Have the scan begin.  Raises `NetlinkError`."""
+        from netconf_hooks.observe.wireless import is_wireless
+
+        if is_wireless(self._scene.device):
+            self._scan = scan(self._scene.device)
+        else:
+            # Without names in its map lines, a cable's mapping has the radio's stanzas for candidates, too.
+            log.debug(f"{self._scene.iface}: no wireless test counts: {self._scene.device} is not a wireless interface")
+            self._heard = []
+
+
 def main() -> NoReturn:
     """Be the mapping script: ``/usr/sbin/guessnet-ifupdown``."""
     serve(choose_stanza)
@@ -214,11 +302,13 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
             if raised.status is None:
                 log.error(f"{iface}: no such device")
                 return ""
-            carrier = raised.wait_for_carrier(lines.options.init_time)
+            patience = 0 if _is_to_scan(candidates, raised.device) else lines.options.init_time
+            carrier = raised.wait_for_carrier(patience)
             # Without a cable, the time that was spent waiting for one counts.
             deadline = (time.monotonic() if carrier else began) + lines.options.timeout
             chosen = find_first(
-                candidates, Scene(iface, raised.device, raised.status.address, carrier, deadline)
+                candidates,
+                Scene(iface, raised.device, raised.status.address, carrier, deadline, lines.options.scan_tries),
             )
         if chosen:
             name, reason = chosen[0], f'test "{chosen[1].text}"'
@@ -277,6 +367,12 @@ def read_candidates(iface: str, lines: MapLines, path: str = FILE) -> list[Candi
         tests, errors = read_tests(options)
         for unread in errors:
             log.error(f"{iface}: iface {name}: {unread}")
+        for test in tests:
+            if test.ignored:
+                log.warning(
+                    f'{iface}: iface {name}: "{test.text}": "{test.ignored}" counts for nothing: '
+                    "a name with blanks is written in double quotes"
+                )
         if tests:
             candidates.append(Candidate(name, tests))
     return candidates
@@ -327,7 +423,7 @@ def read_test(text: str) -> Test:
     if kind == "peer":
         return _read_peer(text, arguments.split())
     if kind == "wireless":
-        raise ValueError("wireless tests do not work yet in this version")
+        return _read_wireless(text, arguments)
     if kind == "pppoe" and not _find_program("pppoe"):
         raise ValueError("the program pppoe is missing: apt install pppoe")
     if kind in KINDS:
@@ -342,11 +438,11 @@ def find_first(candidates: Sequence[Candidate], scene: Scene) -> tuple[str, Test
     """
     runs: dict[Steps, tuple[str, Test]] = {}
     waits: dict[Steps, Wait] = {}
-    neighbours = Neighbours(scene)
+    neighbours, air = Neighbours(scene), Air(scene)
     try:
         for candidate in candidates:
             for test in candidate.tests:
-                steps = _begin(test, candidate.name, scene, neighbours)
+                steps = _begin(test, candidate.name, scene, neighbours, air)
                 runs[steps] = (candidate.name, test)
                 waits[steps] = Wait({}, 0.0)
         ready: frozenset[int] | None = None  # what begins a generator
@@ -372,6 +468,7 @@ def find_first(candidates: Sequence[Candidate], scene: Scene) -> tuple[str, Test
         for steps in runs:
             steps.close()
         neighbours.close()
+        air.close()
 
 
 def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
@@ -385,14 +482,46 @@ def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
     return frozenset(descriptor for descriptor, _ in poll.poll(left))
 
 
-def _begin(test: Test, name: str, scene: Scene, neighbours: Neighbours) -> Steps:
+def _begin(test: Test, name: str, scene: Scene, neighbours: Neighbours, air: Air) -> Steps:
     if test.kind == "command":
         return _run_command(["/bin/sh", "-c", test.command], name, scene)
     if test.kind == "pppoe":
         return _run_command(["pppoe", "-I", scene.device, "-A"], name, scene)
     if test.kind == "missing-cable":
         return _miss_cable(scene)
+    if test.kind == "wireless":
+        return air.ask(test)
     return neighbours.ask(test) if test.address else _ping_peer(test, scene)
+
+
+def is_network_of(test: Test, network: HeardNetwork) -> bool:
+    """Whether a network in range is all that a ``wireless`` test says.  Names are octets: case counts."""
+    return (
+        (not test.essid or test.essid.encode("utf-8", "surrogateescape") == network.ssid)
+        and (not test.mac or test.mac == network.bssid)
+        and (not test.security or (test.security == "closed") == network.closed)
+    )
+
+
+def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
+    """Whether there is a scan to be made: then nothing is waited for first.  A radio gets its carrier from a network,
+    and so long as its stanza has not been chosen, nobody joins one."""
+    if not any(test.kind == "wireless" for candidate in candidates for test in candidate.tests):
+        return False
+    from netconf_hooks.observe.wireless import is_wireless
+
+    return is_wireless(device)
+
+
+def _name_networks(networks: Sequence[HeardNetwork]) -> str:
+    """Return what a scan heard, to be read: whatever octets a name is made of."""
+    from netconf_hooks.rules import format_ssid
+
+    names = (
+        f'"{format_ssid(network.ssid)}" {network.bssid} {"closed" if network.closed else "open"}'
+        for network in networks
+    )
+    return ", ".join(names) or "nothing"
 
 
 def _miss_cable(scene: Scene) -> Steps:
@@ -406,7 +535,7 @@ def _run_command(argv: Sequence[str], name: str, scene: Scene) -> Steps:
 
     It is given to a shell and may be anyone's file: so guessnet's users wrote it, in a file that is root's.
     """
-    from netconf_hooks.programs import ProgramError, begin  # 11 ms
+    from netconf_hooks.programs import ProgramError, begin  # 4 ms with the first run
 
     try:
         program = begin(argv, {"NAME": name, "IFACE": scene.iface, "GUESSNET": "true"})
@@ -503,8 +632,9 @@ def _read_option(key: str, words: Sequence[str], values: dict[str, str | int | b
         number = int(digits)
         if option == "timeout":
             values["timeout"] = number or Options().timeout  # so does guessnet
-        elif option != "iwscantries":
-            values[{"inittime": "init_time", "initdelay": "init_delay"}[option]] = number
+        else:
+            names = {"inittime": "init_time", "initdelay": "init_delay", "iwscantries": "scan_tries"}
+            values[names[option]] = number
     elif option in ("verbose", "debug", "syslog", "autofilter"):
         if word.lower() not in (*_TRUE, *_FALSE):
             return f'expected "true" or "false" after "{key}:"'
@@ -546,6 +676,53 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
     if not found["address"] and not found["mac"]:
         raise ValueError("expected address or mac, and its value, after peer")
     return Test("peer", text, found["address"], found["mac"], found["source"] or "0.0.0.0")
+
+
+def _read_wireless(text: str, arguments: str) -> Test:
+    """Return a ``wireless`` test; pairs of words but for ``open`` and ``closed``, of which the last counts."""
+    essid = mac = security = ignored = ""
+    words = iter(_split_wireless(arguments))
+    for word in words:
+        if word in ("open", "closed"):
+            security = word
+            continue
+        value = next(words, "")
+        if not value:
+            ignored = word
+        elif word == "essid":
+            essid = value
+        elif word == "mac":
+            read, expected = VALUES["mac"]
+            mac = read(_fill_mac(value))
+            if not mac:
+                raise ValueError(f'expected {expected} after mac, not "{value}"')
+        # as guessnet: a pair that it does not know counts for nothing
+    if not essid and not mac and not security:
+        raise ValueError("expected essid or mac, and its value, or open or closed, after wireless")
+    return Test("wireless", text, mac=mac, essid=essid, security=security, ignored=ignored)
+
+
+def _split_wireless(text: str) -> list[str]:
+    """Return the words as guessnet split them, which was by ``[^" \t][^ \t]+|"[^"]+"`` wherever that matches.
+
+    So words of a single character counted for nothing unless they stood in quotes; here they are names after essid.
+    """
+    words: list[str] = []
+    offset = 0
+    while offset < len(text):
+        if text[offset] == '"' and (end := text.find('"', offset + 2)) > 0 and '"' not in text[offset + 1:end]:
+            words.append(text[offset + 1:end])
+            offset = end + 1
+        elif text[offset] in '" \t':
+            offset += 1
+        else:
+            end = offset + 1
+            while end < len(text) and text[end] not in " \t":
+                end += 1
+            if end > offset + 1 or words[-1:] == ["essid"]:
+                words.append(text[offset:end])
+            offset = end
+    return words
 
 
 def _fill_mac(mac: str) -> str:

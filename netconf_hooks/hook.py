@@ -12,8 +12,9 @@ import os
 
 from netconf_hooks import log
 from netconf_hooks.apply import (
-    follow_decision, forget_interface, merge_stanzas, observe_interface, remember_interface, wake_watcher
+    follow_decision, forget_interface, look_at_network, merge_stanzas, remember_interface, wake_watcher
 )  # fmt: skip
+from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, read_environment
 from netconf_hooks.rules import list_undefined_words, read_rules
 from netconf_hooks.state import RecordError, Stanza, Store
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.rules import Rules
     from netconf_hooks.state import InterfaceRecord
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
@@ -53,7 +55,9 @@ def main(phase: str) -> NoReturn:
     phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
     # Until `run` has looked at it, a guard that was asked for is one that could not be put up, a wish not fulfilled.
-    refusable = "IF_NETCONF_GUARD" in os.environ or "IF_NETCONF_UPLINK" in os.environ
+    # One with a number was meant as one (`rules`).
+    asked = {name.rstrip("0123456789_") for name in os.environ}
+    refusable = not asked.isdisjoint(("IF_NETCONF_GUARD", "IF_NETCONF_UPLINK"))
     status = REFUSE if phase == "pre-up" and refusable else 0
     iface = os.environ.get("IFACE", "")
     try:
@@ -102,8 +106,7 @@ def _prepare(invocation: Invocation, store: Store) -> int:
     rules = read_rules(invocation.options)
     for error in rules.errors:
         log.error(f"{invocation.iface}: {error}")
-    if rules.guard and (rules.guard.condition or not rules.guard.readable):
-        log.error(f'{invocation.iface}: netconf-guard "{rules.guard.text}": no guard can be put up, so it stays down')
+    if (rules.is_guarded() or store.has_guards()) and not _guard(invocation, rules, store):
         return REFUSE
     if rules.uplinks:
         return _fulfil_wish(invocation, store)
@@ -119,6 +122,27 @@ def _prepare(invocation: Invocation, store: Store) -> int:
         # ifup --force of an interface that is up: its if-up.d may never be reached.
         _arrive(invocation, store)
     return 0
+
+
+def _guard(invocation: Invocation, rules: Rules, store: Store) -> bool:
+    """Close the link before it is configured; return whether it is closed, or needs no guard."""
+    from netconf_hooks.guarding import find_unguardable, join_guard, put_guard
+    from netconf_hooks.guards import GuardError
+
+    signal.alarm(ACTING_TIME)
+    try:
+        if not rules.is_guarded():
+            join_guard(store, invocation)
+            return True
+        if problem := find_unguardable(invocation):
+            raise GuardError(problem)
+        put_guard(store, invocation)
+        wake_watcher(store)
+    except (GuardError, RecordError, OSError) as error:
+        text = rules.guard.text if rules.guard else ""
+        log.error(f'{invocation.iface}: netconf-guard "{text}": no guard can be put up, so it stays down: {error}')
+        return False
+    return True
 
 
 def _fulfil_wish(invocation: Invocation, store: Store) -> int:
@@ -145,18 +169,22 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     if not any(option.startswith("netconf-") for stanza in stanzas.values() for option in stanza.options):
         _forget(invocation.iface, store)  # the rules were taken out of the stanza
         return
+    guarded = read_rules(invocation.options).is_guarded()
     rules = read_rules(merge_stanzas(stanzas.values()))
+    if guarded:
+        # Once more: only now there is a device for certain.
+        _guard(invocation, rules, store)
     for warning in list_undefined_words(rules):
         log.warning(f"{invocation.iface}: {warning}")
     signal.alarm(int(rules.timeout) + ACTING_TIME)
-    record, answers = observe_interface(invocation.iface, tuple(stanzas.values()))
+    record, answers = look_at_network(store, invocation.iface, tuple(stanzas.values()))
     for key, answer in answers.items():
         if answer.problem:
             log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")
     log.info(f"{invocation.iface}: {_describe(record)}")
     something_to_do = remember_interface(store, record)
     wake_watcher(store)
-    if something_to_do:
+    if something_to_do or store.has_guards():
         _follow(store)
 
 
@@ -173,7 +201,33 @@ def _leave(invocation: Invocation, store: Store) -> None:
         return
     if record:
         log.info(f"{invocation.iface}: leaving {_name_place(record)}")
+    if store.has_guards():
+        _leave_guarded(invocation, store)
+    else:
+        _forget(invocation.iface, store)
+
+
+def _leave_guarded(invocation: Invocation, store: Store) -> None:
+    """Shut the guard first, then tell the events, and stop the tunnels last: nothing leaves unguarded in between."""
+    from netconf_hooks.guarding import begin_leaving, leave_guard
+    from netconf_hooks.guards import GuardError
+
+    if invocation.phase == "down":
+        begin_leaving(store, invocation.iface)
+        forget_interface(store, invocation.iface)
+        signal.alarm(0)
+        tell_events(store)
+        signal.alarm(ACTING_TIME)
+        _follow(store)
+        wake_watcher(store)
+        return
     _forget(invocation.iface, store)
+    signal.alarm(ACTING_TIME)
+    try:
+        leave_guard(store, invocation)
+    except GuardError as error:
+        log.error(f"{invocation.iface}: netconf-guard: {error}")
+    wake_watcher(store)
 
 
 def _forget(iface: str, store: Store) -> None:

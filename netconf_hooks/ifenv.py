@@ -29,13 +29,15 @@ class Invocation(Record):
     iface: the interface as ifupdown names it.
     logical: the name of the stanza (mapping stanzas, ``ifup eth0=home``); empty where it is not told.
     family: the address family of the pass, ``inet`` or ``inet6`` (a list under ifupdown2); ``any`` where it is not
-    told. verbose: whether the admin asked for everything (``ifup -v``).
+    told.
+    method: ``dhcp``, ``static``, ``ppp``; empty where it is not told.
+    verbose: whether the admin asked for everything (``ifup -v``).
     options: the stanza's ``netconf-*`` and resolver options, by the name they have in the stanza; a repeated option's
         values are joined by newlines.
     problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
-    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem")
+    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Invocation(Record):
         verbose: bool,
         options: Mapping[str, str],
         problem: str,
+        method: str = "",
     ) -> None:
         self.phase = phase
         self.iface = iface
@@ -54,6 +57,7 @@ class Invocation(Record):
         self.verbose = verbose
         self.options = options
         self.problem = problem
+        self.method = method
 
 
 def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
@@ -73,6 +77,7 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
         verbose=environ.get("VERBOSITY", "0") not in ("", "0"),
         options=options,
         problem=_find_problem(phase, iface, environ),
+        method=environ.get("METHOD", ""),
     )
 
 

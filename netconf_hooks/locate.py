@@ -18,10 +18,10 @@ from netconf_hooks.rules import TESTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from netconf_hooks.observe import Link
-    from netconf_hooks.observe.probes import Question
+    from netconf_hooks.observe.probes import Announce, Question
     from netconf_hooks.rules import Location, Rules, Test
 
 HINT = "hint"
@@ -86,7 +86,7 @@ def wants_proof(rules: Rules) -> bool:
 
 
 def list_relevant(
-    locations: tuple[Location, ...], answers: Mapping[str, Answer], proof: bool = False
+    locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False
 ) -> list[Location]:
     """Return the lines on which the place still depends: those that hold or are open, up to the first that holds.
 
@@ -109,7 +109,7 @@ def list_relevant(
     return relevant
 
 
-def find_needed(locations: tuple[Location, ...], answers: Mapping[str, Answer], proof: bool = False) -> list[str]:
+def find_needed(locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False) -> list[str]:
     """Return the test keys not observed yet on which the place still depends, in the order written.
 
     None of those whose values are asked one by one: `find_questions`.
@@ -167,23 +167,29 @@ def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
     )
 
 
-def observe_place(rules: Rules, link: Link, deadline: float) -> tuple[Place, dict[str, Answer]]:
+def observe_place(
+    rules: Rules, link: Link, deadline: float, announce: Announce | None = None
+) -> tuple[Place, dict[str, Answer]]:
     """Look at the network until the place is known and the tests in conditions are answered.
 
     deadline: the time.monotonic() after which nothing more is waited for.
+    announce: as of `observe.probes.View`, where a guard has to know of packets.
     """
     answers: dict[str, Answer] = {}
     proof = wants_proof(rules)
-    while needed := find_needed(rules.locations, answers, proof):
+    relevant: Sequence[Location] = rules.locations
+    while needed := find_needed(relevant, answers, proof):
         cheap = [key for key in needed if key != ROUTER_MAC]
         answers.update(observe_link(cheap or needed, link, deadline))
+        relevant = list_relevant(relevant, answers, proof)  # of a thousand lines hardly one is still worth a look
     words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
     if words:
         answers.update(observe_link(words, link, deadline))
     if find_questions(rules, answers, proof):
-        from netconf_hooks.observe.probes import ask_network  # only those who ask something pay for it
+        from netconf_hooks.observe.probes import announce_nothing, ask_network  # only those who ask pay for it
 
-        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline)
+        announce = announce or announce_nothing
+        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline, announce)
     return find_place(rules.locations, answers), answers
 
 
@@ -236,8 +242,10 @@ def judge(test: Test, answers: Mapping[str, Answer]) -> bool | None:
 def judge_test(test: Test, answer: Answer) -> bool | None:
     """Return whether `test` holds.  Where there is nothing to compare with it does not, negated or not."""
     kind = TESTS[test.key]
-    if any(is_match(kind.value, wanted, seen) for wanted in test.values for seen in answer.values):
-        return not test.negated
+    for wanted in test.values:
+        for seen in answer.values:
+            if is_match(kind.value, wanted, seen):
+                return not test.negated
     if kind.asked:
         if not set(test.values) <= set(answer.settled):
             return None

@@ -30,8 +30,7 @@ class TestKind(Record):
 
     value: the syntax of its values, one of `VALUES`: how they are checked here and compared in `locate`.
     grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
-    observer: the module of `netconf_hooks.observe` that answers it; empty while none does: such a test is read, and
-        reported as not working yet.
+    observer: the module of `netconf_hooks.observe` that answers it.
     asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.observe.probes`);
         else what can be seen is seen for the key, and its values are compared with that.
     """
@@ -62,7 +61,7 @@ TESTS = {
     "command": TestKind("path", "admin", "command", asked=True),
 }
 
-# The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each; empty while there is none.
+# The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each.
 TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "ipsec", "wireguard": "wireguard", "unit": "unit"}
 
 # The words of an on or unless clause that are neither a location's name nor a test.
@@ -89,7 +88,6 @@ MAX_TIMEOUT = 300.0  # seconds: an ifup that takes longer looks broken
 MAX_NAME = 200  # characters: netconf-location@NAME.target has to stay below systemd's 255 (UNIT_NAME_MAX)
 
 _MAX_REASONS = 10  # for one line: with more, it is something else altogether
-_NOT_YET = "does not work yet in this version"
 _WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
@@ -131,17 +129,20 @@ class Test(Record):
         lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
         set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
         services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `format_ssid` writes them.
-    text: the test as `format_test` writes it: two tests with the same text are the same test.
     """
 
-    __slots__ = ("key", "values", "negated", "text")
+    __slots__ = ("key", "values", "negated")
     __test__ = False
 
-    def __init__(self, key: str, values: tuple[str, ...], negated: bool, text: str) -> None:
+    def __init__(self, key: str, values: tuple[str, ...], negated: bool) -> None:
         self.key = key
         self.values = values
         self.negated = negated
-        self.text = text
+
+    @property
+    def text(self) -> str:
+        """The test as `format_test` writes it: two tests with the same text are the same test."""
+        return format_test(self.key, self.values, self.negated)
 
     def is_proof(self) -> bool:
         """Whether it is more than a hint, where it holds: netconf-interfaces(5), PROOF.
@@ -279,6 +280,14 @@ class Rules(Record):
         self.trust = trust
         self.errors = errors
 
+    def is_guarded(self) -> bool:
+        """Whether a guard is asked for; one that can't be read is one."""
+        return self.guard is not None and (self.guard.condition is not None or not self.guard.readable)
+
+
+# What was read last, and what it gave: within one run the same options are asked about up to four times.
+_last_read: tuple[dict[str, str], Rules] = ({}, Rules())
+
 
 def read_rules(options: Mapping[str, str]) -> Rules:
     """Return what the ``netconf-`` options of an interface mean.  Never raises: see `Rules.errors`.
@@ -287,6 +296,13 @@ def read_rules(options: Mapping[str, str]) -> Rules:
         a parent's before its child's.  Options of other names are ignored.  A line that stands there twice counts
         once.
     """
+    global _last_read
+    if options != _last_read[0]:
+        _last_read = (dict(options), _read_options(options))
+    return _last_read[1]
+
+
+def _read_options(options: Mapping[str, str]) -> Rules:
     errors: list[RuleError] = []
     lines = _gather_lines(options, errors)
     locations = _read_lines(lines["netconf-location"], _read_location, errors)
@@ -298,7 +314,7 @@ def read_rules(options: Mapping[str, str]) -> Rules:
     allowances = _read_lines(lines["netconf-guard-allow"], _read_allowances, errors)
     backends = _read_lines(lines["netconf-guard-backend"], _read_backend, errors)
     uplinks = _read_lines(lines["netconf-uplink"], _read_uplinks, errors)
-    timeouts = _read_lines(lines["netconf-timeout"], _read_timeout, errors)
+    timeouts = _read_lines(lines["netconf-timeout"], read_timeout, errors)
     trusts = _read_lines(lines["netconf-trust"], _read_trust, errors)
     return Rules(
         locations=tuple(locations),
@@ -314,15 +330,18 @@ def read_rules(options: Mapping[str, str]) -> Rules:
 
 
 def list_undefined_words(rules: Rules) -> list[str]:
-    """Return a warning for each WORD of a tunnel's rule that is the name of no location: it can never hold.
+    """Return a warning for each WORD of a rule that is the name of no location: it can never hold.
 
     No error, since the stanza of another address family may define it: ask it of all stanzas of an interface together.
     """
     defined = {location.name for location in rules.locations}
+    conditions = [(f"netconf-vpn {_quote(rule.text)}", rule.condition) for rule in rules.vpns]
+    if rules.guard and rules.guard.condition:
+        conditions.append((f"netconf-guard {_quote(rules.guard.text)}", rules.guard.condition))
     return [
-        f'netconf-vpn {_quote(rule.text)}: no netconf-location defines "{word.text}"'
-        for rule in rules.vpns
-        for word in (*rule.condition.on, *rule.condition.unless)
+        f'{rule}: no netconf-location defines "{word.text}"'
+        for rule, condition in conditions
+        for word in (*condition.on, *condition.unless)
         if not word.test and word.text not in RESERVED and word.text not in defined
     ]
 
@@ -423,7 +442,7 @@ def _split_number(option: str) -> tuple[str, int]:
     return "", -1
 
 
-def _split_words(line: str, reasons: list[str]) -> list[str]:
+def split_words(line: str, reasons: list[str]) -> list[str]:
     """Return the words of a line; where it breaks off inside a quote, the words before that one."""
     if line.isascii() and "\\" not in line and '"' not in line and "'" not in line and "#" not in line:
         words = line.split()
@@ -518,19 +537,19 @@ def _read_lines(
 
 
 def _read_location(line: str, reasons: list[str]) -> tuple[Location, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     if not words:
         return ()
     name = words[0]
     _check_name(name, "location", _LOCATION_NAME, reasons)
-    tests = _read_tests(words[1:], reasons)
+    tests = read_tests(words[1:], reasons)
     if len(words) == 1 and not reasons:
         reasons.append(f"expected at least one test after {_quote(name)}")
     return () if reasons else (Location(name, tests, line),)
 
 
 def _read_vpn(line: str, reasons: list[str]) -> tuple[VpnRule, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     if not words:
         return ()
     kind, name, clauses = words[0], words[1:2], words[2:]
@@ -544,13 +563,11 @@ def _read_vpn(line: str, reasons: list[str]) -> tuple[VpnRule, ...]:
     condition = _read_condition(clauses, reasons)
     if kind not in TUNNEL_KINDS or not named:
         return ()
-    if not reasons and not TUNNEL_KINDS[kind]:
-        reasons.append(f'a tunnel of the kind "{kind}" {_NOT_YET}')
     return (VpnRule(kind, name[0], Condition((), ()) if reasons else condition, not reasons, line),)
 
 
 def _read_guard(line: str, reasons: list[str]) -> tuple[GuardRule, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     if words == ["no"] and not reasons:
         return (GuardRule(None, True, line),)
     condition = Condition()
@@ -561,9 +578,7 @@ def _read_guard(line: str, reasons: list[str]) -> tuple[GuardRule, ...]:
             reasons.append(f'expected nothing after "{words[0]}"')
         elif words != ["no"]:
             reasons.append(f'expected "yes", "no", "on" or "unless", not {_quote(words[0])}')
-    guard = GuardRule(Condition() if reasons else condition, not reasons, line)
-    reasons.append(f"the guard {_NOT_YET}: the interface is refused")
-    return (guard,)
+    return (GuardRule(Condition() if reasons else condition, not reasons, line),)
 
 
 def _read_condition(words: Sequence[str], reasons: list[str]) -> Condition:
@@ -583,7 +598,7 @@ def _read_condition(words: Sequence[str], reasons: list[str]) -> Condition:
             reasons.append(f'expected "on" or "unless", not {_quote(word)}')
             break
         elif "=" in word:
-            clauses[clause] += [Word(test.text, test) for test in _read_tests((word,), reasons)]
+            clauses[clause] += [Word(test.text, test) for test in read_tests((word,), reasons)]
         elif word in SITUATIONS or _is_name(word, _LOCATION_NAME):
             clauses[clause].append(Word(word))
         else:
@@ -597,7 +612,7 @@ def _read_condition(words: Sequence[str], reasons: list[str]) -> Condition:
 
 def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
     allowances = []
-    for word in _split_words(line, reasons):
+    for word in split_words(line, reasons):
         if len(reasons) >= _MAX_REASONS:
             break
         allowance = _read_allowance(word)
@@ -608,10 +623,7 @@ def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
                 "expected something like 192.0.2.0/24, udp/123, 192.0.2.7:tcp/22, [2001:db8::7]:tcp/22, in:tcp/22 or "
                 f"in:tcp/22@192.0.2.0/24, not {_quote(word)}"
             )
-    if reasons:
-        return ()
-    reasons.append(_NOT_YET)
-    return tuple(allowances)
+    return () if reasons else tuple(allowances)
 
 
 def _read_allowance(word: str) -> Allowance:
@@ -655,25 +667,22 @@ def _read_allowance(word: str) -> Allowance:
 
 
 def _read_backend(line: str, reasons: list[str]) -> tuple[str, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     if not reasons and (len(words) != 1 or words[0] not in ("auto", "nftables", "iptables")):
         reasons.append('expected "auto", "nftables" or "iptables"')
-    if reasons:
-        return ()
-    reasons.append(_NOT_YET)
-    return tuple(words)
+    return () if reasons else tuple(words)
 
 
 def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     for word in words:
         if not _is_interface(word) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of an interface, not {_quote(word)}")
     return () if reasons else tuple(words)
 
 
-def _read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:
-    words = _split_words(line, reasons)
+def read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:
+    words = split_words(line, reasons)
     digits = words[0].replace(".", "", 1) if len(words) == 1 and not reasons else ""
     # Not float() alone: it also reads nan, inf, 1e3, 1_0 and the digits of other scripts.
     if digits.isascii() and digits.isdecimal() and len(digits) < 20 and 0 < float(words[0]) <= MAX_TIMEOUT:
@@ -684,7 +693,7 @@ def _read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:
 
 
 def _read_trust(line: str, reasons: list[str]) -> tuple[str, ...]:
-    words = _split_words(line, reasons)
+    words = split_words(line, reasons)
     if not reasons and (len(words) != 1 or words[0] not in ("hints", "authenticated")):
         reasons.append('expected "hints" or "authenticated"')
     # Whoever writes this option may want more proof than the default asks for: a typo must not give less.
@@ -729,7 +738,7 @@ def _is_interface(word: str) -> bool:
     )
 
 
-def _read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
+def read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
     """Return the tests that `words` are; those that can't be read are reported and left out."""
     tests = []
     for word in words:
@@ -762,10 +771,7 @@ def _read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
                     break
         if broken:
             continue
-        if not kind.observer:
-            reasons.append(f'the test "{key}" {_NOT_YET}')
-            continue
-        tests.append(Test(key, tuple(values), negated, format_test(key, values, negated)))
+        tests.append(Test(key, tuple(values), negated))
     return tuple(tests)
 
 

@@ -19,10 +19,8 @@ from time import monotonic
 from netconf_hooks import log
 from netconf_hooks.apply import list_counting, refresh_interfaces
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.observe.address import list_addresses
-from netconf_hooks.observe.netlink import AF_INET, AF_INET6, LINKS, NEIGHBOURS, Netlink, NetlinkError
-from netconf_hooks.observe.wireless import is_wireless, read_network
-from netconf_hooks.record import Record
+from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError
+from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at
 from netconf_hooks.state import RecordError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -30,12 +28,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from netconf_hooks.observe.wireless import WirelessNetwork
     from netconf_hooks.state import InterfaceRecord, Store
 
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
 _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES = 5, 7, 9, 11
 GROUPS = (LINKS, NEIGHBOURS, _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES)
+
+# linux/netlink.h; of its groups (enum nfnetlink_groups) the one that tells of changed rules.
+NETLINK_NETFILTER, _NFTABLES = 12, 7
 
 # Seconds.  News come in bursts, a link that comes up sends a dozen: they are over when it was quiet for so long...
 QUIET = 0.1
@@ -44,40 +44,6 @@ BURST = 1.0
 
 # After how many seconds to ask again while something is open, and then each time the last.
 PAUSES = (5.0, 15.0, 30.0, 60.0)
-
-
-class View(Record):
-    """How the network of one interface looks in the kernel's tables.
-
-    index: of its device, 0 where there is none; carrier: whether it is plugged in; addresses: its own; routers: its
-    default routers; macs: of those routers, as far as they are known; wireless: the wireless network it is on.
-    """
-
-    __slots__ = ("index", "carrier", "addresses", "routers", "macs", "wireless")
-
-    def __init__(
-        self,
-        index: int,
-        carrier: bool,
-        addresses: tuple[str, ...],
-        routers: tuple[str, ...],
-        macs: dict[str, str],
-        wireless: WirelessNetwork | None = None,
-    ) -> None:
-        self.index = index
-        self.carrier = carrier
-        self.addresses = addresses
-        self.routers = routers
-        self.macs = macs
-        self.wireless = wireless
-
-    def is_like(self, other: View) -> bool:
-        """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
-        return (
-            (self.index, self.carrier, self.addresses, self.routers, self.wireless)
-            == (other.index, other.carrier, other.addresses, other.routers, other.wireless)
-            and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
-        )  # fmt: skip
 
 
 def watch(store: Store) -> None:
@@ -96,69 +62,66 @@ def watch(store: Store) -> None:
         os.mkfifo(store.fifo, 0o600)
     # For reading and writing, fifo(7): so it is never at its end, and never without a reader.
     fifo = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
-    with Netlink(GROUPS) as news:
-        wait = _make_sleeper(news, fifo)
+    with Netlink(GROUPS) as news, Netlink((_NFTABLES,), NETLINK_NETFILTER) as firewall:
+        sleeper = _Sleeper(news, firewall, fifo, lambda: shut_lost(store))
         must = orphaned
         expired = False
-        views: dict[str, View] = {}
+        scenes: dict[str, Scene] = {}
         pauses = iter(PAUSES)
         pause = 0.0
         alarm: float | None = None
+        # The lease of what was open may have ended since.
+        renewal = monotonic() if orphaned else None
         while True:
             with store.lock_records():
                 records = store.read_interfaces(log.error)
-                if not records:
+                if not records and not store.has_guards():
                     # All of it while the records are held: who adds one after this finds nobody, and starts another.
                     _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
                     os.unlink(store.fifo)
                     os.close(fifo)
                     lock.release()
                     return
+            renewal, lost = _look_after_guards(store, renewal)
+            must = must or lost
             seen = look(records)
-            if must or any(_has_changed(seen[record.iface], views, record) for record in records if not record.wish):
+            if must or any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish):
                 if not expired:
-                    log.info("deciding again: nobody watched" if must else "deciding again: the network has changed")
+                    why = "nobody watched" if must else "the network has changed"
+                    why = "a guard was taken away" if lost else why
+                    log.info(f"deciding again: {why}")
                 _refresh(store, records)
                 records = store.read_interfaces(log.error)
-                seen = look(records)
+                # What has changed since the look that was decided on shows at the next turn.
+                renewal, _ = _look_after_guards(store, renewal)
                 alarm = None
                 if not expired:
                     pauses = iter(PAUSES)
-            views = {iface: _merge(view, views.get(iface)) for iface, view in seen.items()}
+            scenes = {
+                iface: scene.complete(scenes[iface]) if iface in scenes else scene for iface, scene in seen.items()
+            }
             if alarm is None and is_open(store, records):
                 pause = next(pauses, pause)
                 alarm = monotonic() + pause
-            must = expired = not wait(alarm)
+            some = sleeper.sleep(min((when for when in (alarm, renewal) if when is not None), default=None))
+            must = expired = not some and alarm is not None and monotonic() >= alarm
+            # Not put off by news, however many: a lease that nobody renews ends.
+            if renewal is not None and monotonic() >= renewal:
+                renewal = None
+                must = not _renew(store) or must
 
 
-def look(records: Iterable[InterfaceRecord]) -> dict[str, View]:
+def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
     """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
-    views = {}
     with Netlink() as netlink:
-        for record in records:
-            if record.wish:
-                continue
-            device = device_of(record.iface)
-            link = netlink.get_link(device)
-            if link is None:
-                views[record.iface] = View(0, False, (), (), {})
-                continue
-            routes = [netlink.get_default_route(link.index, family) for family in (AF_INET, AF_INET6)]
-            routers = tuple(sorted(router for route in routes if route for router in route.routers))
-            known = netlink.get_known_neighbours(link.index, routers)
-            macs = {router: neighbour.mac for router, neighbour in known.items() if neighbour.mac}
-            # A default route without a router (ppp) is one, too.
-            if any(route is not None and not route.routers for route in routes):
-                routers += ("",)
-            views[record.iface] = View(
-                link.index, link.carrier, tuple(sorted(list_addresses(device))), routers, macs, _read_wireless(device)
-            )
-    return views
+        return {record.iface: look_at(device_of(record.iface), netlink) for record in records if not record.wish}
 
 
 def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     """Whether asking again may help: a location is undecided, something could not be done, a wanted tunnel is down."""
     if any(record.undecided for record in list_counting(records)):
+        return True
+    if any(not guard.done for guard in store.read_guards(log.error)):
         return True
     for (kind, name), tunnel in store.read_tunnels().items():
         if not tunnel.done:
@@ -172,35 +135,68 @@ def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     return False
 
 
-def _has_changed(view: View, views: Mapping[str, View], record: InterfaceRecord) -> bool:
+def _has_changed(scene: Scene, scenes: Mapping[str, Scene], record: InterfaceRecord) -> bool:
     """Whether the network of an interface is not the one that was seen before; at first sight, by its record."""
-    if record.iface in views:
-        return not view.is_like(views[record.iface])
+    if record.iface in scenes:
+        return not scene.is_like(scenes[record.iface])
     # Between the hook's look and ours the cable may have been pulled, or a router have announced itself.
     recorded = {finding.subject: finding.values for finding in record.seen}
-    routers = tuple(router for router in view.routers if router)
+    routers = tuple(router for router in scene.routers if router != NO_ADDRESS)
     return not (
-        view.carrier
-        and view.index == record.index
-        and bool(view.routers) == record.routable
+        scene.carrier
+        and scene.index == record.index
+        and bool(scene.routers) == record.routable
         and sorted(recorded.get("gateway", routers)) == sorted(routers)
     )
 
 
-def _merge(view: View, before: View | None) -> View:
-    # What was known of the same routers stays known while the kernel has forgotten it.
-    macs = {router: mac for router, mac in (before.macs if before else {}).items() if router in view.routers}
-    return View(view.index, view.carrier, view.addresses, view.routers, {**macs, **view.macs}, view.wireless)
+# --- guards
 
 
-def _read_wireless(device: str) -> WirelessNetwork | None:
-    if not is_wireless(device):
-        return None
+def shut_lost(store: Store) -> None:
+    """Shut each open guard whose link is not on the network any more for which it was opened: at the first news, before
+    anything else."""
+    if not store.has_guards():
+        return
+    from netconf_hooks.guarding import shut_lost_guards
+
     try:
-        return read_network(device)
-    except NetlinkError as error:
-        log.debug(f"{device}: nl80211: {error}")
-        return None
+        shut_lost_guards(store)
+    except (NetlinkError, OSError) as error:
+        log.error(f"watch: {error}")
+
+
+def _look_after_guards(store: Store, renewal: float | None) -> tuple[float | None, bool]:
+    """Put back what somebody took away; return when the lease of an open link is to be renewed, time.monotonic(), and
+    whether a link is closed now that should be open.
+
+    renewal: when a lease was to be renewed already.
+    """
+    if not store.has_guards():
+        return None, False
+    from netconf_hooks.guarding import RENEWAL, is_any_open, put_back
+
+    try:
+        lost = put_back(store)
+        if not is_any_open(store):
+            return None, lost
+        return monotonic() + RENEWAL if renewal is None else renewal, lost
+    except (NetlinkError, OSError) as error:
+        log.error(f"watch: {error}")
+        return monotonic() + RENEWAL if renewal is None else renewal, False
+
+
+def _renew(store: Store) -> bool:
+    """Renew the leases of open links; return False where one had to be shut instead."""
+    if not store.has_guards():
+        return True
+    from netconf_hooks.guarding import renew_guards
+
+    try:
+        return renew_guards(store)
+    except (NetlinkError, OSError) as error:
+        log.error(f"watch: {error}")
+        return False
 
 
 def _tell_leaving(address: str) -> None:
@@ -221,32 +217,42 @@ def _tell_leaving(address: str) -> None:
         channel.close()
 
 
-def _make_sleeper(news: Netlink, fifo: int) -> Callable[[float | None], bool]:
-    poll = select.poll()
-    poll.register(news.fileno(), select.POLLIN)
-    poll.register(fifo, select.POLLIN)
+class _Sleeper:
+    """Sleeps until there are news.
 
-    def sleep(alarm: float | None) -> bool:
+    news: of the network; firewall: of changed rules; fifo: of changed records; hasten: what is done at each piece of
+    news, before the burst of them is over.
+    """
+
+    def __init__(self, news: Netlink, firewall: Netlink, fifo: int, hasten: Callable[[], None]) -> None:
+        self._news = news
+        self._firewall = firewall
+        self._fifo = fifo
+        self._hasten = hasten
+        self._poll = select.poll()
+        for descriptor in (news.fileno(), firewall.fileno(), fifo):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def sleep(self, alarm: float | None) -> bool:
         """Sleep until there are news and the burst of them is over, or until `alarm`; return whether there were any."""
-        if not poll.poll(None if alarm is None else max(0.0, alarm - monotonic()) * 1000):
+        if not self._poll.poll(None if alarm is None else max(0.0, alarm - monotonic()) * 1000):
             return False
         over = monotonic() + BURST
-        while _drain(news, fifo) and monotonic() < over:
+        self._hasten()
+        while self._drain() and monotonic() < over:
             time.sleep(QUIET)  # not in poll(2): each message of the burst would wake us
+            self._hasten()
         return True
 
-    return sleep
-
-
-def _drain(news: Netlink, fifo: int) -> bool:
-    """Take all news that have come; return whether there were any."""
-    some = False
-    try:
-        while os.read(fifo, 4096):
-            some = True
-    except BlockingIOError:
-        pass
-    return news.drain() or some
+    def _drain(self) -> bool:
+        """Take all news that have come; return whether there were any."""
+        some = False
+        try:
+            while os.read(self._fifo, 4096):
+                some = True
+        except BlockingIOError:
+            pass
+        return any([self._news.drain(), self._firewall.drain(), some])
 
 
 def _refresh(store: Store, records: Iterable[InterfaceRecord]) -> None:

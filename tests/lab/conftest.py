@@ -36,6 +36,7 @@ PROGRAMS = {
     "dpkg": "dpkg",
     "ifup": "ifupdown",
     "ip": "iproute2",
+    "iptables-legacy": "iptables",
     "make": "make",
     "nft": "nftables",
     "nsenter": "util-linux",

@@ -29,22 +29,27 @@ from typing import NamedTuple, TextIO
 
 from . import ipsec
 from .archive import ArchiveError, fetch_packages
+from .attacks.capture import Capture
 from .lab import Lab
 from .laptop import DHCP_CLIENTS, Image
 from .namespaces import CommandFailed
-from .network import CAFE, CORP_HOST, HOME, OFFICE
-from .stanzas import ROAMING
+from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE
+from .stanzas import ROAMING, find_tunnels
 from .waiting import wait_until
+from .wire import count_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 100
 LINK = "eth0"
 UNKNOWN = "unknown"
+OPEN, CLOSED = "open", "closed"
 CORP = "openvpn corp"
 WORK = f"ipsec {ipsec.NAME}"
 
 # What the laptop's admin has written.
-STANZAS = ROAMING.replace("    netconf-vpn ", f"    netconf-vpn      {WORK}    on home-lan\n    netconf-vpn ", 1)
+_VPN = "    netconf-vpn      openvpn corp  unless home-lan office-lan\n"
+_GUARD = "    netconf-guard    unless home-lan office-lan\n    netconf-trust    hints\n"
+STANZAS = ROAMING.replace(_VPN, f"    netconf-vpn      {WORK}    on home-lan\n{_VPN}{_GUARD}", 1)
 
 # Of each tunnel that the laptop's rules name: a host that answers only through it, or another one to the same gateway.
 TUNNELS = {CORP: CORP_HOST, WORK: CORP_HOST}
@@ -62,6 +67,8 @@ PATIENCE = 15.0
 _PREFACE = (
     "A laptop goes from home to the office to the cafe and back.  Its IPsec tunnel should run at home, its OpenVPN "
     f"tunnel wherever it is neither at home nor in the office, and only through one of them does {CORP_HOST} answer.  "
+    "Where the OpenVPN tunnel is needed a guard lets nothing else out.  It opens at home and in the office, here by "
+    "their routers' MAC addresses alone (netconf-trust hints), which a cafe could forge.  "
     "Everything is real: ifupdown, the DHCP client, the routers, OpenVPN, strongSwan; what is shown was said by the "
     "commands shown.  It all happens in network namespaces: this machine's own network and files stay as they are.\n\n"
 )
@@ -71,8 +78,10 @@ class Stop(NamedTuple):
     """A place the laptop is taken to, and what should be so there.
 
     site: where the cable goes in, a name of `network.SITES`; location: what `netconf-hooks` should call it;
-    tunnels: those of `TUNNELS` that should run there; by_cable: whether nothing is typed to get there: the cable is
-    pulled out where the laptop was and pushed in here, and the watcher sees to the rest.
+    tunnels: those of `TUNNELS` that should run there; guard: what the guard should be there, open or closed;
+    by_cable: whether nothing is typed to get there: the cable is pulled out where the laptop was and pushed in here,
+    and the watcher sees to the rest; leak_test: whether to see what leaves when the tunnel is killed, with and without
+    a guard.
     """
 
     title: str
@@ -80,13 +89,23 @@ class Stop(NamedTuple):
     site: str
     location: str
     tunnels: tuple[str, ...] = ()
+    guard: str = OPEN
     by_cable: bool = False
+    leak_test: bool = False
 
 
 STOPS = (
     Stop("Home", "Plugged in at home.", HOME.name, "home-lan", (WORK,)),
     Stop("The office", "Plugged in at the office.", OFFICE.name, "office-lan"),
-    Stop("The cafe", "Plugged in at a cafe, which no netconf-location line knows.", CAFE.name, UNKNOWN, (CORP,)),
+    Stop(
+        "The cafe",
+        "Plugged in at a cafe, which no netconf-location line knows.",
+        CAFE.name,
+        UNKNOWN,
+        (CORP,),
+        CLOSED,
+        leak_test=True,
+    ),
     Stop("Home again", "Plugged in at home once more.", HOME.name, "home-lan", (WORK,)),
     Stop("The office again", "Plugged in at the office once more.", OFFICE.name, "office-lan"),
     Stop(
@@ -95,6 +114,7 @@ STOPS = (
         CAFE.name,
         UNKNOWN,
         (CORP,),
+        CLOSED,
         by_cable=True,
     ),
 )
@@ -147,6 +167,11 @@ class Visit(NamedTuple):
             return "not recorded"
         return "undecided" if self.link["undecided"] else str(self.link["location"] or UNKNOWN)
 
+    @property
+    def guard(self) -> Mapping[str, object]:
+        """What is known of the link's guard; empty where there is none."""
+        return self.status.get("guards", {}).get(LINK, {})
+
     def tunnel(self, name: str) -> Mapping[str, object]:
         """What is known of a tunnel; empty when it is not known at all."""
         return self.status.get("tunnels", {}).get(name, {})
@@ -196,6 +221,14 @@ def tell_tunnels(visit: Visit) -> Iterator[Fact]:
         yield Fact("behind it", f"{host} {words[answers]}", answers is should, words[should])
 
 
+def tell_guard(visit: Visit) -> Iterator[Fact]:
+    """Say what the guard is, and why."""
+    state = str(visit.guard.get("state", "none"))
+    yield Fact("guard", state, state == visit.stop.guard, visit.stop.guard)
+    if visit.guard:
+        yield Fact("because", str(visit.guard["because"]))
+
+
 def tell_times(visit: Visit) -> Iterator[Fact]:
     """Say how long it took."""
     if visit.stop.by_cable:
@@ -214,7 +247,7 @@ def _describe_tunnel(wanted: object, up: object) -> str:
 
 _UP_WORDS: Mapping[object, str] = {True: "connected", False: "not connected", None: "unknown whether connected"}
 
-FACTS = (tell_what_was_seen, tell_location, tell_tunnels, tell_times)
+FACTS = (tell_what_was_seen, tell_location, tell_tunnels, tell_guard, tell_times)
 
 
 class Screen:
@@ -319,10 +352,11 @@ class Journey:
         self._type("dpkg-query", "-W", "ifupdown", client, "openvpn", "netconf-hooks")
         self._lab.laptop.write("/etc/network/interfaces", STANZAS)
         self._type("cat", "/etc/network/interfaces")
+        self._type("netconf-hooks", "check", LINK)
 
     def visit(self, stop: Stop) -> None:
         """Go to a stop, look at everything there, and leave."""
-        expected = f"{stop.location}, {', '.join(stop.tunnels) or 'no tunnel'}"
+        expected = f"{stop.location}, {', '.join(stop.tunnels) or 'no tunnel'}, the guard {stop.guard}"
         self._screen.say(f"{stop.story}  Expected: {expected}.\n\n")
         if stop.by_cable:
             self._lab.unplug()
@@ -336,6 +370,8 @@ class Journey:
         self._screen.say()
         self._judge(stop.title, [fact for tell in FACTS for fact in tell(visit)])
         self._screen.say()
+        if stop.leak_test:
+            self._test_for_leaks(visit)
 
     def show_what_is_left(self) -> None:
         """Show that nothing is left of it all; each visit has checked that already."""
@@ -350,6 +386,43 @@ class Journey:
         text = f"ifdown {ifdown}; left behind: {', '.join(left) or 'no record, no process'}"
         good = ifdown.good and not left
         self._judge(stop.title, [Fact("time", text, good, "exit status 0, no complaint; nothing left behind")])
+
+    def _test_for_leaks(self, visit: Visit) -> None:
+        """Kill the tunnel, and show what leaves the laptop before and after, and what does without a guard."""
+        self._screen.say(
+            "Does anything leave in the clear?  What counts is a capture at the far end of the laptop's cable, where "
+            f"the cafe sees it.  {INTERNET_HOST} is a host on the internet; and without the tunnel, packets for "
+            f"{CORP_HOST} would go there, too.\n\n"
+        )
+        with Capture(self._lab.network.wire_namespace, LINK) as capture:
+            self._send()
+            guarded = count_frames(capture.read())
+            for pid in find_tunnels(self._lab):
+                self._type("kill", "-KILL", str(pid))
+            wait_until(lambda: not find_tunnels(self._lab), "OpenVPN to be gone")
+            self._send()
+            killed = count_frames(capture.read())
+            self._type("netconf-hooks", "release", LINK)
+            self._send()
+            released = count_frames(capture.read())
+        self._screen.say()
+        seen = guarded.tunnel > 0 or not visit.tunnel(CORP).get("up")
+        facts = [
+            Fact("tunnel up", str(guarded), seen and not guarded.others, "packets of the tunnel, 0 others"),
+            Fact("killed", str(killed), not killed.others, "0 others"),
+            Fact("released", str(released), released.others > 0, "others: else this shows nothing"),
+            *(Fact("", example) for example in released.examples),
+        ]
+        self._judge(visit.stop.title, facts)
+        self._screen.say()
+
+    def _send(self) -> None:
+        """Send some packets to a host behind the VPN, and to one on the internet; how many came back is shown."""
+        for host in (CORP_HOST, INTERNET_HOST):
+            argv = ("ping", "-n", "-q", "-c", "10", "-i", "0.01", "-W", "0.2", host)
+            self._screen.command(argv)
+            lines = _list_lines(self._lab.laptop.run(argv, check=False))
+            self._screen.output([line for line in lines if "transmitted" in line] or lines[:1])
 
     def _judge(self, title: str, facts: Sequence[Fact]) -> None:
         """Show the facts; where one is not as it should be, also what has been logged since the last time."""
@@ -398,7 +471,9 @@ class Journey:
             answers.append({} if result.returncode else json.loads(result.stdout))
             tunnels = answers[-1].get("tunnels", {})
             wanted = {name for name, tunnel in tunnels.items() if tunnel["wanted"]}
-            return all(tunnels[name]["up"] for name in wanted) and not (stop.by_cable and wanted != set(stop.tunnels))
+            guard = answers[-1].get("guards", {}).get(LINK, {}).get("state")
+            noticed = wanted == set(stop.tunnels) and guard == stop.guard
+            return all(tunnels[name]["up"] for name in wanted) and (noticed or not stop.by_cable)
 
         with contextlib.suppress(TimeoutError):
             wait_until(is_settled, "the tunnels to connect", PATIENCE)
@@ -469,7 +544,7 @@ def tell_story(lab: Lab, screen: Screen, stops: Sequence[Stop] = STOPS) -> list[
 
 
 _HOSTS = tuple(dict.fromkeys(TUNNELS.values()))
-_HEADINGS = ("stop", "location", "tunnel", *_HOSTS, "ifup took", "connected after that")
+_HEADINGS = ("stop", "location", "tunnel", "guard", *_HOSTS, "ifup took", "connected")
 
 
 def _summarize(visit: Visit) -> tuple[str, ...]:
@@ -477,8 +552,9 @@ def _summarize(visit: Visit) -> tuple[str, ...]:
     up = [name for name in TUNNELS if visit.tunnel(name).get("up")]
     answers = ["answers" if visit.answered[host] else "silent" for host in _HOSTS]
     ifup = "(by cable)" if visit.stop.by_cable else f"{visit.ifup.seconds:.2f} s"
-    after = f"within {visit.connected:.2f} s" if up else "-"
-    return visit.stop.title, visit.location, ", ".join(up) or "none", *answers, ifup, after
+    after = f"{visit.connected:.2f} s later" if up else "-"
+    guard = str(visit.guard.get("state", "none"))
+    return visit.stop.title, visit.location, ", ".join(up) or "none", guard, *answers, ifup, after
 
 
 def add_ipsec(lab: Lab, image: Image) -> ipsec.IpsecGateway:

@@ -9,6 +9,7 @@ mounts and network devices are gone.  So parallel runs can't meet, and dead runs
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -26,6 +27,7 @@ ENVIRONMENT = {
     "HOME": "/root",
 }
 KINDS = ("mnt", "pid", "uts", "net")
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class CommandFailed(AssertionError):
@@ -187,6 +189,14 @@ class Namespaces:
         # The init is only reaped when all processes of its pid namespace are gone: nothing to poll for.
         self._holder.wait()
         self._holder.stdout.close()
+
+
+def enter_network(file: str) -> None:
+    """Move this thread into a network namespace; os.setns() is there from Python 3.12 on only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(file, "rb") as namespace:
+        if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 def _nsenter_options(namespaces: Mapping[str, str]) -> Iterator[str]:

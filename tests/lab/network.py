@@ -97,6 +97,11 @@ class Network:
         """The file of the laptop's network namespace."""
         return self.namespace("laptop")
 
+    @property
+    def wire_namespace(self) -> str:
+        """The file of the network namespace with all cables and switches: each link's far end has the link's name."""
+        return self._namespaces.files["net"]
+
     def run(
         self,
         name: str,
@@ -156,9 +161,18 @@ class Network:
 
     def rename_domain(self, site: str, domain: str) -> None:
         """Let the site's router hand out another domain from now on."""
+        self.change_dhcp(site, domain=domain)
+
+    def change_dhcp(self, site: str, *options: str, domain: str = "", prefix: str = "") -> None:
+        """Let the site's router hand out something else from now on, and answer other names.
+
+        options: of dnsmasq(8), before its usual ones; domain: else the site's; prefix: of the addresses, three numbers,
+        else the site's.
+        """
         self.run(site, ["kill", self.read(f"/run/dnsmasq-{site}.pid").strip()])
         wait_until(lambda: not self.read(f"/run/dnsmasq-{site}.pid"), "dnsmasq to end")
-        self._serve_dhcp(self.sites[site], domain)
+        chosen = self.sites[site]
+        self._serve_dhcp(chosen, domain or chosen.domain, options, prefix)
 
     def announce_ipv6(self, site: str) -> None:
         """Let the site's router send IPv6 router advertisements, with prefix, resolver and domain, from now on."""
@@ -254,15 +268,17 @@ class Network:
         self.run(site.name, ["nft", "-f", "-"], text=_NAT)
         self._serve_dhcp(site, site.domain)
 
-    def _serve_dhcp(self, site: Site, domain: str) -> None:
+    def _serve_dhcp(self, site: Site, domain: str, options: Sequence[str] = (), prefix: str = "") -> None:
+        prefix = prefix or f"192.168.{site.number}"
         self._start_dnsmasq(
             site.name,
             "",
+            *options,
             "--dhcp-authoritative",
             # The address asked for is given at once: no pause to see whether it is in use.
             "--no-ping",
             f"--domain={domain}",
-            f"--dhcp-range=192.168.{site.number}.100,192.168.{site.number}.150,255.255.255.0,1h",
+            f"--dhcp-range={prefix}.100,{prefix}.150,255.255.255.0,1h",
             f"--dhcp-leasefile=/run/dnsmasq-{site.name}.leases",
             "--log-dhcp",
             f"--address=/router.{domain}/{site.router}",

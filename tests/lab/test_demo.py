@@ -18,7 +18,7 @@ from .conftest import ROOT
 from .lab import Lab
 from .laptop import Image
 from .namespaces import ENVIRONMENT
-from .network import CORP_HOST
+from .network import CORP_HOST, INTERNET_HOST
 from .stanzas import LOCATIONS
 from .vpn import NAME
 
@@ -68,6 +68,10 @@ def test_the_whole_story(packages: object, dhcp_client: str) -> None:
     assert "  ok  tunnel      openvpn corp: wanted, connected" in cafe
     assert f"  ok  behind it   {CORP_HOST} answers" in cafe
     assert f"64 bytes from {CORP_HOST}" in cafe
+    assert "  ok  guard       open\n" in sections["1. Home"] and "  ok  guard       closed\n" in cafe
+    assert "netconf-guard    unless home-lan office-lan" in sections["The laptop"]
+    assert "whoever forges the hints of home-lan or office-lan opens it" in unwrap(sections["The laptop"])
+    check_leak_test(cafe)
     assert re.search(r"  ok  time        ifup \d\.\d\d s; the tunnel was connected within \d\.\d\d s of its", cafe)
     stops = 6 if dhcp_client == "dhcpcd" else 5
     # The office is left by pulling the cable.
@@ -78,6 +82,27 @@ def test_the_whole_story(packages: object, dhcp_client: str) -> None:
         assert "laptop# ifup" not in by_cable
         assert "  ok  tunnel      openvpn corp: wanted, connected" in by_cable
         assert re.search(r"all was so within \d\.\d\d s of the cable being pushed in", by_cable)
+
+
+def unwrap(told: str) -> str:
+    """Return what was told as one line."""
+    return " ".join(told.split())
+
+
+def check_leak_test(cafe: str) -> None:
+    """The leak test: numbers that can be, and commands that were really typed."""
+    assert re.search(r"laptop# kill -KILL \d+\n", cafe) and "laptop# netconf-hooks release eth0\n" in cafe
+    words = r"(\d+) packets of the tunnel, \d+ of ARP, ND and DHCP, (\d+) others\n"
+    found = {
+        label: [int(number) for number in re.findall(rf"  ok  {label:<12}{words}", cafe)[0]]
+        for label in ("tunnel up", "killed", "released")
+    }
+    assert found["tunnel up"][0] >= 10 and found["tunnel up"][1] == 0
+    assert found["killed"] == [0, 0]
+    # Ten packets to each of the two hosts.
+    assert found["released"][0] == 0 and found["released"][1] >= 20
+    for host in (CORP_HOST, INTERNET_HOST):
+        assert re.search(rf"10 x icmp type 8 192\.168\.3\.\d+ > {re.escape(host)} ", cafe)
 
 
 def tell(lab: Lab, capsys: pytest.CaptureFixture[str], *stops: demo.Stop) -> list[str]:
@@ -105,6 +130,16 @@ def test_without_the_product_it_fails(bare_image: Image, capsys: pytest.CaptureF
         failures = tell(lab, capsys, CAFE)
     assert "The cafe: location: not recorded; expected: unknown" in failures
     assert f"The cafe: behind it: {CORP_HOST} does not answer; expected: answers" in failures
+
+
+def test_a_guard_that_lets_all_through_fails(one_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the product says of it: what counts is the capture."""
+    one_lab.laptop.write("/etc/network/if-up.d/zz-flush", "#!/bin/sh\nnft flush ruleset\n", 0o755)
+    one_lab.laptop.run(["mv", "/usr/sbin/netconf-hooks", "/usr/sbin/real"])
+    watch = "#!/bin/sh\n[ $1 = watch ] || exec /usr/sbin/real \"$@\"\n"  # and nobody puts it back
+    one_lab.laptop.write("/usr/sbin/netconf-hooks", watch, 0o755)
+    failures = tell(one_lab, capsys, CAFE)
+    assert [failure.split(":")[1] for failure in failures] == [" tunnel up", " killed"]
 
 
 def test_without_the_hooks_it_fails(one_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

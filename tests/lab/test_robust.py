@@ -7,7 +7,7 @@ import pytest
 from .lab import Lab
 from .network import OFFICE
 from .stanzas import (
-    LOCATIONS, ROAMING, RULES, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel,
+    ROAMING, RULES, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel,
     wait_for_tunnel
 )  # fmt: skip
 from .waiting import wait_until
@@ -141,17 +141,6 @@ def test_a_guard_is_refused_until_it_works(lab: Lab) -> None:
     assert result.returncode != 0
     assert 'eth0: netconf-guard "yes"' in result.stderr
     assert "inet " not in lab.laptop.run(["ip", "-4", "addr", "show", "eth0"]).stdout
-
-
-@ONE_CLIENT
-def test_options_that_do_not_work_yet_are_an_error_not_silence(lab: Lab) -> None:
-    lines = "    netconf-guard-allow udp/123\n    netconf-guard-backend nftables\n"
-    lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{LOCATIONS}{lines}")
-    lab.plug("cafe")
-    result = lab.laptop.ifup("eth0")
-    for option in ("netconf-guard-allow", "netconf-guard-backend"):
-        (line,) = (line for line in result.stderr.splitlines() if f"eth0: {option} " in line)
-        assert "does not work yet" in line
 
 
 @ONE_CLIENT

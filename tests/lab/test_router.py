@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 import pickle
@@ -18,13 +17,12 @@ import pytest
 from netconf_hooks.observe import Answer, Link, address, lease, netlink, router
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
 
-from .namespaces import Namespaces
+from .namespaces import Namespaces, enter_network as enter_network
 from .waiting import wait_until
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
 NOBODY = 65534
 PATIENT = 30.0
 
@@ -104,14 +102,6 @@ class Wire:
                 return conversation.get_default_route(index, family)
 
         return self.call(ask)
-
-
-def enter_network(file: str) -> None:
-    """Move this thread into a network namespace; os.setns() is there from Python 3.12 on only."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open(file, "rb") as namespace:
-        if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
 
 
 def call_as_nobody(function: Callable[[], T]) -> T:

@@ -3,13 +3,20 @@
 The real ones would start programs, need interfaces of this machine, and change it.
 """
 
+import sys
 from time import monotonic
 
 import pytest
+from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import apply, locate, log
-from netconf_hooks.observe import Answer, netlink, router, wireless
+from netconf_hooks import (
+    apply, check, check_guard, cli, explain, guarding, hook, locate, log, observation, passage, ways_out
+)  # fmt: skip
+from netconf_hooks.guards import GuardError, hosts
+from netconf_hooks.observe import Answer, names, netlink, router, wireless
+from netconf_hooks.observe.names import Resolution
 from netconf_hooks.observe.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
+from netconf_hooks.observe.scene import Scene
 from netconf_hooks.state import Store
 from netconf_hooks.tunnels import TunnelError
 
@@ -29,12 +36,18 @@ class FakeLinks(dict):
 
 
 class FakeTunnels:
-    """The machine's tunnels: keeps what was asked of them, in order; `broken` and `during` make it interesting."""
+    """The machine's tunnels: keeps what was asked of them, in order; `broken` and `during` make it interesting.
 
-    def __init__(self):
+    endpoints: by kind and name, a TunnelError where they can't be known; up: whether they are connected.
+    """
+
+    def __init__(self, journal):
         self.asked = []
+        self.journal = journal
         self.broken = {}
         self.during = {}
+        self.endpoints = {}
+        self.up = {}
 
     def load(self, kind, name):
         """As tunnels.load_tunnel."""
@@ -43,6 +56,7 @@ class FakeTunnels:
     def ask(self, what):
         """Take down what was asked; do what is to happen meanwhile; fail where that is wished."""
         self.asked.append(what)
+        self.journal.append(what)
         if what in self.during:
             self.during.pop(what)()
         if what in self.broken:
@@ -60,6 +74,21 @@ class FakeTunnel:
     def stop(self):
         self.tunnels.ask(f"stop {self.name}")
 
+    def is_up(self):
+        return self.tunnels.up.get(self.name)
+
+    def endpoints(self):
+        known = self.tunnels.endpoints.get(self.name, ())
+        if isinstance(known, TunnelError):
+            raise known
+        return known
+
+
+@pytest.fixture
+def journal():
+    """What tunnels, firewall and events were asked, in the order of all of them."""
+    return []
+
 
 @pytest.fixture
 def links(monkeypatch):
@@ -70,10 +99,202 @@ def links(monkeypatch):
 
 
 @pytest.fixture
-def tunnels(monkeypatch):
-    tunnels = FakeTunnels()
+def tunnels(monkeypatch, journal):
+    tunnels = FakeTunnels(journal)
     monkeypatch.setattr("netconf_hooks.tunnels.load_tunnel", tunnels.load)
     return tunnels
+
+
+class FakeFirewall:
+    """One of the machine's firewalls: what stands for each device, and what it was asked, in order.
+
+    stands: openings and windows by device; broken: what it fails with, as soon as there is anything; step: called
+    before and after anything changes; permits: whether a device may be opened by what is written down.
+    """
+
+    lacks = ()
+
+    def __init__(self, name, journal, step):
+        self.name = name
+        self.stands = {}
+        self.asked = []
+        self.journal = journal
+        self.broken = ""
+        self.step = step
+        self.permits = lambda device: True
+
+    def _ask(self, what):
+        self.step()
+        self.asked.append(what)
+        self.journal.append(what)
+        if self.broken:
+            raise GuardError(self.broken)
+
+    def close(self, device, openings, windows=()):
+        self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
+        assert self.permits(device) or "open" not in [window.name for window in windows]
+        self.stands[device] = (openings, {window.name: window for window in windows})
+        self.step()
+
+    def open_window(self, device, window):
+        self._ask(f"open {device} {window.name}")
+        if device not in self.stands:
+            raise GuardError(f"{device} is not closed")
+        assert self.permits(device) or window.name != "open"
+        self.stands[device][1][window.name] = window
+        self.step()
+
+    def shut_window(self, device, name):
+        self._ask(f"shut {device} {name}")
+        if device in self.stands:
+            self.stands[device][1].pop(name, None)
+        self.step()
+
+    def lift(self, device):
+        self._ask(f"lift {device}")
+        self.stands.pop(device, None)
+        self.step()
+
+    def is_standing(self, device):
+        return device in self.stands
+
+    def list_openings(self, device):
+        """What passes a closed link."""
+        return self.stands[device][0]
+
+    def get_window(self, device, name):
+        """A window, None where it is shut."""
+        return self.stands[device][1].get(name)
+
+    def is_open(self, device):
+        """Whether everything may leave."""
+        return device not in self.stands or self.get_window(device, "open") is not None
+
+
+class FakeNetwork:
+    """The networks that guarded links are on, as the kernel has them, and what is asked there.
+
+    scenes: by device; then: what a scene becomes once it was looked at so many more times; resolvers, servers: what
+    every link announced; names: addresses by name; asked: the names that were looked up.
+    """
+
+    def __init__(self):
+        self.scenes = {}
+        self.then = []
+        self.resolvers = ("192.0.2.53",)
+        self.servers = ()
+        self.names = {}
+        self.asked = []
+        self.used = []
+        self.resolved = []
+
+    def look_at(self, device, netlink=None):
+        """As scene.look_at."""
+        scene = self.scenes.get(device, HERE)
+        if self.then:
+            turns, later = self.then[0]
+            self.then[0] = (turns - 1, later)
+            if turns <= 1:
+                self.then.pop(0)
+                self.scenes[device] = later
+        if isinstance(scene, Exception):
+            raise scene
+        return scene
+
+    def look_up(self, name, view):
+        """As names.look_up."""
+        for server in self.resolvers:
+            view.announce(view.link.device, "udp", server, 53)
+        self.asked.append(name)
+        if name in self.names:
+            return Resolution(self.names[name])
+        return Resolution(problem="no such name")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def use_neighbour(self, index, router):
+        """As Netlink.use_neighbour."""
+        self.used.append((index, router))
+
+    def resolve_neighbours(self, index, routers, deadline):
+        """As Netlink.resolve_neighbours."""
+        self.resolved.append((index, tuple(routers)))
+
+
+ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
+HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
+ELSEWHERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: OTHER_MAC})
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """Where guarded links are."""
+    place = FakeNetwork()
+    monkeypatch.setattr(guarding, "look_at", place.look_at)
+    monkeypatch.setattr(guarding, "Netlink", lambda: place)
+    monkeypatch.setattr(guarding, "find_dhcp_servers", lambda device: place.servers)
+    for module in (passage, ways_out):
+        monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
+    monkeypatch.setattr(names, "look_up", place.look_up)
+    return place
+
+
+@pytest.fixture
+def hosts_file(tmp_path, monkeypatch):
+    """Stands for /etc/hosts."""
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 localhost\n")
+    real_pin, real_unpin = hosts.pin_names, hosts.unpin_names
+    monkeypatch.setattr(hosts, "pin_names", lambda device, pins: real_pin(device, pins, str(path)))
+    monkeypatch.setattr(hosts, "unpin_names", lambda device: real_unpin(device, str(path)))
+    return path
+
+
+class Steps:
+    """Everything that changes the machine, counted: the hook is killed at the one that is `last`, and does no more."""
+
+    def __init__(self):
+        self.count = 0
+        self.last = 0
+
+    def __call__(self):
+        """Take one step."""
+        self.count += 1
+        if self.last and self.count >= self.last:
+            raise hook.Ended("killed")
+
+
+@pytest.fixture
+def steps():
+    return Steps()
+
+
+@pytest.fixture
+def firewalls(monkeypatch, journal, place, hosts_file, steps):
+    """The machine's firewalls by name, instead of the real ones, which would close links of this machine."""
+    firewalls = {name: FakeFirewall(name, journal, steps) for name in ("nftables", "iptables")}
+
+    def load(backend, *_, **__):
+        firewall = firewalls["nftables" if backend == "auto" else backend]
+        if firewall.broken:
+            raise GuardError(firewall.broken)
+        return firewall
+
+    for module in (guarding, passage):
+        monkeypatch.setattr(module, "load_guard", load)
+    monkeypatch.setattr(guarding, "choose_guard", load)
+    monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))
+    return firewalls
+
+
+@pytest.fixture
+def firewall(firewalls):
+    """The one that is used unless another is asked for."""
+    return firewalls["nftables"]
 
 
 @pytest.fixture
@@ -86,11 +307,56 @@ def messages(monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch, links, tunnels, messages):
+def store(tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
     # Events are told, and the network is watched, elsewhere: here it would be by programs of this machine.
-    monkeypatch.setattr(apply, "tell_events", lambda store: store.write_events(()))
+    def tell_events(store):
+        journal.extend(event.name for event in store.read_events())
+        store.write_events(())
+
+    monkeypatch.setattr(apply, "tell_events", tell_events)
+    monkeypatch.setattr(hook, "tell_events", tell_events)
     monkeypatch.setattr(apply, "_start_watcher", lambda: None)
-    return Store(str(tmp_path / "run"))
+    store = CountingStore(str(tmp_path / "run"), journal, steps)
+
+    def permits(device):
+        record = store.read_guard(device)
+        return record is not None and record.verdict == "open"
+
+    for each in firewalls.values():
+        each.permits = permits
+    return store
+
+
+class CountingStore(Store):
+    """Takes a step before and after each change, and notes what guards are to be."""
+
+    def __init__(self, directory, journal, step):
+        super().__init__(directory)
+        self.journal = journal
+        self.step = step
+
+    def write_guard(self, record):
+        self.step()
+        before = {guard.device: guard.verdict for guard in self.read_guards(str)}
+        super().write_guard(record)
+        if before.get(record.device) != record.verdict:
+            self.journal.append(f"{record.device} is to be {record.verdict}")
+        self.step()
+
+
+def _count(name):
+    def write(self, *arguments):
+        self.step()
+        getattr(Store, name)(self, *arguments)
+        self.step()
+
+    return write
+
+
+for _name in (
+    "remove_guard", "write_interface", "remove_interface", "write_tunnels", "write_presences", "write_events"
+):  # fmt: skip
+    setattr(CountingStore, _name, _count(_name))
 
 
 @pytest.fixture
@@ -103,6 +369,80 @@ def network(monkeypatch, links):
         return {key: seen.get(key, Answer((), problem="nothing there")) for key in keys}
 
     monkeypatch.setattr(locate, "observe_link", observe)
+    monkeypatch.setattr(observation, "observe_link", observe)
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
+    monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
     monkeypatch.setattr(wireless, "is_wireless_open", lambda device, _: device.startswith("wl"))
     return seen
+
+
+# The command
+
+
+class SeenTunnel:
+    """A tunnel that is what the test says, by its name: hidden, why its endpoints can't be known."""
+
+    up = {}
+    hidden = {}
+    errors = {}
+    boot = {}
+
+    def __init__(self, kind, name):
+        self.name = f"{kind} {name}"
+
+    def check(self):
+        if self.name in self.errors:
+            raise TunnelError(self.errors[self.name])
+
+    def is_up(self):
+        self.check()
+        return self.up.get(self.name, False)
+
+    def boot_start(self):
+        return self.boot.get(self.name, "")
+
+    def endpoints(self):
+        if self.name in self.hidden:
+            raise TunnelError(self.hidden[self.name])
+        return ()
+
+
+@pytest.fixture
+def tunnel(monkeypatch):
+    """The class of all tunnels that are only looked at; instead of this machine's."""
+    for attribute in ("up", "errors", "boot", "hidden"):
+        monkeypatch.setattr(SeenTunnel, attribute, {})
+    monkeypatch.setattr(cli, "load_tunnel", SeenTunnel)
+    monkeypatch.setattr(check, "load_tunnel", SeenTunnel)
+    monkeypatch.setattr(check_guard, "load_tunnel", SeenTunnel)
+    return SeenTunnel
+
+
+@pytest.fixture
+def command(store, tunnel, network, monkeypatch, capfd):
+    """A function that runs the command: it returns the exit status, and what was printed and complained of."""
+    monkeypatch.setattr(cli, "Store", lambda: store)
+    monkeypatch.setattr(check_guard, "choose_guard", guarding.choose_guard)
+    monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
+    monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
+    for module in (check, explain, observation):
+        monkeypatch.setattr(module, "query_options", lambda name: pytest.fail("asked this machine's ifquery"))
+
+    def run(*arguments):
+        status = cli.main(arguments)
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    # main() lets go of a standard output that failed; here it is pytest's.
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    yield run
+    log.set_verbose(False)
+
+
+@pytest.fixture
+def at_office(store, links):
+    """eth0 is at the office, where the tunnel was stopped."""
+    store.prepare()
+    store.write_interface(AT_OFFICE)
+    store.write_tunnels({CORP: STOPPED})
+    links.plug("eth0", 7)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.decide import (
-    DOWN, INET, KEEP, NO_RULE, UP, Edge, Presence, Situation, Verdict, decide_changes, decide_presences, decide_tunnels,
-    describe_place, holds, is_firm, list_edges
+    CLOSED, DOWN, INET, KEEP, NO_RULE, OPEN, UP, Edge, Presence, Situation, Verdict, can_open, decide_changes,
+    decide_guard, decide_presences, decide_tunnels, describe_place, holds, is_firm, list_edges
 )  # fmt: skip
 from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules
 
@@ -164,7 +164,7 @@ KEYS = ("address=10.0.0.0/8", "gateway=192.0.2.1")
 words_of = st.lists(
     st.one_of(
         st.sampled_from(["anywhere", "unknown", "insecure", "unroutable", *NAMES]).map(Word),
-        st.sampled_from(KEYS).map(lambda text: Word(text, Test(*text.split("="), False, text))),
+        st.sampled_from(KEYS).map(lambda text: Word(text, Test(*text.split("="), False))),
     ),
     max_size=3,
 ).map(tuple)
@@ -387,3 +387,176 @@ def test_events_nest():
     assert list_edges(here, there) == (Edge("office", False, "wlan0"), Edge("home", True, "wlan0"))
     assert list_edges([], there) == (Edge("home", True, "wlan0"), Edge(INET, True, "wlan0"))
     assert list_edges(here, here) == ()
+
+
+# Guards
+
+
+TLS, NO_TLS = f"tls=192.0.2.7:443/sha256:{64 * '0'}", f"!tls=192.0.2.7:443/sha256:{64 * '0'}"
+HINT = "address=10.0.0.0/8"
+
+
+def read_guard_rule(text):
+    """Return a rule as an admin writes it."""
+    rules = read_rules({"netconf-guard": text})
+    assert rules.guard is not None
+    return rules.guard
+
+
+def guard(text, location="", grade="", trust="", **facts):
+    """Return what a guard should be."""
+    return decide_guard(read_guard_rule(text), Situation("eth0", (), trust, location, grade, **facts)).state
+
+
+PROVEN = {"location": "office", "grade": "authenticated"}
+HINTED = {"location": "office", "grade": "hint"}
+
+
+@pytest.mark.parametrize("trust, by_hints, by_proof", [
+    ("", CLOSED, OPEN), ("hints", OPEN, OPEN), ("authenticated", CLOSED, OPEN)
+])
+@pytest.mark.parametrize(
+    "text", ["unless office", "on unknown", "on home", "unless home office", "on home unless office"]
+)
+def test_what_opens_a_guard_by_the_table(trust, by_hints, by_proof, text):
+    assert guard(text, trust=trust, **HINTED) == by_hints
+    assert guard(text, trust=trust, **PROVEN) == by_proof
+    assert guard(text, trust=trust, location="home", grade="authenticated") == (OPEN if text in (
+        "on unknown", "unless home office") else CLOSED)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["yes", "unles office", "unless", "yes no", "on", "on office", "on anywhere"])
+def test_what_never_opens(text):
+    for trust in ("", "hints", "authenticated"):
+        assert guard(text, trust=trust, **PROVEN) == CLOSED
+
+
+def test_an_unknown_place_opens_nothing_without_the_admins_word():
+    for text in ("on home", "unless unknown", "unless insecure", "unless anywhere"):
+        assert guard(text) == guard(text, trust="authenticated") == CLOSED
+        assert guard(text, trust="hints") == OPEN
+
+
+def test_undecided_opens_nothing():
+    for text in ("unless office", "on home", "unless anywhere", f"unless {TLS}"):
+        assert guard(text, trust="hints", undecided=True, tests=frozenset([TLS]), **PROVEN) == CLOSED
+
+
+def test_a_test_that_was_not_answered_opens_nothing():
+    assert guard(f"on {HINT}", trust="hints") == OPEN
+    assert guard(f"on {HINT}", trust="hints", open_tests=frozenset([HINT])) == CLOSED
+
+
+@pytest.mark.parametrize("word, state", [
+    (TLS, OPEN), ("command=/usr/local/sbin/x", OPEN), (NO_TLS, CLOSED), (HINT, CLOSED)
+])
+def test_a_test_as_a_word_is_a_proof_or_is_not(word, state):
+    for trust in ("", "authenticated"):
+        assert guard(f"unless {word}", trust=trust, tests=frozenset([word])) == state
+    assert guard(f"unless {word}", trust="hints", tests=frozenset([word])) == OPEN
+    assert guard(f"unless {word}", trust="hints") == CLOSED
+
+
+NAMES = ("office", "home")
+guard_words = st.sampled_from([*NAMES, "unknown", "insecure", "unroutable", "anywhere", TLS, NO_TLS, HINT])
+clauses = st.tuples(
+    st.lists(guard_words, min_size=0, max_size=3, unique=True), st.lists(guard_words, max_size=3, unique=True)
+)  # fmt: skip
+trusts = st.sampled_from(["", "hints", "authenticated"])
+
+
+def write_guard(on, unless):
+    """Return the words of a rule."""
+    return " ".join([*(["on", *on] if on else []), *(["unless", *unless] if unless else [])]) or "on anywhere"
+
+
+guard_situations = st.builds(
+    lambda place, trust, undecided, routable, wireless_open, tests, open_tests: Situation(
+        "eth0", (), trust, place[0], place[1], undecided, routable, wireless_open, tests, open_tests - tests
+    ),
+    st.sampled_from([("", ""), ("office", "hint"), ("office", "authenticated"), ("home", "hint"),
+                     ("home", "authenticated")]),
+    trusts, st.booleans(), st.booleans(), st.booleans(),
+    st.frozensets(st.sampled_from([TLS, NO_TLS, HINT])), st.frozensets(st.sampled_from([TLS, NO_TLS, HINT])),
+)  # fmt: skip
+
+
+def is_trusted(on, unless, situation):
+    """The oracle, from the manual's table: whether everything may leave."""
+    known = situation.location
+
+    def is_true(word):
+        if word in (TLS, NO_TLS, HINT):
+            return word in situation.tests
+        return {
+            "unknown": not known,
+            "insecure": not known or situation.wireless_open,
+            "unroutable": not situation.routable,
+            "anywhere": True,
+        }.get(word, word == known)
+
+    if situation.undecided or any(word in situation.open_tests for word in on):
+        return False
+    guarded = any(map(is_true, on or ["anywhere"]))
+    excepted = [word for word in unless if is_true(word)]
+    if situation.trust == "hints":
+        return not guarded or bool(excepted)
+    line = situation.grade == "authenticated"
+    proofs = [word for word in excepted if word == TLS or (line and word not in (NO_TLS, HINT))]
+    return bool(proofs) or (not guarded and line)
+
+
+@settings(max_examples=500, deadline=None)
+@given(clauses, guard_situations)
+def test_a_guard_opens_as_the_table_says_and_not_else(clause, situation):
+    verdict = decide_guard(read_guard_rule(write_guard(*clause)), situation)
+    assert (verdict.state == OPEN) == is_trusted(*clause, situation)
+    assert verdict.because
+
+
+@settings(max_examples=300, deadline=None)
+@given(clauses, guard_situations)
+def test_more_proof_never_closes_and_less_never_opens(clause, situation):
+    rule = read_guard_rule(write_guard(*clause))
+    if situation.location:
+        facts = {name: getattr(situation, name) for name in Situation.__slots__}
+        proven = decide_guard(rule, Situation(**{**facts, "grade": "authenticated"})).state
+        hinted = decide_guard(rule, Situation(**{**facts, "grade": "hint"})).state
+        assert (hinted, proven) != (OPEN, CLOSED)
+
+
+@settings(max_examples=300, deadline=None)
+@given(clauses, trusts, st.frozensets(st.sampled_from(NAMES)))
+def test_whether_a_guard_can_open_at_all(clause, trust, proofs):
+    rule = read_guard_rule(write_guard(*clause))
+    places = [("", ""), *((name, "hint") for name in NAMES), *((name, "authenticated") for name in proofs)]
+    opens = any(
+        decide_guard(rule, Situation(
+            "eth0", (), trust, *place, routable=routable, wireless_open=wireless, tests=frozenset(tests)
+        )).state == OPEN
+        for place in places for routable in (True, False) for wireless in (True, False)
+        for tests in ([], [TLS], [HINT, NO_TLS], [TLS, HINT])
+    )  # fmt: skip
+    assert can_open(rule, trust, proofs) or not opens
+    if trust != "hints":
+        assert can_open(rule, trust, proofs) == opens
+
+
+@pytest.mark.parametrize("text, trust, proofs, expected", [
+    ("unless office", "", {"office"}, True),
+    ("unless office", "", {"home"}, False),
+    ("unless office", "", (), False),
+    ("unless office", "hints", (), True),
+    ("on home", "", {"office"}, True),
+    ("on home", "", {"home"}, False),
+    ("on unknown home", "", {"home"}, False),
+    ("on unknown", "authenticated", {"home"}, True),
+    (f"unless {TLS}", "", (), True),
+    ("unless unroutable", "", (), False),
+    ("unless unknown", "", {"office"}, False),
+    ("yes", "hints", {"office"}, False),
+    ("no", "hints", {"office"}, False),
+    ("unles office", "hints", {"office"}, False),
+])
+def test_which_guards_can_never_open(text, trust, proofs, expected):
+    assert can_open(read_guard_rule(text), trust, proofs) is expected

@@ -184,14 +184,28 @@ def test_pre_up_reports_all_that_can_not_be_read(store, links, messages):
     assert 'error: eth0: netconf-vpn "openvpn corp unles office": expected "on" or "unless", not "unles"' in messages
 
 
-@pytest.mark.parametrize("guard", ["yes", "unless office", "on unknown", "nonsense", "unless", "yes\nnonsense", ""])
-def test_a_guard_that_can_not_be_put_up_refuses_the_interface(store, links, messages, guard):
+GUARDS = ["yes", "unless office", "on unknown", "nonsense", "unless", "yes\nnonsense", ""]
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_guard_is_put_up_before_the_link_comes_up_also_one_that_can_not_be_read(store, links, firewall, guard):
+    assert run_hook(store, "pre-up", IF_NETCONF_GUARD=guard) == 0
+    assert firewall.stands == {"eth0": ((), {})}
+    assert store.read_guard("eth0").verdict == "closed"
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_guard_that_can_not_be_put_up_refuses_the_interface(store, links, messages, firewall, guard):
+    firewall.broken = "no nftables here"
     assert run_hook(store, "pre-up", IF_NETCONF_GUARD=guard) == hook.REFUSE == 1
-    assert any("error: eth0: netconf-guard" in message for message in messages)
+    assert any(
+        f'error: eth0: netconf-guard "{guard.splitlines()[-1] if guard else ""}": ' in message for message in messages
+    )
 
 
-def test_a_guard_with_a_number_was_meant_as_one(store, links, messages):
-    assert run_hook(store, "pre-up", IF_NETCONF_GUARD_2="yes") == 1
+def test_a_guard_with_a_number_was_meant_as_one(store, links, messages, firewall):
+    assert run_hook(store, "pre-up", IF_NETCONF_GUARD_2="yes") == 0
+    assert list(firewall.stands) == ["eth0"]
 
 
 @pytest.mark.parametrize("guard", ["no", "yes\nno"])
@@ -371,9 +385,9 @@ def finish(process):
 def test_a_hook_leaves_with_the_status_of_its_run(real_store):
     assert finish(start_hook(real_store, "down"))[0] == 0
     assert real_store.read_interface("netconf-none") is None
-    status, errors = finish(start_hook(real_store, "pre-up", environ={"IF_NETCONF_GUARD": "yes"}))
+    status, errors = finish(start_hook(real_store, "pre-up", environ={"IF_NETCONF_GUARD": "yes", "METHOD": "ppp"}))
     assert status == 1
-    assert "netconf-hooks: netconf-none: netconf-guard" in errors
+    assert 'netconf-hooks: netconf-none: netconf-guard "yes": no guard can be put up' in errors
 
 
 @pytest.mark.parametrize("error", [
@@ -495,3 +509,70 @@ def test_verbosity_says_everything_and_without_it_only_errors(real_store):
     assert status == 0
     assert errors.count("\n") == 1
     assert "there are no tunnels here" in errors
+
+
+# The process of a guarded interface
+
+
+GUARD = """
+from netconf_hooks import guarding, passage
+class Guard:
+    name, lacks = "nftables", ()
+    def close(self, device, openings, windows=()):
+        {action}
+    def shut_window(self, device, name): pass
+    def lift(self, device): pass
+guarding.choose_guard = guarding.load_guard = passage.load_guard = lambda *_, **__: Guard()
+guarding.unpin = lambda device: None
+"""
+STANDS, RAISES = "pass", "raise RuntimeError('a mistake of ours')"
+HANGS = "import select; print('closing', file=sys.stderr, flush=True); select.select([], [], [], 60)"
+
+
+@pytest.mark.parametrize("action, phase, environ, status", [
+    (STANDS, "pre-up", {"IF_NETCONF_GUARD": "yes"}, 0),
+    (RAISES, "pre-up", {"IF_NETCONF_GUARD": "yes"}, hook.REFUSE),
+    (RAISES, "pre-up", {"IF_NETCONF_GUARD_2": "yes"}, hook.REFUSE),
+    (RAISES, "up", {"IF_NETCONF_GUARD": "yes"}, 0),
+    (RAISES, "pre-up", {"IF_NETCONF_GUARD_ALLOW": "udp/123"}, 0),
+])
+def test_a_guard_that_fails_for_a_mistake_of_ours_refuses_too(real_store, action, phase, environ, status):
+    assert finish(start_hook(real_store, phase, GUARD.format(action=action), environ))[0] == status
+
+
+@pytest.mark.parametrize("phase, status", [("pre-up", hook.REFUSE), ("up", 0)])
+def test_a_signal_while_the_guard_is_put_up_refuses_only_in_pre_up(real_store, phase, status):
+    process = start_hook(real_store, phase, GUARD.format(action=HANGS), {"IF_NETCONF_GUARD": "yes"})
+    assert process.stderr.readline() == "closing\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == status
+    record = real_store.read_guard("netconf-none")
+    assert (record.verdict, record.opened, record.done) == ("closed", False, False)
+    # The next run puts it right.
+    again = start_hook(real_store, "pre-up", GUARD.format(action=STANDS), {"IF_NETCONF_GUARD": "yes"})
+    assert finish(again)[0] == 0
+    assert real_store.read_guard("netconf-none").done
+
+
+def test_an_interface_without_a_guard_is_not_held_up_by_those_of_others(store, links, network, firewall, messages):
+    run_hook(store, "pre-up", IF_NETCONF_GUARD="yes")
+    asked = list(firewall.asked)
+    firewall.broken = "busy"
+    links.plug("wlan0", 8)
+    for phase in ("pre-up", "up", "down", "post-down"):
+        assert run_hook(store, phase, iface="wlan0", **RULES) == 0
+    assert firewall.asked == asked
+    assert store.read_guard("eth0").verdict == "closed"
+
+
+def test_a_guard_is_put_up_within_the_hooks_deadline(store, links, firewall):
+    left = []
+    real = firewall.close
+
+    def close(*arguments):
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        real(*arguments)
+
+    firewall.close = close
+    run_hook(store, "pre-up", IF_NETCONF_GUARD="yes")
+    assert 0 < left[0] <= hook.ACTING_TIME

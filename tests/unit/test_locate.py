@@ -12,7 +12,7 @@ from netconf_hooks.locate import (
     wants_proof
 )  # fmt: skip
 from netconf_hooks.observe import Answer, Link
-from netconf_hooks.rules import Location, Rules, Test, format_test, read_rules
+from netconf_hooks.rules import Location, Rules, Test, read_rules
 
 MAC = "52:54:00:0a:00:01"
 OTHER_MAC = "00:16:3e:11:22:33"
@@ -24,7 +24,7 @@ ETH0 = Link("eth0", "eth0", 7, True, {})
 
 def make_test(key, *values, negated=False):
     """Return a test as the parser makes it."""
-    return Test(key, values, negated, format_test(key, values, negated))
+    return Test(key, values, negated)
 
 
 def make_line(name, *tests):

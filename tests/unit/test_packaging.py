@@ -82,17 +82,13 @@ def test_the_manual_describes_each_option(option):
 
 
 @pytest.mark.parametrize("key", TESTS)
-def test_the_manual_describes_each_test_or_says_that_it_does_not_work_yet(key):
-    described = bool(re.search(rf"^\.It Cm {key} Ns = Ns ", section("TESTS"), re.MULTILINE))
-    not_yet = bool(re.search(rf"^\.Ql {key}\b", section("Not in this version yet"), re.MULTILINE))
-    assert (described, not_yet) == (bool(TESTS[key].observer), not TESTS[key].observer)
+def test_the_manual_describes_each_test(key):
+    assert re.search(rf"^\.It Cm {key} Ns = Ns ", section("TESTS"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", TUNNEL_KINDS)
-def test_the_manual_describes_each_kind_of_tunnel_or_says_that_it_does_not_work_yet(kind):
-    described = bool(re.search(rf"^\.It Cm {kind}$", section("OPTIONS"), re.MULTILINE))
-    not_yet = bool(re.search(rf"^\.Ic {kind}\b", section("Not in this version yet"), re.MULTILINE))
-    assert (described, not_yet) == (bool(TUNNEL_KINDS[kind]), not TUNNEL_KINDS[kind])
+def test_the_manual_describes_each_kind_of_tunnel(kind):
+    assert re.search(rf"^\.It Cm {kind}$", section("OPTIONS"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("word", SITUATIONS)
@@ -111,14 +107,12 @@ def test_the_manual_describes_each_command(capsys):
         assert f"| `{command}" in README
 
 
-def test_the_readme_promises_what_works_and_nothing_else():
+def test_the_readme_names_each_test_and_each_kind_of_tunnel():
     rows = "".join(line for line in README.splitlines() if line.startswith("| `"))
-    later = README.partition("Not yet, and an error when used:")[2].partition("\n\n")[0]
-    for key, kind in TESTS.items():
-        assert (f"`{key}=" in rows, f"`{key}`" in later) == (bool(kind.observer), not kind.observer), key
-    for name, works in TUNNEL_KINDS.items():
-        row = next(line for line in README.splitlines() if line.startswith("| `") and f"`{name}`" in line)
-        assert ("not yet" not in row) == bool(works), name
+    for key in TESTS:
+        assert f"`{key}=" in rows
+    for name in TUNNEL_KINDS:
+        assert f"| `{name}` |" in rows
 
 
 EXAMPLES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/examples").glob("interfaces*"))
@@ -136,7 +130,8 @@ def test_the_examples_can_be_read(path):
             lines[words[0]] = f"{lines[words[0]]}\n{words[1]}" if words[0] in lines else words[1]
     assert any(stanzas)
     for options in stanzas:
-        rules = read_rules(options)
+        # A certificate's 64 digits would tell a reader nothing.
+        rules = read_rules({option: value.replace("3f1c...", "3f" * 32) for option, value in options.items()})
         assert rules.errors == ()
         names = {location.name for location in rules.locations} | set(SITUATIONS)
         for vpn in rules.vpns:

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.state import (
-    DIRECTORY, FORMAT, EventRecord, Finding, InterfaceRecord, Lock, PresenceRecord, RecordError, Stanza, Store,
-    TunnelRecord
+    DIRECTORY, FORMAT, EventRecord, Finding, GuardRecord, InterfaceRecord, Lock, PresenceRecord, RecordError, Stanza,
+    Store, TunnelRecord
 )  # fmt: skip
 from tests.lab.waiting import wait_until
 
@@ -322,6 +322,7 @@ def test_any_user_may_read_and_only_root_may_write(tmp_path, umask):
     }
     assert modes == {
         "run": 0o755,
+        "run/guards": 0o755,
         "run/interfaces": 0o755,
         "run/interfaces/eth0": 0o644,
         "run/tunnels": 0o644,
@@ -430,3 +431,96 @@ def test_a_lock_needs_its_directory(tmp_path):
     with pytest.raises(FileNotFoundError):
         with Lock(str(tmp_path / "nothing/records.lock")):
             pytest.fail("held without a file")
+
+
+# Guards
+
+
+lines = st.lists(hostile, max_size=3).map(tuple)
+addresses = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2"]), max_size=2).map(tuple)
+times = st.floats(0, 2**33)
+options = st.dictionaries(plain, hostile, max_size=3)
+families = st.sampled_from(["inet", "inet6", "inet,inet6", "any"])
+guards = st.builds(
+    lambda stanzas, **facts: GuardRecord("eth0", stanzas=stanzas, **facts),
+    st.dictionaries(
+        st.tuples(st.sampled_from(["eth0", "eth0:1", "eth0:a b"]), families), st.tuples(options, hostile), max_size=3
+    ).map(lambda found: {(iface, family): Stanza(family, *rest) for (iface, family), rest in found.items()}),
+    backend=st.sampled_from(["nftables", "iptables"]),
+    verdict=st.sampled_from(["closed", "open", "released"]),
+    because=hostile,
+    openings=lines,
+    names=lines,
+    servers=addresses,
+    done=st.booleans(),
+    opened=st.booleans(),
+    scene=hostile,
+    shut=times,
+    portal=times,
+    portal_openings=lines,
+    asking=times,
+    asking_openings=lines,
+    problem=hostile,
+    former=st.sampled_from(["", "nftables", "iptables"]),
+)
+
+
+@few
+@given(record=guards)
+def test_a_guard_reads_as_it_was_written(tmp_path_factory, record):
+    store = Store(str(tmp_path_factory.mktemp("run")))
+    store.prepare()
+    assert not store.has_guards()
+    store.write_guard(record)
+    assert store.has_guards()
+    assert store.read_guard("eth0") == record
+    assert store.read_guards(pytest.fail) == (record,)
+    Path(store.guards, "eth0").read_text("ascii")
+    store.remove_guard("eth0")
+    store.remove_guard("eth0")
+    assert store.read_guard("eth0") is None and not store.has_guards()
+
+
+@few
+@given(record=guards, data=st.data())
+def test_a_guard_that_is_cut_off_or_damaged_is_never_half_read(tmp_path_factory, record, data):
+    store = Store(str(tmp_path_factory.mktemp("run")))
+    store.prepare()
+    store.write_guard(record)
+    path = Path(store.guards, "eth0")
+    written = path.read_bytes().splitlines()
+    # Of the facts that say whether it is open, one is missing.
+    fact = data.draw(st.sampled_from([b"verdict", b"opened", b"done", b"shut", b"backend", b"scene"]))
+    path.write_bytes(b"\n".join(line for line in written if not line.startswith(fact + b" ")))
+    with pytest.raises(RecordError, match="guard of eth0"):
+        store.read_guard("eth0")
+    told = []
+    assert store.read_guards(told.append) == ()
+    assert len(told) == 1
+    path.write_text("rubbish\n")
+    with pytest.raises(RecordError):
+        store.read_guard("eth0")
+    assert store.has_guards()
+
+
+def test_a_changed_guard_is_another_record():
+    record = GuardRecord("eth0", "nftables", because="it is coming up")
+    assert (record.verdict, record.opened, record.done) == ("closed", False, False)
+    changed = record.change(verdict="open", opened=True)
+    assert (record.verdict, changed.verdict, changed.opened, changed.because) == (
+        "closed", "open", True, "it is coming up"
+    )  # fmt: skip
+    assert changed.change(verdict="closed", opened=False) == record
+
+
+def test_guards_do_not_mix_with_interfaces_nor_with_what_a_killed_writer_left(tmp_path):
+    store = Store(str(tmp_path / "run"))
+    store.prepare()
+    Path(store.guards, ".eth0.new").write_text("half")
+    assert not store.has_guards()
+    store.write_guard(GuardRecord("eth0", "nftables"))
+    assert [guard.device for guard in store.read_guards(pytest.fail)] == ["eth0"]
+    assert store.read_interfaces(pytest.fail) == ()
+    assert not store.has_interfaces()
+    assert stat.S_IMODE(os.stat(store.guards).st_mode) == 0o755
+    assert stat.S_IMODE(os.stat(f"{store.guards}/eth0").st_mode) == 0o644

@@ -1,4 +1,4 @@
-"""Whether a network is still the same one, when to ask again, and how the watcher is woken."""
+"""When a network is looked at again, when to ask again, how the watcher is woken, and what it does for guards."""
 
 import errno
 import os
@@ -6,87 +6,27 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from netconf_hooks import apply, watch
-from netconf_hooks.observe.wireless import WirelessNetwork
-from netconf_hooks.state import Finding, InterfaceRecord, Stanza, Store, TunnelRecord
+from netconf_hooks import apply, guarding, watch
+from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.observe.scene import Scene
+from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Stanza, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.watch import View, is_open
+from netconf_hooks.watch import is_open
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
 
-ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
-OFFICE = View(7, True, ("192.0.2.5",), (ROUTER,), {ROUTER: MAC})
-
-routers = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "fe80::1", ""]), unique=True, max_size=3).map(tuple)
-macs = st.dictionaries(
-    st.sampled_from(["192.0.2.1", "192.0.2.2", "fe80::1"]), st.sampled_from([MAC, OTHER_MAC]), max_size=3
-)  # fmt: skip
-addresses = st.sampled_from([(), ("192.0.2.5",)])
+ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
+OFFICE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
 
 
-def change(view, **facts):
-    """Return a view that differs in some facts."""
-    return View(**{name: facts.get(name, getattr(view, name)) for name in View.__slots__})
-
-
-def make_possible(view):
-    """Return a view that knows MAC addresses of its routers only."""
-    return change(view, macs={router: mac for router, mac in view.macs.items() if router in view.routers})
-
-
-views = st.builds(View, st.integers(0, 2), st.booleans(), addresses, routers, macs).map(make_possible)
-
-
-# The same network
-
-
-@pytest.mark.parametrize("facts", [
-    {"index": 8},
-    {"carrier": False},
-    {"addresses": ("192.0.2.6",)},
-    {"addresses": ()},
-    {"routers": ("192.0.2.2",)},
-    {"routers": ()},
-    {"routers": (ROUTER, "fe80::1")},
-    {"macs": {ROUTER: OTHER_MAC}},
-    {"wireless": WirelessNetwork("office", (MAC,), True)},
-])
-def test_another_network(facts):
-    assert not change(OFFICE, **facts).is_like(OFFICE)
-    assert not OFFICE.is_like(change(OFFICE, **facts))
-
-
-def test_a_router_that_is_not_known_at_the_moment_is_the_same_one():
-    forgotten = change(OFFICE, macs={})
-    assert forgotten.is_like(OFFICE) and OFFICE.is_like(forgotten)
-
-
-@given(views, views)
-def test_likeness_is_mutual(one, other):
-    assert one.is_like(one)
-    assert one.is_like(other) == other.is_like(one)
-
-
-@given(views, views)
-def test_what_was_known_of_the_same_routers_stays_known(view, before):
-    merged = watch._merge(view, before)
-    assert merged.is_like(view)
-    assert set(merged.macs) <= set(view.routers)
-    for router in view.routers:
-        assert merged.macs.get(router) == view.macs.get(router, before.macs.get(router))
-    assert watch._merge(view, None) == view
-
-
-def test_a_mac_forgotten_and_learnt_anew_is_compared_with_the_old_one():
-    seen = watch._merge(change(OFFICE, macs={}), OFFICE)
-    assert OFFICE.is_like(seen)
-    assert not change(OFFICE, macs={ROUTER: OTHER_MAC}).is_like(seen)
+def change(scene, **facts):
+    """Return a scene that differs in some facts."""
+    return Scene(**{name: facts.get(name, getattr(scene, name)) for name in Scene.__slots__})
 
 
 # At first sight: by the record
@@ -98,7 +38,7 @@ def make_record(iface="eth0", index=7, routable=True, seen=(), **facts):
     return InterfaceRecord(iface, index, stanzas, routable=routable, seen=seen, **facts)
 
 
-@pytest.mark.parametrize("record, view, changed", [
+@pytest.mark.parametrize("record, scene, changed", [
     (make_record(), OFFICE, False),
     (make_record(), change(OFFICE, carrier=False), True),
     (make_record(), change(OFFICE, index=9), True),
@@ -111,11 +51,11 @@ def make_record(iface="eth0", index=7, routable=True, seen=(), **facts):
     (make_record(seen=(Finding("gateway", (ROUTER,)),)), change(OFFICE, routers=("fe80::1", ROUTER)), True),
     (make_record(seen=(Finding("gateway", (ROUTER, "fe80::1")),)), change(OFFICE, routers=("fe80::1", ROUTER)), False),
 ])
-def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, view, changed):
-    assert watch._has_changed(view, {}, record) is changed
-    # Afterwards the view counts.
-    assert watch._has_changed(view, {"eth0": view}, record) is False
-    assert watch._has_changed(change(view, index=99), {"eth0": view}, record) is True
+def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, scene, changed):
+    assert watch._has_changed(scene, {}, record) is changed
+    # Afterwards the scene counts.
+    assert watch._has_changed(scene, {"eth0": scene}, record) is False
+    assert watch._has_changed(change(scene, index=99), {"eth0": scene}, record) is True
 
 
 # Whether to ask again
@@ -242,10 +182,10 @@ from netconf_hooks.state import Store
 for level in ("info", "error"):
     setattr(log, level, lambda message: print(message, file=sys.stderr))
 watch.look = lambda records: {{}}
-watch._has_changed = lambda view, views, record: False
+watch._has_changed = lambda scene, scenes, record: False
 watch.is_open = lambda store, records: False
 watch._refresh = lambda store, records: print("decided", flush=True)
-watch.look = lambda records: {{record.iface: watch.View(7, True, (), (), {{}}) for record in records}}
+watch.look = lambda records: {{record.iface: watch.Scene(7, True) for record in records}}
 watch.watch(Store({directory!r}))
 """
 
@@ -320,3 +260,160 @@ def test_after_one_that_was_killed_it_decides_afresh(machine):
         forget(machine)
         assert process.wait(10) == 0
         assert process.stdout.read() == "decided\n"
+
+
+# Guards
+
+
+GUARDED = """\
+import os, sys
+sys.path[:0] = [{checkout!r}, *sys.path]
+from netconf_hooks import guarding
+
+class Guard:
+    def close(self, device, openings, windows=()): print("close", device, *[one.name for one in windows], flush=True)
+    def open_window(self, device, window): print("open", device, window.name, flush=True)
+    def shut_window(self, device, name): print("shut", device, name, flush=True)
+    def is_standing(self, device): return not os.path.exists({directory!r} + "/flushed")
+
+def is_here(record):
+    return not os.path.exists({directory!r} + "/moved")
+
+guarding.load_guard = lambda backend: Guard()
+guarding.is_still_there = guarding.confirm = is_here
+guarding.RENEWAL = {renewal!r}
+"""
+
+OPENED = GuardRecord(
+    "eth0", "nftables", "open", "at the office", {("eth0", "inet"): Stanza("inet", {"netconf-guard": "unless office"})},
+    done=True, opened=True, scene=str(OFFICE),
+)  # fmt: skip
+
+
+class Watcher:
+    """A watcher of a guarded link, which sees nothing of this machine's network or firewall (context manager)."""
+
+    def __init__(self, store, renewal):
+        program = GUARDED + WATCH.partition("\n")[2].partition("\n")[2]
+        self.program = program.format(checkout=CHECKOUT, directory=store.directory, renewal=renewal)
+        self.store = store
+        self.said = Path(store.directory, "said")
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.program], stdout=open(self.said, "w"), stderr=subprocess.PIPE, text=True
+        )
+        wait_for_sleep(self.process)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def wake(self):
+        """Tell it that something has changed."""
+        assert self.process.poll() is None, self.process.stderr.read()
+        fifo = os.open(self.store.fifo, os.O_WRONLY | os.O_NONBLOCK)
+        os.write(fifo, b"\n")
+        os.close(fifo)
+
+    def list_said(self):
+        """What it has done, in order."""
+        return self.said.read_text().splitlines()
+
+
+@pytest.fixture
+def guarded(machine):
+    """A store of an interface that is up and open."""
+    machine.write_guard(OPENED)
+    return machine
+
+
+def test_an_open_link_is_renewed_though_news_never_end(guarded):
+    with Watcher(guarded, 1.5 * watch.BURST) as watcher:
+        def is_renewed():
+            watcher.wake()
+            return "open eth0 open" in watcher.list_said()
+
+        wait_until(is_renewed, "the lease to be renewed")
+    assert "shut eth0 open" not in watcher.list_said()
+
+
+def test_an_open_link_is_renewed_without_news_and_shut_where_its_router_is_gone(guarded):
+    with Watcher(guarded, 0.1) as watcher:
+        wait_until(lambda: "open eth0 open" in watcher.list_said(), "the lease to be renewed")
+        Path(guarded.directory, "moved").touch()
+        wait_until(lambda: "decided" in watcher.list_said(), "it to be decided again")
+        said = watcher.list_said()
+        assert said.index("shut eth0 open") < said.index("decided")
+    assert guarded.read_guard("eth0").verdict == "closed"
+
+
+def test_after_one_that_was_killed_a_lease_that_may_have_ended_is_renewed_at_once(guarded):
+    with Watcher(guarded, 60.0) as killed:
+        assert killed.list_said() == []
+    with Watcher(guarded, 60.0) as watcher:
+        wait_until(lambda: "open eth0 open" in watcher.list_said(), "the lease to be renewed")
+
+
+def test_the_first_news_shut_what_is_on_another_network(guarded):
+    with Watcher(guarded, 60.0) as watcher:
+        watcher.wake()
+        wait_for_sleep(watcher.process)
+        assert watcher.list_said() == []
+        Path(guarded.directory, "moved").touch()
+        watcher.wake()
+        wait_until(lambda: watcher.list_said() == ["shut eth0 open"], "it to be shut")
+
+
+def test_a_guard_that_was_flushed_is_put_back_closed_and_decided_on_anew(guarded):
+    with Watcher(guarded, 60.0) as watcher:
+        Path(guarded.directory, "flushed").touch()
+        watcher.wake()
+        wait_until(lambda: "decided" in watcher.list_said(), "it to be decided again")
+        assert watcher.list_said()[:2] == ["close eth0", "decided"]
+
+
+def test_it_stays_while_there_is_a_guard_without_an_interface(guarded):
+    with Watcher(guarded, 60.0) as watcher:
+        forget(guarded)
+        wait_for_sleep(watcher.process)
+        with guarded.lock_records():
+            guarded.remove_guard("eth0")
+        watcher.wake()
+        assert watcher.process.wait(10) == 0
+
+
+def test_a_guard_that_could_not_be_told_is_told_again(store, links):
+    store.prepare()
+    store.write_guard(OPENED)
+    assert not is_open(store, ())
+    store.write_guard(OPENED.change(done=False))
+    assert is_open(store, ())
+
+
+@pytest.mark.parametrize("error", [NetlinkError(errno.ENOBUFS), OSError(errno.ENOSPC, "full")])
+def test_what_goes_wrong_with_guards_ends_no_watcher(store, links, monkeypatch, messages, error):
+    def fail(*_):
+        raise error
+
+    for name in ("shut_lost_guards", "put_back", "renew_guards"):
+        monkeypatch.setattr(guarding, name, fail)
+    store.prepare()
+    store.write_guard(OPENED)
+    watch.shut_lost(store)
+    assert watch._look_after_guards(store, 5.0) == (5.0, False)
+    assert watch._renew(store) is False  # so it is decided again
+    assert len([message for message in messages if message.startswith("error: watch: ")]) == 3
+
+
+def test_a_renewal_that_is_due_is_not_put_off(store, links, place, firewall):
+    store.prepare()
+    assert watch._look_after_guards(store, None) == (None, False)
+    store.write_guard(OPENED)
+    firewall.stands["eth0"] = ((), {})
+    renewal, _ = watch._look_after_guards(store, None)
+    assert 0 < renewal - monotonic() <= guarding.RENEWAL < guarding.LEASE / 2
+    assert watch._look_after_guards(store, renewal) == (renewal, False)
+    store.write_guard(OPENED.change(verdict="closed", opened=False))
+    assert watch._look_after_guards(store, renewal) == (None, False)

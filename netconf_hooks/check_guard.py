@@ -1,0 +1,121 @@
+"""What ``netconf-hooks check`` says of guards: where one can't be put up, can never open, or does not hold all it seems
+to."""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks.decide import can_open
+from netconf_hooks.guarding import find_unguardable
+from netconf_hooks.guards import GuardError, choose_guard
+from netconf_hooks.ifenv import Invocation, device_of
+from netconf_hooks.locate import is_proof
+from netconf_hooks.rules import SITUATIONS
+from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from netconf_hooks.interfaces import Names
+    from netconf_hooks.rules import Condition, Rules
+
+# Where the kernel lists its devices, and which device is part of which.
+SYSFS = "/sys/class/net"
+
+# An ifupdown that goes on when a pre-up hook fails.
+_CARELESS = {"/usr/share/ifupdown2": "ifupdown2"}
+
+
+def list_guard_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+    """Return what keeps the guard of an interface from standing, or from ever opening."""
+    if not rules.is_guarded() or rules.guard is None:
+        return []
+    return list(_find_errors(iface, options, rules, names))
+
+
+def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> Iterator[str]:
+    guard = rules.guard
+    assert guard is not None
+    what = f'netconf-guard "{guard.text}"'
+    headings = names.list_headings_with("netconf-guard", iface)
+    method = headings[0][0].method if headings else ""
+    invocation = Invocation("pre-up", iface, "", "any", False, options, "", method)
+    if problem := find_unguardable(invocation):
+        yield f"{what}: {problem}"
+    if headings and not headings[0][1]:
+        yield (
+            f"{what}: it stands in the {' and '.join(heading.family for heading, has in headings if has)} stanza, and "
+            f"the {headings[0][0].family} stanza comes up before: write it into the first one"
+        )
+    condition = guard.condition
+    wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
+    proofs = {location.name for location in rules.locations if is_proof(location)}
+    if guard.readable and wants_opening and not can_open(guard, rules.trust, proofs):
+        yield (
+            f"{what}: it can never open: it takes a tls or command test in the line of a location that it names, or "
+            '"netconf-trust hints"'
+        )
+    for rule in rules.vpns:
+        if rule.readable:
+            try:
+                load_tunnel(rule.kind, rule.name).endpoints()
+            except TunnelError as error:
+                yield f'netconf-vpn "{rule.text}": the guard can\'t let its packets through: {error}'
+
+
+def list_guard_warnings(iface: str, rules: Rules) -> list[str]:
+    """Return what the guard of an interface does not hold, or who can open it."""
+    if not rules.is_guarded() or rules.guard is None:
+        used = {"netconf-guard-allow": bool(rules.allowances), "netconf-guard-backend": rules.backend != "auto"}
+        return [f"{option}: without netconf-guard it means nothing" for option in used if used[option]]
+    return list(_find_warnings(iface, rules))
+
+
+def _find_warnings(iface: str, rules: Rules) -> Iterator[str]:
+    guard = rules.guard
+    assert guard is not None
+    what = f'netconf-guard "{guard.text}"'
+    condition = guard.condition
+    if rules.trust == "hints" and condition is not None and (forgeable := _list_forgeable(condition, rules)):
+        yield f'{what}: with "netconf-trust hints", whoever forges the hints of {" or ".join(forgeable)} opens it'
+    if os.geteuid() == 0:
+        try:
+            for lack in choose_guard(rules.backend).lacks:
+                yield f"{what}: {lack}"
+        except GuardError as error:
+            yield f"{what}: no guard can be put up here, so ifup will refuse: {error}"
+    for path, program in _CARELESS.items():
+        if os.path.exists(path):
+            yield f"{what}: {program} brings the link up also where the guard could not be put up"
+    for rule in rules.vpns:
+        if rule.kind == "unit":
+            yield f'netconf-vpn "{rule.text}": what it sends is not known: netconf-guard-allow must name it'
+    device = device_of(iface)
+    for name, relation in list_relations(device):
+        yield f"{what}: {device} {relation} {name}: what {name} sends over it is dropped with everything else"
+
+
+def _list_forgeable(condition: Condition, rules: Rules) -> list[str]:
+    """Return the places, in words, at which a guard opens for nothing but hints."""
+    hinted = {location.name for location in rules.locations if not is_proof(location)}.union(SITUATIONS)
+    places = [
+        word.text for word in condition.unless if (not word.test.is_proof() if word.test else word.text in hinted)
+    ]
+    if all(word.text != "anywhere" for word in condition.on):
+        places.append("a place that it is not on for")
+    return list(dict.fromkeys(places))
+
+
+def list_relations(device: str, sysfs: str = SYSFS) -> list[tuple[str, str]]:
+    """Return the devices that send over this one, each with how it belongs to it (sysfs-class-net in the kernel)."""
+    try:
+        entries = sorted(os.listdir(f"{sysfs}/{device}"))
+    except OSError:
+        return []
+    found = [(entry.removeprefix("upper_"), "carries") for entry in entries if entry.startswith("upper_")]
+    if "brport" in entries:
+        bridge = os.path.basename(os.path.realpath(f"{sysfs}/{device}/brport/bridge"))
+        found = [(name, relation) for name, relation in found if name != bridge]
+        found.append((bridge, "is a port of"))
+    return found

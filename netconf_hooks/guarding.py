@@ -1,0 +1,551 @@
+"""Which guards stand, and whether they are open: from rules and decisions to the firewall.  netconf-interfaces(5),
+GUARD.
+
+A guard belongs to a device, and is put up in pre-up, before the device is configured.  From then on it is closed but
+for what passes every closed guard (`passage`), and for our probes while they run.  It opens when all interfaces on the
+device that have a guard agree, after everything else was done; it shuts before anything else is done.
+
+Whoever changes what a guard is to be writes it into its record first and tells the firewall then, under the lock for
+acting.  What the record says and the firewall does not know yet is left open by a killed hook in one direction only:
+closed.  For the lease that an open link is, the kernel's own clocks run; here it is granted and renewed.
+"""
+
+from __future__ import annotations
+
+import time
+from time import monotonic
+
+from netconf_hooks import log
+from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
+from netconf_hooks.guards import (
+    NAMES, OPEN as OPEN_WINDOW, PORTAL, PROBE, GuardError, Opening, Window, choose_guard, load_guard, read_opening
+)  # fmt: skip
+from netconf_hooks.ifenv import device_of
+from netconf_hooks.observe.connection import MARK
+from netconf_hooks.observe.lease import find_dhcp_servers
+from netconf_hooks.observe.netlink import Netlink, NetlinkError, read_link
+from netconf_hooks.observe.scene import NO_ADDRESS, UNREADABLE, Scene, look_at, read_scene
+from netconf_hooks.passage import list_openings, make_network, read_guard, unpin
+from netconf_hooks.rules import read_rules
+from netconf_hooks.state import GuardRecord, Stanza, merge_stanzas
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from netconf_hooks.decide import Situation
+    from netconf_hooks.guards import AnyGuard
+    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.state import InterfaceRecord, Store
+
+# Seconds.  For so long a link that was opened stays open without anybody alive; so often it is renewed while all is
+# well.
+LEASE = 30.0
+RENEWAL = 10.0
+
+_UNLOOKED = "the network was not looked at yet"
+
+
+def find_unguardable(invocation: Invocation) -> str:
+    """Return why an interface can't be guarded, in words; empty where it can."""
+    device = device_of(invocation.iface)
+    if invocation.method in ("ppp", "wvdial") or device.startswith("ppp"):
+        return "a ppp device does not exist before it is connected: guard the link that it runs over"
+    if "netconf-uplink" in invocation.options:
+        return "a wish (netconf-uplink) has no link of its own: guard the links that it names"
+    return ""
+
+
+# --- putting up, in pre-up
+
+
+def put_guard(store: Store, invocation: Invocation) -> None:
+    """Close the device of an interface that is about to come up, and remember its guard.
+
+    Raises `GuardError` where it could not be closed for sure, OSError where it could not be remembered.
+    """
+    device = device_of(invocation.iface)
+    status = read_link(device)
+    store.prepare()
+    with store.lock_acting():
+        with store.lock_records():
+            before = read_guard(store, device)
+            stanzas = dict(before.stanzas) if before else {}
+            stanzas[invocation.iface, invocation.family] = _make_stanza(invocation)
+            rules = read_rules(merge_stanzas(stanzas.values()))
+            guard = choose_guard(rules.backend)
+            record = GuardRecord(device, guard.name, CLOSED, "it is coming up", stanzas)
+            if before:
+                # What stands elsewhere for it goes once it is closed here; a hook killed in between leaves that to the
+                # next.
+                elsewhere = [name for name in (before.backend, before.former) if name not in ("", guard.name)]
+                record = record.change(former="".join(elsewhere[:1]), opened=before.opened)
+                if before.opened and before.backend != guard.name:
+                    _shut_window(before)  # whoever shuts it from now on knows of the other one only
+            if status and status.up and before:
+                # Up already, another address family or ifup --force: its tunnels go on, and what others of its
+                # interfaces have seen counts while it is on the same network.
+                kept = ("openings", "names", "servers", "scene", "shut")
+                record = record.change(**{fact: getattr(before, fact) for fact in kept})
+            store.write_guard(record)
+        if status and status.up and not before:
+            log.error(
+                f"{invocation.iface}: netconf-guard: the link was up before it was guarded, and traffic could leave: "
+                f"the option belongs in the first stanza of {device}, and no pre-up line may set it up"
+            )
+        guard.close(device, list_openings(record))
+        _mark(store, record, opened=False)
+        if record.former and _lift_former(record):
+            with store.lock_records():
+                now = read_guard(store, device)
+                if now:
+                    store.write_guard(now.change(former=""))
+    log.info(f"{invocation.iface}: netconf-guard: {device} is closed ({guard.name})")
+
+
+def join_guard(store: Store, invocation: Invocation) -> None:
+    """Remember that an address family without a guard of its own comes up on a device that may have one.
+
+    Where the admin has taken the guard out of its last stanza, it goes.  Raises `GuardError`.
+    """
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device_of(invocation.iface))
+            if not record:
+                return
+            stanzas = {**record.stanzas, (invocation.iface, invocation.family): _make_stanza(invocation)}
+            record = record.change(stanzas=stanzas)
+            store.write_guard(record)
+        if not any(read_rules(stanza.options).is_guarded() for stanza in stanzas.values()):
+            remove_guard(store, record)
+
+
+def leave_guard(store: Store, invocation: Invocation) -> None:
+    """post-down: an address family is down; the guard goes with the last one, when the link is down."""
+    device = device_of(invocation.iface)
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record:
+                return
+            left = {
+                (iface, family): stanza
+                for (iface, family), stanza in record.stanzas.items()
+                if iface != invocation.iface or not _share_family(family, invocation.family)
+            }
+            status = read_link(device)
+            if left or (status and status.up):
+                if not left:
+                    log.info(f"{device}: netconf-guard: still closed, since ifdown left the link up")
+                store.write_guard(record.change(stanzas=left or record.stanzas))
+                return
+        remove_guard(store, record)
+
+
+def remove_guard(store: Store, record: GuardRecord) -> None:
+    """Take a guard away.  The lock for acting is held.  Raises `GuardError`."""
+    if record.verdict != RELEASED:
+        _lift(record.backend, record.device)
+    if record.former:
+        _lift_former(record)
+    unpin(record.device)
+    with store.lock_records():
+        store.remove_guard(record.device)
+    log.info(f"{record.device}: netconf-guard: gone")
+
+
+# --- deciding
+
+
+def decide_guards(store: Store, records: Iterable[InterfaceRecord], situations: Iterable[Situation]) -> bool:
+    """Write down what the guards are to be; return whether the firewall has to be told.  The records' lock is held.
+
+    records, situations: of the interfaces that are up, in the same order.
+    """
+    up = {record.iface: (record, situation) for record, situation in zip(records, situations, strict=True)}
+    changed = False
+    for guard in store.read_guards(log.error):
+        if guard.verdict == RELEASED:
+            continue
+        verdict = _decide_guard(guard, up)
+        if (verdict.state, verdict.because) != (guard.verdict, guard.because):
+            done = guard.done and verdict.state == guard.verdict
+            store.write_guard(guard.change(verdict=verdict.state, because=verdict.because, done=done))
+            if verdict.state != guard.verdict:
+                log.info(f"{guard.device}: netconf-guard: {verdict.state}: {verdict.because}")
+            changed |= not done
+        changed |= not guard.done
+    return changed
+
+
+def _decide_guard(guard: GuardRecord, up: Mapping[str, tuple[InterfaceRecord, Situation]]) -> Verdict:
+    reasons = []
+    for iface in dict.fromkeys(iface for iface, _ in guard.stanzas):
+        rules = read_rules(merge_stanzas(_list_stanzas(guard, iface)))
+        if rules.guard is None or not rules.is_guarded():
+            continue
+        if iface not in up:
+            return Verdict(CLOSED, f"{iface}: {_UNLOOKED}")
+        record, situation = up[iface]
+        if record.looked <= guard.shut:
+            return Verdict(CLOSED, guard.because if guard.verdict == CLOSED else f"{iface}: {_UNLOOKED}")
+        verdict = decide_guard(rules.guard, situation)
+        if verdict.state != OPEN:
+            return verdict
+        reasons.append(verdict.because)
+    if not reasons:
+        return Verdict(CLOSED, "no stanza says when it opens")
+    return Verdict(OPEN, "; ".join(reasons))
+
+
+# --- looking
+
+
+class Look:
+    """A look at the network of a guarded link, whose probes are let through (context manager).
+
+    What is let through is exactly what is announced, with our mark, of root, until `deadline`, time.monotonic().
+    It notes which network was looked at: the guard opens only while the link is on that one.
+    """
+
+    def __init__(self, store: Store, device: str, deadline: float) -> None:
+        self._store = store
+        self._device = device
+        self._until = time.time() + deadline - monotonic() + 1
+        self._openings: list[Opening] = []
+        self._guard: AnyGuard | None = None
+        self._scene: Scene | None = None
+
+    def __enter__(self) -> Look:
+        with self._store.lock_records():
+            record = read_guard(self._store, self._device)
+        if record and record.verdict != RELEASED:
+            self._scene = look_at(self._device)
+            if record.scene and not is_same_network(record.scene, self._scene):
+                self._leave_behind(record)
+            try:
+                self._guard = load_guard(record.backend)
+            except GuardError as error:
+                log.error(f"{self._device}: netconf-guard: no probe can be let through: {error}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._scene:
+            return
+        if self._guard and self._openings:
+            try:
+                self._guard.shut_window(self._device, PROBE)
+            except GuardError as error:
+                log.error(f"{self._device}: netconf-guard: {error}")
+        with Netlink() as netlink:
+            now = look_at(self._device, netlink)
+            routers = [router for router in now.routers if router != NO_ADDRESS]
+            if len(now.macs) < len(routers):
+                # By these the network is known again: a rule need not have asked for them.
+                netlink.resolve_neighbours(now.index, routers, monotonic() + 1.0)
+                now = look_at(self._device, netlink)
+        servers = find_dhcp_servers(self._device)
+        with self._store.lock_records():
+            record = read_guard(self._store, self._device)
+            if record:
+                # Where it changed under our eyes nobody knows which of the two was seen.
+                scene = str(now.complete(self._scene)) if self._scene.is_like(now) else ""
+                done = record.done and servers == record.servers
+                self._store.write_guard(record.change(scene=scene, servers=servers, done=done))
+
+    def _leave_behind(self, record: GuardRecord) -> None:
+        """On another network, what was seen before counts no more, of no interface on the device."""
+        if record.opened:
+            shut_guard(self._store, record, "the network has changed")
+            return
+        with self._store.lock_records():
+            now = read_guard(self._store, self._device)
+            if now:
+                self._store.write_guard(now.change(shut=monotonic()))
+
+    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
+        """Let one probe through."""
+        if not self._guard or device != self._device:
+            return
+        opening = Opening(protocol, make_network(address), port, uids=(0,), mark=MARK)
+        if opening in self._openings:
+            return
+        self._openings.append(opening)
+        try:
+            self._guard.open_window(device, Window(PROBE, tuple(self._openings), self._until))
+        except GuardError as error:
+            log.error(f"{device}: netconf-guard: a probe can't be let through: {error}")
+
+
+# --- telling the firewall.  The lock for acting is held.
+
+
+def follow_closing(store: Store) -> None:
+    """Close what is to be closed, and let through what is to pass; what is open and may stay so stays so."""
+    for record in _list_undone(store):
+        if record.opened and record.verdict == OPEN and not is_still_there(record):
+            shut_guard(store, record, "the network has changed")
+    for record in _list_undone(store):
+        _tell(store, record, opened=record.opened and record.verdict == OPEN)
+
+
+def follow_opening(store: Store) -> None:
+    """Open what is to be open, look once more, and close what is on another network by now."""
+    for record in _list_undone(store):
+        if record.verdict != OPEN:
+            continue
+        if not is_still_there(record):
+            shut_guard(store, record, "the network changed while it was looked at")
+            continue
+        _tell(store, record, opened=True)
+        if not is_still_there(record):
+            shut_guard(store, record, "the network changed while it was opened")
+        _take_back(store, record)
+
+
+def _list_undone(store: Store) -> list[GuardRecord]:
+    with store.lock_records():
+        records = store.read_guards(log.error)
+    wrong = [record for record in records if not record.done or record.opened != (record.verdict == OPEN)]
+    return [record for record in wrong if record.verdict != RELEASED]
+
+
+def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
+    windows = []
+    if opened:
+        windows.append(Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE))
+    if record.portal > time.time():
+        windows.append(Window(PORTAL, tuple(map(read_opening, record.portal_openings)), record.portal))
+    if record.asking > time.time():
+        windows.append(Window(NAMES, tuple(map(read_opening, record.asking_openings)), record.asking))
+    try:
+        load_guard(record.backend).close(record.device, list_openings(record), tuple(windows))
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return
+    _mark(store, record, opened)
+
+
+def _mark(store: Store, told: GuardRecord, opened: bool) -> None:
+    with store.lock_records():
+        now = read_guard(store, told.device)
+        if now and now.verdict != RELEASED:
+            passing = [(record.openings, record.servers, record.stanzas, record.asking) for record in (now, told)]
+            done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
+            store.write_guard(now.change(opened=opened, done=done))
+
+
+def shut_guard(store: Store, record: GuardRecord, because: str) -> None:
+    """Shut an open link at once, before anything else; only a look from after this opens it again.
+
+    The lock for acting is not waited for: shutting is never wrong.
+    """
+    if record.verdict == RELEASED:
+        return
+    if record.opened:
+        log.info(f"{record.device}: netconf-guard: closed: {because}")
+    _shut_window(record)
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if now and now.verdict != RELEASED:
+            done = now.done and not (now.opened or now.portal or now.asking)
+            store.write_guard(
+                now.change(
+                    verdict=CLOSED, because=because, opened=False, done=done, shut=monotonic(), portal=0.0, asking=0.0
+                )
+            )
+
+
+def begin_leaving(store: Store, iface: str) -> None:
+    """down: shut the guard of a device, and what else was let through but the tunnels, before anything else is done."""
+    record = read_guard(store, device_of(iface))
+    if not record or record.verdict == RELEASED:
+        return
+    shut_guard(store, record, f"{iface} is going down")
+    with store.lock_acting():
+        follow_closing(store)
+
+
+def shut_lost_guards(store: Store) -> None:
+    """Shut each open guard whose link is not, for certain, on the network for which it was opened."""
+    for record in store.read_guards(log.error):
+        if record.opened and record.verdict != RELEASED and not is_still_there(record):
+            shut_guard(store, record, "the network has changed")
+
+
+def is_any_open(store: Store) -> bool:
+    """Whether a link is open that has a guard."""
+    return any(record.opened and record.verdict == OPEN for record in store.read_guards(log.error))
+
+
+def renew_guards(store: Store) -> bool:
+    """Renew the lease of each open link that is still on the network for which it was opened; shut the others.
+
+    Returns whether all are.  The router is asked whether it is still there, which the kernel would else ask only when
+    it has something to send.
+    """
+    all_well = True
+    for record in store.read_guards(log.error):
+        if not record.opened or record.verdict != OPEN:
+            continue
+        if not confirm(record):
+            shut_guard(store, record, "the router does not answer as it did")
+            all_well = False
+            continue
+        try:
+            guard = load_guard(record.backend)
+            guard.open_window(record.device, Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE))
+        except GuardError as error:
+            log.error(f"{record.device}: netconf-guard: {error}")
+            continue
+        _take_back(store, record)
+    return all_well
+
+
+def confirm(record: GuardRecord) -> bool:
+    """Whether the network of a link is the one that its guard's record says, its routers asked for their address."""
+    try:
+        scene = read_scene(record.scene)
+        with Netlink() as netlink:
+            for router in scene.macs:
+                # What does not answer is given up by the kernel some seconds from now (neigh/*/delay_first_probe_time,
+                # ip-sysctl), which is news.
+                netlink.use_neighbour(scene.index, router)
+    except (NetlinkError, ValueError):
+        return False
+    return is_still_there(record)
+
+
+def put_back(store: Store) -> bool:
+    """Put up again what somebody else has taken away (nft flush ruleset); return whether any link is to be decided on
+    anew because of that: what was open is closed.
+    """
+    if not store.has_guards():
+        return False
+    with store.lock_acting():
+        for record in store.read_guards(log.error):
+            if record.verdict == RELEASED:
+                continue
+            try:
+                if load_guard(record.backend).is_standing(record.device):
+                    continue
+            except GuardError as error:
+                log.error(f"{record.device}: netconf-guard: {error}")
+            log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
+            _tell(store, record, opened=False)
+    return any(record.verdict == OPEN and not record.opened for record in store.read_guards(log.error))
+
+
+def _shut_window(record: GuardRecord) -> None:
+    try:
+        load_guard(record.backend).shut_window(record.device, OPEN_WINDOW)
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+
+
+def _take_back(store: Store, record: GuardRecord) -> None:
+    """Shut what was just opened where somebody else has decided otherwise meanwhile: who shuts waits for nobody."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+    if not now or now.verdict == CLOSED:
+        _shut_window(record)
+
+
+def _lift(backend: str, device: str) -> None:
+    load_guard(backend).lift(device)
+
+
+def _lift_former(record: GuardRecord) -> bool:
+    """Take away what stands in the firewall that was used before; return whether it is gone.
+
+    Where that one does not work any more, the link is closed in the new one all the same.
+    """
+    try:
+        _lift(record.former, record.device)
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: what stands in {record.former} can't be taken away: {error}")
+        return False
+    return True
+
+
+# --- the admin's ways out
+
+
+def close_guards(store: Store, because: str) -> None:
+    """Close everything until it is decided anew: before the machine sleeps.  Raises OSError."""
+    if not store.has_guards():
+        return
+    for record in store.read_guards(log.error):
+        shut_guard(store, record, because)
+    with store.lock_acting():
+        follow_closing(store)
+
+
+def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds: float) -> None:
+    """Let `openings` through for a time.  Raises `GuardError` where there is no guard, or it can't be done."""
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record or record.verdict == RELEASED:
+                raise GuardError(f"{device} has no guard that stands")
+            until = time.time() + seconds
+            record = record.change(portal=until, portal_openings=tuple(str(opening) for opening in openings))
+            store.write_guard(record)
+        load_guard(record.backend).open_window(device, Window(PORTAL, tuple(openings), until))
+    log.info(f"{device}: netconf-guard: a captive portal may be visited for {seconds:g} s")
+
+
+def release_guard(store: Store, device: str) -> None:
+    """Open a guard until the next ifup.  Raises `GuardError`; then it is as it was."""
+    store.prepare()
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record:
+                raise GuardError(f"{device} has no guard")
+            because = "released by the admin until the next ifup"
+            store.write_guard(record.change(verdict=RELEASED, because=because, opened=True, done=True, portal=0.0))
+        try:
+            _lift(record.backend, device)
+        except GuardError:
+            with store.lock_records():
+                store.write_guard(record)
+            raise
+        unpin(device)
+    log.warning(f"{device}: netconf-guard: released: anything may leave until the next ifup")
+
+
+# --- records
+
+
+def _make_stanza(invocation: Invocation) -> Stanza:
+    return Stanza(invocation.family, invocation.options, invocation.logical)
+
+
+def _share_family(one: str, other: str) -> bool:
+    """Whether two passes of an interface have an address family in common: ``inet,inet6`` under ifupdown2."""
+    families = set(one.split(",")), set(other.split(","))
+    return bool(families[0] & families[1]) or "any" in families[0] | families[1]
+
+
+def _list_stanzas(guard: GuardRecord, iface: str) -> list[Stanza]:
+    return [stanza for (name, _), stanza in guard.stanzas.items() if name == iface]
+
+
+def is_still_there(record: GuardRecord) -> bool:
+    """Whether a link is now, for certain, on the network that its guard's record says."""
+    try:
+        return is_same_network(record.scene, look_at(record.device))
+    except NetlinkError as error:
+        log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
+        return False
+
+
+def is_same_network(scene: str, now: Scene) -> bool:
+    """Whether a link is, for certain, on the network that its guard's record says, each router with its MAC address."""
+    try:
+        before = read_scene(scene) if scene else None
+    except ValueError:
+        return False
+    certain = UNREADABLE not in now.wireless
+    return certain and before is not None and before.is_like(now) and before.macs.items() <= now.macs.items()

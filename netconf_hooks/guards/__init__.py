@@ -1,0 +1,193 @@
+"""The kill switch: nothing leaves through a guarded link but what is let through.  One module a firewall.
+
+What a guard lets through is one list of openings, the same for every firewall; each module here turns it into rules of
+its own.  Only this package touches the firewall.  What every closed link lets through (ARP, the DHCP client's
+broadcasts, neighbour and router discovery as the kernel makes them, what an IPsec policy will encrypt) is no opening:
+it stands in each module.
+
+A new firewall is a module here with a class `Guard`, and one line in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_pton
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+OPEN = "open"
+PORTAL = "portal"
+PROBE = "probe"
+NAMES = "names"
+WINDOWS = (OPEN, PORTAL, PROBE, NAMES)
+"""The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up."""
+
+
+class Opening(Record):
+    """One thing that may leave through a guarded link; a packet passes that matches all of it.
+
+    protocol: ``udp``, ``tcp``, ``esp`` or empty for any.
+    network: the destination, ``ADDRESS/LENGTH``, no host bits set; empty for any of both families.
+    port, source_port: of udp and tcp; 0 for any.
+    uids: the owner of the sending socket is one of these; empty for any.  mark: of the packet, 0 for any.
+    reply: whether only answers pass, to who came in by `source_port`.
+    """
+
+    __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply")
+
+    def __init__(
+        self,
+        protocol: str = "",
+        network: str = "",
+        port: int = 0,
+        source_port: int = 0,
+        uids: tuple[int, ...] = (),
+        mark: int = 0,
+        reply: bool = False,
+    ) -> None:
+        self.protocol = protocol
+        self.network = network
+        self.port = port
+        self.source_port = source_port
+        self.uids = uids
+        self.mark = mark
+        self.reply = reply
+
+    def __str__(self) -> str:
+        uids = ",".join(map(str, self.uids))
+        fields = (self.protocol, self.network, self.port, self.source_port, uids, self.mark, int(self.reply))
+        return "\t".join(map(str, fields))
+
+
+def read_opening(text: str) -> Opening:
+    """Return the opening that str() has written.  Raises ValueError."""
+    protocol, network, port, source_port, uids, mark, reply = text.split("\t")
+    users = tuple(int(uid) for uid in uids.split(",") if uid)
+    return Opening(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")
+
+
+class Window(Record):
+    """Openings for a time, after which the kernel closes them whatever happens to us.
+
+    name: one of `WINDOWS`; a link has at most one of each.
+    until: when it closes, in seconds since 1970 (time.time()); also the limit where the machine sleeps meanwhile.
+    """
+
+    __slots__ = ("name", "openings", "until")
+
+    def __init__(self, name: str, openings: tuple[Opening, ...], until: float) -> None:
+        self.name = name
+        self.openings = openings
+        self.until = until
+
+
+class GuardError(Exception):
+    """A guard can't be put up, opened or lifted; the message says why, in the admin's words."""
+
+
+# What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
+# all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.
+_DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_DEVICE_LENGTH = 15  # IFNAMSIZ (linux/if.h) less the NUL
+_PORTS, _NUMBERS = 2**16, 2**32
+
+
+def check_device(device: str) -> None:
+    """Raise `GuardError` for a name that can't stand in a rule as it is."""
+    if not 0 < len(device) <= _DEVICE_LENGTH or not _DEVICE.issuperset(device):
+        raise GuardError(f"{device!r}: an interface of this name can't be guarded: letters, digits, _ . and - only")
+
+
+def read_network(network: str) -> tuple[bytes, int]:
+    """Return the address, 4 or 16 bytes, and the length of the prefix of ``ADDRESS/LENGTH``.
+
+    Raises `GuardError` for anything else, host bits included.
+    """
+    text, _, digits = network.partition("/")
+    try:
+        address = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):  # ValueError: a NUL, or what has no bytes
+        raise GuardError(f"not a network: {network!r}") from None
+    length = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 3 else -1
+    hosts = 8 * len(address) - length
+    if length < 0 or hosts < 0 or int.from_bytes(address, "big") % (1 << hosts):
+        raise GuardError(f"not a network: {network!r}")
+    return address, length
+
+
+def check_opening(opening: Opening) -> None:
+    """Raise `GuardError` for an opening that no packet can match or that says less than it seems to."""
+    if opening.network:
+        read_network(opening.network)
+    ports = (opening.port, opening.source_port)
+    if not (
+        opening.protocol in ("", "udp", "tcp", "esp")
+        and all(0 <= port < _PORTS for port in ports)
+        and all(0 <= uid < _NUMBERS - 1 for uid in opening.uids)
+        and 0 <= opening.mark < _NUMBERS
+        and not (opening.protocol == "esp" and any(ports))
+        and not (opening.reply and not (opening.protocol in ("udp", "tcp") and opening.source_port))
+    ):
+        raise GuardError(f"no firewall can let this through: {opening!r}")
+
+
+if TYPE_CHECKING:
+
+    class AnyGuard(Protocol):
+        """What every firewall can do.  Each call is one transaction, or as near to that as the firewall gets."""
+
+        name: str
+        lacks: tuple[str, ...]
+        """What it can't do, each in words for `check`: ``no lease: a link that was opened stays open ...``."""
+
+        def close(self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = ()) -> None:
+            """Close a device but for `openings` and `windows`, in place of whatever stood for it, and read back that
+            it stands.
+
+            device: the kernel's name; it need not exist yet.
+            Raises `GuardError`; then what stood before stands.
+            """
+
+        def open_window(self, device: str, window: Window) -> None:
+            """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`."""
+
+        def shut_window(self, device: str, name: str) -> None:
+            """Shut a window, where it is open.  Raises `GuardError`."""
+
+        def lift(self, device: str) -> None:
+            """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
+
+        def is_standing(self, device: str) -> bool:
+            """Whether the guard of a device stands as it was put up: nobody has flushed it.  Raises `GuardError`."""
+
+
+# The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
+BACKENDS = ("nftables", "iptables")
+
+
+def load_guard(backend: str, by_name: bool = True) -> AnyGuard:
+    """Return the firewall of that name, one of `BACKENDS`.  Raises `GuardError` where it does not work here.
+
+    by_name: whether the admin named it; else it must also be the one that this machine uses.
+    """
+    from importlib import import_module
+
+    guard: AnyGuard = import_module(f"{__name__}.{backend}").Guard(by_name)
+    return guard
+
+
+def choose_guard(backend: str = "auto") -> AnyGuard:
+    """Return the firewall for ``netconf-guard-backend``: with ``auto`` the first that works here.
+
+    Raises `GuardError` where none does, with the reason of each.
+    """
+    reasons = []
+    for name in BACKENDS if backend == "auto" else (backend,):
+        try:
+            return load_guard(name, by_name=backend != "auto")
+        except GuardError as error:
+            reasons.append(f"{name}: {error}")
+    raise GuardError("; ".join(reasons))

@@ -1,0 +1,226 @@
+"""What is left when our own programs die: closed, at every moment, by the kernel alone."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from ..network import CAFE, HOME, INTERNET_HOST
+from ..stanzas import find_tunnels, read_status
+from ..test_watch import find_watchers, stop_watcher
+from ..waiting import wait_until
+from . import hostile
+from .scene import BACKENDS, BOTH, NO_GUARD, Scene
+from .traffic import Job, make_question, mark_data
+
+# Of those that change something, or wait for somebody: where a killed hook leaves something half done.
+CALLS = ("openat", "read", "write", "sendto", "sendmsg", "recvmsg", "rename", "flock", "close")
+# As many as a firewall's hooks are fast.
+POINTS = {NO_GUARD: 1, "nftables": 100, "iptables": 25}
+SEED = 20261123
+ADDRESS = "192.168.3.50"
+STATIC = f"iface eth0 inet static\n    address {ADDRESS}/24\n    gateway {CAFE.router}\n"
+
+# For how long a link that was opened stays so with nobody alive, seconds (netconf-interfaces(5), GUARD).
+LEASE = 30
+PASS = 5
+SLOW = 3.0  # seconds that a busy machine may be late
+
+
+def run_hook(scene: Scene, phase: str, call: str = "", nth: int = 0) -> int:
+    """Run a hook as ifupdown does, killed at the `nth` system call of a kind; return its exit status.
+
+    Negative where it was killed.
+    """
+    modes = {"pre-up": ("start", "pre-up"), "up": ("start", "post-up"), "down": ("stop", "pre-down"),
+             "post-down": ("stop", "post-down")}  # fmt: skip
+    env = {
+        "IFACE": "eth0", "LOGICAL": "eth0", "ADDRFAM": "inet", "METHOD": "static", "MODE": modes[phase][0],
+        "PHASE": modes[phase][1], "IF_ADDRESS": f"{ADDRESS}/24", "IF_GATEWAY": CAFE.router,
+        "IF_NETCONF_LOCATION": f"home-lan gateway-mac={HOME.router_mac}", "IF_NETCONF_TRUST": "hints",
+        "IF_NETCONF_VPN": "openvpn corp unless home-lan",
+    }  # fmt: skip
+    if scene.guarded:
+        env |= {"IF_NETCONF_GUARD": "unless home-lan", "IF_NETCONF_GUARD_BACKEND": scene.guard}
+    hook = f"/etc/network/if-{phase}.d/netconf-hooks"
+    inject = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={nth}"] if call else []
+    status = scene.laptop.run([*inject, hook], check=False, env=env).returncode
+    return status if status < 128 else 128 - status
+
+
+def configure(scene: Scene, up: bool) -> None:
+    """Do what ifupdown does between its hooks."""
+    lines = [f"addr add {ADDRESS}/24 dev eth0", "link set eth0 up", f"route add default via {CAFE.router}"]
+    if not up:
+        lines = ["addr flush dev eth0", "link set eth0 down"]
+    scene.laptop.run(["ip", "-batch", "-"], text="\n".join(lines))
+
+
+def choose_point(dice: random.Random) -> tuple[str, str, int]:
+    """Return where a hook is killed: the phase, the system call, and at the how manieth of that kind."""
+    # Few calls of most kinds, many of some: the square takes the first ones more often.
+    return dice.choice(("pre-up", "up")), dice.choice(CALLS), 1 + int(dice.random() ** 2 * 40)
+
+
+@BOTH
+def test_hooks_killed_at_a_hundred_points(scene: Scene) -> None:
+    """At the café: not one packet, whatever was half done; and right after the next run."""
+    scene.lab.vpn.stop()
+    scene.lab.plug(CAFE.name)
+    dice = random.Random(SEED)
+    killed = {"pre-up": 0, "up": 0}
+    while sum(killed.values()) < POINTS[scene.guard]:
+        phase, call, nth = choose_point(dice)
+        # A pre-up hook that fails ends ifup before it has configured anything (ifup(8)).
+        if run_hook(scene, "pre-up", call if phase == "pre-up" else "", nth) != 0:
+            killed[phase] += 1
+            assert run_hook(scene, "pre-up") == 0
+        configure(scene, up=True)
+        if phase == "up" and run_hook(scene, "up", call, nth) != 0:
+            killed[phase] += 1
+        scene.traffic.wait_rounds(1)
+        leaks = scene.find(scene.capture.read())
+        if scene.guarded:
+            assert not leaks, f"{phase} killed at the {nth}th {call}: {leaks[0]}"
+        else:
+            assert {"root/udp4/beyond", "nobody/tcp4/router"} <= {leak.kind for leak in leaks}
+        assert run_hook(scene, "up") == 0
+        record = read_status(scene.lab)["interfaces"]["eth0"]
+        assert record["location"] is None
+        if scene.guarded:
+            assert record["guard"] == "closed"
+        # Now and then nobody runs ifdown, and ifup is simply called again.
+        left = dice.random() < 0.5
+        assert left or run_hook(scene, "down") == 0
+        configure(scene, up=False)
+        assert left or run_hook(scene, "post-down") == 0
+    if scene.guarded:
+        assert min(killed.values()) > POINTS[scene.guard] / 10, killed
+    scene.lab.vpn.start()
+    assert run_hook(scene, "pre-up") == 0
+    configure(scene, up=True)
+    assert run_hook(scene, "up") == 0
+    scene.wait_for_tunnel()
+    scene.judge("in the end", "*/udp4/beyond")
+
+
+@pytest.mark.parametrize("guard", BACKENDS)
+def test_a_hook_killed_while_it_opens(scene: Scene) -> None:
+    """At home: where it is open, it is so by a decision that is on record; and the next run opens it."""
+    scene.lab.plug(HOME.name)
+    opened = 0
+    for nth in range(1, 30):
+        for phase in ("pre-up", "up"):
+            if phase == "up":
+                lines = f"addr add 192.168.1.50/24 dev eth0\nlink set eth0 up\nroute add default via {HOME.router}\n"
+                scene.laptop.run(["ip", "-batch", "-"], text=lines)
+            status = run_hook(scene, phase, "sendmsg" if phase == "up" else "", nth)
+        scene.forget()
+        leaks = scene.find(scene.look(1))
+        if leaks:
+            opened += 1
+            assert scene.read_guard() == "open"
+        assert run_hook(scene, "up") == 0
+        assert scene.read_guard() == "open"
+        assert scene.laptop.pings(INTERNET_HOST)
+        assert run_hook(scene, "down") == 0
+        configure(scene, up=False)
+        assert run_hook(scene, "post-down") == 0
+        if status == 0:
+            break
+    assert opened > 0
+
+
+def refresh(scene: Scene) -> object:
+    """Decide again; return the state of the guard."""
+    scene.laptop.run(["netconf-hooks", "refresh"])
+    return scene.read_guard()
+
+
+@pytest.mark.parametrize("guard", [NO_GUARD, BACKENDS[0]])
+def test_the_watcher_killed_while_the_guard_is_open(scene: Scene) -> None:
+    """Open is a lease, and only a living watcher renews it.  iptables has no lease, and `check` says so."""
+    hostile.impersonate_home_router(scene.lab)
+    scene.write_stanza("trust hints")
+    scene.arrive(HOME.name)
+    if scene.guarded:
+        scene.wait_for_guard("open")
+    leaks = scene.find(scene.look())
+    assert {"root/udp4/beyond", "nobody/tcp4/beyond", "container/udp4/beyond"} <= {leak.kind for leak in leaks}
+    stop_watcher(scene.lab)
+    killed = time.time()
+    if not scene.guarded:
+        scene.judge("with nobody alive", "*/udp4/beyond")
+        return
+    last = killed
+
+    def is_silent() -> bool:
+        nonlocal last
+        leaks = scene.find(scene.look(1))
+        last = leaks[-1].time if leaks else last
+        return not leaks and time.time() - last > 1
+
+    wait_until(is_silent, "the lease to end", LEASE + SLOW)
+    assert killed < last < killed + LEASE + 0.5
+    scene.judge("after the lease")
+    assert find_watchers(scene.lab) == []
+    assert scene.read_guard() == "closed"
+    # Meanwhile another network is behind the same switch, and what the kernel remembers is home's router.
+    scene.network.move(CAFE.name, "eth0")
+    scene.laptop.run(["netconf-hooks", "refresh"])
+    scene.judge("where nobody watched that it was moved")
+    # And home again: the next runs find that out.
+    scene.network.move(HOME.name, "eth0")
+    wait_until(lambda: refresh(scene) == "open", "the guard to open at home", 20)
+    wait_until(lambda: scene.laptop.pings(INTERNET_HOST), "home to work")
+
+
+PORTAL = [
+    Job("root/web4", "tcp", INTERNET_HOST, 80),
+    Job("root/web6", "tcp", "2001:db8:ffff::1", 443),
+    Job("root/dns4/portal", "udp", CAFE.router, 53, data=make_question("root/dns4/portal")),
+]
+NOT_PORTAL = [
+    Job("root/ssh4", "tcp", INTERNET_HOST, 22),
+    Job("root/quic4", "udp", INTERNET_HOST, 443, data=mark_data("root/quic4")),
+]
+
+
+@BOTH
+def test_a_portal_pass_runs_out_with_nobody_alive(scene: Scene) -> None:
+    """http, https and the link's DNS for who asked, for as long as was said, whatever happens to us."""
+    scene.traffic.add("root-portal", PORTAL)
+    scene.traffic.add("root-else", NOT_PORTAL)
+    scene.write_stanza()
+    scene.lab.vpn.stop()
+    scene.arrive()
+    scene.wait_for_ipv6()
+    scene.judge("before the pass", *(job.kind for job in (*PORTAL, *NOT_PORTAL)))
+    if not scene.guarded:
+        return
+    began = time.time()
+    scene.laptop.run(["netconf-hooks", "portal", "eth0", "--for", f"{PASS}s"])
+    for pid in (*find_watchers(scene.lab), *find_tunnels(scene.lab)):
+        scene.laptop.run(["kill", f"-{signal.SIGKILL.value}", str(pid)], check=False)
+    wait_until(lambda: not find_watchers(scene.lab), "the watcher to be gone")
+    leaks = scene.find(scene.look())
+    kinds = {leak.kind for leak in leaks}
+    assert {job.kind for job in PORTAL} <= kinds
+    # Of root, who asked: the link's resolver; nothing of anybody else's, and nothing else of root's.
+    assert {kind for kind in kinds if not kind.startswith("root/")} == set()
+    assert {kind for kind in kinds if "dns" not in kind and kind not in {job.kind for job in PORTAL}} == set()
+    last = began
+
+    def is_silent() -> bool:
+        nonlocal last
+        leaks = scene.find(scene.look(1))
+        last = leaks[-1].time if leaks else last
+        return not leaks and time.time() - last > 1
+
+    wait_until(is_silent, "the pass to run out", PASS + SLOW)
+    assert began + PASS - 1 < last < began + PASS + 1
+    scene.judge("after the pass")
+    assert find_watchers(scene.lab) == []

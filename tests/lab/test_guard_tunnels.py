@@ -1,0 +1,198 @@
+"""Tunnels of each kind through the guard, and their endpoints that are given by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import ipsec, wireguard
+from .archive import fetch_packages
+from .attacks.capture import Allowed, Capture
+from .guarded import (
+    CORP, HINTS, UNLESS, configure, find_expiry, judge, list_ruleset, make_allowed, read_guard, reaches_internet,
+    send_everything
+)  # fmt: skip
+from .lab import Lab
+from .laptop import Image
+from .network import CAFE, CORP_HOST, HOME, VPN_GATEWAY
+from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .vpn import DEAD_AFTER, NAME, PORT
+from .waiting import wait_until
+
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ENDPOINT = "vpn.example.net"
+OTHER = "203.0.113.77"  # nobody's
+TWO_ADDRESSES = f"--address=/{ENDPOINT}/{OTHER}"
+CONFIG = f"/etc/openvpn/{NAME}.conf"
+
+
+def use_name(lab: Lab, *more: str) -> None:
+    """Give the tunnel's endpoint by name; more: lines of its configuration."""
+    text = lab.vpn.client_config().replace(f"remote {VPN_GATEWAY} ", f"remote {ENDPOINT} ")
+    assert ENDPOINT in text
+    lab.laptop.write(CONFIG, text + "".join(f"{line}\n" for line in more), 0o600)
+
+
+def test_a_name_is_looked_up_for_the_daemon_and_pinned(lab: Lab) -> None:
+    laptop = lab.laptop
+    hosts = laptop.read("/etc/hosts")
+    lab.network.change_dhcp("cafe", TWO_ADDRESSES)
+    use_name(lab, "connect-timeout 1", "server-poll-timeout 1")
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    with Capture(lab.network.wire_namespace) as capture:
+        laptop.ifup("eth0")
+        pinned = [line.split()[:2] for line in laptop.read("/etc/hosts").splitlines() if "guard of eth0" in line]
+        assert sorted(line for line in pinned if line[1] == ENDPOINT) == sorted(
+            [address, ENDPOINT] for address in (VPN_GATEWAY, OTHER)
+        )
+        assert laptop.read("/etc/hosts").startswith(hosts)
+        # Whoever asks now is told, without a question on the wire.
+        assert laptop.run(["getent", "ahostsv4", ENDPOINT]).stdout.split()[0] in (VPN_GATEWAY, OTHER)
+        wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel", 20.0)
+        send_everything(laptop, CAFE)
+        allowed = make_allowed(CAFE, (OTHER, 17, PORT))
+        judge(capture, allowed._replace(resolvers=frozenset({CAFE.router}), names=frozenset({ENDPOINT})))
+    laptop.ifdown("eth0")
+    assert laptop.read("/etc/hosts") == hosts
+    wait_for_no_tunnel(lab)
+    assert find_records(lab) == [] and list_ruleset(laptop) == ""
+
+
+@ONE_CLIENT
+def test_at_home_nothing_is_pinned_any_more(lab: Lab) -> None:
+    """The tunnel that needed it is gone."""
+    laptop = lab.laptop
+    hosts = laptop.read("/etc/hosts")
+    use_name(lab)
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_for_tunnel(lab)
+    assert laptop.read("/etc/hosts") != hosts
+    laptop.run(["netconf-hooks", "release", "eth0"])
+    assert laptop.read("/etc/hosts") == hosts, "released, the daemon may ask for itself"
+    laptop.ifdown("eth0")
+    lab.plug("home")
+    laptop.ifup("eth0")
+    assert laptop.read("/etc/hosts") == hosts
+    assert read_guard(lab) == "open"
+
+
+@ONE_CLIENT
+def test_where_hosts_cannot_be_written_the_daemon_may_ask_for_a_short_time(lab: Lab) -> None:
+    laptop = lab.laptop
+    hosts = laptop.read("/etc/hosts")
+    laptop.run(["mount", "--bind", "/etc/hosts", "/etc/hosts"])
+    laptop.run(["mount", "-o", "remount,bind,ro", "/etc/hosts"])
+    use_name(lab)
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    with Capture(lab.network.wire_namespace) as capture:
+        ifup = laptop.ifup("eth0")
+        assert "DNS passes for the daemons for 30 s" in ifup.stderr
+        assert 0 < find_expiry(laptop, "names") <= 30
+        wait_for_tunnel(lab)
+        judge(
+            capture,
+            make_allowed(CAFE)._replace(resolvers=frozenset({CAFE.router}), names=frozenset({ENDPOINT})),
+        )
+    assert laptop.read("/etc/hosts") == hosts
+    assert read_guard(lab) == "closed" and not reaches_internet(laptop)
+
+
+@ONE_CLIENT
+def test_a_name_that_nobody_knows_is_said(lab: Lab) -> None:
+    laptop = lab.laptop
+    text = lab.vpn.client_config().replace(f"remote {VPN_GATEWAY} ", "remote vpn.unknown.example ")
+    laptop.write(CONFIG, text, 0o600)
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    assert "vpn.unknown.example" in str(read_status(lab)["guards"]["eth0"]["problem"])
+    assert "vpn.unknown.example" in laptop.run(["netconf-hooks", "status"]).stdout
+    assert read_guard(lab) == "closed" and not laptop.pings(CAFE.router)
+
+
+@ONE_CLIENT
+def test_openvpn_as_nobody_reconnects(lab: Lab) -> None:
+    laptop = lab.laptop
+    lines = "user nobody\ngroup nogroup\npersist-key\npersist-tun\n"
+    laptop.write(CONFIG, lab.vpn.client_config() + lines, 0o600)
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    pid = wait_for_tunnel(lab)
+    assert "nobody" in laptop.run(["ps", "-o", "user=", "-p", str(pid)]).stdout
+    lab.vpn.stop()
+    wait_until(lambda: "Inactivity timeout" in laptop.log(), "OpenVPN to notice", 3 * DEAD_AFTER)
+    lab.vpn.start()
+    wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel, again", 20.0)
+    assert wait_for_tunnel(lab) == pid
+    assert read_guard(lab) == "closed" and not laptop.pings(CAFE.router)
+
+
+@ONE_CLIENT
+def test_a_tunnel_that_ends_may_say_so_to_its_server(lab: Lab) -> None:
+    laptop = lab.laptop
+    laptop.write(CONFIG, lab.vpn.client_config() + "explicit-exit-notify 1\n", 0o600)
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_for_tunnel(lab)
+    told = "exit message received by peer"
+    assert told not in lab.vpn.log()
+    laptop.ifdown("eth0")
+    wait_until(lambda: told in lab.vpn.log(), "the server to be told", 2.0)
+
+
+@ONE_CLIENT
+@pytest.mark.parametrize("more", ["", "FwMark = 0x77\n", "ListenPort = 5000\n"], ids=["plain", "mark", "port"])
+def test_wireguard(lab: Lab, more: str) -> None:
+    laptop = lab.laptop
+    with wireguard.WireGuardGateway(lab.network) as gateway:
+        laptop.write(wireguard.CONFIG, gateway.client_config(more=more), 0o600)
+        configure(lab, f"vpn wireguard {wireguard.NAME} unless home-lan office-lan", UNLESS, HINTS)
+        lab.plug("cafe")
+        with Capture(lab.network.wire_namespace) as capture:
+            laptop.ifup("eth0")
+            wait_until(lambda: laptop.pings(CORP_HOST), "the host behind WireGuard to answer", 20.0)
+            send_everything(laptop, CAFE)
+            assert not laptop.pings(CAFE.router)
+            judge(capture, Allowed(frozenset({(VPN_GATEWAY, 17, wireguard.PORT)}), frozenset({CAFE.router})))
+        laptop.ifdown("eth0")
+        assert find_records(lab) == [] and list_ruleset(laptop) == ""
+        lab.plug("home")
+        laptop.ifup("eth0")
+        assert read_guard(lab) == "open" and laptop.pings(HOME.router)
+
+
+@pytest.fixture(scope="module")
+def ipsec_image(packages: list[Path]) -> Iterator[Image]:
+    """A laptop's disk with the product and strongSwan."""
+    with Image([*fetch_packages(ipsec.STRONGSWAN), *packages]) as made:
+        yield made
+
+
+@pytest.mark.parametrize("configuration", ["swanctl", "ipsec.conf"])
+def test_strongswan(ipsec_image: Image, configuration: str) -> None:
+    """With charon's own encryption, whose packets leave in UDP from port 4500: nothing in the kernel knows of them."""
+    with Lab(ipsec_image) as lab, ipsec.IpsecGateway(lab.network, ipsec_image) as gateway:
+        laptop = lab.laptop
+        {"swanctl": ipsec.write_swanctl, "ipsec.conf": ipsec.write_starter}[configuration](laptop)
+        configure(lab, f"vpn ipsec {ipsec.NAME} unless home-lan office-lan", UNLESS, HINTS)
+        lab.plug("cafe")
+        with Capture(lab.network.wire_namespace) as capture:
+            laptop.ifup("eth0")
+            wait_until(lambda: laptop.pings(CORP_HOST), "the host behind IPsec to answer", 20.0)
+            send_everything(laptop, CAFE)
+            assert not laptop.pings(CAFE.router)
+            flows = frozenset((VPN_GATEWAY, 17, port) for port in (500, 4500))
+            judge(capture, Allowed(flows, frozenset({CAFE.router})))
+            assert "ESTABLISHED" in gateway.list_clients()
+            laptop.ifdown("eth0")
+            wait_until(lambda: "ESTABLISHED" not in gateway.list_clients(), "the gateway to be told of the end", 2.0)
+            judge(capture, Allowed(flows, frozenset({CAFE.router})))
+        assert find_records(lab) == [] and list_ruleset(laptop) == ""

@@ -1,0 +1,839 @@
+"""Both firewalls of the guard, side by side: the same packets through each, and a capture at the far end of the wire.
+
+What arrives is what counts; counters of the laptop's own do not.  Every packet is first sent without a guard, and has
+to arrive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import itertools
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import pytest
+
+from netconf_hooks.guards import OPEN, PORTAL, Opening, Window, iptables, nftables
+
+from .namespaces import Namespaces
+from .test_router import QUIET, enter_network
+from .waiting import wait_until
+
+if TYPE_CHECKING:
+    from netconf_hooks.guards import AnyGuard
+
+T = TypeVar("T")
+
+DEVICE = "eth0"
+ROOT, NOBODY, DAEMON = 0, 65534, 1
+MARK = 0x6E636866
+
+LAPTOP_MAC, FAR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+NEAR4, FAR4, OTHER4 = "192.0.2.2", "192.0.2.1", "198.51.100.7"
+NEAR6, FAR6, OTHER6 = "2001:db8:1::2", "2001:db8:1::1", "2001:db8:2::7"
+INNER4, INNER6 = "192.168.9.2", "2001:db8:9::2"
+
+ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_8021Q, ETH_P_EAPOL = 3, 0x0800, 0x0806, 0x8100, 0x888E
+SO_RCVBUFFORCE = 33
+IPPROTO_ESP = 50
+
+LAPTOP = f"""
+link add eth0 address {LAPTOP_MAC} type veth peer name far netns FAR
+link add inner type veth peer name eth0 netns INNER
+link set lo up
+link set eth0 up
+link set inner up
+addr add {NEAR4}/24 dev eth0
+addr add {NEAR6}/64 dev eth0 nodad
+addr add fe80::2/64 dev eth0 nodad
+addr add 192.168.9.1/24 dev inner
+addr add 2001:db8:9::1/64 dev inner nodad
+neigh add {FAR4} lladdr {FAR_MAC} dev eth0 nud permanent
+neigh add {FAR6} lladdr {FAR_MAC} dev eth0 nud permanent
+route add default via {FAR4}
+route add default via {FAR6}
+"""
+INNER = f"""
+link set eth0 up
+addr add {INNER4}/24 dev eth0
+addr add {INNER6}/64 dev eth0 nodad
+route add default via 192.168.9.1
+route add default via 2001:db8:9::1
+"""
+FAR = f"""
+link set far address {FAR_MAC} up
+addr add {FAR4}/24 dev far
+addr add {FAR6}/64 dev far nodad
+"""
+
+
+class Packet(NamedTuple):
+    """What is sent: `protocol` ``udp``, ``tcp``, ``esp`` or ``icmp``, from the user `uid`, with `mark`."""
+
+    protocol: str
+    destination: str
+    port: int = 0
+    source_port: int = 0
+    uid: int = ROOT
+    mark: int = 0
+
+
+class Network:
+    """A laptop with eth0, the far end of its cable, and a machine behind the laptop, which forwards for it."""
+
+    def __init__(self, laptop: Namespaces, far: Namespaces, inner: Namespaces) -> None:
+        self._laptop, self._far, self._inner = laptop, far, inner
+        self._threads = {
+            name: ThreadPoolExecutor(1, initializer=_begin, initargs=(machine.files["net"],))
+            for name, machine in (("laptop", laptop), ("inner", inner))
+        }
+        self._tokens = itertools.count(1)
+        self._capture = _call_in(far.files["net"], _open_capture)
+
+    def close(self) -> None:
+        """End its threads."""
+        for thread in self._threads.values():
+            thread.shutdown()
+        self._capture.close()
+
+    def call(self, function: Callable[[], T], machine: str = "laptop") -> T:
+        """Call `function` in the laptop's network, always in the same thread on the same processor: packets keep their
+        order.
+        """
+        return self._threads[machine].submit(function).result()
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """Run a program on the laptop and return its output."""
+        return self._laptop.run(argv, check=check).stdout
+
+    def send(self, packets: tuple[Packet, ...], machine: str = "laptop") -> list[Packet]:
+        """Send packets and return those that arrive, in the order given."""
+        tokens = {packet: self._make_token() for packet in packets}
+        last = self._make_token()
+
+        def work() -> None:
+            for packet, token in tokens.items():
+                _send(packet, token)
+
+        self.call(work, machine)
+        # ARP passes every guard, so what is not here before this will never be.
+        self.call(lambda: _send_frame(ETH_P_ARP, last))
+        seen = self.receive(last)
+        return [packet for packet in packets if tokens[packet] in seen]
+
+    def send_frame(self, kind: int, protocol: int | None = None, content: bytes = b"", device: str = DEVICE) -> bool:
+        """Send a raw frame and return whether it arrives."""
+        token, last = self._make_token(), self._make_token()
+        self.call(lambda: _send_frame(kind, content + token, protocol, device))
+        self.call(lambda: _send_frame(ETH_P_ARP, last))
+        return token in self.receive(last)
+
+    def receive(self, last: bytes) -> bytes:
+        """Return all frames from the laptop up to the one that contains `last`."""
+        seen = [b""]
+        while last not in seen[-1]:
+            frame, (_, _, kind, *_) = self._capture.recvfrom(65536)
+            if kind != socket.PACKET_OUTGOING:  # an error that the far end sends back repeats the packet
+                seen.append(frame)
+        return b"".join(seen)
+
+    def count(self, tokens: tuple[bytes, ...]) -> tuple[int, ...]:
+        """Return how often each of `tokens` has arrived until now."""
+        last = self._make_token()
+        self.call(lambda: _send_frame(ETH_P_ARP, last))
+        seen = self.receive(last)
+        return tuple(seen.count(token) for token in tokens)
+
+    def ask(self, packet: Packet) -> None:
+        """Send a packet from the far end."""
+        self.call_far(lambda: _send(packet, b"<begins>"))
+
+    def call_far(self, function: Callable[[], T]) -> T:
+        """Call `function` at the far end."""
+        return _call_in(self._far.files["net"], function)
+
+    def _make_token(self) -> bytes:
+        return b"<" + b"%06d" % next(self._tokens) + b">"
+
+
+def _begin(namespace: str) -> None:
+    enter_network(namespace)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def _call_in(namespace: str, function: Callable[[], T]) -> T:
+    with ThreadPoolExecutor(1, initializer=_begin, initargs=(namespace,)) as thread:
+        return thread.submit(function).result()
+
+
+def _open_capture() -> socket.socket:
+    capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 * 1024 * 1024)
+    capture.bind(("far", ETH_P_ALL))
+    capture.settimeout(10.0)
+    return capture
+
+
+@contextlib.contextmanager
+def _acting_as(uid: int) -> Iterator[None]:
+    """Make sockets that belong to `uid`: the owner that firewalls look at is setfsuid(2)'s, of this thread alone."""
+    libc = ctypes.CDLL(None)
+    libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(0)
+
+
+def _send(packet: Packet, token: bytes) -> None:
+    """Send a packet with `token` in it."""
+    family = socket.AF_INET6 if ":" in packet.destination else socket.AF_INET
+    numbers = {"udp": 0, "tcp": socket.IPPROTO_TCP, "esp": IPPROTO_ESP, "icmp": socket.IPPROTO_ICMP}
+    kind = socket.SOCK_DGRAM if packet.protocol == "udp" else socket.SOCK_RAW
+    number = numbers[packet.protocol]
+    if packet.protocol == "icmp" and family == socket.AF_INET6:
+        number = socket.IPPROTO_ICMPV6
+    with _acting_as(packet.uid):
+        sender = socket.socket(family, kind, number)
+    with sender:
+        if packet.mark:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, packet.mark)
+        if packet.protocol == "udp":
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            if packet.source_port:
+                sender.bind(("", packet.source_port))
+        elif packet.protocol == "tcp":
+            # A reset as it answers a request: nobody answers that.
+            token = struct.pack("!HHIIBBHHH", packet.source_port, packet.port, 0, 1, 0x50, 0x14, 0, 0, 0) + token
+        elif packet.protocol == "icmp":
+            token = struct.pack("!BBHHH", 128 if family == socket.AF_INET6 else 8, 0, 0, 1, 1) + token
+        with contextlib.suppress(PermissionError):  # what a firewall drops on its way out
+            if packet.destination.startswith("ff"):
+                sender.sendto(token, (packet.destination, packet.port, 0, socket.if_nametoindex(DEVICE)))
+            elif packet.destination == "255.255.255.255":
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, DEVICE.encode())
+                sender.sendto(token, (packet.destination, packet.port))
+            else:
+                port = packet.port if packet.protocol == "udp" else 0
+                sender.sendto(token, (packet.destination, port))
+
+
+def _send_frame(kind: int, content: bytes, protocol: int | None = None, device: str = DEVICE) -> None:
+    """Send a frame to the far end: `kind` in its header, `protocol` (without: the same) in the kernel's own field."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+        header = bytes.fromhex((FAR_MAC + LAPTOP_MAC).replace(":", "")) + struct.pack("!H", kind)
+        with contextlib.suppress(OSError):
+            sender.sendto(header + content, (device, kind if protocol is None else protocol))
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network of the test's own."""
+    with Namespaces(("mnt", "net")) as laptop, Namespaces(("net",)) as far, Namespaces(("net",)) as inner:
+        for machine in (laptop, far, inner):
+            machine.run(["sysctl", "-q", "-p", "-"], text=QUIET)
+        laptop.run(["mount", "-t", "tmpfs", "tmpfs", "/run"])
+        # Pids of the machine's, as it sees them: ip(8) looks them up in its own /proc.
+        text = LAPTOP.replace("FAR", str(far.pid)).replace("INNER", str(inner.pid))
+        laptop.run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+        _batch(laptop.files["net"], text)
+        _batch(far.files["net"], FAR)
+        _batch(inner.files["net"], INNER)
+        made = Network(laptop, far, inner)
+        yield made
+        made.close()
+
+
+def _batch(namespace: str, text: str) -> None:
+    subprocess.run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], input=text, text=True, check=True)
+
+
+@pytest.fixture(params=["nftables", "iptables"])
+def guard(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> AnyGuard:
+    """Each firewall in turn; its methods have to be called in the laptop's network."""
+    if request.param == "nftables":
+        return network.call(nftables.Guard)
+    return network.call(lambda: iptables.Guard(lock=str(tmp_path / "lock")))
+
+
+UDP4 = Packet("udp", FAR4, 1194)
+UDP6 = Packet("udp", FAR6, 1194)
+TCP4 = Packet("tcp", FAR4, 443, 5000)
+TCP6 = Packet("tcp", FAR6, 443, 5000)
+ESP4 = Packet("esp", FAR4)
+ESP6 = Packet("esp", FAR6)
+PING4 = Packet("icmp", FAR4)
+PING6 = Packet("icmp", FAR6)
+
+# What passes an opening, and what differs from that in one thing only.
+OPENINGS = {
+    "udp to an address and port": (
+        Opening("udp", f"{FAR4}/32", 1194),
+        (UDP4, UDP4._replace(uid=NOBODY), UDP4._replace(mark=7), UDP4._replace(source_port=4000)),
+        (UDP4._replace(port=1195), UDP4._replace(destination=OTHER4), TCP4._replace(port=1194), UDP6, ESP4, PING4),
+    ),
+    "the same, IPv6": (
+        Opening("udp", f"{FAR6}/128", 1194),
+        (UDP6, UDP6._replace(uid=NOBODY)),
+        (UDP6._replace(port=1195), UDP6._replace(destination=OTHER6), TCP6._replace(port=1194), UDP4, ESP6, PING6),
+    ),
+    "tcp to a network": (
+        Opening("tcp", "192.0.2.0/25", 443),
+        (TCP4,),
+        (TCP4._replace(destination=OTHER4), TCP4._replace(port=444), UDP4._replace(port=443), TCP6),
+    ),
+    "tcp to a network, IPv6": (
+        Opening("tcp", "2001:db8:2::/48", 443),
+        (TCP6._replace(destination=OTHER6),),
+        (TCP6, TCP6._replace(destination=OTHER6, port=444), UDP6._replace(destination=OTHER6, port=443), TCP4),
+    ),
+    "a network with all in it": (
+        Opening("", "198.51.100.0/24"),
+        tuple(packet._replace(destination=OTHER4) for packet in (UDP4, TCP4, ESP4, PING4)),
+        (UDP4, TCP4, ESP4, PING4, UDP6, PING6),
+    ),
+    "all of IPv4": (Opening("", "0.0.0.0/0"), (UDP4, TCP4, ESP4, PING4), (UDP6, TCP6, ESP6, PING6)),
+    "all of IPv6": (Opening("", "::/0"), (UDP6, TCP6, ESP6, PING6), (UDP4, TCP4, ESP4, PING4)),
+    "esp": (Opening("esp", f"{FAR4}/32"), (ESP4,), (ESP4._replace(destination=OTHER4), ESP6, UDP4, PING4)),
+    "esp, IPv6": (Opening("esp", f"{FAR6}/128"), (ESP6,), (ESP6._replace(destination=OTHER6), ESP4, UDP6, PING6)),
+    "a port anywhere": (
+        Opening("udp", "", 123),
+        (UDP4._replace(port=123), UDP6._replace(port=123), UDP4._replace(port=123, destination=OTHER4)),
+        (UDP4, UDP6, TCP4._replace(port=123), TCP6._replace(port=123)),
+    ),
+    "a port of udp and tcp": (
+        Opening("", f"{FAR4}/32", 53),
+        (UDP4._replace(port=53), TCP4._replace(port=53)),
+        (UDP4, TCP4, UDP6._replace(port=53), UDP4._replace(port=53, destination=OTHER4), ESP4),
+    ),
+    "a source port": (
+        Opening("udp", f"{FAR4}/32", 1194, source_port=4001),
+        (UDP4._replace(source_port=4001), UDP4._replace(source_port=4001, uid=NOBODY)),
+        (UDP4._replace(source_port=4002), UDP4._replace(source_port=4001, port=1195), UDP6._replace(source_port=4001)),
+    ),
+    "users": (
+        Opening("udp", f"{FAR4}/32", 1194, uids=(ROOT, NOBODY)),
+        (UDP4, UDP4._replace(uid=NOBODY)),
+        (UDP4._replace(uid=DAEMON), UDP4._replace(uid=NOBODY, port=1195)),
+    ),
+    "a user, tcp, IPv6": (
+        Opening("tcp", "", 443, uids=(NOBODY,)),
+        (TCP6._replace(uid=NOBODY), TCP4._replace(uid=NOBODY)),
+        (TCP6, TCP4, TCP6._replace(uid=NOBODY, port=444), TCP6._replace(uid=DAEMON)),
+    ),
+    "a mark": (
+        Opening("udp", f"{FAR6}/128", 1194, mark=MARK),
+        (UDP6._replace(mark=MARK), UDP6._replace(mark=MARK, uid=NOBODY)),
+        (UDP6, UDP6._replace(mark=MARK + 1), UDP6._replace(mark=MARK, destination=OTHER6), UDP4._replace(mark=MARK)),
+    ),
+    "a mark and a user": (
+        Opening("tcp", f"{FAR4}/32", 443, uids=(ROOT,), mark=MARK),
+        (TCP4._replace(mark=MARK),),
+        (TCP4, TCP4._replace(mark=MARK, uid=NOBODY), TCP4._replace(mark=MARK, port=444)),
+    ),
+    "nothing": (
+        Opening("udp", "203.0.113.1/32", 1194),
+        (),
+        (UDP4, UDP6, TCP4, TCP6, ESP4, ESP6, PING4, PING6, UDP4._replace(mark=MARK), UDP4._replace(uid=NOBODY)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPENINGS)
+def test_opening(network: Network, guard: AnyGuard, case: str) -> None:
+    """What matches an opening arrives, what differs in one thing does not, forwarded packets never."""
+    opening, passing, others = OPENINGS[case]
+    packets = passing + others
+    forwarded = tuple(packet for packet in packets if packet.protocol == "udp" and not packet.uid and not packet.mark)
+    assert network.send(packets) == list(packets)
+    assert network.send(forwarded, "inner") == list(forwarded)
+    network.call(lambda: guard.close(DEVICE, (opening,)))
+    assert network.send(packets) == list(passing)
+    assert network.send(forwarded, "inner") == []
+    network.call(lambda: guard.lift(DEVICE))
+    assert network.send(packets) == list(packets)
+
+
+@pytest.mark.parametrize("far, near", [(FAR4, NEAR4), (FAR6, NEAR6)], ids=["IPv4", "IPv6"])
+def test_reply_udp(network: Network, guard: AnyGuard, far: str, near: str) -> None:
+    """Who came in is answered; the same packet to who did not come in stays here, and so do answers from elsewhere."""
+    answer = Packet("udp", far, 7001, 22)
+    others = (answer._replace(port=7002), answer._replace(source_port=23, port=7003))
+    assert network.send((answer, *others)) == [answer, *others]
+    # To conntrack what was sent so far is a conversation of the laptop's own: other ports from here on.
+    answer, stranger, elsewhere = (answer._replace(port=port) for port in (7011, 7012, 7013))
+    elsewhere = elsewhere._replace(source_port=23)
+    network.call(lambda: guard.close(DEVICE, (Opening("udp", source_port=22, reply=True),)))
+    assert network.send((answer, stranger, elsewhere)) == []
+    # Those were never sent, so conntrack has forgotten them: whoever comes in now has begun.
+    for port, to in ((7011, 22), (7013, 23)):
+        network.ask(Packet("udp", near, to, port))
+    assert network.send((answer, stranger, elsewhere)) == [answer]
+
+
+@pytest.mark.parametrize("far, near", [(FAR4, NEAR4), (FAR6, NEAR6)], ids=["IPv4", "IPv6"])
+def test_reply_tcp(network: Network, guard: AnyGuard, far: str, near: str) -> None:
+    """Who comes in can connect, to that port and from that network; nobody can be connected to from that port."""
+    family, length = (socket.AF_INET6, 128) if ":" in near else (socket.AF_INET, 32)
+    with contextlib.ExitStack() as servers:
+        for port in (22, 23):
+            servers.enter_context(network.call(lambda: socket.create_server((near, port), family=family)))
+
+        def try_ports() -> list[int]:
+            return [port for port in (22, 23) if network.call_far(lambda: _connect(near, port)) == 0]
+
+        begun = Packet("tcp", far, 7001, 22)
+        assert try_ports() == [22, 23]
+        assert network.send((begun,)) == [begun]
+        network.call(lambda: guard.close(DEVICE, (Opening("tcp", f"{far}/{length}", source_port=22, reply=True),)))
+        assert try_ports() == [22]
+        assert network.send((begun._replace(port=7002),)) == []
+        elsewhere = "2001:db8:2::/64" if ":" in far else "198.51.100.0/24"
+        network.call(lambda: guard.close(DEVICE, (Opening("tcp", elsewhere, source_port=22, reply=True),)))
+        assert try_ports() == []
+
+
+DHCP = (
+    Packet("udp", "255.255.255.255", 67, 68),
+    Packet("udp", "ff02::1:2", 547, 546),
+)
+NOT_DHCP = (
+    Packet("udp", FAR4, 67, 68),
+    Packet("udp", "255.255.255.255", 67, 69),
+    Packet("udp", "255.255.255.255", 69, 68),
+    Packet("udp", FAR6, 547, 546),
+    Packet("udp", "ff02::1:3", 547, 546),
+    Packet("udp", "ff02::1:2", 547, 547),
+)
+
+
+def test_dhcp(network: Network, guard: AnyGuard) -> None:
+    """A client's questions to all pass; what only looks like them does not, and none of it is forwarded."""
+    assert network.send(DHCP + NOT_DHCP) == list(DHCP + NOT_DHCP)
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.send(DHCP + NOT_DHCP) == list(DHCP)
+    relayed = (Packet("udp", FAR4, 67, 68), Packet("udp", FAR6, 547, 546))
+    assert network.send(relayed, "inner") == []
+
+
+def _send_icmp6(kind: int, destination: str, hops: int, token: bytes, uid: int = ROOT) -> None:
+    with _acting_as(uid):
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with sender, contextlib.suppress(PermissionError):
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hops)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        message = struct.pack("!BBHI", kind, 0, 0, 0) + token
+        sender.sendto(message, (destination, 0, 0, socket.if_nametoindex(DEVICE)))
+
+
+def test_neighbours_made_up(network: Network, guard: AnyGuard) -> None:
+    """Of neighbour discovery and MLD a process may only solicit routers, with nothing else in it."""
+    made = {
+        b"<solicit>": (133, "ff02::2", 255, b""),
+        b"<long>...": (133, "ff02::2", 255, bytes(64)),
+        b"<onehop>.": (133, "ff02::2", 64, b""),
+        b"<unicast>": (133, FAR6, 255, b""),
+        b"<advert>.": (134, "ff02::1", 255, b""),
+        b"<ns>.....": (135, "ff02::1:ff00:1", 255, b""),
+        b"<na>.....": (136, FAR6, 255, b""),
+        b"<redir>..": (137, FAR6, 255, b""),
+        b"<mld>....": (143, "ff02::16", 1, b""),
+        b"<done>...": (132, "ff02::2", 1, b""),
+        b"<report>.": (131, "ff02::1:ff00:1", 1, b""),
+    }
+
+    def send_all() -> list[bytes]:
+        for token, (kind, destination, hops, more) in made.items():
+            network.call(lambda: _send_icmp6(kind, destination, hops, token + more))
+        counts = network.count(tuple(made))
+        return [token for token, count in zip(made, counts) if count]
+
+    assert send_all() == list(made)
+    # All of IPv6 is open beside: what is made up does not pass as that either.
+    network.call(lambda: guard.close(DEVICE, (Opening("", "::/0"),)))
+    assert send_all() == [b"<solicit>"]
+
+
+def test_neighbours_of_the_kernel(network: Network, guard: AnyGuard) -> None:
+    """The kernel finds its neighbours and tells which groups it is in; a closed address is not even asked for."""
+    group = socket.inet_pton(socket.AF_INET6, "ff05::4711")
+
+    def join() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as member:
+            request = group + struct.pack("@I", socket.if_nametoindex(DEVICE))
+            member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+
+    network.call(lambda: guard.close(DEVICE, (Opening("udp", "2001:db8:1::77/128", 1194),)))
+    wanted, closed = (socket.inet_pton(socket.AF_INET6, f"2001:db8:1::{end}") for end in (77, 78))
+    network.call(join)
+    for destination in ("2001:db8:1::77", "2001:db8:1::78"):
+        network.call(lambda: _send(Packet("udp", destination, 1194), b"<hello>"))
+    total = [0, 0, 0]
+
+    def look() -> bool:
+        for place, count in enumerate(network.count((wanted, closed, group))):
+            total[place] += count
+        return bool(total[0] and total[2])
+
+    wait_until(look, "a solicitation and a report on the wire")
+    assert total[1] == 0
+
+
+def test_forwarded(network: Network, guard: AnyGuard) -> None:
+    """What comes from elsewhere leaves through an open link only, whatever is let through for the laptop itself."""
+    packets = (UDP4, UDP6, TCP4, TCP6, ESP4, PING4, PING6)
+    assert network.send(packets, "inner") == list(packets)
+    everything = (Opening(),)
+    until = time.time() + 60
+    network.call(lambda: guard.close(DEVICE, everything, (Window(PORTAL, everything, until),)))
+    assert network.send(packets) == list(packets)
+    assert network.send(packets, "inner") == []
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, everything, until)))
+    assert network.send(packets, "inner") == list(packets)
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    assert network.send(packets, "inner") == []
+
+
+def test_window(network: Network, guard: AnyGuard) -> None:
+    """A window lets through what it is for, and the kernel shuts it when its time is over."""
+    inside = (TCP4._replace(port=80, uid=NOBODY), UDP6._replace(port=53, uid=NOBODY))
+    outside = (TCP4._replace(port=80), UDP6._replace(port=53), TCP4._replace(port=81, uid=NOBODY))
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.send(inside + outside) == []
+    openings = (Opening("tcp", "", 80, uids=(NOBODY,)), Opening("udp", "", 53, uids=(NOBODY,)))
+    until = time.time() + 1.5
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, openings, until)))
+    assert network.send(inside + outside) == list(inside)
+    # Put again with another end: that counts.
+    until += 0.7
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, openings, until)))
+    wait_until(lambda: network.send(inside) == [], "the window to be shut", 10.0)
+    # Seconds are what iptables knows.
+    assert until <= time.time() < until + 2
+    assert network.call(lambda: guard.is_standing(DEVICE))
+
+
+@pytest.mark.parametrize("zone, offset", [("Pacific/Kiritimati", 14), ("Pacific/Pago_Pago", -11)])
+def test_time_zone(
+    network: Network, guard: AnyGuard, monkeypatch: pytest.MonkeyPatch, zone: str, offset: int
+) -> None:
+    """The end of a window is in no time zone, and this process and what it starts keep their own."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        network.call(lambda: guard.close(DEVICE, ()))
+        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() + 60)))
+        assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+        assert time.localtime().tm_gmtoff == offset * 3600
+        assert subprocess.run(["printenv", "TZ"], capture_output=True, text=True).stdout == f"{zone}\n"
+        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() + 0.2)))
+        wait_until(lambda: network.send((UDP4, UDP6)) == [], "the window to be shut")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_clock(network: Network) -> None:
+    """By nftables, a window whose timeout stood still, as it does while the machine sleeps, ends by the clock."""
+    guard = network.call(nftables.Guard)
+    network.call(lambda: guard.close(DEVICE, ()))
+    until = time.time() + 1.0
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), until)))
+    network.run("nft", f"flush set inet netconf-guard portal-{DEVICE}; "
+                f"add element inet netconf-guard portal-{DEVICE} {{ {DEVICE} timeout 1h }}; "
+                "delete table netdev netconf-guard")  # fmt: skip
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    wait_until(lambda: network.send((UDP4, UDP6)) == [], "the window to be shut")
+    assert until <= time.time() < until + 2
+
+
+def test_window_over_a_close(network: Network, guard: AnyGuard) -> None:
+    """A window stays open over a close that names it, for its time, and is shut by one that does not."""
+    until = time.time() + 60
+    window = Window(PORTAL, (Opening("udp", "", 53),), until)
+    question = UDP4._replace(port=53)
+    network.call(lambda: guard.close(DEVICE, (), (window,)))
+    assert network.send((question, UDP4)) == [question]
+    network.call(lambda: guard.close(DEVICE, (), (window,)))
+    assert network.send((question, UDP4)) == [question]
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.send((question, UDP4)) == []
+    # One that is over already opens nothing.
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() - 1)))
+    assert network.send((question, UDP4)) == []
+
+
+def test_lease(network: Network, guard: AnyGuard) -> None:
+    """An opened link closes by itself where the firewall can; the other one says that it can't."""
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.send((UDP4, UDP6)) == []
+    until = time.time() + 1.0
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), until)))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    if any(lack.startswith("no lease") for lack in guard.lacks):
+        assert guard.name == "iptables"
+        wait_until(lambda: time.time() > until + 1, "the time to be over")
+        assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+        network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    else:
+        assert guard.name == "nftables"
+        wait_until(lambda: network.send((UDP4, UDP6)) == [], "the lease to end")
+        assert until <= time.time() < until + 1
+    assert network.send((UDP4, UDP6)) == []
+
+
+def test_frames(network: Network, guard: AnyGuard) -> None:
+    """Raw frames, with a VLAN's tag or by a bridge: closed where the firewall can; the other one says that it can't."""
+    packet = struct.pack("!BBHHHBBH4s4sHHHH", 0x45, 0, 64, 0, 0, 64, 17, 0, socket.inet_aton(NEAR4),
+                         socket.inet_aton(FAR4), 7, 1194, 44, 0)  # fmt: skip
+    network.run("ip", "link", "add", "br0", "up", "type", "bridge")
+    network.run("ip", "link", "set", DEVICE, "master", "br0")
+    frames: dict[str, Callable[[], bool]] = {
+        "IPv4": lambda: network.send_frame(ETH_P_IP, content=packet),
+        "IPv4 that calls itself ARP": lambda: network.send_frame(ETH_P_IP, ETH_P_ARP, packet),
+        "ARP that calls itself IPv4": lambda: network.send_frame(0x88B5, ETH_P_ARP),
+        "VLAN": lambda: network.send_frame(ETH_P_8021Q, content=b"\0\7\x08\0" + packet),
+        "bridge": lambda: network.send_frame(ETH_P_IP, content=packet, device="br0"),
+        "unknown": lambda: network.send_frame(0x88B5),
+    }
+    assert [name for name, send in frames.items() if not send()] == []
+    network.call(lambda: guard.close(DEVICE, (Opening("udp", f"{FAR4}/32", 1195), Opening("udp", f"{FAR6}/128", 1194))))
+    arrived = [name for name, send in frames.items() if send()]
+    if any(lack.startswith("no egress chain") for lack in guard.lacks):
+        assert guard.name == "iptables"
+        assert arrived == list(frames)
+    else:
+        assert guard.name == "nftables"
+        assert arrived == []
+    assert network.send_frame(ETH_P_ARP)
+    assert network.send_frame(ETH_P_EAPOL)
+    # A VLAN's frames stay closed even where all else may pass.
+    network.call(lambda: guard.close(DEVICE, (Opening(),)))
+    assert frames["IPv4"]()
+    assert frames["VLAN"]() == (guard.name == "iptables")
+    # Open is open for them, too.
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    assert [name for name, send in frames.items() if not send()] == []
+
+
+def test_fragments(network: Network, guard: AnyGuard) -> None:
+    """A packet that is let through arrives whole, though only its first fragment tells the port."""
+    # Eight bytes: fragments are cut at multiples of that.
+    word, times = b"<wholly>", 500
+    for destination, length in ((FAR4, 32), (FAR6, 128)):
+        for port in (1194, 1195):
+            def send(to: str = destination, number: int = port) -> None:
+                with socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                    with contextlib.suppress(PermissionError):
+                        sender.sendto(word * times, (to, number))
+
+            network.call(lambda: guard.lift(DEVICE))
+            network.call(send)
+            assert network.count((word,)) == (times,)
+            network.call(lambda: guard.close(DEVICE, (Opening("udp", f"{destination}/{length}", 1194),)))
+            network.call(send)
+            assert network.count((word,)) == (times if port == 1194 else 0,)
+
+
+def test_device_that_comes_and_goes(network: Network, guard: AnyGuard) -> None:
+    """A guard can be put before its device is there, and outlives it."""
+    network.call(lambda: guard.close("eth7", (Opening("udp", f"{FAR4}/32", 1194),)))
+    assert network.call(lambda: guard.is_standing("eth7"))
+    for _ in range(2):
+        network.run("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7")
+        network.call(lambda: guard.close("eth7", (Opening("udp", f"{FAR4}/32", 1195),)))
+        assert network.call(lambda: guard.is_standing("eth7"))
+        network.run("ip", "link", "del", "eth7")
+        assert network.call(lambda: guard.is_standing("eth7"))
+        network.call(lambda: guard.close("eth7", ()))
+    network.call(lambda: guard.close(DEVICE, ()))
+    network.call(lambda: guard.lift("eth7"))
+    assert not network.call(lambda: guard.is_standing("eth7"))
+    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.send((UDP4, UDP6)) == []
+
+
+def test_renamed(network: Network, guard: AnyGuard) -> None:
+    """A device that takes the name of a guarded one which was renamed is guarded by the next close."""
+    network.call(lambda: guard.close(DEVICE, ()))
+    network.run("ip", "link", "set", DEVICE, "down")
+    network.run("ip", "link", "set", DEVICE, "name", "old0")
+    network.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "peer0")
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.call(lambda: guard.is_standing(DEVICE))
+
+
+def _take_ruleset(network: Network, name: str) -> str:
+    """Return what stands in the firewall, without what changes by itself."""
+    if name == "nftables":
+        return network.run("nft", "--stateless", "list", "ruleset")
+    saved = network.run("iptables-legacy-save") + network.run("ip6tables-legacy-save")
+    return "\n".join(line.split(" [")[0] for line in saved.splitlines() if not line.startswith("#"))
+
+
+ADMINS = {
+    "nftables": ["nft", "add table ip admin; add chain ip admin out { type filter hook postrouting priority 100; };"
+                 "add rule ip admin out udp dport 9999 drop"],  # fmt: skip
+    "iptables": ["iptables-legacy", "-t", "mangle", "-A", "POSTROUTING", "-p", "udp", "--dport", "9999", "-j", "DROP"],
+}
+
+
+def test_admins_own(network: Network, guard: AnyGuard) -> None:
+    """The admin's rules apply to what is let through, stay as they are, and are all that is left in the end."""
+    allowed, forbidden = UDP4._replace(port=9998), UDP4._replace(port=9999)
+    assert network.send((allowed, forbidden)) == [allowed, forbidden]
+    _take_ruleset(network, guard.name)  # to look at iptables' tables makes them
+    network.run(*ADMINS[guard.name])
+    before = _take_ruleset(network, guard.name)
+    assert "9999" in before
+    assert network.send((allowed, forbidden)) == [allowed]
+    for device in (DEVICE, "wlan0", DEVICE):
+        network.call(lambda: guard.close(device, (Opening("udp", f"{FAR4}/32"),)))
+    assert network.send((allowed, forbidden, UDP6)) == [allowed]
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    assert network.send((allowed, forbidden, UDP6)) == [allowed, UDP6]
+    during = _take_ruleset(network, guard.name)
+    assert during != before
+    # Put twice, it stands once: in the tables of both families.
+    assert during.count(f"-A POSTROUTING -o {DEVICE} ") == (2 if guard.name == "iptables" else 0)
+    kept = iter(during.splitlines())
+    assert all(line in kept for line in before.splitlines())
+    network.call(lambda: guard.lift(DEVICE))
+    assert network.call(lambda: guard.is_standing("wlan0"))
+    assert DEVICE not in _take_ruleset(network, guard.name)
+    network.call(lambda: guard.lift("wlan0"))
+    assert _take_ruleset(network, guard.name) == before
+
+
+FLUSHES = {
+    "nftables": [
+        ["nft", "flush", "ruleset"],
+        ["nft", "flush", "table", "inet", "netconf-guard"],
+        ["nft", "delete", "table", "netdev", "netconf-guard"],
+        ["nft", "flush", "chain", "inet", "netconf-guard", "postrouting"],
+        ["nft", "flush", "chain", "inet", "netconf-guard", "forward"],
+        ["nft", "flush", "chain", "inet", "netconf-guard", f"pass-{DEVICE}"],
+        ["nft", "flush", "chain", "inet", "netconf-guard", f"out-{DEVICE}"],
+        ["nft", "insert", "rule", "inet", "netconf-guard", f"pass-{DEVICE}", "accept"],
+        ["nft", "delete", "element", "inet", "netconf-guard", "out", f'{{ "{DEVICE}" }}'],
+        ["nft", "flush", "chain", "netdev", "netconf-guard", f"egress-{DEVICE}"],
+        ["nft", "flush", "chain", "netdev", "netconf-guard", f"frames-{DEVICE}"],
+    ],
+    "iptables": [
+        ["iptables-legacy", "-t", "mangle", "-F"],
+        ["ip6tables-legacy", "-t", "mangle", "-F", "POSTROUTING"],
+        ["ip6tables-legacy", "-F", "FORWARD"],
+        ["iptables-legacy", "-F", f"nchf-{DEVICE}"],
+        ["iptables-legacy", "-t", "mangle", "-I", "POSTROUTING", "-j", "ACCEPT"],
+        ["iptables-legacy", "-t", "mangle", "-D", f"nch-{DEVICE}", "1"],
+        ["iptables-legacy", "-t", "mangle", "-F", f"nchw-portal-{DEVICE}"],
+    ],
+}
+
+
+def test_flushed(network: Network, guard: AnyGuard) -> None:
+    """Whatever is taken out of a guard is noticed, and the next close puts it back."""
+    allowed = (Opening("udp", f"{FAR4}/32", 53),)
+    for command in FLUSHES[guard.name]:
+        network.call(lambda: guard.close(DEVICE, allowed))
+        assert network.call(lambda: guard.is_standing(DEVICE))
+        network.run(*command)
+        assert not network.call(lambda: guard.is_standing(DEVICE)), command
+    network.call(lambda: guard.close(DEVICE, allowed))
+    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.send((UDP4, UDP6, UDP4._replace(port=53))) == [UDP4._replace(port=53)]
+
+
+def test_replaced_under_load(network: Network, guard: AnyGuard) -> None:
+    """Put again a hundred times while packets are sent: nothing slips through, and nothing is cut that may pass."""
+    allowed, refused, opened = Opening("udp", f"{FAR4}/32", 1194), b"<refused>", b"<allowed>"
+    window = Window(PORTAL, (Opening("udp", f"{FAR6}/128", 1194),), time.time() + 60)
+    network.call(lambda: guard.close(DEVICE, (allowed,), (window,)))
+    done = threading.Event()
+    sent = {"refused": 0, "allowed": 0, "cut": 0}
+
+    def load() -> None:
+        enter_network(network._laptop.files["net"])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as four, socket.socket(
+            socket.AF_INET6, socket.SOCK_DGRAM
+        ) as six:
+            while not done.is_set():
+                for sender, to in ((four, (FAR4, 1195)), (six, (FAR6, 1195)), (four, (OTHER4, 1194))):
+                    sent["refused"] += 1
+                    with contextlib.suppress(PermissionError):
+                        sender.sendto(refused, to)
+                for sender, to in ((four, (FAR4, 1194)), (six, (FAR6, 1194))):
+                    try:
+                        sender.sendto(opened, to)
+                        sent["allowed"] += 1
+                    except PermissionError:
+                        sent["cut"] += 1
+
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(load)
+        for number in range(100):
+            extra = (Opening("udp", f"{OTHER4}/32", number + 2000),) * (number % 3)
+            network.call(lambda: guard.close(DEVICE, (*extra, allowed), (window,)))
+        done.set()
+        loading.result()
+    counts = network.count((refused, opened))
+    assert sent["refused"] > 1000
+    assert counts == (0, sent["allowed"])
+    assert sent["cut"] == 0
+    # And it would have been seen.
+    network.call(lambda: guard.lift(DEVICE))
+    network.call(lambda: _send(UDP4._replace(port=1195), refused))
+    assert network.count((refused,)) == (1,)
+
+
+def _connect(destination: str, port: int, mark: int = 0) -> int:
+    """Begin a TCP connection and return the error after a moment; EINPROGRESS where nobody has said anything."""
+    with socket.socket(socket.AF_INET6 if ":" in destination else socket.AF_INET, socket.SOCK_STREAM) as client:
+        if mark:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        client.settimeout(0.5)
+        try:
+            client.connect((destination, port))
+            return 0
+        except TimeoutError:
+            return errno.EINPROGRESS
+        except OSError as error:
+            return error.errno or -1
+
+
+@pytest.mark.parametrize("destination", [OTHER4, OTHER6])
+def test_comfort(network: Network, destination: str) -> None:
+    """By nftables, what comes to nothing is refused at once, but not what may yet go another way."""
+    guard = network.call(nftables.Guard)
+    assert network.call(lambda: _connect(destination, 80)) == errno.EINPROGRESS
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert network.call(lambda: _connect(destination, 80)) == errno.ECONNREFUSED
+    assert network.call(lambda: _connect(destination, 80, mark=5)) == errno.EINPROGRESS
+    network.call(lambda: guard.close(DEVICE, (Opening("tcp", "", 80),)))
+    assert network.call(lambda: _connect(destination, 80)) == errno.EINPROGRESS
+
+
+def test_redirected(network: Network) -> None:
+    """By nftables, what the admin's NAT leads to a service of this machine's own is not refused."""
+    guard = network.call(nftables.Guard)
+    network.run("nft", "add table ip admin; add chain ip admin out { type nat hook output priority -100; };"
+                "add rule ip admin out tcp dport 80 redirect to :8080")  # fmt: skip
+    network.call(lambda: guard.close(DEVICE, ()))
+
+    def serve() -> socket.socket:
+        return socket.create_server(("", 8080))
+
+    with network.call(serve):
+        assert network.call(lambda: _connect(OTHER4, 80)) == 0
+        assert network.call(lambda: _connect(OTHER4, 81)) == errno.ECONNREFUSED

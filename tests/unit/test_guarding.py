@@ -1,0 +1,884 @@
+"""The guard: when it closes and opens, in which order, and that no moment and no killed hook leaves a link open."""
+
+import signal
+import time
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from conftest import ELSEWHERE, HERE, MAC, ROUTER, CountingStore, Steps
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from netconf_hooks import apply, guarding, hook, locate, log
+from netconf_hooks.guarding import (
+    LEASE, close_guards, find_unguardable, follow_closing, is_any_open, is_same_network, open_portal, put_back,
+    release_guard, renew_guards, shut_guard, shut_lost_guards
+)  # fmt: skip
+from netconf_hooks.guards import GuardError, Opening
+from netconf_hooks.ifenv import read_environment
+from netconf_hooks.observe import Answer
+from netconf_hooks.observe.connection import MARK
+from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.observe.scene import UNREADABLE, Scene
+from netconf_hooks.state import Store
+
+GUARD = {
+    "IF_NETCONF_LOCATION": f"office gateway={ROUTER}",
+    "IF_NETCONF_VPN": "openvpn corp unless office",
+    "IF_NETCONF_GUARD": "unless office",
+    "IF_NETCONF_TRUST": "hints",
+}
+OFFICE = Answer((ROUTER,))
+
+
+@pytest.fixture(autouse=True)
+def leave_no_alarm():
+    """A hook sets an alarm that would end this process instead."""
+    yield
+    signal.alarm(0)
+    log.set_verbose(False)
+
+
+def run_hook(store, phase, iface="eth0", family="inet", **options):
+    """Run one hook and return its exit status."""
+    environ = {"IFACE": iface, "ADDRFAM": family, "VERBOSITY": "0", **options}
+    return hook.run(read_environment(phase, environ), store)
+
+
+def ifup(store, links, iface="eth0", family="inet", **options):
+    """Do what ifup does: the hooks, and in between it sets the link up."""
+    options = options or GUARD
+    status = run_hook(store, "pre-up", iface, family, **options)
+    if status == 0:
+        links.plug(iface.partition(":")[0], 7)
+        run_hook(store, "up", iface, family, **options)
+    return status
+
+
+def ifdown(store, links, iface="eth0", family="inet", down=True, **options):
+    """Do what ifdown does.  down: whether it sets the link down, as it does for all but the method manual."""
+    options = options or GUARD
+    run_hook(store, "down", iface, family, **options)
+    links.plug(iface.partition(":")[0], 7, up=not down)
+    run_hook(store, "post-down", iface, family, **options)
+
+
+def assert_closed(store, firewall, device="eth0"):
+    """Nothing leaves but what passes a closed link, and the record says so."""
+    assert not firewall.is_open(device)
+    assert store.read_guard(device).verdict == "closed"
+    assert not store.read_guard(device).opened
+
+
+def assert_open(store, firewall, device="eth0"):
+    """Everything may leave, for a time, and the record says so."""
+    record = store.read_guard(device)
+    assert (record.verdict, record.opened, record.done) == ("open", True, True)
+    window = firewall.get_window(device, "open")
+    assert window.openings == (Opening(),)
+    assert time.time() < window.until <= time.time() + LEASE
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """eth0 came up in the office, and is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links) == 0
+    assert_open(store, firewall)
+    return store
+
+
+# Whose it is
+
+
+def test_it_belongs_to_the_device_whatever_alias_it_is_written_for(store, links, network, firewall):
+    assert run_hook(store, "pre-up", "eth0:1", **GUARD) == 0
+    assert list(firewall.stands) == ["eth0"]
+    assert list(store.read_guard("eth0").stanzas) == [("eth0:1", "inet")]
+
+
+@pytest.mark.parametrize("iface, more, reason", [
+    ("ppp0", {}, "does not exist before it is connected"),
+    ("dsl", {"METHOD": "ppp"}, "does not exist before it is connected"),
+    ("dsl", {"METHOD": "wvdial"}, "does not exist before it is connected"),
+    ("corp", {"IF_NETCONF_UPLINK": "eth0"}, "has no link of its own"),
+])
+def test_what_can_not_be_guarded_is_refused(store, links, firewall, messages, iface, more, reason):
+    assert run_hook(store, "pre-up", iface, **{**GUARD, **more}) == hook.REFUSE
+    assert firewall.stands == {}
+    assert not store.has_guards()
+    assert any(message.startswith(f"error: {iface}: netconf-guard") and reason in message for message in messages)
+    assert reason in find_unguardable(read_environment("pre-up", {"IFACE": iface, **more}))
+
+
+def test_all_other_links_can_be_guarded():
+    for iface in ("eth0", "wlan0", "eth0:1", "wwan0", "br0"):
+        assert find_unguardable(read_environment("pre-up", {"IFACE": iface, "METHOD": "dhcp"})) == ""
+
+
+def test_an_option_in_a_later_stanza_is_an_error_but_closes(store, links, firewall, messages):
+    links.plug("eth0", 7)
+    assert run_hook(store, "pre-up", family="inet6", **GUARD) == 0
+    assert_closed(store, firewall)
+    [error] = [message for message in messages if message.startswith("error")]
+    assert "belongs in the first stanza of eth0" in error
+
+
+def test_in_the_first_stanza_it_is_none(store, links, network, firewall, messages):
+    links.plug("eth0", 7, up=False)
+    ifup(store, links)
+    ifup(store, links, family="inet6")
+    assert not [message for message in messages if message.startswith("error")]
+
+
+def test_it_holds_for_all_families_and_goes_with_the_last(store, links, network, firewall):
+    ifup(store, links)
+    ifup(store, links, family="inet6", IF_DNS_DOMAIN="example.com")
+    assert_closed(store, firewall)
+    for phase in ("down", "post-down"):
+        run_hook(store, phase, **GUARD)
+    assert_closed(store, firewall)
+    ifdown(store, links, family="inet6", IF_DNS_DOMAIN="example.com")
+    assert firewall.stands == {}
+    assert not store.has_guards()
+
+
+def test_it_stays_while_ifdown_has_left_the_link_up(store, links, network, firewall):
+    ifup(store, links)
+    ifdown(store, links, down=False)
+    assert_closed(store, firewall)
+    ifdown(store, links)
+    assert firewall.stands == {}
+
+
+@pytest.mark.parametrize("up, down", [
+    ("inet", "inet"), ("inet,inet6", "inet,inet6"), ("inet", "inet,inet6"), ("", "inet"), ("inet", ""),
+])
+def test_it_goes_whatever_the_ifupdown_calls_the_family(store, links, network, firewall, up, down):
+    ifup(store, links, family=up)
+    ifdown(store, links, family=down)
+    assert firewall.stands == {}
+    assert not store.has_guards()
+
+
+def test_a_guard_that_was_taken_out_of_the_stanza_goes_at_the_next_ifup(store, links, network, firewall):
+    ifup(store, links)
+    ifup(store, links, **{**GUARD, "IF_NETCONF_GUARD": "no"})
+    assert firewall.stands == {}
+    assert not store.has_guards()
+
+
+def test_one_that_another_family_still_has_stays(store, links, network, firewall):
+    ifup(store, links)
+    ifup(store, links, family="inet6", IF_NETCONF_GUARD="yes")
+    ifup(store, links, **{**GUARD, "IF_NETCONF_GUARD": "no"})
+    assert_closed(store, firewall)
+
+
+def test_two_interfaces_on_one_device_must_agree(store, links, network, firewall):
+    network["gateway"] = OFFICE
+    ifup(store, links)
+    assert_open(store, firewall)
+    ifup(store, links, "eth0:1", **{**GUARD, "IF_NETCONF_GUARD": "unless home"})
+    assert_closed(store, firewall)
+    assert "eth0:1" in store.read_guard("eth0").because
+    ifup(store, links, "eth0:1", **{**GUARD, "IF_NETCONF_GUARD": "unless office"})
+    assert_open(store, firewall)
+
+
+def test_one_that_is_not_up_yet_keeps_its_device_closed(store, links, network, firewall, office):
+    run_hook(store, "pre-up", "eth0:1", **GUARD)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_closed(store, firewall)
+    assert "eth0:1" in store.read_guard("eth0").because
+
+
+def test_an_alias_without_a_guard_does_not_close_its_device(store, links, network, firewall, office):
+    ifup(store, links, "eth0:1", IF_DNS_DOMAIN="example.com")
+    assert_open(store, firewall)
+
+
+def test_what_was_seen_on_another_network_opens_nothing_for_an_alias(store, links, network, firewall, office, place):
+    # Nobody watched: the record of eth0 says office still.
+    place.scenes["eth0"] = ELSEWHERE
+    network["gateway"] = Answer(("192.0.2.9",))
+    cafe = {**GUARD, "IF_NETCONF_LOCATION": "cafe gateway=192.0.2.9", "IF_NETCONF_GUARD": "unless cafe"}
+    ifup(store, links, "eth0:1", **cafe)
+    assert_closed(store, firewall)
+
+
+def test_a_wish_opens_nothing(store, links, network, firewall):
+    ifup(store, links)
+    record = store.read_interface("eth0")
+    store.write_interface(type(record)("corp", 0, record.stanzas, location="office", grade="authenticated", wish=True))
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_closed(store, firewall)
+
+
+# What opens it
+
+
+def test_it_opens_where_the_location_is_trusted_and_nowhere_else(store, links, network, firewall, tunnels):
+    ifup(store, links)
+    assert_closed(store, firewall)
+    assert tunnels.asked == ["start openvpn corp"]
+    network["gateway"] = OFFICE
+    ifup(store, links)
+    assert_open(store, firewall)
+    assert tunnels.asked[-1] == "stop openvpn corp"
+
+
+@pytest.mark.parametrize("changed", [
+    {"IF_NETCONF_TRUST": "authenticated"},
+    {"IF_NETCONF_GUARD": "yes"},
+    {"IF_NETCONF_GUARD": "unles office"},
+    {"IF_NETCONF_GUARD": "on office"},
+    {"IF_NETCONF_LOCATION": "office gatway=192.0.2.1"},
+    {"IF_NETCONF_TRUST": "hint"},
+])
+def test_hints_without_the_admins_word_and_what_can_not_be_read_open_nothing(store, links, network, firewall, changed):
+    network["gateway"] = OFFICE
+    ifup(store, links, **{**GUARD, **changed})
+    assert_closed(store, firewall)
+
+
+def test_without_a_word_on_trust_hints_open_nothing(store, links, network, firewall):
+    network["gateway"] = OFFICE
+    ifup(store, links, **{option: value for option, value in GUARD.items() if option != "IF_NETCONF_TRUST"})
+    assert_closed(store, firewall)
+    assert "not proven" in store.read_guard("eth0").because
+
+
+def test_an_undecided_place_opens_nothing(store, links, network, firewall, office):
+    network["gateway"] = Answer((), pending=True)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_closed(store, firewall)
+
+
+def test_without_carrier_or_as_another_device_it_is_closed(store, links, network, firewall, office):
+    links.plug("eth0", 7, carrier=False)
+    apply.refresh_interfaces(store, ())
+    assert_closed(store, firewall)
+
+
+def test_only_a_look_from_after_it_was_shut_opens_it(store, links, network, firewall, office):
+    seen = store.read_interface("eth0")
+    shut_guard(store, store.read_guard("eth0"), "somebody says so")
+    apply.refresh_interfaces(store, ())
+    assert_closed(store, firewall)
+    assert store.read_guard("eth0").because == "somebody says so"
+    assert store.read_guard("eth0").shut > seen.looked
+    apply.refresh_interfaces(store, [seen])
+    assert_open(store, firewall)
+
+
+# In which order
+
+
+def in_order(journal, *wanted):
+    """Whether all of `wanted` are in the journal, one after the other."""
+    rest = iter(journal)
+    return all(any(entry == one for entry in rest) for one in wanted)
+
+
+def test_arriving_where_it_is_trusted(store, links, network, firewall, journal):
+    network["gateway"] = OFFICE
+    run_hook(store, "pre-up", **GUARD)
+    assert journal == ["eth0 is to be closed", "close eth0"]
+    journal.clear()
+    links.plug("eth0", 7)
+    run_hook(store, "up", **GUARD)
+    assert journal[0] == "close eth0"
+    assert in_order(
+        journal, "close eth0", "eth0 is to be open", "stop openvpn corp", "close eth0 open", "office-connected",
+        "inet-connected",
+    )  # fmt: skip
+    assert journal.index("close eth0 open") > journal.index("stop openvpn corp")
+
+
+def test_arriving_where_it_is_not(store, links, network, firewall, journal):
+    links.plug("eth0", 7)
+    ifup(store, links)
+    assert "start openvpn corp" in journal
+    assert not [entry for entry in journal if entry.endswith("open")]
+
+
+def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, links, network, firewall, office, journal):
+    del network["gateway"]
+    journal.clear()
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert in_order(journal, "eth0 is to be closed", "close eth0", "start openvpn corp", "office-disconnected")
+    assert journal.index("close eth0") < journal.index("start openvpn corp")
+    assert_closed(store, firewall)
+
+
+def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links, network, firewall, office, journal):
+    office.write_tunnels({})
+    apply.remember_interface(store, store.read_interface("eth0"))
+    open_portal(store, "eth0", [Opening("tcp", port=80)], 60)
+    journal.clear()
+    run_hook(store, "down", **GUARD)
+    assert journal[0] == "shut eth0 open"
+    assert in_order(
+        journal, "shut eth0 open", "eth0 is to be closed", "close eth0", "inet-disconnected", "office-disconnected",
+        "stop openvpn corp",
+    )  # fmt: skip
+    assert firewall.stands["eth0"][1] == {}
+    assert "lift eth0" not in journal
+    links.plug("eth0", 7, up=False)
+    run_hook(store, "post-down", **GUARD)
+    assert journal[-1] == "lift eth0"
+
+
+def test_it_looks_once_more_after_opening_and_closes_where_the_router_changed(
+    store, links, network, firewall, place, journal
+):
+    network["gateway"] = OFFICE
+    place.then = [(3, ELSEWHERE)]  # when the look began, when it ended, before opening; then it is another one
+    ifup(store, links)
+    assert in_order(journal, "close eth0 open", "shut eth0 open", "eth0 is to be closed")
+    assert_closed(store, firewall)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_network_that_changes_while_it_is_looked_at_is_never_opened(
+    store, links, network, firewall, place, journal, turns
+):
+    network["gateway"] = OFFICE
+    place.then = [(turns, ELSEWHERE)]
+    ifup(store, links)
+    assert_closed(store, firewall)
+    assert not [entry for entry in journal if entry.endswith(" open") and entry.startswith("close")]
+    # And looked at again, it opens.
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+
+
+def test_somebody_who_shuts_it_while_it_is_being_opened_wins(store, links, network, firewall, place):
+    network["gateway"] = OFFICE
+    real = firewall.close
+    firewall.permits = lambda device: True
+
+    def close(device, openings, windows=()):
+        if windows:
+            firewall.close = real
+            shut_guard(store, store.read_guard(device), "going down")
+        real(device, openings, windows)
+
+    firewall.close = close
+    ifup(store, links)
+    assert not firewall.is_open("eth0")
+    assert store.read_guard("eth0").verdict == "closed"
+    follow_closing(store)
+    assert_closed(store, firewall)
+
+
+def test_the_routers_address_is_learnt_before_it_opens(store, links, network, firewall, place):
+    network["gateway"] = OFFICE
+    place.scenes["eth0"] = Scene(7, True, ("192.0.2.5/24",), (ROUTER,))
+    ifup(store, links)
+    assert place.resolved == [(7, (ROUTER,))]
+
+
+# A firewall that does not work
+
+
+def test_a_guard_that_does_not_stand_refuses_ifup_and_stays_closed(store, links, firewall, messages):
+    firewall.broken = "no nftables here"
+    assert ifup(store, links) == hook.REFUSE
+    assert any("no nftables here" in message and "it stays down" in message for message in messages)
+
+
+def test_no_other_phase_refuses_and_tunnels_are_asked_all_the_same(store, links, network, firewall, tunnels, messages):
+    run_hook(store, "pre-up", **GUARD)
+    firewall.broken = "nft is gone"
+    links.plug("eth0", 7)
+    assert run_hook(store, "up", **GUARD) == 0
+    assert tunnels.asked == ["start openvpn corp"]
+    assert any("nft is gone" in message for message in messages)
+    for phase in ("down", "post-down"):
+        assert run_hook(store, phase, **GUARD) == 0
+    # It could not be lifted: it is not forgotten either.
+    assert store.read_guard("eth0") is not None
+
+
+def test_what_could_not_be_opened_is_tried_again(store, links, network, firewall):
+    run_hook(store, "pre-up", **GUARD)
+    links.plug("eth0", 7)
+    network["gateway"] = OFFICE
+    firewall.broken = "busy"
+    run_hook(store, "up", **GUARD)
+    assert not store.read_guard("eth0").opened and not store.read_guard("eth0").done
+    firewall.broken = ""
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+
+
+def test_another_backend_takes_over_without_a_gap(store, links, network, firewalls, journal):
+    ifup(store, links, **GUARD, IF_NETCONF_GUARD_BACKEND="iptables")
+    assert list(firewalls["iptables"].stands) == ["eth0"]
+    journal.clear()
+    ifup(store, links)
+    assert in_order(journal, "close eth0", "lift eth0")
+    assert firewalls["iptables"].stands == {}
+    assert_closed(store, firewalls["nftables"])
+    assert (store.read_guard("eth0").backend, store.read_guard("eth0").former) == ("nftables", "")
+
+
+def test_a_former_backend_that_does_not_work_any_more_stops_nothing(store, links, network, firewalls, messages):
+    ifup(store, links, **GUARD, IF_NETCONF_GUARD_BACKEND="iptables")
+    firewalls["iptables"].broken = "not installed"
+    assert ifup(store, links) == 0
+    assert_closed(store, firewalls["nftables"])
+    assert any("iptables can't be taken away: not installed" in message for message in messages)
+    firewalls["iptables"].broken = ""
+    ifdown(store, links)
+    assert firewalls["iptables"].stands == firewalls["nftables"].stands == {}
+
+
+def test_a_record_that_can_not_be_read_is_put_up_anew(store, links, network, firewall, messages):
+    ifup(store, links)
+    Path(store.guards, "eth0").write_text("rubbish\n")
+    run_hook(store, "down", **GUARD)
+    assert not firewall.is_open("eth0")
+    assert ifup(store, links) == 0
+    assert_closed(store, firewall)
+    assert any("put up anew" in message for message in messages)
+
+
+# Looking
+
+
+def make_look(store):
+    """Return a look that may take a minute."""
+    return guarding.Look(store, "eth0", monotonic() + 60)
+
+
+def test_a_probe_is_let_through_to_where_it_goes_and_for_as_long_as_it_takes(store, links, network, firewall):
+    ifup(store, links)
+    with make_look(store) as look:
+        assert firewall.get_window("eth0", "probe") is None
+        look.announce("eth0", "tcp", "192.0.2.7", 443)
+        look.announce("eth0", "udp", "2001:db8::7", 53)
+        look.announce("eth0", "tcp", "192.0.2.7", 443)
+        look.announce("wlan0", "tcp", "192.0.2.9", 443)
+        window = firewall.get_window("eth0", "probe")
+        assert window.openings == (
+            Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),
+            Opening("udp", "2001:db8::7/128", 53, uids=(0,), mark=MARK),
+        )
+        assert time.time() + 59 < window.until < time.time() + 62
+        assert not firewall.is_open("eth0")
+    assert firewall.get_window("eth0", "probe") is None
+
+
+def test_a_look_at_a_link_without_a_guard_opens_nothing(store, links, firewall, journal):
+    store.prepare()
+    with make_look(store) as look:
+        look.announce("eth0", "tcp", "192.0.2.7", 443)
+    assert journal == []
+
+
+def test_a_look_shuts_at_once_what_was_open_for_another_network(store, links, network, firewall, office, place):
+    place.scenes["eth0"] = ELSEWHERE
+    with make_look(store):
+        assert_closed(store, firewall)
+
+
+def test_the_leases_servers_are_let_through(store, links, network, firewall, place):
+    place.servers = ("192.0.2.1", "192.0.2.2")
+    ifup(store, links)
+    assert set(firewall.list_openings("eth0")) == {
+        Opening("udp", "192.0.2.1/32", 67, source_port=68), Opening("udp", "192.0.2.2/32", 67, source_port=68)
+    }  # fmt: skip
+
+
+def test_a_look_for_the_hook_announces_its_probes_to_the_guard(store, links, network, firewall, monkeypatch):
+    """A test that is asked of the network, by a stanza whose guard is closed."""
+    passed = []
+
+    def observe_place(rules, link, deadline, announce):
+        announce(link.device, "tcp", "192.0.2.7", 443)
+        passed.append(firewall.get_window("eth0", "probe").openings)
+        return locate.observe_place(rules, link, deadline, announce)
+
+    monkeypatch.setattr(apply, "observe_place", observe_place)
+    ifup(store, links)
+    assert passed == [(Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),)]
+    assert firewall.get_window("eth0", "probe") is None
+
+
+def test_a_look_that_is_ended_shuts_what_it_let_through(store, links, network, firewall):
+    ifup(store, links)
+    with pytest.raises(hook.Ended), make_look(store) as look:
+        look.announce("eth0", "tcp", "192.0.2.7", 443)
+        raise hook.Ended("SIGTERM")
+    assert firewall.get_window("eth0", "probe") is None
+    assert_closed(store, firewall)
+
+
+def test_where_no_probe_can_be_let_through_the_look_goes_on(store, links, network, firewall, messages):
+    ifup(store, links)
+    firewall.broken = "busy"
+    with make_look(store) as look:
+        look.announce("eth0", "tcp", "192.0.2.7", 443)
+    assert any("no probe can be let through: busy" in message for message in messages)
+
+
+# The lease
+
+
+def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, network, firewall, office, place):
+    firewall.get_window("eth0", "open").until = 0.0
+    assert is_any_open(store)
+    assert renew_guards(store) is True
+    assert_open(store, firewall)
+    assert place.used == [(7, ROUTER)]  # asked whether it is still there
+
+
+@pytest.mark.parametrize("scene", [
+    ELSEWHERE,
+    Scene(7, True, ("192.0.2.5/24",), (ROUTER,)),
+    Scene(7, True, ("192.0.2.5/24",)),
+    Scene(7, False, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Scene(8, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Scene(7, True, ("192.0.3.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Scene(7, True, ("192.0.2.5/24",), (ROUTER, "fe80::1"), {ROUTER: MAC}),
+    Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, ("cafe", MAC, "open")),
+    Scene(),
+    NetlinkError(5),
+])
+def test_any_change_of_network_shuts_it(store, links, network, firewall, office, place, scene):
+    before = monotonic()
+    place.scenes["eth0"] = scene
+    if isinstance(scene, Scene):
+        assert not is_same_network(store.read_guard("eth0").scene, scene)
+    shut_lost_guards(store)
+    assert_closed(store, firewall)
+    assert store.read_guard("eth0").shut >= before
+    assert not is_any_open(store)
+    # Nobody renews what is shut.
+    assert renew_guards(store) is True
+    assert_closed(store, firewall)
+
+
+def test_a_renewal_shuts_what_it_can_not_confirm(store, links, network, firewall, office, place):
+    place.scenes["eth0"] = ELSEWHERE
+    assert renew_guards(store) is False
+    assert_closed(store, firewall)
+
+
+def test_somebody_who_shuts_it_while_it_is_renewed_wins(store, links, network, firewall, office):
+    real = firewall.open_window
+    firewall.permits = lambda device: True
+
+    def open_window(device, window):
+        shut_guard(store, store.read_guard(device), "going down")
+        real(device, window)
+
+    firewall.open_window = open_window
+    renew_guards(store)
+    assert_closed(store, firewall)
+
+
+def test_a_lease_that_can_not_be_renewed_is_told_and_ends_by_itself(store, links, network, firewall, office, messages):
+    until = firewall.get_window("eth0", "open").until
+
+    def refuse(device, window):
+        raise GuardError("busy")
+
+    firewall.open_window = refuse
+    renew_guards(store)
+    assert firewall.get_window("eth0", "open").until == until
+    assert "error: eth0: netconf-guard: busy" in messages
+
+
+def test_what_is_not_known_is_not_the_same_network():
+    assert is_same_network(str(HERE), HERE)
+    assert not is_same_network("", HERE)
+    assert not is_same_network("rubbish", HERE)
+    unreadable = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, (UNREADABLE,))
+    assert not is_same_network(str(unreadable), unreadable)
+
+
+def test_a_link_that_stays_open_is_told_so_only_on_its_network(store, links, network, firewall, office, place):
+    """Something else has changed, what passes for a tunnel: that is no renewal."""
+    record = store.read_guard("eth0")
+    store.write_guard(record.change(done=False))
+    follow_closing(store)
+    assert_open(store, firewall)
+    store.write_guard(record.change(done=False))
+    place.scenes["eth0"] = ELSEWHERE
+    follow_closing(store)
+    assert_closed(store, firewall)
+
+
+def test_news_of_an_unchanged_network_shut_nothing(store, links, network, firewall, office):
+    shut_lost_guards(store)
+    assert_open(store, firewall)
+
+
+# Putting back
+
+
+def test_what_somebody_took_away_is_put_back_closed(store, links, network, firewall, office, messages):
+    assert put_back(store) is False
+    firewall.stands.clear()
+    assert put_back(store) is True
+    assert not firewall.is_open("eth0")
+    assert any("somebody took it away" in message for message in messages)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+
+
+def test_where_there_is_no_guard_there_is_nothing_to_put_back_or_to_close(store):
+    assert put_back(store) is False
+    close_guards(store, "sleep")
+    store.prepare()
+    assert put_back(store) is False
+
+
+# The ways out
+
+
+def test_all_guards_close_before_sleep_until_they_are_looked_at_again(store, links, network, firewall, office):
+    links.plug("wlan0", 8)
+    ifup(store, links, "wlan0")
+    open_portal(store, "wlan0", [Opening("tcp", port=80)], 60)
+    close_guards(store, "the machine sleeps")
+    for device in ("eth0", "wlan0"):
+        assert_closed(store, firewall, device)
+        assert firewall.stands[device][1] == {}
+    apply.refresh_interfaces(store, ())
+    assert_closed(store, firewall)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+
+
+PORTAL = [Opening("tcp", port=80, uids=(1000,)), Opening("tcp", port=443, uids=(1000,))]
+
+
+def test_a_portal_is_let_through_for_its_time(store, links, network, firewall):
+    ifup(store, links)
+    open_portal(store, "eth0", PORTAL, 300)
+    window = firewall.get_window("eth0", "portal")
+    assert window.openings == tuple(PORTAL)
+    assert time.time() + 298 < window.until <= time.time() + 300
+    assert not firewall.is_open("eth0")
+    # What else changes leaves it its time, and gives it no more.
+    store.write_guard(store.read_guard("eth0").change(done=False))
+    follow_closing(store)
+    again = firewall.get_window("eth0", "portal")
+    assert (again.openings, again.until) == (window.openings, window.until)
+    store.write_guard(store.read_guard("eth0").change(done=False, portal=time.time() - 1))
+    follow_closing(store)
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_there_is_no_portal_without_a_guard(store, links):
+    store.prepare()
+    with pytest.raises(GuardError, match="no guard"):
+        open_portal(store, "eth0", PORTAL, 300)
+
+
+def test_released_is_open_until_the_next_ifup_whatever_is_decided(store, links, network, firewall, messages):
+    ifup(store, links)
+    release_guard(store, "eth0")
+    assert firewall.stands == {}
+    assert any(message.startswith("warning: eth0: netconf-guard: released") for message in messages)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    shut_lost_guards(store)
+    put_back(store)
+    close_guards(store, "sleep")
+    renew_guards(store)
+    assert firewall.stands == {}
+    assert store.read_guard("eth0").verdict == "released"
+    with pytest.raises(GuardError):
+        open_portal(store, "eth0", PORTAL, 300)
+    ifup(store, links)
+    assert_closed(store, firewall)
+
+
+def test_released_goes_with_the_link(store, links, network, firewall):
+    ifup(store, links)
+    release_guard(store, "eth0")
+    ifdown(store, links)
+    assert not store.has_guards()
+
+
+def test_there_is_nothing_to_release_without_a_guard(store):
+    with pytest.raises(GuardError, match="eth0 has no guard"):
+        release_guard(store, "eth0")
+
+
+def test_what_could_not_be_released_is_not_called_so(store, links, network, firewall):
+    ifup(store, links)
+    firewall.broken = "busy"
+    with pytest.raises(GuardError, match="busy"):
+        release_guard(store, "eth0")
+    assert_closed(store, firewall)
+
+
+# Killed
+
+
+def describe(store, firewalls):
+    """Return all that matters of a machine."""
+    guards = [
+        (guard.device, guard.backend, guard.verdict, guard.opened, guard.done, guard.openings, guard.former)
+        for guard in store.read_guards(pytest.fail)
+    ]
+    tunnels = [(name, record.verdict, record.done) for name, record in store.read_tunnels().items()]
+    stands = {
+        (name, device): (set(openings), set(windows))
+        for name, firewall in firewalls.items() for device, (openings, windows) in firewall.stands.items()
+    }  # fmt: skip
+    return guards, tunnels, stands, [record.iface for record in store.read_interfaces(pytest.fail)]
+
+
+def arrive(store, links):
+    ifup(store, links)
+
+
+def leave(store, links):
+    ifdown(store, links)
+
+
+def change_backend(store, links):
+    assert ifup(store, links, **GUARD, IF_NETCONF_GUARD_BACKEND="iptables") == 0
+
+
+def look_again(store, links):
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+
+
+def do_nothing(store, links):
+    pass
+
+
+@pytest.mark.parametrize("at_office", [True, False])
+@pytest.mark.parametrize("before, story, right", [
+    (do_nothing, arrive, arrive),
+    (arrive, arrive, arrive),
+    (arrive, look_again, look_again),
+    (arrive, leave, leave),
+    (arrive, change_backend, change_backend),
+    (change_backend, arrive, arrive),
+    (change_backend, arrive, leave),
+])
+def test_a_hook_killed_anywhere_leaves_it_closed_and_the_next_run_puts_it_right(
+    store, links, network, firewalls, steps, tmp_path, journal, before, story, right, at_office
+):
+    if at_office:
+        network["gateway"] = OFFICE
+
+    def prepare(number):
+        """Return the store of another machine, which has done what is before."""
+        links.clear()
+        for each in firewalls.values():
+            each.stands.clear()
+        another = CountingStore(str(tmp_path / str(number)), journal, steps)
+        for each in firewalls.values():
+            each.permits = lambda device: Store(another.directory).read_guard(device).verdict == "open"
+        steps.last = 0
+        before(another, links)
+        steps.count = 0
+        return another
+
+    reference = prepare(0)
+    story(reference, links)
+    total = steps.count
+    right(reference, links)
+    wanted = describe(reference, firewalls)
+    assert total > 4
+    for number in range(1, total + 1):
+        machine = prepare(number)
+        steps.last = number
+        stood = any(each.stands for each in firewalls.values())
+        with pytest.raises(hook.Ended):
+            story(machine, links)
+        # Nothing leaves but what is decided, as far as this hook has come.
+        guard = machine.read_guard("eth0")
+        standing = [each for each in firewalls.values() if each.stands]
+        if links.get("eth0") and links["eth0"].up and (stood or machine.read_interface("eth0")):
+            assert standing
+        if standing and all(each.is_open("eth0") for each in standing):
+            # Whoever shuts what is open finds it so, and where it stands.
+            assert guard.opened or guard.verdict == "open"
+            assert firewalls[guard.backend] in standing
+        steps.last = 0
+        right(machine, links)
+        assert describe(machine, firewalls) == wanted, number
+
+
+phases = st.sampled_from(["ifup", "ifup inet6", "ifdown", "ifdown inet6", "refresh", "shut", "renew", "close", "flush"])
+stories = st.lists(st.tuples(phases, st.booleans(), st.integers(0, 25)), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stories)
+def test_whatever_happens_it_is_open_only_where_it_may_be(
+    store, links, network, firewalls, steps, place, tmp_path_factory, journal, story
+):
+    """Each of the story: what happens, whether in the office, and at which step it is killed, 0 for never."""
+    firewall = firewalls["nftables"]
+    links.plug("eth0", 7, up=False)
+    firewall.stands.clear()
+    journal.clear()
+    steps.last = 0
+    machine = CountingStore(str(tmp_path_factory.mktemp("run")), journal, steps)
+    machine.prepare()
+    firewall.permits = lambda device: Store(machine.directory).read_guard(device).verdict == "open"
+    for what, at_office, last in story:
+        network.pop("gateway", None)
+        if at_office:
+            network["gateway"] = OFFICE
+        place.scenes["eth0"] = HERE if at_office else ELSEWHERE
+        steps.count, steps.last = 0, last
+        killed = False
+        try:
+            happen(machine, links, firewall, what)
+        except hook.Ended:
+            killed = True
+        steps.last = 0
+        guard = machine.read_guard("eth0")
+        if killed or guard is None or not links["eth0"].up:
+            continue
+        assert not firewall.is_open("eth0") or what == "flush" or guard.verdict == "open"
+        if what != "flush":
+            # Whoever looks finds out that this is another network.
+            assert not firewall.is_open("eth0") or at_office
+        if what == "ifup":
+            assert firewall.is_open("eth0") == at_office
+
+
+def happen(machine, links, firewall, what):
+    """Let one thing happen."""
+    name, _, family = what.partition(" ")
+    if name == "ifup":
+        ifup(machine, links, family=family or "inet")
+    elif name == "ifdown":
+        ifdown(machine, links, family=family or "inet")
+    elif name == "refresh":
+        apply.refresh_interfaces(machine, machine.read_interfaces(log.error))
+    elif name == "shut":
+        shut_lost_guards(machine)
+    elif name == "renew":
+        renew_guards(machine)
+    elif name == "close":
+        close_guards(machine, "sleep")
+    else:
+        firewall.stands.clear()
+        put_back(machine)
+
+
+def test_steps_kill_where_they_are_told_to():
+    steps = Steps()
+    steps()
+    steps.last = 3
+    steps()
+    with pytest.raises(hook.Ended):
+        steps()
+    with pytest.raises(hook.Ended):
+        steps()

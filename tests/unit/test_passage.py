@@ -1,0 +1,367 @@
+"""What passes a closed guard: what the admin allows, and the tunnels' own packets, wherever their servers are."""
+
+import time
+
+import pytest
+from conftest import ROUTER
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_guarding import GUARD, assert_closed, assert_open, ifdown, ifup, leave_no_alarm  # noqa: F401
+
+from netconf_hooks import apply, guarding, log
+from netconf_hooks.guards import GuardError, Opening, check_opening, hosts, read_opening
+from netconf_hooks.observe import Answer
+from netconf_hooks.observe.connection import MARK
+from netconf_hooks.passage import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
+from netconf_hooks.rules import read_rules
+from netconf_hooks.tunnels import Endpoint, TunnelError
+
+CORP = "openvpn corp"
+BY_ADDRESS = Endpoint("203.0.113.1", "udp", 1194, uids=(0, 65534))
+BY_NAME = Endpoint("vpn.example", "udp", 1194, uids=(0,))
+TO_ADDRESS = Opening("udp", "203.0.113.1/32", 1194, uids=(0, 65534))
+
+
+def refresh(store):
+    """Do what the watcher does."""
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+
+
+def to(address):
+    """What lets the tunnel that is given by name through to one address."""
+    return Opening("udp", f"{address}/{128 if ':' in address else 32}", 1194, uids=(0,))
+
+
+# Allowances
+
+
+@pytest.mark.parametrize("word, opening", [
+    ("192.0.2.0/24", Opening("", "192.0.2.0/24")),
+    ("2001:db8::/32", Opening("", "2001:db8::/32")),
+    ("192.0.2.7", Opening("", "192.0.2.7/32")),
+    ("udp/123", Opening("udp", "", 123)),
+    ("192.0.2.7:tcp/22", Opening("tcp", "192.0.2.7/32", 22)),
+    ("[2001:db8::/32]:tcp/22", Opening("tcp", "2001:db8::/32", 22)),
+    ("in:tcp/22", Opening("tcp", "", source_port=22, reply=True)),
+    ("in:tcp/22@192.0.2.0/24", Opening("tcp", "192.0.2.0/24", source_port=22, reply=True)),
+    ("in:udp/51820@2001:db8::/32", Opening("udp", "2001:db8::/32", source_port=51820, reply=True)),
+])
+def test_what_a_word_lets_through(word, opening):
+    rules = read_rules({"netconf-guard-allow": word})
+    assert rules.errors == ()
+    assert [make_allowance(allowance) for allowance in rules.allowances] == [opening]
+    check_opening(opening)
+
+
+def test_all_stanzas_allowances_pass_from_the_first_moment(store, links, firewall):
+    ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123\nin:tcp/22")
+    first = Opening("udp", "", 123), Opening("tcp", "", source_port=22, reply=True)
+    assert firewall.list_openings("eth0") == first
+    ifup(store, links, "eth0:1", **GUARD, IF_NETCONF_GUARD_ALLOW="192.0.2.0/24")
+    assert firewall.list_openings("eth0") == (*first, Opening("", "192.0.2.0/24"))
+
+
+def test_a_line_of_allowances_that_can_not_be_read_lets_nothing_through(store, links, firewall):
+    ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123 nonsense\ntcp/22")
+    assert firewall.list_openings("eth0") == (Opening("tcp", "", 22),)
+
+
+# Tunnels
+
+
+endpoints = st.builds(
+    Endpoint, st.just("203.0.113.1"), st.sampled_from(["udp", "tcp"]), st.integers(1, 65535), st.just(0),
+    st.lists(st.integers(0, 70000), max_size=3, unique=True).map(tuple), st.integers(0, 2**32 - 1),
+    st.integers(0, 65535),
+)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(endpoints)
+def test_a_tunnels_packets_pass_to_exactly_where_they_go(endpoint):
+    opening = make_opening(endpoint, "203.0.113.1")
+    check_opening(opening)
+    assert read_opening(str(opening)) == opening
+    assert (opening.protocol, opening.network, opening.port) == (endpoint.protocol, "203.0.113.1/32", endpoint.port)
+    assert (opening.uids, opening.mark, opening.source_port) == (endpoint.uids, endpoint.mark, endpoint.source_port)
+    assert not opening.reply
+
+
+def test_the_endpoint_passes_before_its_tunnel_is_asked_for(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS, Endpoint("2001:db8::1", "esp", 0))
+    passed = []
+    tunnels.during["start openvpn corp"] = lambda: passed.extend(firewall.list_openings("eth0"))
+    ifup(store, links)
+    assert passed == [TO_ADDRESS, Opening("esp", "2001:db8::1/128")]
+    assert_closed(store, firewall)
+    assert firewall.list_openings("eth0") == tuple(passed)
+
+
+def test_where_it_is_not_wanted_nothing_of_it_passes(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    network["gateway"] = Answer((ROUTER,))
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == ()
+    assert_open(store, firewall)
+
+
+def test_what_goes_down_lets_nothing_through_any_more(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+    ifdown(store, links, down=False)
+    assert firewall.list_openings("eth0") == ()
+
+
+def test_two_uplinks_share_the_tunnel(store, links, network, firewall, tunnels, place):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    ifup(store, links)
+    links.plug("wlan0", 7)
+    ifup(store, links, "wlan0", **{**GUARD, "IF_NETCONF_VPN": ""})
+    for device in ("eth0", "wlan0"):
+        assert firewall.list_openings(device) == (TO_ADDRESS,)
+
+
+def test_a_second_family_leaves_the_tunnel_its_way(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    ifup(store, links)
+    asked = len(firewall.asked)
+    ifup(store, links, family="inet6", **GUARD)
+    assert len(firewall.asked) > asked
+    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+    assert tunnels.asked == ["start openvpn corp"]
+
+
+def test_what_can_not_be_known_is_told_by_name_and_lets_nothing_through(
+    store, links, network, firewall, tunnels, messages
+):
+    tunnels.endpoints[CORP] = TunnelError("remote-random-hostname: where its packets go can't be known")
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == ()
+    assert "remote-random-hostname" in store.read_guard("eth0").problem
+    told = [message for message in messages if "remote-random-hostname" in message]
+    assert len(told) == 1 and told[0].startswith('error: eth0: netconf-guard: netconf-vpn "openvpn corp"')
+    refresh(store)
+    assert len([message for message in messages if "remote-random-hostname" in message]) == 1
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    refresh(store)
+    assert store.read_guard("eth0").problem == ""
+    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+
+
+# Names
+
+
+@pytest.fixture
+def named(tunnels, place):
+    """The tunnel's server is given by its name, which has two addresses."""
+    tunnels.endpoints[CORP] = (BY_NAME,)
+    place.names["vpn.example"] = ("203.0.113.1", "2001:db8::1")
+    return place
+
+
+def test_all_addresses_of_a_name_pass_and_are_pinned(store, links, network, firewall, named, hosts_file):
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
+    assert hosts.read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.1", "2001:db8::1")}
+    assert named.asked == ["vpn.example"]
+
+
+@pytest.mark.parametrize("version, address", [(4, "203.0.113.1"), (6, "2001:db8::1")])
+def test_of_one_family_only_where_the_tunnel_uses_only_that(
+    store, links, network, firewall, named, tunnels, version, address
+):
+    tunnels.endpoints[CORP] = (Endpoint("vpn.example", "udp", 1194, version, uids=(0,)),)
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == (to(address),)
+
+
+def test_names_are_asked_for_through_the_guard_and_only_while_it_takes(
+    store, links, network, firewall, named, monkeypatch
+):
+    windows = []
+    real = named.look_up
+
+    def look_up(name, view):
+        resolution = real(name, view)
+        windows.append(firewall.get_window("eth0", "probe"))
+        return resolution
+
+    monkeypatch.setattr("netconf_hooks.observe.names.look_up", look_up)
+    ifup(store, links)
+    [window] = windows
+    assert window.openings == (Opening("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK),)
+    assert time.time() < window.until <= time.time() + LOOK_UP_TIME + 1
+    assert firewall.get_window("eth0", "probe") is None
+
+
+def test_names_are_asked_once_and_again_only_while_the_tunnel_is_down(
+    store, links, network, firewall, named, tunnels, hosts_file
+):
+    tunnels.up[CORP] = True
+    ifup(store, links)
+    refresh(store)
+    assert named.asked == ["vpn.example"]
+    tunnels.up[CORP] = False
+    named.names["vpn.example"] = ("203.0.113.9",)
+    refresh(store)
+    assert named.asked == ["vpn.example"] * 2
+    assert firewall.list_openings("eth0") == (to("203.0.113.9"),)
+    assert hosts.read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.9",)}
+
+
+def test_a_run_asks_once_though_the_tunnel_takes_its_time(store, links, network, firewall, named, tunnels):
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    assert named.asked == ["vpn.example"]
+
+
+def test_what_is_known_stays_while_no_name_server_answers(store, links, network, firewall, named, tunnels):
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    before = firewall.list_openings("eth0")
+    named.names.clear()
+    refresh(store)
+    assert firewall.list_openings("eth0") == before
+
+
+def test_a_name_that_nobody_knows_is_told_and_others_pass(store, links, network, firewall, named, tunnels, messages):
+    tunnels.endpoints[CORP] = (BY_NAME, Endpoint("gone.example", "tcp", 443, uids=(0,)))
+    ifup(store, links)
+    assert firewall.list_openings("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
+    assert "gone.example: no such name" in store.read_guard("eth0").problem
+    assert any("gone.example: no such name" in message for message in messages)
+
+
+def test_the_admins_own_lines_are_what_the_daemon_uses(store, links, network, firewall, named, tunnels, hosts_file):
+    hosts_file.write_text("198.51.100.5 vpn.example\n")
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    for _ in range(2):
+        assert firewall.list_openings("eth0") == (to("198.51.100.5"),)
+        assert hosts_file.read_text() == "198.51.100.5 vpn.example\n"
+        refresh(store)
+    tunnels.up[CORP] = True
+    refresh(store)
+    assert firewall.list_openings("eth0") == (to("198.51.100.5"),)
+
+
+def test_what_somebody_wrote_over_is_pinned_again(store, links, network, firewall, named, tunnels, hosts_file):
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    hosts_file.write_text("127.0.0.1 localhost\n")
+    refresh(store)
+    assert "vpn.example" in hosts.read_pins("eth0", str(hosts_file))
+
+
+def test_pins_go_with_the_guard(store, links, network, firewall, named, hosts_file):
+    ifup(store, links)
+    ifdown(store, links)
+    assert hosts_file.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_pins_go_when_it_is_released(store, links, network, firewall, named, hosts_file):
+    ifup(store, links)
+    guarding.release_guard(store, "eth0")
+    assert hosts_file.read_text() == "127.0.0.1 localhost\n"
+
+
+@pytest.fixture
+def unwritable(monkeypatch):
+    """/etc/hosts can't be written."""
+    def refuse(device, pins):
+        raise GuardError("/etc/hosts: Read-only file system")
+
+    monkeypatch.setattr(hosts, "pin_names", refuse)
+
+
+def test_where_names_can_not_be_pinned_the_daemons_may_ask_for_a_short_time(
+    store, links, network, firewall, named, tunnels, unwritable, messages
+):
+    tunnels.endpoints[CORP] = (BY_NAME, Endpoint("vpn.example", "tcp", 443, uids=(0, 65534)))
+    ifup(store, links)
+    window = firewall.get_window("eth0", "names")
+    assert window.openings == tuple(
+        Opening(protocol, "192.0.2.53/32", 53, uids=(0, 65534)) for protocol in ("udp", "tcp")
+    )
+    assert time.time() + NAMES_TIME - 5 < window.until <= time.time() + NAMES_TIME
+    assert NAMES_TIME == 30
+    assert any("Read-only file system" in message for message in messages)
+    assert not firewall.is_open("eth0")
+
+
+def test_it_is_not_prolonged_while_nothing_is_asked(store, links, network, firewall, named, tunnels, unwritable):
+    tunnels.up[CORP] = True
+    ifup(store, links)
+    until = firewall.get_window("eth0", "names").until
+    refresh(store)
+    store.write_guard(store.read_guard("eth0").change(done=False))
+    refresh(store)
+    assert firewall.get_window("eth0", "names").until == until
+
+
+def test_kernel_tunnels_are_set_up_by_root(store, links, network, firewall, named, tunnels, unwritable):
+    tunnels.endpoints[CORP] = (Endpoint("vpn.example", "udp", 51820, mark=51820),)
+    ifup(store, links)
+    assert {opening.uids for opening in firewall.get_window("eth0", "names").openings} == {(0,)}
+
+
+# What goes wrong
+
+
+def test_a_firewall_that_fails_while_names_are_asked_stops_nothing(
+    store, links, network, firewall, named, tunnels, messages
+):
+    real = firewall.open_window
+
+    def refuse(device, window):
+        raise GuardError("busy")
+
+    firewall.open_window = refuse
+    ifup(store, links)
+    firewall.open_window = real
+    assert tunnels.asked == ["start openvpn corp"]
+    assert "names could not be looked up: busy" in store.read_guard("eth0").problem
+
+
+def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    ifup(store, links)
+    with open(store.tunnels, "w") as file:
+        file.write("rubbish\n")
+    from netconf_hooks.passage import let_tunnels_through
+
+    assert let_tunnels_through(store, store.read_interfaces(log.error), asked=True) is True
+    assert store.read_guard("eth0").openings == ()
+
+
+def test_a_released_guard_is_left_alone(store, links, network, firewall, named):
+    ifup(store, links)
+    guarding.release_guard(store, "eth0")
+    named.asked.clear()
+    refresh(store)
+    assert named.asked == []
+    assert firewall.stands == {}
+
+
+def test_the_resolvers_are_those_of_the_link(monkeypatch):
+    answers = {"dns-server": Answer(("192.0.2.53", "fe80::53"))}
+    monkeypatch.setattr("netconf_hooks.observe.dns.observe", lambda keys, link, deadline: answers)
+    assert list_resolvers(None) == ("192.0.2.53", "fe80::53")
+
+
+def test_whoever_is_stopped_can_still_say_goodbye(store, links, network, firewall, tunnels):
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    ifup(store, links)
+    passed = []
+    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_openings("eth0"))
+    network["gateway"] = Answer((ROUTER,))
+    refresh(store)
+    assert passed == [(TO_ADDRESS,)]
+    assert firewall.list_openings("eth0") == ()
+    del network["gateway"]
+    refresh(store)
+    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_openings("eth0"))
+    ifdown(store, links, down=False)
+    assert passed == [(TO_ADDRESS,)] * 2
+    assert firewall.list_openings("eth0") == ()

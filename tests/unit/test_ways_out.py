@@ -1,0 +1,215 @@
+"""What the admin does about a guard by hand: portal, release, close."""
+
+import json
+import os
+import re
+import time
+
+import pytest
+from conftest import ROUTER
+from hypothesis import given
+from hypothesis import strategies as st
+from test_guarding import GUARD, assert_closed, assert_open, ifup, leave_no_alarm  # noqa: F401
+
+from netconf_hooks import apply, log, ways_out
+from netconf_hooks.command import FAILED, OK, USAGE
+from netconf_hooks.guards import Opening, check_opening
+from netconf_hooks.observe import Answer
+from netconf_hooks.ways_out import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
+
+
+@pytest.fixture(autouse=True)
+def caller(monkeypatch, tmp_path):
+    """Somebody with the uid 1000 calls by sudo; there is no systemd-resolved."""
+    monkeypatch.setenv("SUDO_UID", "1000")
+    monkeypatch.delenv("PKEXEC_UID", raising=False)
+    monkeypatch.setattr(ways_out, "_find_resolver_user", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+# Durations
+
+
+@pytest.mark.parametrize("text, seconds", [
+    ("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("60m", 3600), ("3600", 3600), ("1", 1)
+])
+def test_a_duration(text, seconds):
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", [
+    "", "s", "0", "0m", "-5", "5 m", "1.5h", "2h", "3601", "61m", "5M", "5d", "1h30m", "forever", "1e3", "\u0665m",
+    "\u00b2",
+])
+def test_no_duration(text):
+    with pytest.raises(ValueError, match=f"up to an hour.*{re.escape(repr(text))}"):
+        read_duration(text)
+
+
+@given(st.text(max_size=6))
+def test_whatever_is_written_is_at_most_an_hour(text):
+    try:
+        assert 0 < read_duration(text) <= LONGEST_PORTAL == 3600
+    except ValueError:
+        pass
+
+
+# Who calls
+
+
+@pytest.mark.parametrize("environ, loginuid, uid", [
+    ({"SUDO_UID": "1000"}, "1001", 1000),
+    ({"PKEXEC_UID": "1002"}, "1001", 1002),
+    ({"SUDO_UID": "1000", "PKEXEC_UID": "1002"}, "1001", 1000),
+    ({}, "1001", 1001),
+    ({"SUDO_UID": "root"}, "1001", 1001),
+    ({"SUDO_UID": ""}, "4294967295", 0),  # nobody has logged in: a service, the console's rescue shell
+    ({}, "rubbish", 0),
+    ({}, None, 0),
+])
+def test_who_calls(tmp_path, environ, loginuid, uid):
+    path = tmp_path / "loginuid"
+    if loginuid is not None:
+        path.write_text(loginuid)
+    assert find_caller(environ, str(path)) == uid
+
+
+# What a portal takes
+
+
+def test_a_portal_is_for_one_user_and_the_links_own_name_servers():
+    openings = list_portal_openings(1000, None, ("192.0.2.53", "fe80::53"))
+    assert openings == (
+        Opening("tcp", port=80, uids=(1000,)),
+        Opening("tcp", port=443, uids=(1000,)),
+        Opening("udp", "192.0.2.53/32", 53, uids=(1000,)),
+        Opening("tcp", "192.0.2.53/32", 53, uids=(1000,)),
+        Opening("udp", "fe80::53/128", 53, uids=(1000,)),
+        Opening("tcp", "fe80::53/128", 53, uids=(1000,)),
+    )
+    for opening in openings:
+        check_opening(opening)
+
+
+def test_who_looks_up_names_for_everybody_may_do_that_and_no_more():
+    openings = list_portal_openings(1000, 990, ("192.0.2.53",))
+    assert {opening.uids for opening in openings if opening.port == 53} == {(1000, 990)}
+    assert {opening.uids for opening in openings if opening.port != 53} == {(1000,)}
+
+
+# The commands
+
+
+@pytest.fixture
+def cafe(store, links, network, firewall):
+    """eth0 came up in a café, where there is a portal."""
+    assert ifup(store, links) == 0
+    return firewall
+
+
+def test_portal_lets_it_through_and_status_says_what_is_left(command, cafe):
+    status, output, errors = command("portal", "eth0", "--for", "90s")
+    assert (status, errors) == (OK, "")
+    assert output == "eth0: for 90 s http, https and DNS pass for the user with uid 1000\n"
+    window = cafe.get_window("eth0", "portal")
+    assert window.openings == list_portal_openings(1000, None, ("192.0.2.53",))
+    assert 80 < window.until - time.time() <= 90
+    assert not cafe.is_open("eth0")
+    left = re.search(
+        r"^guard of eth0: closed \(nftables\): .*\n +a captive portal may be visited for another (\d+) s$",
+        command("status")[1], re.MULTILINE,
+    )  # fmt: skip
+    assert 80 < int(left[1]) <= 90
+    said = json.loads(command("status", "--json")[1])
+    assert 80 < said["guards"]["eth0"]["portal"] <= 90
+    assert said["interfaces"]["eth0"]["guard"] == "closed"
+
+
+def test_portal_lasts_five_minutes_unless_said_and_goes_by_the_device(command, cafe, store, links):
+    ifup(store, links, "eth0:1")
+    assert command("portal", "eth0:1")[0] == OK
+    assert 290 < cafe.get_window("eth0", "portal").until - time.time() <= 300
+
+
+def test_portal_says_where_there_is_no_name_server(command, cafe, place):
+    place.resolvers = ()
+    assert "no name server" in command("portal", "eth0")[1]
+    assert {opening.port for opening in cafe.get_window("eth0", "portal").openings} == {80, 443}
+
+
+def test_a_portal_that_is_over_is_not_in_status(command, cafe, store):
+    command("portal", "eth0")
+    store.write_guard(store.read_guard("eth0").change(portal=time.time() - 1))
+    assert "captive portal" not in command("status")[1]
+    assert json.loads(command("status", "--json")[1])["guards"]["eth0"]["portal"] == 0
+
+
+def test_portal_on_a_link_that_is_not_up_or_not_guarded(command, store, links, network):
+    assert command("portal", "eth0") == (FAILED, "", "netconf-hooks: eth0: not up, or without netconf rules\n")
+    ifup(store, links, IF_NETCONF_VPN="openvpn corp")
+    assert command("portal", "eth0") == (FAILED, "", "netconf-hooks: eth0: eth0 has no guard that stands\n")
+
+
+def test_a_duration_that_can_not_be_read_is_a_usage_error(command, cafe, capfd):
+    with pytest.raises(SystemExit) as left:
+        command("portal", "eth0", "--for", "2h")
+    assert left.value.code == USAGE
+    assert "up to an hour" in capfd.readouterr().err
+    assert cafe.get_window("eth0", "portal") is None
+
+
+def test_release_opens_until_the_next_ifup_and_says_so(command, cafe, store, links, messages):
+    status, output, _ = command("release", "eth0")
+    assert (status, output) == (OK, "eth0: released: anything may leave, unencrypted, until the next ifup\n")
+    assert cafe.stands == {}
+    assert any(message.startswith("warning:") and "released" in message for message in messages)
+    assert "guard of eth0: released (nftables): released by the admin" in command("status")[1]
+    said = json.loads(command("status", "--json")[1])
+    assert (said["interfaces"]["eth0"]["guard"], said["guards"]["eth0"]["state"]) == ("released", "released")
+    command("refresh")
+    assert cafe.stands == {}
+    ifup(store, links)
+    assert_closed(store, cafe)
+
+
+def test_release_works_by_the_alias_and_without_an_interface_that_is_up(command, store, links, firewall):
+    """A lease that never comes: pre-up closed the link, if-up was never run."""
+    from test_guarding import run_hook
+
+    run_hook(store, "pre-up", **GUARD)
+    assert command("release", "eth0:1")[0] == OK
+    assert firewall.stands == {}
+
+
+def test_release_without_a_guard_and_with_a_firewall_that_fails(command, cafe, store):
+    assert command("release", "eth1") == (FAILED, "", "netconf-hooks: eth1: eth1 has no guard\n")
+    cafe.broken = "busy"
+    assert command("release", "eth0") == (FAILED, "", "netconf-hooks: eth0: busy\n")
+    cafe.broken = ""
+    assert_closed(store, cafe)
+
+
+def test_close_shuts_everything_until_it_is_looked_at_again(command, store, links, network, firewall):
+    network["gateway"] = Answer((ROUTER,))
+    ifup(store, links)
+    assert_open(store, firewall)
+    assert command("close") == (OK, "", "")
+    assert_closed(store, firewall)
+    apply.refresh_interfaces(store, ())
+    assert_closed(store, firewall)
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+
+
+def test_close_where_nothing_is_up(command):
+    assert command("close") == (OK, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("portal", "eth0"), ("release", "eth0"), ("close",), ("refresh", "--guards")])
+def test_only_root_may(command, cafe, monkeypatch, arguments):
+    before = dict(cafe.stands), len(cafe.asked)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status, output, errors = command(*arguments)
+    assert (status, output) == (FAILED, "")
+    assert "only root" in errors
+    assert (cafe.stands, len(cafe.asked)) == before
