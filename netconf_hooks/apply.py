@@ -140,6 +140,7 @@ def remember_interface(store: Store, record: InterfaceRecord, replaces: Interfac
     with store.lock_records():
         if not replaces or (record.index == replaces.index and _is_newer(store, record, replaces)):
             store.write_interface(record)
+            return _decide(store, record)
         return _decide(store)
 
 
@@ -276,8 +277,8 @@ def _is_newer(store: Store, record: InterfaceRecord, replaces: InterfaceRecord) 
     return now is not None and same and now.looked <= record.looked
 
 
-def _decide(store: Store) -> bool:
-    records = list_counting(store.read_interfaces(log.error))
+def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
+    records = list_counting(store.read_interfaces(log.error, written))
     situations = [describe_situation(record, read_rules(merge_stanzas(record.stanzas))) for record in records]
     before = _read_tunnels(store)
     verdicts = decide_changes(

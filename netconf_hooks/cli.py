@@ -286,7 +286,7 @@ def _name_state(guard: GuardRecord | None) -> str:
         return "none"
     if guard.verdict == RELEASED:
         return RELEASED
-    return OPEN if guard.opened else CLOSED
+    return OPEN if guard.is_open(time.time()) else CLOSED
 
 
 def _describe_guard(guard: GuardRecord) -> list[str]:

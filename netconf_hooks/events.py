@@ -85,7 +85,7 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
     """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
     are root's and nobody else can write them or their directory.  The others are logged.
     """
-    from netconf_hooks.ownership import Unsafe, check_owner  # as `programs` above
+    from netconf_hooks.ownership import Unsafe, check_owner  # only when there is something to tell
 
     try:
         names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))

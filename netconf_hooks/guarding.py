@@ -13,6 +13,7 @@ closed.  For the lease that an open link is, the kernel's own clocks run; here i
 from __future__ import annotations
 
 import time
+from _socket import if_indextoname
 from time import monotonic
 
 from netconf_hooks import log
@@ -27,7 +28,7 @@ from netconf_hooks.observe.netlink import Netlink, NetlinkError, read_link
 from netconf_hooks.observe.scene import NO_ADDRESS, UNREADABLE, Scene, look_at, read_scene
 from netconf_hooks.passage import list_openings, make_network, read_guard, unpin
 from netconf_hooks.rules import read_rules
-from netconf_hooks.state import GuardRecord, Stanza, merge_stanzas
+from netconf_hooks.state import GuardRecord, RecordError, Stanza, merge_stanzas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 # well.
 LEASE = 30.0
 RENEWAL = 10.0
+
+# How long a router may take to say that it is still there, seconds.
+CONFIRMATION = 1.0
 
 _UNLOOKED = "the network was not looked at yet"
 
@@ -167,7 +171,15 @@ def decide_guards(store: Store, records: Iterable[InterfaceRecord], situations: 
     for guard in store.read_guards(log.error):
         if guard.verdict == RELEASED:
             continue
+        if guard.opened and not guard.is_open(time.time()):
+            # Nobody has renewed it, and the kernel has closed it.
+            guard = guard.change(opened=False, done=False)
+            store.write_guard(guard)
         verdict = _decide_guard(guard, up)
+        if renamed := _find_renaming(store, guard):
+            verdict = Verdict(CLOSED, renamed)
+            if renamed != guard.because:
+                log.error(f"{guard.device}: netconf-guard: {renamed}")
         if (verdict.state, verdict.because) != (guard.verdict, guard.because):
             done = guard.done and verdict.state == guard.verdict
             store.write_guard(guard.change(verdict=verdict.state, because=verdict.because, done=done))
@@ -196,6 +208,19 @@ def _decide_guard(guard: GuardRecord, up: Mapping[str, tuple[InterfaceRecord, Si
     if not reasons:
         return Verdict(CLOSED, "no stanza says when it opens")
     return Verdict(OPEN, "; ".join(reasons))
+
+
+def _find_renaming(store: Store, guard: GuardRecord) -> str:
+    """Return in words that the device has another name by now, which no rule of the firewall knows; else nothing."""
+    for iface in dict.fromkeys(iface for iface, _ in guard.stanzas):
+        try:
+            record = store.read_interface(iface)
+            name = if_indextoname(record.index) if record and record.index else guard.device
+        except (RecordError, OSError):  # OSError: there is no such device any more
+            continue
+        if name != guard.device:
+            return f"{guard.device} is called {name} now: the guard does not hold it any more"
+    return ""
 
 
 # --- looking
@@ -240,16 +265,16 @@ class Look:
         with Netlink() as netlink:
             now = look_at(self._device, netlink)
             routers = [router for router in now.routers if router != NO_ADDRESS]
-            if len(now.macs) < len(routers):
-                # By these the network is known again: a rule need not have asked for them.
-                netlink.resolve_neighbours(now.index, routers, monotonic() + 1.0)
-                now = look_at(self._device, netlink)
+            # By these the network is known again.  What the kernel remembers may be from before the link was moved.
+            answered = netlink.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
+            now = look_at(self._device, netlink)
+        certain = len(answered) == len(routers) and self._scene.is_like(now)
         servers = find_dhcp_servers(self._device)
         with self._store.lock_records():
             record = read_guard(self._store, self._device)
             if record:
                 # Where it changed under our eyes nobody knows which of the two was seen.
-                scene = str(now.complete(self._scene)) if self._scene.is_like(now) else ""
+                scene = str(now.complete(self._scene)) if certain else ""
                 done = record.done and servers == record.servers
                 self._store.write_guard(record.change(scene=scene, servers=servers, done=done))
 
@@ -295,7 +320,7 @@ def follow_opening(store: Store) -> None:
         if record.verdict != OPEN:
             continue
         if not is_still_there(record):
-            shut_guard(store, record, "the network changed while it was looked at")
+            shut_guard(store, record, "it is not certain which network this is: it changed, or its router is silent")
             continue
         _tell(store, record, opened=True)
         if not is_still_there(record):
@@ -312,27 +337,29 @@ def _list_undone(store: Store) -> list[GuardRecord]:
 
 def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
     windows = []
+    until = time.time() + LEASE
     if opened:
-        windows.append(Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE))
+        windows.append(Window(OPEN_WINDOW, (Opening(),), until))
     if record.portal > time.time():
         windows.append(Window(PORTAL, tuple(map(read_opening, record.portal_openings)), record.portal))
     if record.asking > time.time():
         windows.append(Window(NAMES, tuple(map(read_opening, record.asking_openings)), record.asking))
     try:
-        load_guard(record.backend).close(record.device, list_openings(record), tuple(windows))
+        guard = load_guard(record.backend)
+        guard.close(record.device, list_openings(record), tuple(windows))
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
-    _mark(store, record, opened)
+    _mark(store, record, opened, until if guard.has_lease else 0.0)
 
 
-def _mark(store: Store, told: GuardRecord, opened: bool) -> None:
+def _mark(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> None:
     with store.lock_records():
         now = read_guard(store, told.device)
         if now and now.verdict != RELEASED:
             passing = [(record.openings, record.servers, record.stanzas, record.asking) for record in (now, told)]
             done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
-            store.write_guard(now.change(opened=opened, done=done))
+            store.write_guard(now.change(opened=opened, done=done, lease=lease))
 
 
 def shut_guard(store: Store, record: GuardRecord, because: str) -> None:
@@ -369,51 +396,65 @@ def begin_leaving(store: Store, iface: str) -> None:
 def shut_lost_guards(store: Store) -> None:
     """Shut each open guard whose link is not, for certain, on the network for which it was opened."""
     for record in store.read_guards(log.error):
-        if record.opened and record.verdict != RELEASED and not is_still_there(record):
+        if may_be_open(record) and not is_still_there(record):
             shut_guard(store, record, "the network has changed")
+
+
+def may_be_open(record: GuardRecord) -> bool:
+    """Whether a guard may be open: one that is not done may have been opened by a hook that was killed before it could
+    write it down."""
+    return record.verdict != RELEASED and (record.opened or not record.done)
 
 
 def is_any_open(store: Store) -> bool:
     """Whether a link is open that has a guard."""
-    return any(record.opened and record.verdict == OPEN for record in store.read_guards(log.error))
+    return any(record.is_open(time.time()) and record.verdict == OPEN for record in store.read_guards(log.error))
 
 
 def renew_guards(store: Store) -> bool:
     """Renew the lease of each open link that is still on the network for which it was opened; shut the others.
 
-    Returns whether all are.  The router is asked whether it is still there, which the kernel would else ask only when
-    it has something to send.
+    Returns whether all are.  A router that is merely silent is given the time until the next renewal: the kernel gives
+    it up after 3 s (neigh/*/mcast_solicit and retrans_time_ms, arp(7)), which is news, and shuts.
     """
     all_well = True
     for record in store.read_guards(log.error):
-        if not record.opened or record.verdict != OPEN:
+        if not may_be_open(record):
             continue
-        if not confirm(record):
+        answers = do_routers_answer(record)
+        if not is_still_there(record):
             shut_guard(store, record, "the router does not answer as it did")
             all_well = False
-            continue
-        try:
-            guard = load_guard(record.backend)
-            guard.open_window(record.device, Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE))
-        except GuardError as error:
-            log.error(f"{record.device}: netconf-guard: {error}")
-            continue
-        _take_back(store, record)
+        elif answers and record.verdict == OPEN and record.is_open(time.time()):
+            _renew(store, record)
     return all_well
 
 
-def confirm(record: GuardRecord) -> bool:
-    """Whether the network of a link is the one that its guard's record says, its routers asked for their address."""
+def _renew(store: Store, record: GuardRecord) -> None:
+    until = time.time() + LEASE
+    try:
+        guard = load_guard(record.backend)
+        guard.open_window(record.device, Window(OPEN_WINDOW, (Opening(),), until))
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return
+    if guard.has_lease:
+        with store.lock_records():
+            now = read_guard(store, record.device)
+            if now and now.opened:
+                store.write_guard(now.change(lease=until))
+    _take_back(store, record)
+
+
+def do_routers_answer(record: GuardRecord) -> bool:
+    """Whether all routers of the network that a guard's record says are there, asked anew."""
     try:
         scene = read_scene(record.scene)
         with Netlink() as netlink:
-            for router in scene.macs:
-                # What does not answer is given up by the kernel some seconds from now (neigh/*/delay_first_probe_time,
-                # ip-sysctl), which is news.
-                netlink.use_neighbour(scene.index, router)
+            answered = netlink.confirm_neighbours(scene.index, scene.macs, monotonic() + CONFIRMATION)
+        return len(answered) == len(scene.macs)
     except (NetlinkError, ValueError):
         return False
-    return is_still_there(record)
 
 
 def put_back(store: Store) -> bool:
@@ -433,7 +474,8 @@ def put_back(store: Store) -> bool:
                 log.error(f"{record.device}: netconf-guard: {error}")
             log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
             _tell(store, record, opened=False)
-    return any(record.verdict == OPEN and not record.opened for record in store.read_guards(log.error))
+    now = time.time()
+    return any(record.verdict == OPEN and not record.is_open(now) for record in store.read_guards(log.error))
 
 
 def _shut_window(record: GuardRecord) -> None:

@@ -679,7 +679,8 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
 
 
 def _read_wireless(text: str, arguments: str) -> Test:
-    """Return a ``wireless`` test; pairs of words but for ``open`` and ``closed``, of which the last counts."""
+    """Return a ``wireless`` test: pairs of words, of which the first of a kind counts, but for ``open`` and ``closed``,
+    of which the last does."""
     essid = mac = security = ignored = ""
     words = iter(_split_wireless(arguments))
     for word in words:
@@ -690,10 +691,10 @@ def _read_wireless(text: str, arguments: str) -> Test:
         if not value:
             ignored = word
         elif word == "essid":
-            essid = value
+            essid = essid or value
         elif word == "mac":
             read, expected = VALUES["mac"]
-            mac = read(_fill_mac(value))
+            mac = mac or read(_fill_mac(value))
             if not mac:
                 raise ValueError(f'expected {expected} after mac, not "{value}"')
         # as guessnet: a pair that it does not know counts for nothing

@@ -93,6 +93,8 @@ def list_relevant(
     proof: whether it matters that the place is proven: then, after a line that is hints alone, the lines of the same
         name that are more count as well.
     """
+    if not answers:
+        return list(locations)
     relevant: list[Location] = []
     held = ""
     for location in locations:

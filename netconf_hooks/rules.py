@@ -93,7 +93,7 @@ _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
 _SSID_ESCAPES = {b'"': b'"', b"e": b"\x1b", b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # besides \\\\ and \\xHH
 _HEX = frozenset("0123456789abcdef")
-_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_HOST_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
 _LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
 
@@ -829,10 +829,10 @@ def _read_host_name(text: str) -> str:
     if not text.isascii():
         return ""
     name = text[:-1].lower() if text[-1:] == "." else text.lower()
-    if len(name) > 253:
+    if len(name) > 253 or not _HOST_NAME.issuperset(name):
         return ""
     for label in name.split("."):
-        if not (0 < len(label) < 64 and _LABEL.issuperset(label)) or label[0] == "-" or label[-1] == "-":
+        if not 0 < len(label) < 64 or label[0] == "-" or label[-1] == "-":
             return ""
     return name
 

@@ -156,7 +156,8 @@ class GuardRecord(Record):
     openings: of the tunnels, what may pass a closed link, as lines that `guards.read_opening` reads; names: the hosts
         among them that were given by name, each with its addresses, as words of a line.
     servers: the DHCP servers of its lease, which its client renews it with.
-    done: whether the firewall was told all of this; opened: whether it was told to open.
+    done: whether the firewall was told all of this; opened: whether it was told to open; lease: until
+        when, seconds since 1970, if nobody renews it; 0 where the firewall knows no lease.
     scene: how the network looked to which all of this belongs (`observe.scene`), empty before the link was looked at.
     shut: when it was last shut for being another network, time.monotonic(): only a look from after that opens it.
     portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_openings: by whom.
@@ -166,8 +167,8 @@ class GuardRecord(Record):
     """
 
     __slots__ = (
-        "device", "backend", "verdict", "because", "stanzas", "openings", "names", "servers", "done", "opened", "scene",
-        "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former",
+        "device", "backend", "verdict", "because", "stanzas", "openings", "names", "servers", "done", "opened", "lease",
+        "scene", "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former",
     )  # fmt: skip
 
     def __init__(
@@ -182,6 +183,7 @@ class GuardRecord(Record):
         servers: tuple[str, ...] = (),
         done: bool = False,
         opened: bool = False,
+        lease: float = 0.0,
         scene: str = "",
         shut: float = 0.0,
         portal: float = 0.0,
@@ -201,6 +203,7 @@ class GuardRecord(Record):
         self.servers = servers
         self.done = done
         self.opened = opened
+        self.lease = lease
         self.scene = scene
         self.shut = shut
         self.portal = portal
@@ -209,6 +212,10 @@ class GuardRecord(Record):
         self.asking_openings = asking_openings
         self.problem = problem
         self.former = former
+
+    def is_open(self, now: float) -> bool:
+        """Whether the link is open now, time.time(): it was told to, and the lease is not over."""
+        return self.opened and not 0 < self.lease <= now
 
     def change(self, **facts: object) -> GuardRecord:
         """Return the record with some of its facts changed."""
@@ -311,10 +318,18 @@ class Store:
         lines = _read_lines(f"{self.interfaces}/{iface}")
         return _parse_interface(iface, lines) if lines else None
 
-    def read_interfaces(self, on_error: Callable[[str], None]) -> tuple[InterfaceRecord, ...]:
-        """Return all interfaces' records, by name; what can't be read is told to `on_error` and left out."""
+    def read_interfaces(
+        self, on_error: Callable[[str], None], written: InterfaceRecord | None = None
+    ) -> tuple[InterfaceRecord, ...]:
+        """Return all interfaces' records, by name; what can't be read is told to `on_error` and left out.
+
+        written: one that the caller has just written, under the lock that it still holds: it is not read back.
+        """
         records = []
         for name in _list_names(self.interfaces):
+            if written and name == written.iface:
+                records.append(written)
+                continue
             try:
                 record = self.read_interface(name)
             except RecordError as error:
@@ -535,6 +550,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
         f"because {_escape(record.because)}",
         f"done {record.done:d}",
         f"opened {record.opened:d}",
+        f"lease {record.lease!r}",
         f"scene {_escape(record.scene)}",
         f"shut {record.shut!r}",
         f"portal {record.portal!r}",
@@ -582,6 +598,7 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             servers=tuple(lists["server"]),
             done=facts["done"] == "1",
             opened=facts["opened"] == "1",
+            lease=float(facts["lease"]),
             scene=facts["scene"],
             shut=float(facts["shut"]),
             portal=float(facts["portal"]),

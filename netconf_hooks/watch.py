@@ -119,10 +119,14 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
 
 def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     """Whether asking again may help: a location is undecided, something could not be done, a wanted tunnel is down."""
-    if any(record.undecided for record in list_counting(records)):
+    counting = list_counting(records)
+    if any(record.undecided for record in counting):
         return True
-    if any(not guard.done for guard in store.read_guards(log.error)):
-        return True
+    for guard in store.read_guards(log.error):
+        if not guard.done or any(
+            device_of(record.iface) == guard.device and record.looked <= guard.shut for record in counting
+        ):
+            return True
     for (kind, name), tunnel in store.read_tunnels().items():
         if not tunnel.done:
             return True

@@ -140,6 +140,8 @@ if TYPE_CHECKING:
         """What every firewall can do.  Each call is one transaction, or as near to that as the firewall gets."""
 
         name: str
+        has_lease: bool
+        """Whether the window `OPEN` ends by itself, as the others do."""
         lacks: tuple[str, ...]
         """What it can't do, each in words for `check`: ``no lease: a link that was opened stays open ...``."""
 

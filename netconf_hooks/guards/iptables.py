@@ -144,6 +144,7 @@ class Guard:
     """
 
     name = "iptables"
+    has_lease = False
     lacks = LACKS
 
     def __init__(self, by_name: bool = True, program: str = PROGRAM, lock: str = LOCK) -> None:

@@ -220,6 +220,7 @@ class Guard:
     """
 
     name = "nftables"
+    has_lease = True
 
     def __init__(self, by_name: bool = True) -> None:
         try:

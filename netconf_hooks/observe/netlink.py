@@ -52,7 +52,8 @@ NLMSG_ERROR, NLMSG_DONE, NLMSG_MIN_TYPE = 2, 3, 16
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP, NLM_F_CREATE = 0x1, 0x4, 0x10, 0x300, 0x400
 
 IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
-NUD_FAILED, NUD_NOARP = 0x20, 0x40
+NUD_REACHABLE, NUD_PROBE, NUD_FAILED, NUD_NOARP = 0x02, 0x10, 0x20, 0x40
+_NUD_PERMANENT = 0x80
 # NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
 
@@ -414,6 +415,26 @@ class Netlink:
                     found = self.get_known_neighbours(index, wanted)
         return found
 
+    def confirm_neighbours(self, index: int, addresses: Iterable[str], deadline: float) -> dict[str, Neighbour]:
+        """Return those neighbours of a link that answer now, by address: asked anew, whatever the kernel believes.
+
+        For up to half a minute it believes without asking (neigh/*/base_reachable_time_ms, arp(7)), and of what it does
+        not believe it asks only when there is something to send.  Waits until all have answered, at most until
+        time.monotonic() is `deadline`.  A neighbour that can't be asked (no ARP on the link, a permanent entry) counts.
+        """
+        wanted = tuple(addresses)
+        with Netlink((NEIGHBOURS,)) as listener:
+            for address in wanted:
+                if not self._probe_neighbour(index, address):
+                    self.use_neighbour(index, address)
+            while True:
+                found = self.get_known_neighbours(index, wanted)
+                sure = NUD_REACHABLE | NUD_NOARP | _NUD_PERMANENT
+                found = {address: neighbour for address, neighbour in found.items() if neighbour.state & sure}
+                if len(found) == len(wanted) or time.monotonic() >= deadline:
+                    return found
+                listener.wait(deadline)
+
     def ask(self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         """Send a request and return its answers, as type and body.
 
@@ -585,6 +606,22 @@ class Netlink:
                 return parse_nexthop_object(answer)
         return None, ()
 
+    def _probe_neighbour(self, index: int, address: str) -> bool:
+        """Have the kernel ask a neighbour that it knows whether it is still there; return False where it knows none."""
+        family, packed = _pack_address(address)
+        known = self.get_neighbour(index, address)
+        if known is None or not known.is_known() or known.state & (NUD_NOARP | _NUD_PERMANENT):
+            return known is not None and known.is_known()
+        # Without NLM_F_REPLACE nothing of the entry but its state changes, neigh_add() in net/core/neighbour.c.
+        body = _NEIGHBOUR.pack(family, index, NUD_PROBE, 0, 0) + pack_attribute(_NDA_DST, packed)
+        try:
+            self.ask(RTM_NEWNEIGH, NLM_F_ACK, body)
+        except NetlinkError as error:
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+            return False
+        return True
+
     def use_neighbour(self, index: int, address: str) -> bool:
         """Have the kernel ask for a neighbour, as sending to it would; return False where we may not."""
         family, packed = _pack_address(address)
@@ -641,7 +678,7 @@ def parse_address(body: bytes) -> OwnAddress:
     family, length, _, _, index = _unpack(_ADDRESS, body)
     attributes = split_attributes(body[_ADDRESS.size:])
     # On a point-to-point link IFA_ADDRESS is the other end's; else both say the same, or there is no IFA_LOCAL.
-    address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
+    address = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
     return OwnAddress(index, _unpack_address(family, address), length)
 
 

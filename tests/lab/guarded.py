@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 
 from .attacks.capture import Allowed, Capture, find_leaks
 from .lab import Lab
 from .laptop import Laptop
-from .network import CORP_HOST, INTERNET_HOST, VPN_GATEWAY, Site
+from .network import INTERNET_HOST, VPN_GATEWAY, Site
 from .stanzas import LOCATIONS, read_status
 from .vpn import PORT
 from .waiting import wait_until
@@ -19,8 +18,6 @@ CORP = "vpn openvpn corp unless home-lan office-lan"
 UNLESS = "guard unless home-lan office-lan"
 TABLES = ("inet netconf-guard", "netdev netconf-guard")
 NOBODY = 65534
-
-_SERVER = "192.168.{0.number}.1"
 
 
 def make_stanza(*rules: str, head: str = "iface eth0 inet dhcp", locations: str = LOCATIONS) -> str:
@@ -35,7 +32,7 @@ def configure(lab: Lab, *rules: str, head: str = "iface eth0 inet dhcp", locatio
 
 def read_guard(lab: Lab, device: str = "eth0") -> object:
     """Return what ``netconf-hooks status --json`` calls the guard of a device; None where there is none."""
-    return read_status(lab)["guards"].get(device, {}).get("state")  # type: ignore[attr-defined]
+    return read_status(lab)["guards"].get(device, {}).get("state")
 
 
 def wait_for_guard(lab: Lab, state: str, timeout: float = 10.0) -> None:
@@ -86,7 +83,7 @@ for place in {places!r} + [("192.168.{site.number}.255", 137)]:
 
 def make_allowed(site: Site, *flows: tuple[str, int, int]) -> Allowed:
     """Return what may be seen on the wire of a closed link: the tunnel's packets, DHCP with the site's server."""
-    return Allowed(frozenset({(VPN_GATEWAY, 17, PORT), *flows}), frozenset({_SERVER.format(site)}))
+    return Allowed(frozenset({(VPN_GATEWAY, 17, PORT), *flows}), frozenset({site.router}))
 
 
 def judge(capture: Capture, allowed: Allowed) -> None:
@@ -109,19 +106,10 @@ def connects_as(laptop: Laptop, uid: int, host: str, port: int) -> bool:
     return run_as(laptop, uid, "/usr/bin/python3", "-IS", "-c", connect)
 
 
-def answers_behind_the_tunnel(laptop: Laptop) -> bool:
-    """Whether the host behind the VPN does."""
-    return laptop.pings(CORP_HOST)
-
-
 def write_event_script(laptop: Laptop, *commands: str) -> None:
     """Let each event append its name, and what it sees, to /run/events: the exit statuses of shell commands."""
-    tests = "".join(f'if {command} >/dev/null 2>&1; then line="$line yes"; else line="$line no"; fi\n'
-                    for command in commands)  # fmt: skip
+    tests = "".join(
+        f'if {command} >/dev/null 2>&1; then line="$line yes"; else line="$line no"; fi\n' for command in commands
+    )
     script = f'#!/bin/sh\nline=$1\n{tests}echo "$line" >>/run/events\n'
     laptop.write("/etc/netconf-hooks/event.d/witness", script, 0o755)
-
-
-def quote(*argv: str) -> str:
-    """Return a command as a shell takes it."""
-    return shlex.join(argv)

@@ -18,6 +18,7 @@ from .guarded import (
 from .lab import Lab
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .test_watch import stop_watcher, wait_for_watcher
 from .waiting import wait_until
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
@@ -42,9 +43,7 @@ def test_in_the_cafe_only_the_tunnel_passes(lab: Lab) -> None:
         judge(capture, make_allowed(CAFE))
         asked = lab.network.router_log("cafe").count("DHCPREQUEST")
         wait_until(lambda: lab.network.router_log("cafe").count("DHCPREQUEST") > asked, "the lease to be renewed")
-        wait_until(
-            lambda: lab.network.router_log("cafe").count("DHCPACK") > asked, "the server's answer"
-        )
+        wait_until(lambda: lab.network.router_log("cafe").count("DHCPACK") > asked, "the server's answer")
         assert laptop.pings(CORP_HOST)
         assert "DHCPRELEASE" not in lab.network.router_log("cafe")
         laptop.ifdown("eth0")
@@ -123,7 +122,7 @@ channel.connect(("{}", 53))
 channel.send(bytes.fromhex("000101000001000000000000") + b"\\x03www\\x07example\\x03net\\0\\0\\1\\0\\1")
 channel.recv(512)
 """
-    for allowance, expected in ALLOWANCES.values():
+    for what, (allowance, expected) in ALLOWANCES.items():
         configure(lab, "guard yes", f"guard-allow {allowance}", locations="")
         laptop.ifup("eth0")
         found = {
@@ -133,7 +132,7 @@ channel.recv(512)
                 ["/usr/bin/python3", "-IS", "-"], text=ask.format(CAFE.router), check=False
             ).returncode == 0,
         }  # fmt: skip
-        assert found == expected, allowance
+        assert found == expected, what
         laptop.ifdown("eth0")
 
 
@@ -463,9 +462,7 @@ def test_a_captive_portal_is_let_through_for_a_time(lab: Lab) -> None:
         assert not reaches_internet(laptop)
         assert 0 < read_status(lab)["guards"]["eth0"]["portal"] <= 6
         assert "a captive portal may be visited for another" in laptop.run(["netconf-hooks", "status"]).stdout
-        for pid, command in laptop.processes().items():
-            if command.endswith("netconf-hooks watch"):
-                laptop.run(["kill", "-KILL", str(pid)])
+        stop_watcher(lab)
         wait_until(lambda: not connects_as(laptop, visitor, CAFE.router, 80), "the kernel to close it")
         assert find_expiry(laptop, "portal") == 0
     assert read_status(lab)["guards"]["eth0"]["portal"] == 0
@@ -519,8 +516,7 @@ def test_before_sleep_it_closes_and_after_it_is_decided_afresh(lab: Lab) -> None
     laptop.ifup("eth0")
     wait_for_guard(lab, "open")
     # Frozen as every process is while the machine sleeps: what opens the guard again is the hook.
-    (watcher,) = (pid for pid, line in laptop.processes().items() if line.endswith("netconf-hooks watch"))
-    laptop.run(["kill", "-STOP", str(watcher)])
+    laptop.run(["kill", "-STOP", str(wait_for_watcher(lab))])
     laptop.run([hook, "pre", "suspend"])
     assert read_guard(lab) == "closed" and find_expiry(laptop) == 0
     assert not laptop.pings(HOME.router)
@@ -570,9 +566,7 @@ def test_a_link_that_is_open_closes_within_its_lease_when_the_watcher_is_dead(la
     configure(lab, CORP, UNLESS, HINTS)
     lab.plug("home")
     laptop.ifup("eth0")
-    for pid, command in laptop.processes().items():
-        if command.endswith("netconf-hooks watch"):
-            laptop.run(["kill", "-KILL", str(pid)])
+    stop_watcher(lab)
     before = find_expiry(laptop)
     assert 0 < before <= 30
     wait_until(lambda: find_expiry(laptop) < before - 1, "time to pass")
@@ -639,6 +633,21 @@ def test_bridges_and_children_are_reported(lab: Lab) -> None:
     laptop.run(["ip", "link", "add", "br0", "type", "bridge"])
     laptop.run(["ip", "link", "set", "eth0", "master", "br0"])
     assert "eth0 is a port of br0" in check()
+
+
+@ONE_CLIENT
+def test_a_renamed_link_is_reported(lab: Lab) -> None:
+    """The firewall knows names: an honest limit."""
+    laptop = lab.laptop
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    laptop.run(["ip", "link", "set", "eth0", "name", "lan9"])
+    said = "eth0 is called lan9 now: the guard does not hold it any more"
+    wait_until(lambda: said in laptop.log(), "the watcher to report it")
+    assert said in laptop.run(["netconf-hooks", "status"]).stdout
+    laptop.run(["netconf-hooks", "refresh"])
+    assert laptop.log().count(said) == 1, "once"
 
 
 @ONE_CLIENT

@@ -152,7 +152,7 @@ iface base inet manual
     test3 command false
 iface broken inet manual
     test1 peer address 192.168.1.999
-    test2 wireless essid "My LAN"
+    test2 wireless mac 52-54
     test3 pppoe
     test4 command echo garbage; exit 1
 iface home inet manual inherits base
@@ -163,7 +163,7 @@ iface home inet manual inherits base
     assert choose(lab) == "home"
     log = lab.laptop.log()
     assert 'eth0: iface broken: test1 "peer address 192.168.1.999": expected an IPv4 address after address' in log
-    assert 'eth0: iface broken: test2 "wireless essid "My LAN"": wireless tests do not work yet' in log
+    assert 'eth0: iface broken: test2 "wireless mac 52-54": expected a MAC address' in log
     assert 'eth0: iface broken: test3 "pppoe": the program pppoe is missing' in log
     assert f'eth0: home: test "peer address {HOME.router}"' in log
     lab.plug("cafe")

@@ -3,10 +3,12 @@
 The real ones would start programs, need interfaces of this machine, and change it.
 """
 
+import signal
 import sys
 from time import monotonic
 
 import pytest
+from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import (
@@ -14,10 +16,7 @@ from netconf_hooks import (
 )  # fmt: skip
 from netconf_hooks.guards import GuardError, hosts
 from netconf_hooks.observe import Answer, names, netlink, router, wireless
-from netconf_hooks.observe.names import Resolution
 from netconf_hooks.observe.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
-from netconf_hooks.observe.scene import Scene
-from netconf_hooks.state import Store
 from netconf_hooks.tunnels import TunnelError
 
 
@@ -105,131 +104,6 @@ def tunnels(monkeypatch, journal):
     return tunnels
 
 
-class FakeFirewall:
-    """One of the machine's firewalls: what stands for each device, and what it was asked, in order.
-
-    stands: openings and windows by device; broken: what it fails with, as soon as there is anything; step: called
-    before and after anything changes; permits: whether a device may be opened by what is written down.
-    """
-
-    lacks = ()
-
-    def __init__(self, name, journal, step):
-        self.name = name
-        self.stands = {}
-        self.asked = []
-        self.journal = journal
-        self.broken = ""
-        self.step = step
-        self.permits = lambda device: True
-
-    def _ask(self, what):
-        self.step()
-        self.asked.append(what)
-        self.journal.append(what)
-        if self.broken:
-            raise GuardError(self.broken)
-
-    def close(self, device, openings, windows=()):
-        self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
-        assert self.permits(device) or "open" not in [window.name for window in windows]
-        self.stands[device] = (openings, {window.name: window for window in windows})
-        self.step()
-
-    def open_window(self, device, window):
-        self._ask(f"open {device} {window.name}")
-        if device not in self.stands:
-            raise GuardError(f"{device} is not closed")
-        assert self.permits(device) or window.name != "open"
-        self.stands[device][1][window.name] = window
-        self.step()
-
-    def shut_window(self, device, name):
-        self._ask(f"shut {device} {name}")
-        if device in self.stands:
-            self.stands[device][1].pop(name, None)
-        self.step()
-
-    def lift(self, device):
-        self._ask(f"lift {device}")
-        self.stands.pop(device, None)
-        self.step()
-
-    def is_standing(self, device):
-        return device in self.stands
-
-    def list_openings(self, device):
-        """What passes a closed link."""
-        return self.stands[device][0]
-
-    def get_window(self, device, name):
-        """A window, None where it is shut."""
-        return self.stands[device][1].get(name)
-
-    def is_open(self, device):
-        """Whether everything may leave."""
-        return device not in self.stands or self.get_window(device, "open") is not None
-
-
-class FakeNetwork:
-    """The networks that guarded links are on, as the kernel has them, and what is asked there.
-
-    scenes: by device; then: what a scene becomes once it was looked at so many more times; resolvers, servers: what
-    every link announced; names: addresses by name; asked: the names that were looked up.
-    """
-
-    def __init__(self):
-        self.scenes = {}
-        self.then = []
-        self.resolvers = ("192.0.2.53",)
-        self.servers = ()
-        self.names = {}
-        self.asked = []
-        self.used = []
-        self.resolved = []
-
-    def look_at(self, device, netlink=None):
-        """As scene.look_at."""
-        scene = self.scenes.get(device, HERE)
-        if self.then:
-            turns, later = self.then[0]
-            self.then[0] = (turns - 1, later)
-            if turns <= 1:
-                self.then.pop(0)
-                self.scenes[device] = later
-        if isinstance(scene, Exception):
-            raise scene
-        return scene
-
-    def look_up(self, name, view):
-        """As names.look_up."""
-        for server in self.resolvers:
-            view.announce(view.link.device, "udp", server, 53)
-        self.asked.append(name)
-        if name in self.names:
-            return Resolution(self.names[name])
-        return Resolution(problem="no such name")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def use_neighbour(self, index, router):
-        """As Netlink.use_neighbour."""
-        self.used.append((index, router))
-
-    def resolve_neighbours(self, index, routers, deadline):
-        """As Netlink.resolve_neighbours."""
-        self.resolved.append((index, tuple(routers)))
-
-
-ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
-HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
-ELSEWHERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: OTHER_MAC})
-
-
 @pytest.fixture
 def place(monkeypatch):
     """Where guarded links are."""
@@ -252,20 +126,6 @@ def hosts_file(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "pin_names", lambda device, pins: real_pin(device, pins, str(path)))
     monkeypatch.setattr(hosts, "unpin_names", lambda device: real_unpin(device, str(path)))
     return path
-
-
-class Steps:
-    """Everything that changes the machine, counted: the hook is killed at the one that is `last`, and does no more."""
-
-    def __init__(self):
-        self.count = 0
-        self.last = 0
-
-    def __call__(self):
-        """Take one step."""
-        self.count += 1
-        if self.last and self.count >= self.last:
-            raise hook.Ended("killed")
 
 
 @pytest.fixture
@@ -307,7 +167,15 @@ def messages(monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
+def leave_no_alarm():
+    """A hook sets an alarm that would end this process instead."""
+    yield
+    signal.alarm(0)
+    log.set_verbose(False)
+
+
+@pytest.fixture
+def store(leave_no_alarm, tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
     # Events are told, and the network is watched, elsewhere: here it would be by programs of this machine.
     def tell_events(store):
         journal.extend(event.name for event in store.read_events())
@@ -325,38 +193,6 @@ def store(tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, s
     for each in firewalls.values():
         each.permits = permits
     return store
-
-
-class CountingStore(Store):
-    """Takes a step before and after each change, and notes what guards are to be."""
-
-    def __init__(self, directory, journal, step):
-        super().__init__(directory)
-        self.journal = journal
-        self.step = step
-
-    def write_guard(self, record):
-        self.step()
-        before = {guard.device: guard.verdict for guard in self.read_guards(str)}
-        super().write_guard(record)
-        if before.get(record.device) != record.verdict:
-            self.journal.append(f"{record.device} is to be {record.verdict}")
-        self.step()
-
-
-def _count(name):
-    def write(self, *arguments):
-        self.step()
-        getattr(Store, name)(self, *arguments)
-        self.step()
-
-    return write
-
-
-for _name in (
-    "remove_guard", "write_interface", "remove_interface", "write_tunnels", "write_presences", "write_events"
-):  # fmt: skip
-    setattr(CountingStore, _name, _count(_name))
 
 
 @pytest.fixture

@@ -260,3 +260,27 @@ def test_what_check_warns_of_is_so_in_every_network(written, everywhere):
     dead = [warning.split('"')[1] for warning in check.list_dead_lines(rules)]
     for answers in everywhere:
         assert find_place(rules.locations, answers).line not in dead
+
+
+# Guards
+
+
+def test_check_reports_what_is_wrong_with_a_guard(command, stanzas, tunnel, firewall):
+    tunnel.hidden["openvpn corp"] = "socks-proxy: where its packets go can't be known"
+    stanzas[0]["eth0"] = {**STANZA, "netconf-guard": "unless office", "netconf-guard-allow": "udp/123"}
+    status, lines = run_check(command)
+    assert status == 1
+    errors = [line for line in lines if line.startswith("eth0: error: ")]
+    assert len(errors) == 2
+    assert any('netconf-guard "unless office": it can never open' in line for line in errors)
+    assert any("socks-proxy" in line for line in errors)
+    assert firewall.asked == []  # it looks, and touches nothing
+
+
+def test_check_warns_where_hints_open_a_guard(command, stanzas, monkeypatch):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-guard": "unless office", "netconf-trust": "hints"}
+    status, lines = run_check(command)
+    assert status == 0
+    assert [line for line in lines if "whoever forges the hints of office opens it" in line]
+    stanzas[0]["eth0"]["netconf-guard"] = "yes"
+    assert not [line for line in run_check(command)[1] if "forges" in line]

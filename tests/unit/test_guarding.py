@@ -1,18 +1,20 @@
 """The guard: when it closes and opens, in which order, and that no moment and no killed hook leaves a link open."""
 
-import signal
 import time
 from pathlib import Path
 from time import monotonic
 
 import pytest
-from conftest import ELSEWHERE, HERE, MAC, ROUTER, CountingStore, Steps
+from guarded import (
+    ELSEWHERE, GUARD, HERE, MAC, OFFICE, ROUTER, CountingStore, Steps, assert_closed, assert_open, ifdown, ifup,
+    run_hook
+)  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, guarding, hook, locate, log
+from netconf_hooks import apply, guarding, hook, locate, log, watch
 from netconf_hooks.guarding import (
-    LEASE, close_guards, find_unguardable, follow_closing, is_any_open, is_same_network, open_portal, put_back,
+    close_guards, find_unguardable, follow_closing, is_any_open, is_same_network, open_portal, put_back,
     release_guard, renew_guards, shut_guard, shut_lost_guards
 )  # fmt: skip
 from netconf_hooks.guards import GuardError, Opening
@@ -22,62 +24,6 @@ from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.netlink import NetlinkError
 from netconf_hooks.observe.scene import UNREADABLE, Scene
 from netconf_hooks.state import Store
-
-GUARD = {
-    "IF_NETCONF_LOCATION": f"office gateway={ROUTER}",
-    "IF_NETCONF_VPN": "openvpn corp unless office",
-    "IF_NETCONF_GUARD": "unless office",
-    "IF_NETCONF_TRUST": "hints",
-}
-OFFICE = Answer((ROUTER,))
-
-
-@pytest.fixture(autouse=True)
-def leave_no_alarm():
-    """A hook sets an alarm that would end this process instead."""
-    yield
-    signal.alarm(0)
-    log.set_verbose(False)
-
-
-def run_hook(store, phase, iface="eth0", family="inet", **options):
-    """Run one hook and return its exit status."""
-    environ = {"IFACE": iface, "ADDRFAM": family, "VERBOSITY": "0", **options}
-    return hook.run(read_environment(phase, environ), store)
-
-
-def ifup(store, links, iface="eth0", family="inet", **options):
-    """Do what ifup does: the hooks, and in between it sets the link up."""
-    options = options or GUARD
-    status = run_hook(store, "pre-up", iface, family, **options)
-    if status == 0:
-        links.plug(iface.partition(":")[0], 7)
-        run_hook(store, "up", iface, family, **options)
-    return status
-
-
-def ifdown(store, links, iface="eth0", family="inet", down=True, **options):
-    """Do what ifdown does.  down: whether it sets the link down, as it does for all but the method manual."""
-    options = options or GUARD
-    run_hook(store, "down", iface, family, **options)
-    links.plug(iface.partition(":")[0], 7, up=not down)
-    run_hook(store, "post-down", iface, family, **options)
-
-
-def assert_closed(store, firewall, device="eth0"):
-    """Nothing leaves but what passes a closed link, and the record says so."""
-    assert not firewall.is_open(device)
-    assert store.read_guard(device).verdict == "closed"
-    assert not store.read_guard(device).opened
-
-
-def assert_open(store, firewall, device="eth0"):
-    """Everything may leave, for a time, and the record says so."""
-    record = store.read_guard(device)
-    assert (record.verdict, record.opened, record.done) == ("open", True, True)
-    window = firewall.get_window(device, "open")
-    assert window.openings == (Opening(),)
-    assert time.time() < window.until <= time.time() + LEASE
 
 
 @pytest.fixture
@@ -335,13 +281,14 @@ def test_it_looks_once_more_after_opening_and_closes_where_the_router_changed(
     store, links, network, firewall, place, journal
 ):
     network["gateway"] = OFFICE
-    place.then = [(3, ELSEWHERE)]  # when the look began, when it ended, before opening; then it is another one
+    # When the look began, before and after the router was asked, before opening; then it is another one.
+    place.then = [(4, ELSEWHERE)]
     ifup(store, links)
     assert in_order(journal, "close eth0 open", "shut eth0 open", "eth0 is to be closed")
     assert_closed(store, firewall)
 
 
-@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_network_that_changes_while_it_is_looked_at_is_never_opened(
     store, links, network, firewall, place, journal, turns
 ):
@@ -378,7 +325,20 @@ def test_the_routers_address_is_learnt_before_it_opens(store, links, network, fi
     network["gateway"] = OFFICE
     place.scenes["eth0"] = Scene(7, True, ("192.0.2.5/24",), (ROUTER,))
     ifup(store, links)
-    assert place.resolved == [(7, (ROUTER,))]
+    assert place.confirmed == [(7, (ROUTER,))]
+
+
+def test_where_its_router_is_silent_it_stays_closed_and_is_looked_at_again(store, links, network, firewall, place):
+    network["gateway"] = OFFICE
+    place.silent = (ROUTER,)
+    ifup(store, links)
+    assert_closed(store, firewall)
+    records = store.read_interfaces(log.error)
+    assert watch.is_open(store, records)
+    place.silent = ()
+    apply.refresh_interfaces(store, records)
+    assert_open(store, firewall)
+    assert not watch.is_open(store, store.read_interfaces(log.error))
 
 
 # A firewall that does not work
@@ -534,7 +494,28 @@ def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, networ
     assert is_any_open(store)
     assert renew_guards(store) is True
     assert_open(store, firewall)
-    assert place.used == [(7, ROUTER)]  # asked whether it is still there
+    assert place.confirmed[-1] == (7, (ROUTER,))  # asked whether it is still there
+    assert firewall.get_window("eth0", "open").until > time.time()
+    assert store.read_guard("eth0").lease == firewall.get_window("eth0", "open").until
+
+
+def test_where_its_router_is_silent_it_is_neither_renewed_nor_shut(store, links, network, firewall, office, place):
+    before = store.read_guard("eth0").lease
+    place.silent = (ROUTER,)
+    assert renew_guards(store) is True
+    assert store.read_guard("eth0").lease == before
+    assert "shut eth0 open" not in firewall.asked[firewall.asked.index("close eth0 open"):]
+
+
+def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, links, network, firewall, office):
+    guard = store.read_guard("eth0")
+    store.write_guard(guard.change(lease=time.time() - 1))
+    assert not is_any_open(store)
+    assert put_back(store)  # the watcher is to decide anew
+    firewall.stands["eth0"][1].clear()
+    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_open(store, firewall)
+    assert store.read_guard("eth0").is_open(time.time())
 
 
 @pytest.mark.parametrize("scene", [
@@ -810,6 +791,43 @@ def test_a_hook_killed_anywhere_leaves_it_closed_and_the_next_run_puts_it_right(
         steps.last = 0
         right(machine, links)
         assert describe(machine, firewalls) == wanted, number
+
+
+def come_up_elsewhere(store, links):
+    """Another interface, without a guard, comes up."""
+    ifup(store, links, "wlan0", IF_NETCONF_VPN="openvpn other")
+
+
+@pytest.mark.parametrize("next_run", [come_up_elsewhere, look_again])
+def test_whatever_runs_next_the_firewall_is_as_it_is_written_down(
+    store, links, network, firewall, steps, journal, tmp_path, next_run
+):
+    network["gateway"] = OFFICE
+    number = 0
+    while True:
+        number += 1
+        machine = CountingStore(str(tmp_path / str(number)), journal, steps)
+        firewall.permits = lambda device: Store(machine.directory).read_guard(device).verdict == "open"
+        firewall.stands.clear()
+        links.clear()
+        steps.count = steps.last = 0
+        run_hook(machine, "pre-up", **GUARD)
+        links.plug("eth0", 7)
+        steps.count, steps.last = 0, number
+        try:
+            run_hook(machine, "up", **GUARD)
+        except hook.Ended:
+            pass
+        else:
+            break
+        steps.last = 0
+        next_run(machine, links)
+        guard = machine.read_guard("eth0")
+        assert guard.opened == firewall.is_open("eth0") == (guard.verdict == "open"), number
+        assert guard.done
+        # What was seen is not lost.
+        assert guard.opened or not machine.read_interface("eth0") or next_run is come_up_elsewhere
+    assert number > 20
 
 
 phases = st.sampled_from(["ifup", "ifup inet6", "ifdown", "ifdown inet6", "refresh", "shut", "renew", "close", "flush"])

@@ -4,6 +4,7 @@ What guessnet 0.56 (Debian 11) does with the same lines was seen by running it; 
 choose the same on a real network, tests/lab/test_mapping.py looks at.
 """
 
+import errno
 import select
 import shutil
 import socket
@@ -11,7 +12,7 @@ import struct
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import guessnet, mapping
@@ -21,6 +22,7 @@ from netconf_hooks.guessnet import (
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.observe.netlink import LinkStatus, NetlinkError
 from netconf_hooks.observe.probes import Wait
+from netconf_hooks.observe.scan import HeardNetwork
 
 PEER = "peer address 192.168.1.1 mac 52:54:00:0a:00:01"
 PEER_READ = Test("peer", PEER, address="192.168.1.1", mac="52:54:00:0a:00:01", source="0.0.0.0")
@@ -64,6 +66,74 @@ SEEN = [
     ("# hello\nhome # c\n timeout: 1", {"home": f"test {PEER}"}, "home"),
 ]
 
+# The same with `iface w inet manual` and `test wireless` before each of these, where the library that it scans by,
+# libiw30, heard `AIR`.
+AIR = [
+    HeardNetwork(name.encode(), f"52:54:00:0a:00:0{number}", closed)
+    for number, (name, closed) in enumerate([
+        ("home", True), ("cafe", False), ("My LAN", True), ("x", False), ('say"hi', False), ("it's", False),
+        ("", False), ("Büro", False),
+    ], 1)
+]  # fmt: skip
+SEEN_IN_AIR = [
+    ("essid home", "w"),
+    ("essid Home", "none"),
+    ('essid "home"', "w"),
+    ("essid My LAN", "none!"),
+    ('essid "My LAN"', "w"),
+    ('essid "my lan"', "none"),
+    ('essid "x"', "w"),
+    ("mac 52:54:00:0a:00:01", "w"),
+    ("mac 52:54:00:0A:00:01", "w"),
+    ("mac 52:54:0:a:0:1", "w"),
+    ("mac 52:54:00:0a:00:99", "none"),
+    ("essid home mac 52:54:00:0a:00:01", "w"),
+    ("mac 52:54:00:0a:00:01 essid home", "w"),
+    ("essid home mac 52:54:00:0a:00:02", "none"),
+    ("open", "w"),
+    ("closed", "w"),
+    ("essid home open", "none"),
+    ("essid home closed", "w"),
+    ("essid cafe open", "w"),
+    ("essid cafe closed", "none"),
+    ("open closed essid cafe", "none"),
+    ("closed open essid cafe", "w"),
+    ("essid open", "none"),
+    ("open essid home", "none"),
+    ("essid home essid nosuch", "w"),
+    ("essid nosuch essid home", "none"),
+    ("foo bar", "none!"),
+    ("", "none!"),
+    ("essid", "none!"),
+    ("mac", "none!"),
+    ("essid home foo bar", "w"),
+    ("essid home foo", "w!"),
+    ("foo essid home", "none!"),
+    ('essid say"hi', "w"),
+    ('essid "say"hi"', "none!"),
+    ("essid it's", "w"),
+    ("essid 'My LAN'", "none!"),
+    ("essid nosuch", "none"),
+    ('essid "home', "w"),
+    ('essid home"', "none"),
+    ("essid home # c", "w"),
+    ("essid home # closed", "w"),
+    ("essid home # open", "none"),
+    ("ESSID home", "none!"),
+    ("Open", "none!"),
+    ('essid ""', "none!"),
+    ('"essid" home', "w"),
+    ("essid\thome", "w"),
+    ('essid "ho"me', "none!"),
+    ("essid Büro", "w"),
+    ('essid "" x "home"', "none!"),
+    ("essid home a open", "none"),
+    ('essid home "a" open', "w"),
+    # guessnet-ifupdown(8), DIFFERENCES: it said "none!" to the first, and nothing to the second.
+    ("essid x", "w"),
+    ("mac bogus", "none!"),
+]
+
 
 class TestLines:
     def test_nothing_written(self):
@@ -75,7 +145,7 @@ class TestLines:
             "default: dhcp\ntimeout: 10\ninit-time: 7\ninit-delay: 2\nverbose: true\nautofilter: true\n"
             "iwscan-tries: 23\nsyslog: yes\ndebug: false\n"
         )
-        assert lines.options == Options("dhcp", 10, 7, 2, True, True)
+        assert lines.options == Options("dhcp", 10, 7, 2, True, True, 23)
         assert lines.errors == ()
 
     def test_guessnets_other_spellings(self):
@@ -136,7 +206,9 @@ class TestTests:
         ("test", "command", "expected a command after command"),
         ("test", "dhcp", "expected a kind of test (peer, wireless, missing-cable, command, script, pppoe), not"),
         ("guessnet", "default", "expected a kind of test"),
-        ("test", 'wireless essid "My LAN"', "wireless tests do not work yet in this version"),
+        ("test", "wireless", "expected essid or mac, and its value, or open or closed, after wireless"),
+        ("test", "wireless essid", "expected essid or mac, and its value, or open or closed, after wireless"),
+        ("test-wireless", "essid x mac 52-54", 'expected a MAC address like 52:54:00:0a:00:01 after mac, not "52-54"'),
         ("test", "pppoe", "the program pppoe is missing"),
     ])
     def test_what_cannot_be_made_is_told_and_the_others_go_on(self, monkeypatch, option, value, reason):
@@ -147,12 +219,31 @@ class TestTests:
 
     @given(
         st.sampled_from(["test", "test1", "guessnet", "test-peer", "testing", "guessnet2-test3-peer"]),
-        st.text() | st.lists(st.sampled_from(["peer ", "test ", "mac ", "address ", "::1 ", "\n"])).map("".join),
-    )
+        st.text() | st.lists(st.sampled_from([
+            "peer ", "test ", "mac ", "address ", "::1 ", "\n", "wireless ", "essid ", "open ", '"', "x", " ", "\udcff",
+        ])).map("".join),
+    )  # fmt: skip
+    @settings(max_examples=1000)
     def test_nothing_else_is_raised(self, option, value):
         tests, errors = read_tests({option: value})
         assert all(test.kind in guessnet.KINDS for test in tests)
         assert all(error.option == option for error in errors)
+        for test in tests:
+            assert isinstance(guessnet.is_network_of(test, AIR[0]), bool)
+
+    @pytest.mark.parametrize("words, chosen", SEEN_IN_AIR)
+    def test_wireless_as_guessnet(self, words, chosen):
+        tests, errors = read_tests({"test": f"wireless {words}"})
+        seen = any(guessnet.is_network_of(test, network) for test in tests for network in AIR)
+        told = errors or any(test.ignored for test in tests)
+        assert ("w" if seen else "none") + ("!" if told else "") == chosen
+
+    def test_a_name_may_be_any_octets(self):
+        network = HeardNetwork(b"\xff\0\n", "02:00:00:00:00:01", False)
+        (test,), _ = read_tests({"test": 'wireless essid "\udcff\0\x0b"'})
+        assert not guessnet.is_network_of(test, network)
+        assert guessnet.is_network_of(test, HeardNetwork(b"\xff\0\x0b", "02:00:00:00:00:01", False))
+        assert guessnet._name_networks([network]) == r'"\xff\x00\x0a" 02:00:00:00:00:01 open'
 
     def test_a_program_is_found(self):
         assert guessnet._find_program("sh")
@@ -169,7 +260,7 @@ def steps(monkeypatch):
     """Tests that end as their text says: ``SECONDS yes``, ``SECONDS no``, ``never``; returns those that were closed."""
     closed = []
 
-    def begin(test, name, scene, neighbours):
+    def begin(test, name, scene, neighbours, air):
         when, _, verdict = test.text.partition(" ")
         try:
             if when == "broken":
@@ -216,7 +307,7 @@ class TestRace:
         far.send(b"x")
         woken = []
 
-        def begin(test, name, scene, neighbours):
+        def begin(test, name, scene, neighbours, air):
             mine = near if name == "near" else other
             woken.append((name, (yield Wait({mine.fileno(): select.POLLIN}, scene.deadline))))
             return True
@@ -293,6 +384,96 @@ class TestSteps:
         assert self.find(PEER_READ, mac="") is None
         assert messages == [f'error: eth0: "{PEER}": eth0 has no neighbours with MAC addresses']
         assert wire.opened == []
+
+
+class FakeScan:
+    """As scan.Scan: hears `AIR`, and is over when its descriptor can be read; made up by the fixture `radio`."""
+
+    def __init__(self):
+        self.near, self.far = socket.socketpair()
+        self.refusals = []
+        self.made = []
+        self.listed = 0
+        self.broken = False
+
+    def make(self, device):
+        self.made.append(device)
+        if self.refusals:
+            raise NetlinkError(self.refusals.pop(0))
+        return self
+
+    def close(self):
+        pass
+
+    def fileno(self):
+        return self.near.fileno()
+
+    def is_over(self):
+        return bool(select.select([self.near], [], [], 0)[0])
+
+    def list_networks(self):
+        self.listed += 1
+        if self.broken:
+            raise NetlinkError(errno.EBADMSG)
+        return AIR
+
+
+@pytest.fixture
+def radio(monkeypatch):
+    """wlan0 and eth0, of which the first is wireless and its scan over at once."""
+    radio = FakeScan()
+    radio.far.send(b"x")
+    monkeypatch.setattr("netconf_hooks.observe.scan.Scan", radio.make)
+    monkeypatch.setattr("netconf_hooks.observe.wireless.is_wireless", lambda device: device == "wlan0")
+    yield radio
+    radio.near.close()
+    radio.far.close()
+
+
+class TestScan:
+    def find(self, *tests, seconds=5.0, device="wlan0", tries=1):
+        scene = Scene(device, device, "", False, time.monotonic() + seconds, tries)
+        return find_first([Candidate(f"stanza{n}", (guessnet.read_test(test),)) for n, test in enumerate(tests)], scene)
+
+    def test_one_scan_for_all_and_the_first_of_the_file(self, radio):
+        found = self.find("wireless essid nosuch", "wireless mac 52:54:00:0a:00:03", "wireless essid home")
+        assert found[0] == "stanza1"
+        assert (radio.made, radio.listed) == (["wlan0"], 1)
+
+    def test_nothing_that_is_looked_for_ends_at_once(self, radio):
+        began = time.monotonic()
+        assert self.find("wireless essid nosuch", seconds=60) is None
+        assert time.monotonic() - began < 5
+
+    def test_a_scan_that_goes_on_counts_for_what_it_has_heard_at_the_deadline(self, radio):
+        radio.near.recv(1)
+        began = time.monotonic()
+        assert self.find("wireless essid home", seconds=0.3)[0] == "stanza0"
+        assert 0.15 < time.monotonic() - began < 5
+
+    def test_a_cable_is_not_scanned(self, radio, messages):
+        assert self.find("wireless open", "command true", device="eth0")[0] == "stanza1"
+        assert radio.made == []
+        assert messages == []  # but with -v
+
+    @pytest.mark.parametrize("code, reason", [
+        (errno.ENETDOWN, "Network is down"), (errno.EPERM, "Operation not permitted")
+    ])
+    def test_a_refusal_is_told_once_and_the_other_tests_go_on(self, radio, messages, code, reason):
+        radio.refusals = [code] * 9
+        assert self.find("wireless open", "wireless closed", "command true")[0] == "stanza2"
+        assert messages == [f"error: wlan0: no wireless test counts: wlan0 could not be made to scan: {reason}"]
+        assert len(radio.made) == 1
+
+    def test_iwscan_tries(self, radio, messages):
+        radio.refusals = [errno.EAGAIN] * 2
+        assert self.find("wireless essid nosuch", "wireless essid home", tries=3)[0] == "stanza1"
+        assert (len(radio.made), messages) == (3, [])
+
+    def test_results_that_cannot_be_read(self, radio, messages):
+        radio.broken = True
+        assert self.find("wireless open", "wireless closed") is None
+        assert (radio.listed, len(messages)) == (1, 1)
 
 
 class FakeWire:
@@ -424,6 +605,27 @@ class TestChoice:
         ]  # fmt: skip
         assert choose_stanza("eth0", "", str(file)) == "home"
         assert messages == ['info: eth0: home: test "command true"']
+
+    def test_a_radio_is_not_waited_for(self, monkeypatch, tmp_path, ifquery, raised, radio, messages):
+        file = tmp_path / "interfaces"
+        file.write_text('iface home inet manual\n    test wireless essid "My LAN"\n')
+        assert choose_stanza("wlan0", "", str(file)) == "home"
+        assert FakeRaised.waited == [0]
+        file.write_text("iface home inet manual\n    test command true\n")
+        assert choose_stanza("wlan0", "", str(file)) == "home"
+        assert FakeRaised.waited == [3]
+        assert messages == [
+            'info: wlan0: home: test "wireless essid "My LAN""', 'info: wlan0: home: test "command true"'
+        ]  # fmt: skip
+
+    def test_a_word_too_many_is_told(self, tmp_path, ifquery, raised, radio, messages):
+        file = tmp_path / "interfaces"
+        file.write_text("iface home inet manual\n    test wireless essid My LAN\n")
+        assert choose_stanza("wlan0", "", str(file)) == "none"
+        assert messages[0] == (
+            'warning: wlan0: iface home: "wireless essid My LAN": "LAN" counts for nothing: '
+            "a name with blanks is written in double quotes"
+        )
 
     def test_errors_name_interface_stanza_and_option(self, tmp_path, ifquery, raised, messages):
         file = tmp_path / "interfaces"

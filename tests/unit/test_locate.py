@@ -1,6 +1,7 @@
 """From what is seen to the location's name: three-valued logic, and what need not be asked."""
 
 from itertools import product
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -408,6 +409,15 @@ def test_asking_only_what_is_needed_gives_the_same_place(lines, answers, data):
         asked = data.draw(st.lists(st.sampled_from(needed), min_size=1, unique=True))
         known.update({key: answers[key] for key in asked})
     assert find_place(lines, known) == find_place(lines, answers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lines=lines_of, answers=answers_of, trust=st.sampled_from(["hints", "authenticated"]))
+def test_lines_that_are_refuted_on_the_way_change_nothing(lines, answers, trust):
+    with mock.patch.object(locate, "observe_link", lambda keys, *_: {key: answers[key] for key in keys}):
+        place, seen = observe_place(Rules(locations=lines, trust=trust), ETH0, 12.0)
+    assert place == find_place(lines, answers)
+    assert find_needed(lines, seen, trust == "authenticated") == []
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,10 +3,9 @@
 import time
 
 import pytest
-from conftest import ROUTER
+from guarded import GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_guarding import GUARD, assert_closed, assert_open, ifdown, ifup, leave_no_alarm  # noqa: F401
 
 from netconf_hooks import apply, guarding, log
 from netconf_hooks.guards import GuardError, Opening, check_opening, hosts, read_opening

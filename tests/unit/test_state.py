@@ -248,6 +248,14 @@ def test_what_is_no_file_is_an_error_of_ours(store):
         store.read_tunnels()
 
 
+def test_a_record_just_written_is_not_read_back(store):
+    store.write_interface(InterfaceRecord("eth0", 3, ()))
+    store.write_interface(InterfaceRecord("wlan0", 8, ()))
+    assert store.read_interfaces(pytest.fail, OFFICE) == (OFFICE, InterfaceRecord("wlan0", 8, ()))
+    store.remove_interface("eth0")
+    assert store.read_interfaces(pytest.fail, OFFICE) == (InterfaceRecord("wlan0", 8, ()),)
+
+
 def test_one_damaged_record_does_not_hide_the_others(store):
     store.write_interface(OFFICE)
     store.write_interface(InterfaceRecord("wlan0", 8, ()))
@@ -479,6 +487,22 @@ def test_a_guard_reads_as_it_was_written(tmp_path_factory, record):
     store.remove_guard("eth0")
     store.remove_guard("eth0")
     assert store.read_guard("eth0") is None and not store.has_guards()
+
+
+def test_a_guards_stanzas_keep_whose_they_are(store):
+    options = {"netconf-guard": "yes", "netconf-location": "office gateway=192.0.2.1\noffice gateway=192.0.2.2"}
+    stanzas = {
+        ("eth0", "inet"): Stanza("inet", options, "work"),
+        ("eth0", "inet6"): Stanza("inet6", {}),
+        ("eth0:1", "inet"): Stanza("inet", {"netconf-guard": "no"}),
+    }
+    store.write_guard(GuardRecord("eth0", "nftables", stanzas=stanzas))
+    assert store.read_guard("eth0").stanzas == stanzas
+    # One that belongs to nobody makes no sense of the others: such a guard stays as it is, which is closed.
+    path = Path(store.guards, "eth0")
+    path.write_text(path.read_text() + "family inet\nlogical \n")
+    with pytest.raises(RecordError, match="guard of eth0"):
+        store.read_guard("eth0")
 
 
 @few

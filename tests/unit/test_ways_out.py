@@ -6,10 +6,9 @@ import re
 import time
 
 import pytest
-from conftest import ROUTER
+from guarded import GUARD, ROUTER, assert_closed, assert_open, ifup, run_hook
 from hypothesis import given
 from hypothesis import strategies as st
-from test_guarding import GUARD, assert_closed, assert_open, ifup, leave_no_alarm  # noqa: F401
 
 from netconf_hooks import apply, log, ways_out
 from netconf_hooks.command import FAILED, OK, USAGE
@@ -174,8 +173,6 @@ def test_release_opens_until_the_next_ifup_and_says_so(command, cafe, store, lin
 
 def test_release_works_by_the_alias_and_without_an_interface_that_is_up(command, store, links, firewall):
     """A lease that never comes: pre-up closed the link, if-up was never run."""
-    from test_guarding import run_hook
-
     run_hook(store, "pre-up", **GUARD)
     assert command("release", "eth0:1")[0] == OK
     assert firewall.stands == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,6 +23,7 @@ def run_checks(checks: list[Check[G]], guest: G) -> int:
     failed = 0
     print(f"1..{len(checks)}", flush=True)
     for number, check in enumerate(checks, 1):
+        began = time.monotonic()
         try:
             check(guest)
         except Exception:  # whatever it is, it is to be told, and the next check to be made
@@ -32,6 +34,7 @@ def run_checks(checks: list[Check[G]], guest: G) -> int:
                 print(f"# {line}")
         else:
             print(f"ok {number} - {check.__name__}")
+        print(f"# {check.__name__}: {time.monotonic() - began:.1f} s")
         sys.stdout.flush()
     print("# end", flush=True)
     return failed

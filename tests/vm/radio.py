@@ -357,42 +357,6 @@ def a_scan_of_somebody_else_will_do(radio: Radio) -> None:
     radio.run(["ip", "link", "set", "wlan0", "down"])
 
 
-def zz_capture(radio: Radio) -> None:
-    from netconf_hooks.observe import scan as module
-    from netconf_hooks.observe.netlink import Netlink
-    from time import monotonic
-    import os
-    log: list[str] = []
-    class Recorder:
-        def __init__(self, inner: Any, name: str) -> None:
-            self.inner, self.name = inner, name
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-        def recvmsg(self, *args: Any) -> Any:
-            answer = self.inner.recvmsg(*args)
-            log.append(f"{self.name} {answer[0].hex()}")
-            return answer
-    class Recording(Netlink):
-        def __init__(self, groups: Any = (), protocol: int = 0) -> None:
-            super().__init__(groups, protocol)
-            self._socket = Recorder(self._socket, "news" if groups else "ask")
-    module.Netlink = Recording  # type: ignore
-    radio.forget_networks()
-    with radio.on_air(OFFICE_AP, LAN_AP, ODD_AP):
-        radio.run(["ip", "link", "set", "wlan0", "up"])
-        began = monotonic()
-        with module.Scan("wlan0") as scan:
-            wait_until(scan.is_over, "scan", PATIENT)
-            log.append(f"took {monotonic() - began:.2f}")
-            log.append(str([(n.ssid, n.bssid, n.closed) for n in scan.list_networks()]))
-        radio.run(["ip", "link", "set", "wlan0", "down"])
-        try:
-            module.Scan("wlan0")
-        except Exception as error:
-            log.append(repr(error))
-    raise AssertionError("\n".join(log))
-
-
 CHECKS: list[Check[Radio]] = [
     a_wpa2_network_is_known_and_secure,
     an_open_network_is_insecure_though_known,
@@ -403,10 +367,7 @@ CHECKS: list[Check[Radio]] = [
     wpa_clis_action_script_tells_of_another_access_point,
     guessnets_mapping_chooses_by_a_scan,
     a_scan_of_somebody_else_will_do,
-    zz_capture,
 ]
-
-CHECKS = CHECKS[-3:]  # TEMPORARY
 
 
 @contextlib.contextmanager

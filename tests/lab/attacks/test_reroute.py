@@ -176,7 +176,8 @@ def test_moved_without_a_change_of_carrier(scene: Scene) -> None:
     then nothing tells it that it is another: it has to be asked.
     """
     hostile.impersonate_home_router(scene.lab)
-    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])  # no advertisement tells of it, either
+    # Nor does an advertisement.
+    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])
     scene.write_stanza("trust hints")
     scene.arrive(HOME.name)
     if scene.guarded:

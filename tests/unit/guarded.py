@@ -1,0 +1,232 @@
+"""A machine with guarded links: fakes of its firewalls, of the networks around it, and of what ifupdown does to it."""
+
+import time
+
+from netconf_hooks import hook
+from netconf_hooks.guarding import LEASE
+from netconf_hooks.guards import GuardError, Opening
+from netconf_hooks.ifenv import read_environment
+from netconf_hooks.observe import Answer
+from netconf_hooks.observe.names import Resolution
+from netconf_hooks.observe.scene import Scene
+from netconf_hooks.state import Store
+
+ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
+HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
+ELSEWHERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: OTHER_MAC})
+
+GUARD = {
+    "IF_NETCONF_LOCATION": f"office gateway={ROUTER}",
+    "IF_NETCONF_VPN": "openvpn corp unless office",
+    "IF_NETCONF_GUARD": "unless office",
+    "IF_NETCONF_TRUST": "hints",
+}
+OFFICE = Answer((ROUTER,))
+
+
+class FakeFirewall:
+    """One of the machine's firewalls: what stands for each device, and what it was asked, in order.
+
+    stands: openings and windows by device; broken: what it fails with, as soon as there is anything; step: called
+    before and after anything changes; permits: whether a device may be opened by what is written down.
+    """
+
+    lacks = ()
+
+    def __init__(self, name, journal, step):
+        self.name = name
+        self.has_lease = name == "nftables"
+        self.stands = {}
+        self.asked = []
+        self.journal = journal
+        self.broken = ""
+        self.step = step
+        self.permits = lambda device: True
+
+    def _ask(self, what):
+        self.step()
+        self.asked.append(what)
+        self.journal.append(what)
+        if self.broken:
+            raise GuardError(self.broken)
+
+    def close(self, device, openings, windows=()):
+        self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
+        assert self.permits(device) or "open" not in [window.name for window in windows]
+        self.stands[device] = (openings, {window.name: window for window in windows})
+        self.step()
+
+    def open_window(self, device, window):
+        self._ask(f"open {device} {window.name}")
+        if device not in self.stands:
+            raise GuardError(f"{device} is not closed")
+        assert self.permits(device) or window.name != "open"
+        self.stands[device][1][window.name] = window
+        self.step()
+
+    def shut_window(self, device, name):
+        self._ask(f"shut {device} {name}")
+        if device in self.stands:
+            self.stands[device][1].pop(name, None)
+        self.step()
+
+    def lift(self, device):
+        self._ask(f"lift {device}")
+        self.stands.pop(device, None)
+        self.step()
+
+    def is_standing(self, device):
+        return device in self.stands
+
+    def list_openings(self, device):
+        """What passes a closed link."""
+        return self.stands[device][0]
+
+    def get_window(self, device, name):
+        """A window, None where it is shut."""
+        return self.stands[device][1].get(name)
+
+    def is_open(self, device):
+        """Whether everything may leave."""
+        return device not in self.stands or self.get_window(device, "open") is not None
+
+
+class FakeNetwork:
+    """The networks that guarded links are on, as the kernel has them, and what is asked there.
+
+    scenes: by device; then: what a scene becomes once it was looked at so many more times; resolvers, servers: what
+    every link announced; names: addresses by name; asked: the names that were looked up; confirmed: the routers that
+    were asked whether they are there, with the index of their link; silent: those that do not answer.
+    """
+
+    def __init__(self):
+        self.scenes = {}
+        self.then = []
+        self.resolvers = ("192.0.2.53",)
+        self.servers = ()
+        self.names = {}
+        self.asked = []
+        self.confirmed = []
+        self.silent = ()
+
+    def look_at(self, device, netlink=None):
+        """As scene.look_at."""
+        scene = self.scenes.get(device, HERE)
+        if self.then:
+            turns, later = self.then[0]
+            self.then[0] = (turns - 1, later)
+            if turns <= 1:
+                self.then.pop(0)
+                self.scenes[device] = later
+        if isinstance(scene, Exception):
+            raise scene
+        return scene
+
+    def look_up(self, name, view):
+        """As names.look_up."""
+        for server in self.resolvers:
+            view.announce(view.link.device, "udp", server, 53)
+        self.asked.append(name)
+        if name in self.names:
+            return Resolution(self.names[name])
+        return Resolution(problem="no such name")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def confirm_neighbours(self, index, routers, deadline):
+        """As Netlink.confirm_neighbours."""
+        self.confirmed.append((index, tuple(routers)))
+        return {router: None for router in routers if router not in self.silent}
+
+
+class Steps:
+    """Everything that changes the machine, counted: the hook is killed at the one that is `last`, and does no more."""
+
+    def __init__(self):
+        self.count = 0
+        self.last = 0
+
+    def __call__(self):
+        """Take one step."""
+        self.count += 1
+        if self.last and self.count >= self.last:
+            raise hook.Ended("killed")
+
+
+class CountingStore(Store):
+    """Takes a step before and after each change, and notes what guards are to be."""
+
+    def __init__(self, directory, journal, step):
+        super().__init__(directory)
+        self.journal = journal
+        self.step = step
+
+    def write_guard(self, record):
+        self.step()
+        before = {guard.device: guard.verdict for guard in self.read_guards(str)}
+        super().write_guard(record)
+        if before.get(record.device) != record.verdict:
+            self.journal.append(f"{record.device} is to be {record.verdict}")
+        self.step()
+
+
+def _count(name):
+    def write(self, *arguments):
+        self.step()
+        getattr(Store, name)(self, *arguments)
+        self.step()
+
+    return write
+
+
+for _name in (
+    "remove_guard", "write_interface", "remove_interface", "write_tunnels", "write_presences", "write_events"
+):  # fmt: skip
+    setattr(CountingStore, _name, _count(_name))
+
+
+# ifupdown
+
+
+def run_hook(store, phase, iface="eth0", family="inet", **options):
+    """Run one hook and return its exit status."""
+    environ = {"IFACE": iface, "ADDRFAM": family, "VERBOSITY": "0", **options}
+    return hook.run(read_environment(phase, environ), store)
+
+
+def ifup(store, links, iface="eth0", family="inet", **options):
+    """Do what ifup does: the hooks, and in between it sets the link up."""
+    options = options or GUARD
+    status = run_hook(store, "pre-up", iface, family, **options)
+    if status == 0:
+        links.plug(iface.partition(":")[0], 7)
+        run_hook(store, "up", iface, family, **options)
+    return status
+
+
+def ifdown(store, links, iface="eth0", family="inet", down=True, **options):
+    """Do what ifdown does.  down: whether it sets the link down, as it does for all but the method manual."""
+    options = options or GUARD
+    run_hook(store, "down", iface, family, **options)
+    links.plug(iface.partition(":")[0], 7, up=not down)
+    run_hook(store, "post-down", iface, family, **options)
+
+
+def assert_closed(store, firewall, device="eth0"):
+    """Nothing leaves but what passes a closed link, and the record says so."""
+    assert not firewall.is_open(device)
+    assert store.read_guard(device).verdict == "closed"
+    assert not store.read_guard(device).opened
+
+
+def assert_open(store, firewall, device="eth0"):
+    """Everything may leave, for a time, and the record says so."""
+    record = store.read_guard(device)
+    assert (record.verdict, record.opened, record.done) == ("open", True, True)
+    window = firewall.get_window(device, "open")
+    assert window.openings == (Opening(),)
+    assert time.time() < window.until <= time.time() + LEASE
