@@ -424,7 +424,7 @@ def renew_guards(store: Store) -> bool:
         answers = do_routers_answer(record)
         if not is_still_there(record):
             shut_guard(store, record, "the router does not answer as it did")
-            all_well = False
+            all_well = all_well and record.verdict != OPEN
         elif answers and record.verdict == OPEN and record.is_open(time.time()):
             _renew(store, record)
     return all_well
