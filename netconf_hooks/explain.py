@@ -19,9 +19,10 @@ from netconf_hooks.locate import (
 )  # fmt: skip
 from netconf_hooks.observation import OPEN, describe_answers, read_observation
 from netconf_hooks.observe import Answer, make_link
+from netconf_hooks.passage import make_pass
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, read_rules
-from netconf_hooks.state import Finding, InterfaceRecord, Stanza, merge_stanzas
+from netconf_hooks.state import Finding, InterfaceRecord, Stanza, Store, merge_stanzas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from netconf_hooks.decide import Verdict
     from netconf_hooks.rules import Location, Rules, Test
-    from netconf_hooks.state import Store
 
 # Where the rules come from.
 RECORD, STANZA = "record", "stanza"
@@ -88,10 +88,11 @@ def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanatio
     rules = read_rules(merge_stanzas(stanzas))
     if rules.uplinks:
         return Explanation(rules, origin, "", record or InterfaceRecord(iface, 0, stanzas, wish=True), {})
-    now, answers = observe_interface(iface, stanzas)
-    # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
-    link = make_link(iface, merge_stanzas(stanzas))
-    answers = complete_answers(rules, answers, link, monotonic() + rules.timeout)
+    with make_pass(Store(), device_of(iface), 2 * rules.timeout) as passing:
+        now, answers = observe_interface(iface, stanzas, announce=passing.announce)
+        # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
+        link = make_link(iface, merge_stanzas(stanzas))
+        answers = complete_answers(rules, answers, link, monotonic() + rules.timeout, passing.announce)
     return Explanation(rules, origin, "", now, answers)
 
 

@@ -19,14 +19,13 @@ from time import monotonic
 from netconf_hooks import log
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
 from netconf_hooks.guards import (
-    NAMES, OPEN as OPEN_WINDOW, PORTAL, PROBE, GuardError, Opening, Window, choose_guard, load_guard, read_opening
+    NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Window, choose_guard, load_guard, read_opening
 )  # fmt: skip
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.lease import find_dhcp_servers
 from netconf_hooks.observe.netlink import Netlink, NetlinkError, read_link
 from netconf_hooks.observe.scene import NO_ADDRESS, UNREADABLE, Scene, look_at, read_scene
-from netconf_hooks.passage import list_openings, make_network, read_guard, unpin
+from netconf_hooks.passage import ProbePass, list_openings, read_guard, unpin
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import GuardRecord, RecordError, Stanza, merge_stanzas
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from netconf_hooks.decide import Situation
-    from netconf_hooks.guards import AnyGuard
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.state import InterfaceRecord, Store
 
@@ -227,18 +225,17 @@ def _find_renaming(store: Store, guard: GuardRecord) -> str:
 
 
 class Look:
-    """A look at the network of a guarded link, whose probes are let through (context manager).
+    """A look at the network of a guarded link, whose probes are let through until `deadline`, time.monotonic() (context
+    manager).
 
-    What is let through is exactly what is announced, with our mark, of root, until `deadline`, time.monotonic().
     It notes which network was looked at: the guard opens only while the link is on that one.
     """
 
     def __init__(self, store: Store, device: str, deadline: float) -> None:
         self._store = store
         self._device = device
-        self._until = time.time() + deadline - monotonic() + 1
-        self._openings: list[Opening] = []
-        self._guard: AnyGuard | None = None
+        self._deadline = deadline
+        self._passing = ProbePass(device, "", 0.0)
         self._scene: Scene | None = None
 
     def __enter__(self) -> Look:
@@ -248,20 +245,17 @@ class Look:
             self._scene = look_at(self._device)
             if record.scene and not is_same_network(record.scene, self._scene):
                 self._leave_behind(record)
-            try:
-                self._guard = load_guard(record.backend)
-            except GuardError as error:
-                log.error(f"{self._device}: netconf-guard: no probe can be let through: {error}")
+            self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
         return self
+
+    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
+        """Let one probe through."""
+        self._passing.announce(device, protocol, address, port)
 
     def __exit__(self, *_: object) -> None:
         if not self._scene:
             return
-        if self._guard and self._openings:
-            try:
-                self._guard.shut_window(self._device, PROBE)
-            except GuardError as error:
-                log.error(f"{self._device}: netconf-guard: {error}")
+        self._passing.__exit__()
         with Netlink() as netlink:
             now = look_at(self._device, netlink)
             routers = [router for router in now.routers if router != NO_ADDRESS]
@@ -287,19 +281,6 @@ class Look:
             now = read_guard(self._store, self._device)
             if now:
                 self._store.write_guard(now.change(shut=monotonic()))
-
-    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
-        """Let one probe through."""
-        if not self._guard or device != self._device:
-            return
-        opening = Opening(protocol, make_network(address), port, uids=(0,), mark=MARK)
-        if opening in self._openings:
-            return
-        self._openings.append(opening)
-        try:
-            self._guard.open_window(device, Window(PROBE, tuple(self._openings), self._until))
-        except GuardError as error:
-            log.error(f"{device}: netconf-guard: a probe can't be let through: {error}")
 
 
 # --- telling the firewall.  The lock for acting is held.
@@ -478,9 +459,9 @@ def put_back(store: Store) -> bool:
     return any(record.verdict == OPEN and not record.is_open(now) for record in store.read_guards(log.error))
 
 
-def _shut_window(record: GuardRecord) -> None:
+def _shut_window(record: GuardRecord, name: str = OPEN_WINDOW) -> None:
     try:
-        load_guard(record.backend).shut_window(record.device, OPEN_WINDOW)
+        load_guard(record.backend).shut_window(record.device, name)
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
 
@@ -519,8 +500,9 @@ def close_guards(store: Store, because: str) -> None:
         return
     for record in store.read_guards(log.error):
         shut_guard(store, record, because)
-    with store.lock_acting():
-        follow_closing(store)
+        # Without the lock for acting, whose holder may be frozen already: the machine is waiting.
+        for name in (PORTAL, NAMES):
+            _shut_window(record, name)
 
 
 def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds: float) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from netconf_hooks import NetworkError
 from netconf_hooks.apply import observe_interface
+from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError, query_options
 from netconf_hooks.locate import Place
 from netconf_hooks.observation import find_options, observe_network
 from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.passage import make_pass
 from netconf_hooks.rules import DEFAULT_TIMEOUT, read_rules
 from netconf_hooks.state import RecordError, Stanza, Store, merge_stanzas
 
@@ -68,9 +70,11 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
     """
     try:
         stanzas = (Stanza("any", dict(options)),) if options is not None else _find_stanzas(iface)
-        if read_rules(merge_stanzas(stanzas)).uplinks:
+        rules = read_rules(merge_stanzas(stanzas))
+        if rules.uplinks:
             raise NetworkError(f"{iface}: a wish is on no network")
-        record, _ = observe_interface(iface, stanzas, patience=0.0)
+        with make_pass(Store(), device_of(iface), rules.timeout) as passing:
+            record, _ = observe_interface(iface, stanzas, 0.0, passing.announce)
     except InterfacesError as error:
         raise NetworkError(str(error)) from error  # it names the interface itself
     except (NetlinkError, OSError, RecordError) as error:

@@ -195,19 +195,24 @@ def observe_place(
     return find_place(rules.locations, answers), answers
 
 
-def complete_answers(rules: Rules, answers: Mapping[str, Answer], link: Link, deadline: float) -> dict[str, Answer]:
+def complete_answers(
+    rules: Rules, answers: Mapping[str, Answer], link: Link, deadline: float, announce: Announce | None = None
+) -> dict[str, Answer]:
     """Return `answers` with all that rules ask for and the place did not depend on, for who wants to know everything.
 
-    A certificate is asked for under the same condition, and so no more often.
+    A certificate is asked for under the same condition, and so no more often.  announce: as for `observe_place`.
     """
     found = dict(answers)
     keys = {test.key for location in rules.locations for test in location.tests if not TESTS[test.key].asked}
     if missing := sorted(keys - found.keys()):
         found.update(observe_link(missing, link, deadline))
     if _list_open_in(rules.locations, found):
-        from netconf_hooks.observe.probes import ask_network
+        from netconf_hooks.observe.probes import announce_nothing, ask_network
 
-        ask_network(lambda: _make_questions(_list_open_in(rules.locations, found), rules), found, link, deadline)
+        def find() -> list[Question]:
+            return _make_questions(_list_open_in(rules.locations, found), rules)
+
+        ask_network(find, found, link, deadline, announce or announce_nothing)
     return found
 
 

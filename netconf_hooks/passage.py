@@ -7,6 +7,7 @@ need ask nobody.  What is found is written into the guard's record; `guarding` t
 
 from __future__ import annotations
 
+import os
 import time
 from time import monotonic
 
@@ -49,6 +50,47 @@ def read_guard(store: Store, device: str) -> GuardRecord | None:
 def read_names(record: GuardRecord) -> dict[str, tuple[str, ...]]:
     """Return the addresses of the endpoints that were given by name."""
     return {name: tuple(addresses) for name, *addresses in (line.split() for line in record.names)}
+
+
+class ProbePass:
+    """Lets our own probes through the guard of a device (context manager): each when it is announced, to exactly where
+    it goes, with our mark, of root.
+
+    backend: the firewall that the guard stands in, empty where there is none; seconds: for how long at most.
+    """
+
+    def __init__(self, device: str, backend: str, seconds: float) -> None:
+        self._device = device
+        self._backend = backend
+        self._until = time.time() + seconds + 1
+        self._openings: list[Opening] = []
+
+    def __enter__(self) -> ProbePass:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._openings:
+            try:
+                load_guard(self._backend).shut_window(self._device, PROBE)
+            except GuardError as error:
+                log.error(f"{self._device}: netconf-guard: {error}")
+
+    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
+        """Let one probe through; see `observe.probes.View`."""
+        opening = Opening(protocol, make_network(address), port, uids=(0,), mark=MARK)
+        if not self._backend or device != self._device or opening in self._openings:
+            return
+        self._openings.append(opening)
+        try:
+            load_guard(self._backend).open_window(device, Window(PROBE, tuple(self._openings), self._until))
+        except GuardError as error:
+            log.error(f"{device}: netconf-guard: a probe can't be let through: {error}")
+
+
+def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
+    """Return a pass for who only looks, and decides nothing; without effect where there is no guard, or no right."""
+    record = read_guard(store, device) if os.geteuid() == 0 else None
+    return ProbePass(device, record.backend if record and record.verdict != RELEASED else "", seconds)
 
 
 def list_openings(record: GuardRecord) -> tuple[Opening, ...]:
@@ -163,35 +205,17 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
 
     found.asked = True
     deadline = monotonic() + LOOK_UP_TIME
-    openings: list[Opening] = []
     try:
-        backend = load_guard(guard.backend)
-    except GuardError as error:
+        with ProbePass(guard.device, guard.backend, LOOK_UP_TIME) as passing:
+            view = View(make_link(record.iface, merge_stanzas(record.stanzas)), deadline, passing.announce)
+            for name in names:
+                resolution = look_up(name, view)
+                if resolution.addresses:
+                    found.addresses[name] = resolution.addresses
+                elif name not in found.addresses:
+                    found.problems.append(f"{name}: {resolution.problem}")
+    except (NetlinkError, OSError) as error:
         found.problems.append(f"names could not be looked up: {error}")
-        return
-
-    def announce(device: str, protocol: str, address: str, port: int) -> None:
-        opening = Opening(protocol, make_network(address), port, uids=(0,), mark=MARK)
-        if opening not in openings:
-            openings.append(opening)
-            backend.open_window(guard.device, Window(PROBE, tuple(openings), time.time() + LOOK_UP_TIME + 1))
-
-    try:
-        view = View(make_link(record.iface, merge_stanzas(record.stanzas)), deadline, announce)
-        for name in names:
-            resolution = look_up(name, view)
-            if resolution.addresses:
-                found.addresses[name] = resolution.addresses
-            elif name not in found.addresses:
-                found.problems.append(f"{name}: {resolution.problem}")
-    except (GuardError, NetlinkError, OSError) as error:
-        found.problems.append(f"names could not be looked up: {error}")
-    finally:
-        if openings:
-            try:
-                backend.shut_window(guard.device, PROBE)
-            except GuardError as error:
-                log.error(f"{guard.device}: netconf-guard: {error}")
 
 
 def _note(

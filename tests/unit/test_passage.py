@@ -320,7 +320,7 @@ def test_a_firewall_that_fails_while_names_are_asked_stops_nothing(
     ifup(store, links)
     firewall.open_window = real
     assert tunnels.asked == ["start openvpn corp"]
-    assert "names could not be looked up: busy" in store.read_guard("eth0").problem
+    assert "error: eth0: netconf-guard: a probe can't be let through: busy" in messages
 
 
 def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, firewall, tunnels):
