@@ -184,9 +184,10 @@ def follow_decision(store: Store, between: Callable[[], object] | None = None) -
 
 
 def _follow_guarded(store: Store) -> None:
-    from netconf_hooks.guarding import follow_closing, follow_opening
+    from netconf_hooks.guarding import follow_closing, follow_opening, put_back
     from netconf_hooks.passage import let_tunnels_through
 
+    put_back(store)  # also without a watcher
     with store.lock_acting():
         follow_closing(store)
     let_tunnels_through(store, list_counting(store.read_interfaces(log.error)))

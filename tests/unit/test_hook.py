@@ -517,11 +517,12 @@ def test_verbosity_says_everything_and_without_it_only_errors(real_store):
 GUARD = """
 from netconf_hooks import guarding, passage
 class Guard:
-    name, lacks = "nftables", ()
+    name, lacks, has_lease = "nftables", (), True
     def close(self, device, openings, windows=()):
         {action}
     def shut_window(self, device, name): pass
     def lift(self, device): pass
+    def is_standing(self, device): return True
 guarding.choose_guard = guarding.load_guard = passage.load_guard = lambda *_, **__: Guard()
 guarding.unpin = lambda device: None
 """
