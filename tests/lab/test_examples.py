@@ -116,6 +116,25 @@ def test_the_roaming_stanza(lab: Lab, gateway: IpsecGateway) -> None:
     assert find_tunnels(lab) == []
 
 
+def test_the_guard(lab: Lab) -> None:
+    laptop = lab.laptop
+    lab.vpn.install_client(laptop, "/etc/openvpn/client/corp.conf")
+    install(lab, "interfaces-guard", "/etc/network/interfaces")
+    checked = laptop.run(["netconf-hooks", "check"])
+    assert "whoever forges the hints of" in checked.stdout
+    guards = {}
+    for site in (HOME, OFFICE, CAFE):
+        lab.plug(site.name)
+        laptop.ifup("eth0")
+        guards[site.name] = read_status(lab)["interfaces"]["eth0"]["guard"]
+        assert laptop.pings(site.router) == (site is not CAFE)
+        if site is CAFE:
+            wait_until(lambda: laptop.pings(CORP_HOST), "the host behind the VPN to answer")
+        laptop.ifdown("eth0")
+    assert guards == {"home": "open", "office": "open", "cafe": "closed"}
+    wait_until(lambda: find_records(lab) == [], "the records to go")
+
+
 def test_the_wish(lab: Lab) -> None:
     laptop = lab.laptop
     lab.vpn.install_client(laptop, "/etc/openvpn/client/corp.conf")

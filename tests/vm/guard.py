@@ -242,13 +242,14 @@ def children(guest: Watched) -> Iterator[None]:
             guest.run(["ip", "link", "delete", name])
 
 
-def send_sideways() -> set[str]:
+def send_sideways(ports: tuple[int, int]) -> set[str]:
     """Send frames past the host's IP on eth0, and packets and frames through its children; return their kinds.
 
     Among them some that have the shape of what every closed link lets through, or of a tunnel's packets, behind a tag.
+    ports: of the tunnel's packets.
     """
     dhcp = ("0.0.0.0", "255.255.255.255", (68, 67))
-    tunnel = (f"192.168.{CAFE.number}.100", VPN_GATEWAY, (wireguard.PORT, wireguard.PORT))
+    tunnel = (f"192.168.{CAFE.number}.100", VPN_GATEWAY, ports)
     plain = (f"192.168.{CAFE.number}.100", INTERNET_HOST, (9, 9))
     frames = {
         "raw/plain": ("eth0", b"", plain, False),
@@ -273,6 +274,11 @@ def send_sideways() -> set[str]:
             with contextlib.suppress(PermissionError):  # told at once that it was dropped
                 channel.sendto(mark_data(kind), (host, 9))
     return {*frames, "vlan/udp4", "macvlan/udp4"}
+
+
+def find_wireguards_ports(guest: Watched) -> tuple[int, int]:
+    """Return the ports of the packets of WireGuard."""
+    return int(guest.run(["wg", "show", wireguard.NAME, "listen-port"]).stdout), wireguard.PORT
 
 
 def send_frame(device: str, header: bytes, packet: bytes, bypass: bool) -> None:
@@ -301,8 +307,7 @@ def without_a_guard_all_of_it_leaves(guest: Watched) -> None:
     guest.capture.read()
     guest.expect_leaks("in the cafe", guest.kinds(*EVERYTHING) - guest.kinds("udp4/corp"))
     with children(guest):
-        sideways = send_sideways()
-        guest.expect_leaks("past IP", sideways)
+        guest.expect_leaks("past IP", send_sideways(find_wireguards_ports(guest)))
     guest.leave()
     guest.wait_for_wireguard(False)
 
@@ -344,8 +349,9 @@ def the_kernel_holds_what_was_put_in_it(guest: Watched) -> None:
 
 def neither_raw_frames_nor_children_get_past_it(guest: Watched) -> None:
     with children(guest):
+        ports = find_wireguards_ports(guest)
         for _ in range(ROUNDS):
-            send_sideways()
+            send_sideways(ports)
         guest.judge("past IP")
 
 
@@ -507,7 +513,7 @@ def ipsec_without_nat_goes_through_the_guard_alone(guest: Watched) -> None:
 def neither_raw_frames_nor_children_get_past_esp(guest: Watched) -> None:
     with children(guest):
         for _ in range(ROUNDS):
-            send_sideways()
+            send_sideways((4500, 4500))
         guest.judge("past IP")
     guest.wait_for_corp()
     end_ipsec(guest)
