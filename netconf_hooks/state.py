@@ -18,8 +18,11 @@ from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 DIRECTORY = "/run/netconf-hooks"
 
@@ -325,19 +328,8 @@ class Store:
 
         written: one that the caller has just written, under the lock that it still holds: it is not read back.
         """
-        records = []
-        for name in _list_names(self.interfaces):
-            if written and name == written.iface:
-                records.append(written)
-                continue
-            try:
-                record = self.read_interface(name)
-            except RecordError as error:
-                on_error(str(error))
-                continue
-            if record:
-                records.append(record)
-        return tuple(records)
+        known = {written.iface: written} if written else {}
+        return tuple(_read_all(self.interfaces, lambda name: known.get(name) or self.read_interface(name), on_error))
 
     def write_interface(self, record: InterfaceRecord) -> None:
         """Replace the record of an interface.  Raises OSError; then the old record stands."""
@@ -345,10 +337,7 @@ class Store:
 
     def remove_interface(self, iface: str) -> None:
         """Forget an interface."""
-        try:
-            os.unlink(f"{self.interfaces}/{iface}")
-        except FileNotFoundError:
-            pass
+        _remove(f"{self.interfaces}/{iface}")
 
     def read_guard(self, device: str) -> GuardRecord | None:
         """Return the record of a device's guard, or None where there is none.  Raises `RecordError`."""
@@ -357,16 +346,7 @@ class Store:
 
     def read_guards(self, on_error: Callable[[str], None]) -> tuple[GuardRecord, ...]:
         """Return all guards' records, by device; what can't be read is told to `on_error` and left out."""
-        records = []
-        for device in _list_names(self.guards):
-            try:
-                record = self.read_guard(device)
-            except RecordError as error:
-                on_error(str(error))
-                continue
-            if record:
-                records.append(record)
-        return tuple(records)
+        return tuple(_read_all(self.guards, self.read_guard, on_error))
 
     def write_guard(self, record: GuardRecord) -> None:
         """Replace the record of a guard.  Raises OSError; then the old record stands."""
@@ -374,10 +354,7 @@ class Store:
 
     def remove_guard(self, device: str) -> None:
         """Forget a guard."""
-        try:
-            os.unlink(f"{self.guards}/{device}")
-        except FileNotFoundError:
-            pass
+        _remove(f"{self.guards}/{device}")
 
     def has_guards(self) -> bool:
         """Whether there is any guard's record."""
@@ -425,6 +402,18 @@ class Store:
         _write_or_remove(self.events, _format_told([([event.name], event.variables) for event in events]))
 
 
+def _read_all(directory: str, read: Callable[[str], T | None], on_error: Callable[[str], None]) -> Iterator[T]:
+    """Yield each record of a directory, by name; what can't be read is told to `on_error` and left out."""
+    for name in _list_names(directory):
+        try:
+            record = read(name)
+        except RecordError as error:
+            on_error(str(error))
+            continue
+        if record:
+            yield record
+
+
 def _list_names(directory: str) -> list[str]:
     try:
         return sorted(name for name in os.listdir(directory) if not name.startswith("."))
@@ -460,7 +449,11 @@ def _write_lines(path: str, lines: list[str]) -> None:
 def _write_or_remove(path: str, lines: list[str]) -> None:
     if lines:
         _write_lines(path, lines)
-        return
+    else:
+        _remove(path)
+
+
+def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -17,9 +17,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from .closing import Closing
 from .image import find_image
 from .namespaces import ENVIRONMENT, CommandFailed, Namespaces, Running
 from .network import Network
@@ -61,7 +60,7 @@ class BootFailed(AssertionError):
     """The machine did not come up as it should have: the message shows what systemd says of it."""
 
 
-class Disk:
+class Disk(Closing):
     """The disk of a freshly installed machine: the image with the given packages, for any number of boots.
 
     Kept in memory of its own mount namespace; `close` ends it.
@@ -81,14 +80,6 @@ class Disk:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Throw the disk away; machines that still run from it end."""
         self.namespaces.close()
@@ -107,7 +98,7 @@ class Disk:
                 place.run(dpkg, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300)
 
 
-class Booted:
+class Booted(Closing):
     """A machine with `disk`, in the laptop's place of `network`; `boot` switches it on.
 
     Before `boot` its files can be written and programs be run in it, as from a rescue system.
@@ -134,14 +125,6 @@ class Booted:
                 self.run(["rm", "/usr/sbin/dhclient"])
                 self.write("/etc/dhcpcd.conf", self.read("/etc/dhcpcd.conf") + "\nnodelay\nnoarp\n")
             self._undo = undo.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Pull the plug: all of its processes end at once, its disk is gone."""

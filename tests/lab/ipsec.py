@@ -7,9 +7,9 @@ run on: they are packages of the lab's machines (see `archive`).
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from .closing import Closing
 from .laptop import Image, Laptop
 from .network import VPN_GATEWAY, Network
 from .waiting import wait_until
@@ -163,7 +163,7 @@ def use_userland_esp(machine: Machine) -> None:
     machine.write(_USERLAND_ESP, "kernel-libipsec {\n  load = yes\n}\n")
 
 
-class IpsecGateway:
+class IpsecGateway(Closing):
     """strongSwan at the VPN gateway of `network`, a machine of its own; behind it is `network.CORP_HOST`.
 
     image: a disk with `STRONGSWAN` installed.
@@ -178,14 +178,6 @@ class IpsecGateway:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start the gateway, new or killed before; returns when it listens."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
+from .closing import Closing
 from .laptop import Image, Laptop
 from .network import Network
 from .vpn import VpnServer
 
 
-class Lab:
+class Lab(Closing):
     """A lab that is up; `close` takes it down.
 
     image: the laptop's disk; dhcp_client: see `Laptop`.
@@ -24,14 +23,6 @@ class Lab:
             self.laptop = undo.enter_context(Laptop(self.network, image, dhcp_client))
             self.vpn.install_client(self.laptop)
             self._undo = undo.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take everything down."""

@@ -13,9 +13,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from .closing import Closing
 from .namespaces import Namespaces, Running
 from .network import Network
 from .system_log import SystemLog
@@ -56,7 +55,7 @@ noarp
 """
 
 
-class Image:
+class Image(Closing):
     """The disk of a freshly installed laptop, made once and then shared by any number of laptops.
 
     It holds this machine's /etc, /usr and /var without its own network configuration, and the given packages,
@@ -73,14 +72,6 @@ class Image:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Throw the disk away; what still runs from it ends."""
@@ -113,7 +104,7 @@ class Image:
                 )
 
 
-class Laptop:
+class Laptop(Closing):
     """A laptop switched on: `image`'s disk, in the laptop's place of `network`.
 
     dhcp_client: which of `DHCP_CLIENTS` its ifupdown uses; place: of which of `Network.namespace` it is the machine.
@@ -131,14 +122,6 @@ class Laptop:
             self._log = SystemLog(self.namespaces.root / "dev/log")
             undo.callback(self._log.close)
             self._undo = undo.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Switch it off: all of its processes end, its disk is gone."""

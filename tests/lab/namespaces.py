@@ -17,8 +17,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
+
+from .closing import Closing
 
 # What a program started at boot would see; nothing of the environment of the person who runs the tests.
 ENVIRONMENT = {
@@ -94,7 +95,7 @@ class Running:
         os.killpg(self.process.pid, number)
 
 
-class Namespaces:
+class Namespaces(Closing):
     """New namespaces, held until `close` or until this process ends, whichever comes first.
 
     kinds: which of `KINDS` are new (``pid`` always is); the others are those of the parent.
@@ -118,14 +119,6 @@ class Namespaces:
         if self._holder.stdout.readline() != b"ready\n":
             raise RuntimeError(f"could not make namespaces (exit status {self._holder.wait()}): {' '.join(command)}")
         self.pid = _last_descendant(self._holder.pid)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def root(self) -> Path:

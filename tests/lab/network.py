@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from .closing import Closing
 from .namespaces import Namespaces
 from .waiting import wait_until
 
@@ -57,7 +57,7 @@ table ip nat {
 """
 
 
-class Network:
+class Network(Closing):
     """All networks, and the laptop's network namespace with unplugged links; `run` starts programs anywhere in them.
 
     Usable as a context manager; `close` ends every router, server and namespace.
@@ -72,14 +72,6 @@ class Network:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End everything."""

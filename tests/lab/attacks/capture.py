@@ -11,9 +11,9 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from ..closing import Closing
 from .place import call_in
 
 SECRET = b"netconf-leak:"
@@ -82,7 +82,7 @@ class Packet(NamedTuple):
     body: bytes
 
 
-class Capture:
+class Capture(Closing):
     """Sees every frame that the laptop sends through `link`, from now until `close`.
 
     namespace: the file of the network namespace where its cable ends.  Raises OSError.
@@ -91,14 +91,6 @@ class Capture:
     def __init__(self, namespace: str, link: str = "eth0") -> None:
         self._socket = call_in(namespace, lambda: _open(link))
         self.seen = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop looking."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from ..closing import Closing
 from ..lab import Lab
 from ..network import CAFE, HOME, INTERNET_HOST, OFFICE, VPN_GATEWAY, Network
 from ..vpn import PORT
@@ -79,7 +80,7 @@ def impersonate_home_router(lab: Lab) -> None:
     lab.network.run(CAFE.name, ["ip", "addr", "add", f"{HOME.router}/24", "dev", "lan"])
 
 
-class RogueRouter:
+class RogueRouter(Closing):
     """Sends router advertisements with more special routes and a resolver of its own, until `close`.
 
     RFC 4861, section 4.2; RFC 4191, section 2.3 (routes); RFC 8106, section 5.1 (resolvers).
@@ -92,14 +93,6 @@ class RogueRouter:
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._send, name="rogue router", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Send no more."""

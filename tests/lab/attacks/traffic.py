@@ -18,9 +18,9 @@ import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from ..closing import Closing
 from ..laptop import Laptop
 from ..namespaces import Running
 from ..network import CAFE, INTERNET_HOST, Site
@@ -78,7 +78,7 @@ class Job(NamedTuple):
     data: bytes = b""
 
 
-class Sender:
+class Sender(Closing):
     """One process that sends `jobs`, from now until `close`.
 
     name: of the sender, and of the file with its counters; pause: between two rounds, in milliseconds.
@@ -99,14 +99,6 @@ class Sender:
         argv = [*place, "/usr/bin/python3", "-IS", "-", json.dumps(orders)]
         self._running: Running = laptop.start(argv, text=program)
         wait_until(lambda: self._ended() or self.count_rounds() > 0, f"{name} to send")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop sending."""
@@ -136,7 +128,7 @@ class Sender:
         return struct.unpack(f"{len(data) // 8}{COUNTS}", data)
 
 
-class Traffic:
+class Traffic(Closing):
     """All senders at once, on `laptop`, with what `site` has as neighbours; from now until `close`."""
 
     def __init__(self, laptop: Laptop, site: Site = CAFE) -> None:
@@ -147,14 +139,6 @@ class Traffic:
         _build_container(laptop)
         for name in SENDERS:
             self.add(name, self._plan(name))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop sending."""
