@@ -65,7 +65,7 @@ def assert_nothing_left(machine: Booted) -> None:
     assert not is_configured(machine, NAME) and not is_configured(machine, "eth0")
     assert machine.run(["ls", "/run/netconf-hooks/interfaces"]).stdout == ""
     assert openvpn_processes(machine.processes()) == []
-    assert status(machine) == {"interfaces": {}, "tunnels": {}}
+    assert status(machine) == {"interfaces": {}, "tunnels": {}, "guards": {}}
 
 
 @pytest.mark.parametrize("order", AT_BOOT)

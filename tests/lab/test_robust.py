@@ -133,17 +133,6 @@ def test_hooks_killed_at_many_points(lab: Lab) -> None:
 
 
 @ONE_CLIENT
-def test_a_guard_is_refused_until_it_works(lab: Lab) -> None:
-    """Nobody must believe in a guard that isn't there."""
-    lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{RULES}    netconf-guard yes\n")
-    lab.plug("cafe")
-    result = lab.laptop.ifup("eth0", check=False)
-    assert result.returncode != 0
-    assert 'eth0: netconf-guard "yes"' in result.stderr
-    assert "inet " not in lab.laptop.run(["ip", "-4", "addr", "show", "eth0"]).stdout
-
-
-@ONE_CLIENT
 def test_an_interface_without_rules_loads_nothing_of_ours(lab: Lab) -> None:
     """Whole hooks as ifupdown runs them, every file they open."""
     lab.laptop.write("/etc/network/interfaces", "iface eth0 inet static\n    address 192.168.1.50/24\n")
