@@ -320,6 +320,8 @@ def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
     windows = []
     until = time.time() + LEASE
     if opened:
+        if not _note_opening(store, record, until):
+            return
         windows.append(Window(OPEN_WINDOW, (Opening(),), until))
     if record.portal > time.time():
         windows.append(Window(PORTAL, tuple(map(read_opening, record.portal_openings)), record.portal))
@@ -332,6 +334,17 @@ def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
     _mark(store, record, opened, until if guard.has_lease else 0.0)
+
+
+def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
+    """Write down that a link may be open from now on, before it is: a killed hook leaves nothing open that nobody knows
+    of.  Returns whether it is still to be opened."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if not now or now.verdict != OPEN:
+            return False
+        store.write_guard(now.change(opened=True, lease=until, done=False))
+    return True
 
 
 def _mark(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> None:
@@ -377,14 +390,8 @@ def begin_leaving(store: Store, iface: str) -> None:
 def shut_lost_guards(store: Store) -> None:
     """Shut each open guard whose link is not, for certain, on the network for which it was opened."""
     for record in store.read_guards(log.error):
-        if may_be_open(record) and not is_still_there(record):
+        if record.opened and record.verdict != RELEASED and not is_still_there(record):
             shut_guard(store, record, "the network has changed")
-
-
-def may_be_open(record: GuardRecord) -> bool:
-    """Whether a guard may be open: one that is not done may have been opened by a hook that was killed before it could
-    write it down."""
-    return record.verdict != RELEASED and (record.opened or not record.done)
 
 
 def is_any_open(store: Store) -> bool:
@@ -400,7 +407,7 @@ def renew_guards(store: Store) -> bool:
     """
     all_well = True
     for record in store.read_guards(log.error):
-        if not may_be_open(record):
+        if not record.opened or record.verdict == RELEASED:
             continue
         answers = do_routers_answer(record)
         if not is_still_there(record):

@@ -6,6 +6,7 @@ Nothing is sent for it, no file is read; a watcher can afford it at every piece 
 from __future__ import annotations
 
 from netconf_hooks.observe.address import list_networks
+from netconf_hooks.observe.connection import is_link_local
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, Netlink, NetlinkError
 from netconf_hooks.observe.wireless import is_wireless, read_network
 from netconf_hooks.record import Record
@@ -23,8 +24,9 @@ class Scene(Record):
     """The network of one link.
 
     index: of its device, 0 where there is none; carrier: whether it is plugged in; networks: its own addresses, each
-    ``ADDRESS/LENGTH``; routers: its default routers, `NO_ADDRESS` among them; macs: of those routers, as
-    far as they are known; wireless: the name, the access points and the encryption of the wireless network it is on.
+    ``ADDRESS/LENGTH``, without those that are link-local; routers: its default routers, `NO_ADDRESS` among them; macs:
+    of those routers, as far as they are known; wireless: the name, the access points and the encryption of the wireless
+    network it is on.
     """
 
     __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless")
@@ -95,7 +97,9 @@ def look_at(device: str, netlink: Netlink | None = None) -> Scene:
     # A default route without a router (ppp) is one, too.
     if any(route is not None and not route.routers for route in routes):
         routers.append(NO_ADDRESS)
-    networks = sorted(f"{address}/{length}" for address, length in list_networks(device))
+    # A link-local address of its own is the same on every network, and comes some seconds after the others.
+    own = [(address, length) for address, length in list_networks(device) if not is_link_local(address)]
+    networks = sorted(f"{address}/{length}" for address, length in own)
     return Scene(link.index, link.carrier, tuple(networks), tuple(routers), macs, _look_at_wireless(device))
 
 
