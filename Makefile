@@ -74,7 +74,7 @@ bench: root needs-bench
 	$(PYTHON) -m tests.bench $(addprefix --rounds=,$(ROUNDS)) $(ROWS)
 
 test-unit: needs-unit
-	$(PYTHON) -m pytest -n auto $(PYTEST) tests/unit
+	NETCONF_EXAMPLES=100 $(PYTHON) -m pytest -n auto $(PYTEST) tests/unit
 
 lint: needs-lint
 	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/* sbin/*

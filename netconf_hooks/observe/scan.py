@@ -133,7 +133,7 @@ class Scan:
                 found = split_attributes(group)
                 if found.get(_CTRL_ATTR_MCAST_GRP_NAME) == _GROUP:
                     return (
-                        _read_number(attributes.get(_CTRL_ATTR_FAMILY_ID, b"")),
+                        _read_number(attributes.get(_CTRL_ATTR_FAMILY_ID, b"")[:2]),
                         _read_number(found.get(_CTRL_ATTR_MCAST_GRP_ID, b"")),
                     )
         raise NetlinkError(errno.ENOENT)

@@ -172,7 +172,7 @@ class _Nl80211:
         # Families have no number of their own; only that of the one which knows the others' is fixed.
         name = pack_attribute(_CTRL_ATTR_FAMILY_NAME, _FAMILY)
         answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
-        self._family = _read_number(answers[0].get(_CTRL_ATTR_FAMILY_ID, b"")) if answers else 0
+        self._family = _read_number(answers[0].get(_CTRL_ATTR_FAMILY_ID, b"")[:2]) if answers else 0
 
     def list_access_points(self) -> list[AccessPoint]:
         """Return the access points the device is associated with: one, with multi-link one for each radio."""

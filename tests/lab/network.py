@@ -161,8 +161,10 @@ class Network(Closing):
         options: of dnsmasq(8), before its usual ones; domain: else the site's; prefix: of the addresses, three numbers,
         else the site's.
         """
-        self.run(site, ["kill", self.read(f"/run/dnsmasq-{site}.pid").strip()])
-        wait_until(lambda: not self.read(f"/run/dnsmasq-{site}.pid"), "dnsmasq to end")
+        pid = self.read(f"/run/dnsmasq-{site}.pid").strip()
+        self.run(site, ["kill", pid])
+        # Not only until its pid file is gone: it still has its sockets then.
+        wait_until(lambda: int(pid) not in self.processes(), "dnsmasq to end")
         chosen = self.sites[site]
         self._serve_dhcp(chosen, domain or chosen.domain, options, prefix)
 

@@ -14,6 +14,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import guessnet, mapping
 from netconf_hooks.guessnet import (
@@ -223,7 +224,7 @@ class TestTests:
             "peer ", "test ", "mac ", "address ", "::1 ", "\n", "wireless ", "essid ", "open ", '"', "x", " ", "\udcff",
         ])).map("".join),
     )  # fmt: skip
-    @settings(max_examples=1000)
+    @settings(max_examples=MANY)
     def test_nothing_else_is_raised(self, option, value):
         tests, errors = read_tests({option: value})
         assert all(test.kind in guessnet.KINDS for test in tests)

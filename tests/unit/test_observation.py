@@ -4,6 +4,7 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observation import (
     ENCRYPTED, OPEN, Observation, format_observation, list_seen_keys, parse_observation
@@ -55,7 +56,7 @@ def read_or_refuse(data):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 def test_rubbish_is_refused(data):
     assert read_or_refuse(data) is None
 
@@ -80,7 +81,7 @@ members = st.fixed_dictionaries(
         "seen": st.dictionaries(st.sampled_from(sorted(TESTS)), members | json_values, max_size=3) | json_values,
     })
 )  # fmt: skip
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 def test_hostile_members_are_read_or_refused(written):
     observation = read_or_refuse(json.dumps(written).encode())
     if observation is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe.advertisement import MOST_VALUES, Advertised, make_solicitation, parse_advertisement
 
@@ -87,7 +88,7 @@ def test_a_solicitation() -> None:
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda rest: HEADER + rest))
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 def test_no_octets_break_it(data: bytes) -> None:
     advertised = parse_advertisement(data)
     if advertised is not None:
@@ -95,6 +96,6 @@ def test_no_octets_break_it(data: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([25, 31, 3]), st.binary(max_size=60), st.integers(0, 2))))
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 def test_no_options_break_it(options: list[tuple[int, bytes, int]]) -> None:
     assert read(*(make_option(kind, body, lifetime) for kind, body, lifetime in options)) is not None

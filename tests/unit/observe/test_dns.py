@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import programs
 from netconf_hooks.observe import Answer, Link, advertisement, dns, lease, observe_link
@@ -704,7 +705,7 @@ PARSERS: list[Callable[[str], Announcement]] = [
 @pytest.mark.parametrize("parse", PARSERS)
 @given(text=TEXTS)
 @example(text="option domain-name " + '"' * 99)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 def test_no_text_breaks_a_parser_or_gets_through_it(parse: Callable[[str], Announcement], text: str) -> None:
     seen = parse(text)
     for domain in seen.domains:
@@ -717,7 +718,7 @@ def test_no_text_breaks_a_parser_or_gets_through_it(parse: Callable[[str], Annou
 
 
 @given(text=TEXTS)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 def test_no_text_breaks_the_question_who_wrote_it(text: str) -> None:
     assert dns.is_written_by_udhcpc(text) in (True, False)
 

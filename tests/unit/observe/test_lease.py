@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import lease
 from netconf_hooks.observe.lease import HeldLeases, Lease
@@ -190,7 +191,7 @@ def test_when_a_lease_expires(text: str, expected: float) -> None:
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1)))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 def test_the_calendar_is_that_of_the_standard_library(moment: datetime) -> None:
     text = moment.strftime(f"%w {moment.year:04}/%m/%d %H:%M:%S;")
     assert lease.parse_time(text) == calendar.timegm(moment.timetuple())
@@ -207,7 +208,7 @@ TEXTS = st.text() | st.lists(WORDS | st.just("\n") | st.text(max_size=5), max_si
 
 @given(text=TEXTS)
 @example(text="option routers " + '"' * 99)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 def test_no_text_breaks_the_parsers(text: str) -> None:
     assert lease.parse_time(text) >= 0
     assert all(isinstance(value, str) for value in lease.split_values(text))
@@ -220,7 +221,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(min_codepoint=1, max_codepoint=255)), max_size=4))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 def test_strings_come_back_as_dhclient_escapes_them(values: list[str]) -> None:
     """common/options.c, pretty_text: what is not printable in octal, quotes and backslashes with a backslash."""
 

@@ -10,6 +10,7 @@ import dns.rrset
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import Answer, Link
 from netconf_hooks.observe.names import Reply, Resolution, is_address, is_usable, read_reply, resolve
@@ -104,7 +105,7 @@ def changes_of(packet):
 header = st.sampled_from([GOOD[:4], GOOD[:12], GOOD[:33], b""])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(st.one_of(changes_of(GOOD), st.builds(bytes.__add__, header, st.binary(max_size=600))))
 def test_any_bytes_are_an_answer_or_none(data):
     reply = read_reply(QUERY, data)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import netlink
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, Netlink, NetlinkError
@@ -655,7 +656,7 @@ def parse_whole(parser: Callable[[bytes], object], data: bytes) -> bool:
     return True
 
 
-@settings(max_examples=1000, deadline=2000)
+@settings(max_examples=MANY, deadline=2000)
 @given(st.binary(max_size=256))
 @example(b"\0" * 16)
 @example(HEADER.pack(0xFFFFFFFF, 24, 0, 1, PORT))
@@ -686,7 +687,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=1000, deadline=2000)
+@settings(max_examples=MANY, deadline=2000)
 @given(st.lists(damaged(), min_size=1, max_size=6))
 def test_damaged_answers_raise_nothing_else_and_end(datagrams: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe.peer import (
     find_source, make_arp_request, make_solicitation, read_advertisement, read_arp_reply
@@ -118,7 +119,7 @@ def test_who_asks(target, networks, source):
     assert find_source(target, networks) == source
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(st.binary(max_size=80))
 @example(ARP_REPLY)
 def test_any_bytes_are_an_answer_by_arp_or_none(packet):
@@ -140,7 +141,7 @@ def changes_of(packet):
     return st.builds(change, places, st.integers(0, len(packet)), st.booleans())
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(st.one_of(st.binary(max_size=120), changes_of(ADVERTISEMENT)), st.binary(max_size=8))
 def test_any_bytes_are_an_answer_by_neighbour_discovery_or_none(packet, sender):
     found = read_advertisement(packet, sender, OWN, "fe80::a")

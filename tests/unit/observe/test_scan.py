@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import netlink, scan
 from netconf_hooks.observe.netlink import NetlinkError
@@ -170,7 +171,7 @@ def conversations(draw: st.DrawFn) -> list[list[bytes]]:
     return [[shatter(draw, readdress(datagram)) for datagram in answer] for answer in talk]
 
 
-@settings(max_examples=1000, deadline=2000)
+@settings(max_examples=MANY, deadline=2000)
 @given(conversations())
 def test_damaged_answers_raise_nothing_else_and_end(talk: list[list[bytes]]) -> None:
     began = monotonic()
@@ -187,7 +188,7 @@ def test_damaged_answers_raise_nothing_else_and_end(talk: list[list[bytes]]) -> 
     assert monotonic() - began < 2
 
 
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 @given(st.binary(max_size=300), st.binary(max_size=4))
 def test_whatever_is_in_the_air_is_a_network(elements: bytes, capability: bytes) -> None:
     network = scan.parse_network(pack_bss({1: BSSID, 5: capability, 6: elements}))

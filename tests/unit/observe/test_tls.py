@@ -9,6 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import router, tls
 from netconf_hooks.observe.netlink import LinkStatus
@@ -96,7 +97,7 @@ records = st.builds(record, st.sampled_from([20, 21, 22, 23]), st.binary(max_siz
 hellos = st.builds(lambda data: record(22, b"\x02" + len(data).to_bytes(3, "big") + data), st.binary(max_size=200))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(st.lists(st.one_of(records, hellos, st.binary(max_size=300)), max_size=5))
 def test_any_bytes_of_a_server_prove_nothing(chunks):
     certificate, problem = shake_hands(*chunks)

@@ -11,6 +11,7 @@ from time import monotonic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.observe import Answer, Link, netlink, wireless
 from netconf_hooks.observe.netlink import NetlinkError, pack_attribute
@@ -310,7 +311,7 @@ def damaged(draw: st.DrawFn) -> list[list[bytes]]:
     return talk
 
 
-@settings(max_examples=1000, deadline=2000)
+@settings(max_examples=MANY, deadline=2000)
 @given(damaged())
 def test_damaged_answers_raise_nothing_else_and_end(talk: Iterable[Sequence[bytes]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -325,7 +326,7 @@ def test_damaged_answers_raise_nothing_else_and_end(talk: Iterable[Sequence[byte
             assert 0 < error.code <= 4095
 
 
-@settings(max_examples=1000)
+@settings(max_examples=MANY)
 @given(st.binary(max_size=200))
 def test_any_elements_are_read(elements: bytes) -> None:
     split = wireless.split_elements(elements)
