@@ -4,7 +4,7 @@
 #   sudo make demo      a laptop goes from home to the office to the cafe and back
 #   sudo make test      unit and lab tests
 #   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
-#   make test-unit      the unit tests alone: no root, seconds
+#   make test-unit      the unit tests alone, but the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
 #   make lint           flake8, mypy, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
@@ -74,7 +74,7 @@ bench: root needs-bench
 	$(PYTHON) -m tests.bench $(addprefix --rounds=,$(ROUNDS)) $(ROWS)
 
 test-unit: needs-unit
-	NETCONF_EXAMPLES=100 $(PYTHON) -m pytest -n auto $(PYTEST) tests/unit
+	NETCONF_EXAMPLES=20 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
 
 lint: needs-lint
 	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/* sbin/*

@@ -7,6 +7,7 @@ import signal
 import sys
 from time import monotonic
 
+import many  # noqa: F401  before any test is made
 import pytest
 from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED

@@ -1,6 +1,12 @@
-"""How many examples hypothesis makes of what may come from anywhere: a lease, a netlink message, a name in the air."""
+"""How many examples hypothesis makes: `make test` makes them all, `make test-unit`, which a person waits for, a few."""
 
 import os
 
+from hypothesis import settings
+
 MANY = int(os.environ.get("NETCONF_EXAMPLES", "1000"))
-"""`make test` has them all; `make test-unit`, which a person waits for, a tenth."""
+"""Of what may come from anywhere: a lease, a netlink message, a name in the air."""
+
+# Of everything else; 100 is hypothesis's own number.
+settings.register_profile("all", max_examples=min(100, MANY))
+settings.load_profile("all")

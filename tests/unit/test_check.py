@@ -252,6 +252,7 @@ def networks(draw):
     return answers
 
 
+@pytest.mark.thorough
 @given(st.lists(lines(), min_size=1, max_size=4), st.lists(networks(), min_size=3, max_size=3))
 @settings(max_examples=500)
 def test_what_check_warns_of_is_so_in_every_network(written, everywhere):

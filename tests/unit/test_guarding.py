@@ -738,6 +738,7 @@ def do_nothing(store, links):
     pass
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at_office", [True, False])
 @pytest.mark.parametrize("before, story, right", [
     (do_nothing, arrive, arrive),
@@ -834,6 +835,7 @@ phases = st.sampled_from(["ifup", "ifup inet6", "ifdown", "ifdown inet6", "refre
 stories = st.lists(st.tuples(phases, st.booleans(), st.integers(0, 25)), max_size=12)
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stories)
 def test_whatever_happens_it_is_open_only_where_it_may_be(

@@ -586,6 +586,7 @@ def slow_wire(monkeypatch, wire):
 
 
 class TestChoice:
+    @pytest.mark.thorough
     @pytest.mark.parametrize("lines, stanzas, printed", SEEN)
     def test_as_guessnet_did(self, tmp_path, ifquery, raised, slow_wire, messages, lines, stanzas, printed):
         file = tmp_path / "interfaces"

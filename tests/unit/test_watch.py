@@ -330,6 +330,7 @@ def guarded(machine):
     return machine
 
 
+@pytest.mark.thorough
 def test_an_open_link_is_renewed_though_news_never_end(guarded):
     with Watcher(guarded, 1.5 * watch.BURST) as watcher:
         def is_renewed():

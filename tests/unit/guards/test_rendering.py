@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.guards import (
@@ -104,6 +104,7 @@ def test_rendered(
     assert iptables.render_opening(opening, 6) == six
 
 
+@settings(suppress_health_check=[HealthCheck.data_too_large])
 @given(OPENINGS)
 def test_any_opening(opening: Opening) -> None:
     """Everything that an opening asks for stands in each rule; one that no packet can match is refused by both."""
@@ -135,6 +136,7 @@ def test_any_opening(opening: Opening) -> None:
         assert "skuid" not in frame and "ct " not in frame
 
 
+@settings(suppress_health_check=[HealthCheck.data_too_large])
 @given(OPENINGS.filter(is_possible), st.sampled_from((OPEN, PORTAL, PROBE, NAMES)), st.floats(-10, 10))
 def test_any_window(opening: Opening, name: str, left: float) -> None:
     """A window has rules while it is open, each with its end, and none once it is over."""

@@ -132,6 +132,7 @@ def test_a_missing_entry_is_an_error(place):
         place.attempts().request()
 
 
+@pytest.mark.thorough
 def test_cancelled_it_takes_its_client_along():
     process = subprocess.Popen([sys.executable, "-c", BLOCKED], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout

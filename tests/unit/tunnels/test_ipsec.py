@@ -329,6 +329,7 @@ def test_one_that_is_up_is_not_initiated_again(strongswan):
     assert not any("initiate" in call for call in strongswan.calls)
 
 
+@pytest.mark.thorough
 def test_what_charon_has_not_loaded_is_loaded(strongswan):
     strongswan.write_swanctl("new", "new")
     strongswan.answer("--list-sas", "swanctl-sas-none")
