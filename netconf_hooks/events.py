@@ -44,6 +44,7 @@ def tell_events(store: Store, directory: str = DIRECTORY, systemd: Systemd | Non
     lock = store.lock_events()
     if not lock.take():
         return
+    held = True
     try:
         while True:
             with store.lock_records():
@@ -51,13 +52,14 @@ def tell_events(store: Store, directory: str = DIRECTORY, systemd: Systemd | Non
                 if not events:
                     # Let go before the records are: who adds an event after this finds the lock free.
                     lock.release()
+                    held = False
                     return
             tell_event(events[0], directory, systemd)
             with store.lock_records():
                 store.write_events(read_queue(store)[1:])
-    except BaseException:
-        lock.release()
-        raise
+    finally:
+        if held:
+            lock.release()
 
 
 def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd | None = None) -> None:

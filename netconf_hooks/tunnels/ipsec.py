@@ -165,23 +165,21 @@ class Daemon:
         raise TunnelError(f"{known[0]} runs, but its daemon does not answer")
 
 
-class BySwanctl:
-    """strongSwan, by swanctl.  configuration: swanctl.conf; settings: strongswan.conf."""
+class ByCharon:
+    """strongSwan's daemon, whoever speaks to it.
 
-    def __init__(self, voice: Swanctl, daemon: Daemon, configuration: str, settings: str) -> None:
+    configuration: the file that names the connections; settings: strongswan.conf.
+    """
+
+    def __init__(self, voice: Swanctl | Stroke, daemon: Daemon, configuration: str, settings: str) -> None:
         self._voice = voice
         self._daemon = daemon
         self._configuration = configuration
         self._settings = settings
 
     def read(self, name: str) -> Found:
-        """Look for `name` in swanctl.conf and what it includes."""
-        reading = swanctl_conf.read_configuration(self._configuration)
-        return Found(choose(reading.connections, name), reading.files)
-
-    def ask(self, name: str) -> Found:
-        """Look for `name` among what charon has loaded."""
-        return _ask_charon(self._voice, f"{self._voice.program} --list-conns", name)
+        """Look for `name` in the configuration and what it includes."""
+        raise NotImplementedError
 
     def is_up(self, name: str) -> bool:
         """Whether all children of the connection `name`, or the child, are installed."""
@@ -195,20 +193,27 @@ class BySwanctl:
         """End the connection `name`, or the child."""
         _disconnect(self._voice, self.read(name).connections, name)
 
+
+class BySwanctl(ByCharon):
+    """strongSwan, by swanctl.  configuration: swanctl.conf; settings: strongswan.conf."""
+
+    def read(self, name: str) -> Found:
+        """Look for `name` in swanctl.conf and what it includes."""
+        reading = swanctl_conf.read_configuration(self._configuration)
+        return Found(choose(reading.connections, name), reading.files)
+
+    def ask(self, name: str) -> Found:
+        """Look for `name` among what charon has loaded."""
+        return _ask_charon(self._voice, f"{self._voice.program} --list-conns", name)
+
     def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
         """Return where its packets go, by swanctl.conf, else by charon, which does not tell ports."""
         peer = swanctl_conf.read_peer(self._configuration, connection)
         return _list_endpoints(peer or _ask_peer(self._voice, connection.name), self._settings)
 
 
-class ByStarter:
+class ByStarter(ByCharon):
     """strongSwan, by ipsec(8).  configuration: its ipsec.conf; settings: strongswan.conf."""
-
-    def __init__(self, voice: Stroke, daemon: Daemon, configuration: str, settings: str) -> None:
-        self._voice = voice
-        self._daemon = daemon
-        self._configuration = configuration
-        self._settings = settings
 
     def read(self, name: str) -> Found:
         """Look for `name` in ipsec.conf and what it includes."""
@@ -217,18 +222,6 @@ class ByStarter:
     def ask(self, name: str) -> Found:
         """Look for `name` among what charon has loaded."""
         return _ask_charon(self._voice, f"{self._voice.program} statusall", name)
-
-    def is_up(self, name: str) -> bool:
-        """Whether the connection is installed."""
-        return _is_up(self._voice, self.read(name).connections, name)
-
-    def connect(self, connection: Connection) -> None:
-        """Bring it up."""
-        _connect(self._voice, self._daemon, connection)
-
-    def disconnect(self, name: str) -> None:
-        """End the connection."""
-        _disconnect(self._voice, self.read(name).connections, name)
 
     def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
         """Return where its packets go, by ipsec.conf, else by charon, which does not tell ports."""
