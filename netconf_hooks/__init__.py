@@ -8,7 +8,7 @@ For an admin's own programs, netconf-hooks(8), PYTHON LIBRARY::
     if "corp.example.com" in netconf_hooks.observe("eth0").list_values("dns-domain"): ...
 
 `locate` and `observe` are modules of this package as well, with what the hooks themselves are made of; called, they are
-the functions of `netconf_hooks.library`.  Whatever else is in here may change with any version.
+the functions of `netconf_hooks.questions`.  Whatever else is in here may change with any version.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class NetworkError(Exception):
 
 
 class Function(ModuleType):
-    """A module that is called as the function of its name in `netconf_hooks.library`."""
+    """A module that is called as the function of its name in `netconf_hooks.questions`."""
 
     def __call__(self, *arguments: object, **options: object) -> object:
-        from netconf_hooks import library
+        from netconf_hooks import questions
 
-        function = getattr(library, self.__name__.rpartition(".")[2])
+        function = getattr(questions, self.__name__.rpartition(".")[2])
         return function(*arguments, **options)
 
 

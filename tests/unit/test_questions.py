@@ -8,7 +8,7 @@ import pytest
 from office import AT_OFFICE, OFFICE
 
 import netconf_hooks
-from netconf_hooks import library
+from netconf_hooks import questions
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.locate import Place
 from netconf_hooks.observe import Answer, netlink
@@ -24,8 +24,8 @@ def machine(store, links, network, monkeypatch):
     def query_options(name):
         raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
 
-    monkeypatch.setattr(library, "Store", lambda: store)
-    monkeypatch.setattr(library, "query_options", query_options)
+    monkeypatch.setattr(questions, "Store", lambda: store)
+    monkeypatch.setattr(questions, "query_options", query_options)
     monkeypatch.setattr("netconf_hooks.observation.query_options", query_options)
     store.prepare()
     links.plug("eth0", 7)
@@ -43,7 +43,7 @@ def test_the_place_by_the_recorded_rules(machine, network):
 
 def test_the_place_by_the_stanza_of_an_interface_that_is_not_up(machine, network, monkeypatch):
     network["gateway"] = Answer(("192.0.2.1",))
-    monkeypatch.setattr(library, "query_options", lambda name: {"netconf-location": f"{name} gateway=192.0.2.1"})
+    monkeypatch.setattr(questions, "query_options", lambda name: {"netconf-location": f"{name} gateway=192.0.2.1"})
     assert netconf_hooks.locate("eth0").location == "eth0"
 
 
