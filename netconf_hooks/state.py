@@ -220,11 +220,6 @@ class GuardRecord(Record):
         """Whether the link is open now, time.time(): it was told to, and the lease is not over."""
         return self.opened and not 0 < self.lease <= now
 
-    def change(self, **facts: object) -> GuardRecord:
-        """Return the record with some of its facts changed."""
-        values = {name: facts.get(name, getattr(self, name)) for name in self.__slots__}
-        return GuardRecord(**values)  # type: ignore[arg-type]
-
 
 class PresenceRecord(Record):
     """That a location, or ``inet``, was announced as connected, and by which interfaces.

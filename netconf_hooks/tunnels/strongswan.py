@@ -176,10 +176,8 @@ class Swanctl:
         return _run([self.program, *arguments], timeout)
 
 
-class Tree(Record):
-    """A section of a vici message: values by key, lists by key, sections by name."""
-
-    __slots__ = ("values", "lists", "sections")
+class Tree:
+    """A section of a vici message, filled while it is read: values by key, lists by key, sections by name."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}

@@ -54,10 +54,8 @@ class Charon(Record):
         self.version = version
 
 
-class Section(Record):
-    """A section.  file: where it began; references: the sections whose content it takes over."""
-
-    __slots__ = ("file", "values", "sections", "references")
+class Section:
+    """A section, filled while it is read.  file: where it begins; references: sections that it includes."""
 
     def __init__(self, file: str) -> None:
         self.file = file

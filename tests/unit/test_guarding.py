@@ -491,7 +491,7 @@ def test_where_no_probe_can_be_let_through_the_look_goes_on(store, links, networ
 
 
 def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, network, firewall, office, place):
-    firewall.get_window("eth0", "open").until = 0.0
+    firewall.open_window("eth0", firewall.get_window("eth0", "open").change(until=0.0))
     assert is_any_open(store)
     assert renew_guards(store) is True
     assert_open(store, firewall)
