@@ -161,7 +161,7 @@ def _list_lines(explanation: Explanation) -> list[str]:
         lines.append(f"  {record.location} is {'proven' if record.grade == AUTHENTICATED else 'told by hints'}")
     lines.append(f"  default route: {'yes' if record.routable else 'no: unroutable'}")
     if record.wireless_open:
-        lines.append("  wireless without encryption: insecure")
+        lines.append(f"  {_explain_wireless(explanation)}: insecure")
     verdicts = _decide_alone(explanation)
     for rule in rules.vpns:
         alone = verdicts[rule.kind, rule.name]
@@ -170,6 +170,15 @@ def _list_lines(explanation: Explanation) -> list[str]:
         guard = decide_guard(rules.guard, describe_situation(record, rules))
         lines.append(f"  netconf-guard {rules.guard.text}: {guard.state}: {guard.because}")
     return lines
+
+
+def _explain_wireless(explanation: Explanation) -> str:
+    from netconf_hooks.observe.wireless import has_nl80211, is_wireless
+
+    device = device_of(explanation.record.iface)
+    if not explanation.recorded and is_wireless(device) and not has_nl80211(device):
+        return "wireless, and its driver does not tell whether it is encrypted (no nl80211)"
+    return "wireless without encryption"
 
 
 def _list_wish(explanation: Explanation) -> list[str]:

@@ -1,9 +1,5 @@
 """The wireless network a link is on: the tests ``ssid`` and ``bssid``, and whether others in range can read along.
 
-Asked of nl80211, a family of generic netlink, by the project's own client: a few questions of microseconds, where
-importing pyroute2 alone takes 150 ms.  Numbers and layouts are those of linux/genetlink.h and linux/nl80211.h, fixed
-kernel interface.
-
 **Encrypted** is a link whose frames to the access point are encrypted with a key of their own.  It is this key that the
 kernel is asked for.  What an access point says of itself proves nothing: beacons are not authenticated, and anybody in
 range can send one that announces encryption in the name of a network that has none.  Only where keys can't be asked
@@ -18,13 +14,13 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import struct
-import sys
 from time import monotonic
 
 from netconf_hooks.observe import Answer
-from netconf_hooks.observe.netlink import (
-    LINKS, NETLINK_GENERIC, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes
+from netconf_hooks.observe.netlink import LINKS, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes
+from netconf_hooks.observe.nl80211 import (
+    ATTR_BSS, ATTR_KEY_CIPHER, ATTR_KEY_IDX, ATTR_MAC, BSS_BSSID, BSS_MLD_ADDR, BSS_STATUS, CMD_GET_KEY, CMD_GET_SCAN,
+    Nl80211, find_ssid, read_elements, read_number
 )  # fmt: skip
 from netconf_hooks.record import Record
 from netconf_hooks.rules import format_ssid
@@ -41,12 +37,6 @@ SYSFS = "/sys/class/net"
 # (IEEE 802.11-2020, 12.7.6), tens of milliseconds; more only where the access point has to ask a server.  Seconds.
 HANDSHAKE_PATIENCE = 1.5
 
-_FAMILY = b"nl80211\0"
-_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
-
-_CMD_GET_KEY, _CMD_GET_SCAN = 9, 32
-_ATTR_IFINDEX, _ATTR_MAC, _ATTR_KEY_IDX, _ATTR_KEY_CIPHER, _ATTR_BSS = 3, 6, 8, 9, 47
-_BSS_BSSID, _BSS_INFORMATION_ELEMENTS, _BSS_STATUS, _BSS_BEACON_IES, _BSS_MLD_ADDR = 1, 6, 9, 11, 22
 _BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED = 1, 2
 
 # A link's own key is number 0; with Extended Key ID (IEEE 802.11-2020, 9.4.2.24.4) 0 and 1 take turns.
@@ -54,11 +44,8 @@ _PAIRWISE_KEYS = (0, 1)
 # WLAN_CIPHER_SUITE_WEP40 and _WEP104 (linux/ieee80211.h).
 _WEP = (0x000FAC01, 0x000FAC05)
 
-# Elements (IEEE 802.11-2020, 9.4.2.1): SSID, RSN, and the vendor's that WPA was before there was a standard.
-_ELEMENT_SSID, _ELEMENT_RSN, _ELEMENT_VENDOR, _WPA = 0, 48, 221, b"\x00\x50\xf2\x01"
-
-_HEADER = struct.Struct("=BBxx")  # genlmsghdr: command, version
-_U32 = struct.Struct("=I")
+# Elements (IEEE 802.11-2020, 9.4.2.1): RSN, and the vendor's that WPA was before there was a standard.
+_ELEMENT_RSN, _ELEMENT_VENDOR, _WPA = 48, 221, b"\x00\x50\xf2\x01"
 
 
 class AccessPoint(Record):
@@ -94,7 +81,16 @@ class WirelessNetwork(Record):
 
 
 def is_wireless(device: str, sysfs: str = SYSFS) -> bool:
-    """Whether `device` is a wireless link: it has a ``phy80211`` link in sysfs (net/wireless/core.c)."""
+    """Whether `device` is a wireless link, whatever its driver."""
+    return has_nl80211(device, sysfs) or os.path.exists(f"{sysfs}/{device}/wireless")
+
+
+def has_nl80211(device: str, sysfs: str = SYSFS) -> bool:
+    """Whether the driver of `device` has nl80211: then there is a ``phy80211`` link in sysfs (net/wireless/core.c).
+
+    Staging drivers such as r8712u have only the wireless extensions that came before (net/core/net-sysfs.c): the kernel
+    then tells neither the network nor its encryption.
+    """
     return os.path.exists(f"{sysfs}/{device}/phy80211")
 
 
@@ -124,6 +120,8 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
         return {key: Answer(problem="no such interface") for key in keys}
     if not is_wireless(link.device):
         return {key: Answer(problem="not a wireless interface") for key in keys}
+    if not has_nl80211(link.device):
+        return {key: Answer(problem="the driver of the interface has no nl80211") for key in keys}
     try:
         network = read_network(link.device)
     except NetlinkError as error:
@@ -146,10 +144,9 @@ def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
         index = _socket.if_nametoindex(device)
     except OSError:
         return None
-    with Netlink(protocol=NETLINK_GENERIC) as netlink:
+    with Nl80211(index) as nl80211:
         try:
-            nl80211 = _Nl80211(netlink, index)
-            access_points = nl80211.list_access_points()
+            access_points = list_access_points(nl80211)
         except NetlinkError as error:
             if error.code in (errno.ENODEV, errno.ENETDOWN):
                 return None  # it went, or was set down, in between
@@ -163,43 +160,28 @@ def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
         )
 
 
-class _Nl80211:
-    """Questions about the wireless device with this ifindex.  All raise `NetlinkError`."""
+def list_access_points(nl80211: Nl80211) -> list[AccessPoint]:
+    """Return the access points the device is associated with: one, with multi-link one for each radio."""
+    found = (parse_access_point(answer.get(ATTR_BSS, b"")) for answer in nl80211.ask(CMD_GET_SCAN, flags=NLM_F_DUMP))
+    return [access_point for access_point in found if access_point is not None]
 
-    def __init__(self, netlink: Netlink, index: int) -> None:
-        self._netlink = netlink
-        self._device = pack_attribute(_ATTR_IFINDEX, _U32.pack(index))
-        # Families have no number of their own; only that of the one which knows the others' is fixed.
-        name = pack_attribute(_CTRL_ATTR_FAMILY_NAME, _FAMILY)
-        answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
-        self._family = _read_number(answers[0].get(_CTRL_ATTR_FAMILY_ID, b"")[:2]) if answers else 0
 
-    def list_access_points(self) -> list[AccessPoint]:
-        """Return the access points the device is associated with: one, with multi-link one for each radio."""
-        answers = self._ask(self._family, _CMD_GET_SCAN, self._device, NLM_F_DUMP)
-        found = (parse_access_point(answer.get(_ATTR_BSS, b"")) for answer in answers)
-        return [access_point for access_point in found if access_point is not None]
-
-    def has_key(self, peer: bytes) -> bool | None:
-        """Return whether frames to `peer` are encrypted with a key of their own; None where keys can't be asked for."""
-        for number in _PAIRWISE_KEYS:
-            key = pack_attribute(_ATTR_MAC, peer) + pack_attribute(_ATTR_KEY_IDX, bytes((number,)))
-            try:
-                answers = self._ask(self._family, _CMD_GET_KEY, self._device + key)
-            except NetlinkError as error:
-                if error.code in (errno.EOPNOTSUPP, errno.EPERM):
-                    return None
-                if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
-                    raise
-                continue  # ENOENT: there is none; whatever else a driver says shows none
-            cipher = _read_number(answers[0].get(_ATTR_KEY_CIPHER, b"")) if answers else 0
-            if cipher and cipher not in _WEP:
-                return True
-        return False
-
-    def _ask(self, family: int, command: int, attributes: bytes, flags: int = 0) -> list[dict[int, bytes]]:
-        answers = self._netlink.ask(family, flags, _HEADER.pack(command, 1) + attributes)
-        return [split_attributes(body[_HEADER.size:]) for kind, body in answers if kind == family]
+def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
+    """Return whether frames to `peer` are encrypted with a key of their own; None where keys can't be asked for."""
+    for number in _PAIRWISE_KEYS:
+        key = pack_attribute(ATTR_MAC, peer) + pack_attribute(ATTR_KEY_IDX, bytes((number,)))
+        try:
+            answers = nl80211.ask(CMD_GET_KEY, key)
+        except NetlinkError as error:
+            if error.code in (errno.EOPNOTSUPP, errno.EPERM):
+                return None
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+            continue  # ENOENT: there is none; whatever else a driver says shows none
+        cipher = read_number(answers[0].get(ATTR_KEY_CIPHER, b"")) if answers else 0
+        if cipher and cipher not in _WEP:
+            return True
+    return False
 
 
 def parse_access_point(bss: bytes) -> AccessPoint | None:
@@ -208,58 +190,32 @@ def parse_access_point(bss: bytes) -> AccessPoint | None:
     Of an ad-hoc network it is the cell.  Raises `NetlinkError`.
     """
     attributes = split_attributes(bss)
-    status = attributes.get(_BSS_STATUS)
-    bssid = attributes.get(_BSS_BSSID, b"")
+    status = attributes.get(BSS_STATUS)
+    bssid = attributes.get(BSS_BSSID, b"")
     if status is None or len(bssid) != 6:
         return None
-    if _read_number(status) not in (_BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED):
+    if read_number(status) not in (_BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED):
         return None
-    # What it said last when it was asked, else in a beacon; and in a beacon.  One that hides its network's name says it
-    # when it is asked by that name only (IEEE 802.11-2020, 11.1.4.3.4); its beacons have none, or zeros in its place.
-    elements = [
-        *split_elements(attributes.get(_BSS_INFORMATION_ELEMENTS, b"")),
-        *split_elements(attributes.get(_BSS_BEACON_IES, b"")),
-    ]
+    elements = read_elements(attributes)
     return AccessPoint(
-        ssid=next((name for kind, name in elements if kind == _ELEMENT_SSID and name.strip(b"\0")), b"")[:32],
+        ssid=find_ssid(elements),
         bssid=bssid,
-        peer=attributes.get(_BSS_MLD_ADDR, bssid),
+        peer=attributes.get(BSS_MLD_ADDR, bssid),
         announces=any(
             kind == _ELEMENT_RSN or kind == _ELEMENT_VENDOR and content.startswith(_WPA) for kind, content in elements
         ),
     )
 
 
-def split_elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the elements of a beacon, number and content, up to the first that is cut off.
-
-    data: as it came through the air, from whoever is in range.
-    """
-    elements = []
-    offset = 0
-    while offset + 2 <= len(data):
-        content = data[offset + 2:offset + 2 + data[offset + 1]]
-        if len(content) < data[offset + 1]:
-            break
-        elements.append((data[offset], content))
-        offset += 2 + len(content)
-    return elements
-
-
-def _is_encrypted(nl80211: _Nl80211, access_point: AccessPoint, deadline: float) -> bool:
-    has_key = nl80211.has_key(access_point.peer)
-    if has_key is None:
+def _is_encrypted(nl80211: Nl80211, access_point: AccessPoint, deadline: float) -> bool:
+    encrypted = has_key(nl80211, access_point.peer)
+    if encrypted is None:
         return access_point.announces
     until = min(deadline, monotonic() + HANDSHAKE_PATIENCE)
-    if has_key or not access_point.announces or monotonic() >= until:
-        return has_key
-    # Whoever made the handshake then sets the link operational (operstates.rst of the kernel): that makes news.
+    if encrypted or not access_point.announces or monotonic() >= until:
+        return encrypted
+    # The program that made the handshake then sets the link operational (operstates.rst of the kernel), which is news.
     with Netlink((LINKS,)) as news:
-        while not (has_key := nl80211.has_key(access_point.peer)) and monotonic() < until:
+        while not (encrypted := has_key(nl80211, access_point.peer)) and monotonic() < until:
             news.wait(until)
-    return bool(has_key)
-
-
-def _read_number(value: bytes) -> int:
-    """Return the number of an attribute: it is as long as it is, in the machine's byte order."""
-    return int.from_bytes(value, sys.byteorder)
+    return bool(encrypted)

@@ -209,6 +209,7 @@ def network(monkeypatch, links):
     monkeypatch.setattr(observation, "observe_link", observe)
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
     monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
+    monkeypatch.setattr(wireless, "has_nl80211", lambda device: device.startswith("wl") and device != "wlstaging")
     monkeypatch.setattr(wireless, "is_wireless_open", lambda device, _: device.startswith("wl"))
     return seen
 

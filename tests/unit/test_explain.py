@@ -64,6 +64,18 @@ def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch
     assert "  default route: no: unroutable\n" in output
 
 
+@pytest.mark.parametrize("device, reason", [
+    ("wlan0", "wireless without encryption"),
+    ("wlstaging", "wireless, and its driver does not tell whether it is encrypted (no nl80211)"),
+])
+def test_explain_says_why_a_wireless_link_is_insecure(command, links, monkeypatch, device, reason):
+    links.plug(device, 7)
+    monkeypatch.setattr(explain, "query_options", lambda name: STANZA)
+    status, output, _ = command("explain", device)
+    assert status == 0
+    assert f"  {reason}: insecure\n" in output
+
+
 def test_explain_of_an_unknown_interface(command, monkeypatch):
     def query_options(name):
         raise InterfacesError(f"{name}: ifquery: unknown interface {name}")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.observe import Answer, Link, netlink, wireless
+from netconf_hooks.observe import Answer, Link, netlink, nl80211, wireless
 from netconf_hooks.observe.netlink import NetlinkError, pack_attribute
 from netconf_hooks.observe.wireless import AccessPoint, WirelessNetwork
 from test_netlink import HEADER, LINK, PORT, Kernel
@@ -95,7 +95,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 @pytest.fixture
 def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("wlan0/phy80211", "eth0"):
+    for name in ("wlan0/phy80211", "wlan0/wireless", "wlan2/wireless", "eth0"):
         (tmp_path / name).mkdir(parents=True)
     return str(tmp_path)
 
@@ -235,7 +235,9 @@ def test_no_device_is_on_no_network(kernel: Kernel, monkeypatch: pytest.MonkeyPa
 
 
 def test_which_links_are_wireless(sysfs: str) -> None:
-    assert [wireless.is_wireless(device, sysfs) for device in ("wlan0", "eth0", "wlan1")] == [True, False, False]
+    devices = ("wlan0", "eth0", "wlan1", "wlan2")
+    assert [wireless.is_wireless(device, sysfs) for device in devices] == [True, False, False, True]
+    assert [wireless.has_nl80211(device, sysfs) for device in devices] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("scene, is_open", [("wpa2", False), ("open", True), ("wep", True), ("nothing", True)])
@@ -249,13 +251,19 @@ def test_what_can_not_be_told_is_open(kernel: Kernel, sysfs: str) -> None:
     assert wireless.is_wireless_open("wlan0", sysfs=sysfs)
 
 
+def test_a_driver_without_nl80211_is_open(kernel: Kernel, sysfs: str) -> None:
+    kernel.script = [ANSWERS["family"], refuse(errno.ENODEV)]
+    assert wireless.is_wireless_open("wlan2", sysfs=sysfs)
+
+
 def test_of_a_cable_nothing_is_asked(kernel: Kernel, sysfs: str) -> None:
     assert not wireless.is_wireless_open("eth0", sysfs=sysfs)
     assert kernel.questions == []
 
 
 def observe(sysfs: str, monkeypatch: pytest.MonkeyPatch, device: str = "wlan0", index: int = 2) -> dict[str, Answer]:
-    monkeypatch.setattr(wireless, "is_wireless", lambda name: name == "wlan0")
+    monkeypatch.setattr(wireless, "is_wireless", lambda name: name in ("wlan0", "wlan2"))
+    monkeypatch.setattr(wireless, "has_nl80211", lambda name: name == "wlan0")
     return wireless.observe(("ssid", "bssid"), Link(device, device, index, True, {}), 0.0)
 
 
@@ -277,6 +285,7 @@ def test_why_there_is_nothing_to_see(kernel: Kernel, sysfs: str, monkeypatch: py
     kernel.script = converse("nothing")
     assert tell(observe(sysfs, monkeypatch)) == {("not associated with an access point", False)}
     assert tell(observe(sysfs, monkeypatch, "eth0")) == {("not a wireless interface", False)}
+    assert tell(observe(sysfs, monkeypatch, "wlan2")) == {("the driver of the interface has no nl80211", False)}
     assert tell(observe(sysfs, monkeypatch, index=0)) == {("no such interface", False)}
     kernel.script = [refuse(errno.ENOENT)]
     ((problem, pending),) = tell(observe(sysfs, monkeypatch))
@@ -329,7 +338,7 @@ def test_damaged_answers_raise_nothing_else_and_end(talk: Iterable[Sequence[byte
 @settings(max_examples=MANY)
 @given(st.binary(max_size=200))
 def test_any_elements_are_read(elements: bytes) -> None:
-    split = wireless.split_elements(elements)
+    split = nl80211.split_elements(elements)
     whole = b"".join(bytes((kind, len(content))) + content for kind, content in split)
     assert elements.startswith(whole)
     assert wireless.parse_access_point(pack_bss({1: BSSID, 9: b"\1\0\0\0", 6: elements})) is not None
