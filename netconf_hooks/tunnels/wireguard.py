@@ -73,6 +73,32 @@ class Configuration(Record):
         self.port = port
 
 
+class PeerStatus(Record):
+    """A peer of an interface.  key: its public key; endpoint: host and port, None where it is not known;
+    networks: its allowed IPs; handshake: when the last one was, seconds since 1970, 0 for never."""
+
+    __slots__ = ("key", "endpoint", "networks", "handshake")
+
+    def __init__(
+        self, key: str, endpoint: tuple[str, str] | None, networks: tuple[str, ...] = (), handshake: int = 0
+    ) -> None:
+        self.key = key
+        self.endpoint = endpoint
+        self.networks = networks
+        self.handshake = handshake
+
+
+class Status(Record):
+    """A WireGuard interface as the kernel has it.  mark, port: of its own packets, 0 for none."""
+
+    __slots__ = ("mark", "port", "peers")
+
+    def __init__(self, mark: int, port: int, peers: tuple[PeerStatus, ...]) -> None:
+        self.mark = mark
+        self.port = port
+        self.peers = peers
+
+
 class Tunnel:
     """The WireGuard interface that NAME.conf configures.
 
@@ -167,10 +193,10 @@ class Tunnel:
         if os.geteuid() != 0:
             return None
         try:
-            before = parse_handshakes(self._show("latest-handshakes"))
+            before = self._read_status()
             if self._is_recent(before):
                 return True
-            return self._wake() and _wait(lambda: self._has_shaken(before), WAKE_TIMEOUT)
+            return self._wake(before) and _wait(lambda: self._has_shaken(before), WAKE_TIMEOUT)
         except TunnelError:
             return None
 
@@ -197,13 +223,13 @@ class Tunnel:
             raise TunnelError(f"{self._path}: {error.strerror}") from None
         places = [(*read_host(host), read_port(port, "udp")) for host, port in configured.endpoints]
         mark, port = configured.mark, configured.port
-        if os.path.exists(self._link) and self._is_there():
-            for peer_words in parse_peers(self._show("endpoints")).values():
-                for host, service in filter(None, map(split_endpoint, peer_words)):
+        status = self._read_status() if os.path.exists(self._link) else None
+        if status:
+            for peer in status.peers:
+                if peer.endpoint:
+                    host, service = peer.endpoint
                     places.append((*read_host(host), read_port(service, "udp")))
-            mark = parse_mark(self._show("fwmark").strip()) or 0
-            listening = self._show("listen-port").strip()
-            port = int(listening) if listening.isdecimal() and listening != "0" else port
+            mark, port = status.mark, status.port or port
         if not mark and not port:
             return ()
         return tuple(
@@ -285,10 +311,13 @@ class Tunnel:
 
     # Whether a peer answers.
 
-    def _show(self, what: str) -> str:
-        """Return what ``wg show NAME WHAT`` prints; nothing where there is no such interface.  Raises `TunnelError`."""
-        result = self._ask([self._name, what])
-        return result.output if result.status == 0 else ""
+    def _read_status(self) -> Status | None:
+        """Return the state of the interface, None where there is no WireGuard interface of this name.
+
+        Raises `TunnelError`.
+        """
+        result = self._ask([self._name, "dump"])
+        return parse_dump(result.output) if result.status == 0 else None
 
     def _ask(self, arguments: Sequence[str]) -> programs.Result:
         try:
@@ -296,38 +325,51 @@ class Tunnel:
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
 
-    def _is_recent(self, handshakes: dict[str, int]) -> bool:
+    def _is_recent(self, status: Status | None) -> bool:
         # One from the future is from before the clock was set back: nobody knows how old it is.
-        return any(0 <= self._clock() - when < REJECT_AFTER for when in handshakes.values() if when)
+        now = self._clock()
+        return any(peer.handshake and 0 <= now - peer.handshake < REJECT_AFTER for peer in _list_peers(status))
 
-    def _has_shaken(self, before: dict[str, int]) -> bool:
+    def _has_shaken(self, before: Status | None) -> bool:
         """Whether a peer has shaken hands since it was `before`."""
-        now = parse_handshakes(self._show("latest-handshakes"))
-        return any(when and when != before.get(peer) for peer, when in now.items())
+        known = {peer.key: peer.handshake for peer in _list_peers(before)}
+        now = _list_peers(self._read_status())
+        return any(peer.handshake and peer.handshake != known.get(peer.key) for peer in now)
 
-    def _wake(self) -> bool:
+    def _wake(self, status: Status | None) -> bool:
         """Send each peer a packet that makes it shake hands; return whether any could be sent."""
-        reachable = {peer for peer, words in parse_peers(self._show("endpoints")).items() if words}
         woken = False
-        for peer, networks in parse_peers(self._show("allowed-ips")).items():
-            if peer in reachable:
-                woken = any(send_into(self._name, network) for network in networks) or woken
+        for peer in _list_peers(status):
+            if peer.endpoint:
+                woken = any(send_into(self._name, network) for network in peer.networks) or woken
         return woken
 
 
-def parse_handshakes(output: str) -> dict[str, int]:
-    """Read ``wg show NAME latest-handshakes``: seconds since 1970 by peer, 0 for never (wg(8))."""
-    return {peer: int(words[0]) for peer, words in parse_peers(output).items() if words and words[0].isdecimal()}
+def _list_peers(status: Status | None) -> tuple[PeerStatus, ...]:
+    return status.peers if status else ()
 
 
-def parse_peers(output: str) -> dict[str, tuple[str, ...]]:
-    """Read any other list of ``wg show NAME``: a peer on each line, a tab, and words, or ``(none)`` (wg(8))."""
-    peers = {}
-    for line in output.splitlines():
-        peer, tab, words = line.partition("\t")
-        if tab:
-            peers[peer] = tuple(word for word in words.split() if word != "(none)")
-    return peers
+def parse_dump(output: str) -> Status | None:
+    """Read ``wg show NAME dump`` (wg(8)): a line for the interface, one for each peer, fields between tabs.
+
+    Nothing of the keys that are not public is kept.  None where it is something else.
+    """
+    interface, *rows = [line.split("\t") for line in output.splitlines()] or [[]]
+    if len(interface) < 4:
+        return None
+    port, mark = interface[2], interface[3]
+    peers = []
+    for row in rows:
+        if len(row) < 5:
+            continue
+        key, _, endpoint, networks, handshake = row[:5]
+        peers.append(PeerStatus(
+            key,
+            split_endpoint(endpoint),
+            tuple(network for network in networks.split(",") if network != "(none)"),
+            int(handshake) if handshake.isdecimal() else 0,
+        ))
+    return Status(parse_mark(mark) or 0, int(port) if port.isdecimal() else 0, tuple(peers))
 
 
 def parse_configuration(text: str) -> Configuration:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from netconf_hooks.programs import Result
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, wireguard
 from netconf_hooks.tunnels.wireguard import (
-    Configuration, Tunnel, choose_address, describe_failure, parse_configuration, parse_handshakes, parse_mark,
-    parse_peers, send_into, split_endpoint
+    Configuration, PeerStatus, Status, Tunnel, choose_address, describe_failure, parse_configuration, parse_dump,
+    parse_mark, send_into, split_endpoint
 )  # fmt: skip
 
 Captured = Callable[[str], str]
@@ -76,7 +76,7 @@ class Machine:
         return path
 
     def answer(self, name: str, text: str) -> None:
-        """Lay down what ``wg show`` says: ``interfaces``, ``latest-handshakes``; wg-quick's status and complaint."""
+        """Lay down what ``wg show`` says: ``interfaces``, ``dump``; wg-quick's status and complaint."""
         (self.directory / name).write_text(text)
 
     def be_there(self, wireguards: bool = True) -> None:
@@ -335,10 +335,8 @@ def test_up_is_a_recent_handshake(
     machine: Machine, captured: Captured, woken: list[tuple[str, str]], age: float, up: bool
 ) -> None:
     machine.be_there()
-    machine.answer("latest-handshakes", captured("wg-handshakes"))
-    machine.answer("endpoints", captured("wg-endpoints"))
-    machine.answer("allowed-ips", captured("wg-allowed-ips"))
-    machine.now = 1795435550 + age
+    machine.answer("dump", captured("wg-dump"))
+    machine.now = 1795885365 + age
     assert machine.tunnel().is_up() is up
     # Who was asked: the peer with an endpoint, at the first of its networks where that can be.
     assert woken == ([] if up else [("corp", "10.77.0.0/24"), ("corp", "fd77::/64")])
@@ -348,13 +346,11 @@ def test_an_idle_tunnel_is_up_when_the_packet_makes_it_shake_hands(
     machine: Machine, captured: Captured, monkeypatch: pytest.MonkeyPatch, woken: list[tuple[str, str]]
 ) -> None:
     machine.be_there()
-    handshakes = captured("wg-handshakes")
-    machine.answer("latest-handshakes", handshakes.replace("1795435550", "0"))
-    machine.answer("endpoints", captured("wg-endpoints"))
-    machine.answer("allowed-ips", captured("wg-allowed-ips"))
+    dump = captured("wg-dump")
+    machine.answer("dump", dump.replace("1795885365", "0"))
 
     def answer(device: str, network: str) -> bool:
-        machine.answer("latest-handshakes", handshakes)
+        machine.answer("dump", dump)
         return True
 
     monkeypatch.setattr(wireguard, "send_into", answer)
@@ -366,14 +362,12 @@ def test_whoever_can_not_be_asked_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(wireguard, "WAKE_TIMEOUT", 60.0)
     machine.be_there()
-    machine.answer("latest-handshakes", "KEY=\t0\n")
-    machine.answer("endpoints", "KEY=\t(none)\n")
-    machine.answer("allowed-ips", "KEY=\tfd77::/64\n")
+    interface = captured("wg-dump").splitlines()[0]
+    machine.answer("dump", f"{interface}\nKEY=\t(none)\t(none)\tfd77::/64\t0\t0\t0\toff\n")
     began = time.monotonic()
     assert machine.tunnel().is_up() is False
     assert not woken
-    machine.answer("endpoints", "KEY=\t192.0.2.1:51820\n")
-    machine.answer("allowed-ips", "KEY=\t(none)\n")
+    machine.answer("dump", f"{interface}\nKEY=\t(none)\t192.0.2.1:51820\t(none)\t0\t0\t0\toff\n")
     assert machine.tunnel().is_up() is False
     assert time.monotonic() - began < 10
 
@@ -396,12 +390,21 @@ def test_without_wg_it_can_not_be_told(machine: Machine, woken: list[tuple[str, 
     assert machine.tunnel().is_up() is None
 
 
-def test_the_lists_of_wg(captured: Captured) -> None:
-    first, second = "WcsxHeTdOu7hzgmuGWwRhaAylmZ8FMFbI/l/MfEZ2WY=", "SHeoCmHtLaSgLuQyOaYGIX4LMfpAwY1wRlsppMwWUE8="
-    assert parse_handshakes(captured("wg-handshakes")) == {first: 1795435550, second: 0}
-    assert parse_peers(captured("wg-endpoints")) == {first: ("127.0.0.1:51820",), second: ()}
-    assert parse_peers(captured("wg-allowed-ips")) == {first: ("10.77.0.0/24", "fd77::/64"), second: ()}
-    assert parse_handshakes("") == parse_handshakes("Unable to access interface: No such device\n") == {}
+def test_what_wg_dumps(captured: Captured) -> None:
+    first = PeerStatus(
+        "TCDPbP84uZ1vugKxszR8YgVUfcuODPwI126Ck+Yxk0A=",
+        ("127.0.0.1", "51820"),
+        ("10.77.0.0/24", "fd77::/64"),
+        1795885365,
+    )
+    second = PeerStatus("DiRu424P61uchkF0fbsUF779pG1OlORHhSaZyiQO+Dg=", None)
+    assert parse_dump(captured("wg-dump")) == Status(0xCA6C, 36270, (first, second))
+    assert parse_dump(captured("wg-dump-unmarked")) == Status(0, 36270, (first, second))
+    for output in ("", "\n", "Unable to access interface: No such device\n"):
+        assert parse_dump(output) is None
+    # No secret of the interface stays in what is read.
+    for secret in captured("wg-dump").split()[:1] + ["vmpbT4ZaNAt+svKaT/m0LJ2TR+vCRdzwNuSLPuxTet4="]:
+        assert secret in captured("wg-dump") and secret not in repr(parse_dump(captured("wg-dump")))
 
 
 @pytest.mark.parametrize(
@@ -441,6 +444,12 @@ def test_the_packet_goes_no_further_than_the_peer() -> None:
         data, [(level, kind, ttl)], _, _ = receiver.recvmsg(100, 100)
     assert data == b""
     assert (level, kind, int.from_bytes(ttl, "little")) == (socket.IPPROTO_IP, socket.IP_TTL, 1)
+
+
+@given(st.text(st.sampled_from("\t\n0123456789()noe:,./[]ax\0\udc80\u0663")))
+def test_whatever_wg_dumps_is_read(text: str) -> None:
+    status = parse_dump(text)
+    assert status is None or 0 <= status.mark < 2**32
 
 
 # What wg-quick says
@@ -514,21 +523,18 @@ def test_wg_quick_marks_an_interface_with_a_default_route(machine: Machine, netw
 
 def test_of_one_that_is_up_its_own_mark_and_port_count(machine: Machine, captured: Captured) -> None:
     machine.be_there()
-    machine.answer("endpoints", captured("wg-endpoints"))
-    machine.answer("fwmark", captured("wg-fwmark"))
-    machine.answer("listen-port", captured("wg-listen-port"))
+    machine.answer("dump", captured("wg-dump"))
     # The peer answers from elsewhere now; started anew, it is looked for where the configuration says.
     assert ask(machine, "ListenPort = 5000") == (
         Endpoint("vpn.example.com", "udp", 51820, mark=51820),
         Endpoint("127.0.0.1", "udp", 51820, 4, mark=51820),
     )
-    machine.answer("fwmark", captured("wg-fwmark-off"))
-    assert {(endpoint.mark, endpoint.source_port) for endpoint in ask(machine, "FwMark = 7")} == {(0, 53083)}
+    machine.answer("dump", captured("wg-dump-unmarked"))
+    assert {(endpoint.mark, endpoint.source_port) for endpoint in ask(machine, "FwMark = 7")} == {(0, 36270)}
 
 
-def test_another_interface_of_that_name_says_nothing(machine: Machine, captured: Captured) -> None:
+def test_another_interface_of_that_name_says_nothing(machine: Machine) -> None:
     machine.be_there(wireguards=False)
-    machine.answer("fwmark", captured("wg-fwmark"))
     assert ask(machine, "ListenPort = 5000")[0].source_port == 5000
 
 
