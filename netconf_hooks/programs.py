@@ -38,7 +38,8 @@ class Result(Record):
     """How a program ended.
 
     status: its exit status; -N where signal N ended it.  output: its standard output and standard error as they came,
-    at most `OUTPUT_LIMIT` bytes, undecodable bytes replaced.  It may contain anything: `log.printable` before showing.
+    at most `OUTPUT_LIMIT` bytes or what `run` was told, undecodable bytes replaced.  It may contain anything:
+    `log.printable` before showing.
     """
 
     __slots__ = ("status", "output")
@@ -108,13 +109,18 @@ def begin(argv: Sequence[str], variables: Mapping[str, str] | None = None) -> Ru
 
 
 def run(
-    argv: Sequence[str], timeout: float, stdin: str | None = None, variables: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    timeout: float,
+    stdin: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    limit: int = OUTPUT_LIMIT,
 ) -> Result:
     """Run a program to its end and return how it ended.
 
     timeout: seconds; afterwards the program and what it started in its session are killed.
     stdin: what it reads on standard input; without, that is ``/dev/null``, so no question it asks can hang us.
     variables: what its environment holds beside `ENVIRONMENT`.
+    limit: how much of its output is kept, bytes.
 
     The caller may leave by an exception (SIGTERM) meanwhile: an action begun is then finished by itself.
     Raises `ProgramError` when it can't be started or does not end in time.
@@ -127,7 +133,7 @@ def run(
         finally:
             os.close(writer)
         try:
-            output = _read_output(pipe.fileno(), program, deadline)
+            output = _read_output(pipe.fileno(), program, deadline, limit)
             status = program.wait(deadline)
             if status is None:
                 program.kill()
@@ -237,8 +243,8 @@ def _set_descriptors(output: int | None, stdin: str | None, keep: int) -> None:
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _read_output(descriptor: int, program: Running, deadline: float) -> bytes:
-    """Return what `program` writes until it ends or the deadline passes, at most `OUTPUT_LIMIT` bytes of it.
+def _read_output(descriptor: int, program: Running, deadline: float, limit: int) -> bytes:
+    """Return what `program` writes until it ends or the deadline passes, at most `limit` bytes of it.
 
     The end of the program and not the end of its output counts: it may have left behind a daemon that holds it open.
     """
@@ -254,8 +260,8 @@ def _read_output(descriptor: int, program: Running, deadline: float) -> bytes:
         ready = dict(poll.poll(0 if ended else left_ms))
         if descriptor in ready:
             data = os.read(descriptor, OUTPUT_LIMIT)
-            kept += data[: OUTPUT_LIMIT - len(kept)]
-            if not data or (ended and len(kept) == OUTPUT_LIMIT):
+            kept += data[: limit - len(kept)]
+            if not data or (ended and len(kept) == limit):
                 return kept
         elif ended:
             return kept
