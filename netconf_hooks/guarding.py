@@ -80,8 +80,8 @@ def put_guard(store: Store, invocation: Invocation) -> None:
             if before:
                 # What stands elsewhere for it goes once it is closed here; a hook killed in between leaves that to the
                 # next.
-                elsewhere = [name for name in (before.backend, before.former) if name not in ("", guard.name)]
-                record = record.change(former="".join(elsewhere[:1]), opened=before.opened)
+                elsewhere = [name for name in (before.backend, *before.former.split()) if name != guard.name]
+                record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
                 if before.opened and before.backend != guard.name:
                     _shut_window(before)  # whoever shuts it from now on knows of the other one only
             if status and status.up and before:
@@ -97,11 +97,12 @@ def put_guard(store: Store, invocation: Invocation) -> None:
             )
         guard.close(device, list_openings(record))
         _mark(store, record, opened=False)
-        if record.former and _lift_former(record):
+        if record.former:
+            former = _lift_former(record)
             with store.lock_records():
                 now = read_guard(store, device)
                 if now:
-                    store.write_guard(now.change(former=""))
+                    store.write_guard(now.change(former=former))
     log.info(f"{invocation.iface}: netconf-guard: {device} is closed ({guard.name})")
 
 
@@ -485,17 +486,20 @@ def _lift(backend: str, device: str) -> None:
     load_guard(backend).lift(device)
 
 
-def _lift_former(record: GuardRecord) -> bool:
-    """Take away what stands in the firewall that was used before; return whether it is gone.
+def _lift_former(record: GuardRecord) -> str:
+    """Take away what stands in the firewalls that were used before; return those in which that failed, as
+    `GuardRecord.former`.
 
-    Where that one does not work any more, the link is closed in the new one all the same.
+    If one does not work any more, the link is closed in the new one all the same.
     """
-    try:
-        _lift(record.former, record.device)
-    except GuardError as error:
-        log.error(f"{record.device}: netconf-guard: what stands in {record.former} can't be taken away: {error}")
-        return False
-    return True
+    left = []
+    for name in record.former.split():
+        try:
+            _lift(name, record.device)
+        except GuardError as error:
+            log.error(f"{record.device}: netconf-guard: what stands in {name} can't be taken away: {error}")
+            left.append(name)
+    return " ".join(left)
 
 
 # --- the admin's ways out

@@ -166,7 +166,8 @@ class GuardRecord(Record):
     portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_openings: by whom.
     asking: until when daemons may look up names by themselves, as `portal`; asking_openings: who, and where.
     problem: what could not be let through, and why; else empty.
-    former: another firewall in which it may still stand, from before the backend was changed; else empty.
+    former: the other firewalls in which it may still stand, separated by spaces: from before the backend, or the
+        variant of iptables, was changed.
     """
 
     __slots__ = (
