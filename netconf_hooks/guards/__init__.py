@@ -88,6 +88,10 @@ class GuardError(Exception):
     """A guard can't be put up, opened or lifted; the message says why, in the admin's words."""
 
 
+class TokenGone(GuardError):
+    """A guard was shut after the look began whose token this is; it stays shut until another look."""
+
+
 # What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
 # all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.
 _DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -99,6 +103,16 @@ def check_device(device: str) -> None:
     """Raise `GuardError` for a name that can't stand in a rule as it is."""
     if not 0 < len(device) <= _DEVICE_LENGTH or not _DEVICE.issuperset(device):
         raise GuardError(f"{device!r}: an interface of this name can't be guarded: letters, digits, _ . and - only")
+
+
+_TOKEN = frozenset("0123456789abcdef")
+_TOKEN_LENGTH = 8
+
+
+def check_token(token: str) -> None:
+    """Raise `GuardError` for anything but 8 lower-case hexadecimal digits."""
+    if len(token) != _TOKEN_LENGTH or not _TOKEN.issuperset(token):
+        raise GuardError(f"not a token: {token!r}")
 
 
 def read_network(network: str) -> tuple[bytes, int]:
@@ -140,24 +154,49 @@ if TYPE_CHECKING:
         """What every firewall can do.  Each call is one transaction, or as near to that as the firewall gets."""
 
         name: str
+        """What `load_guard` takes: for iptables with its variant, ``iptables-nft``."""
         has_lease: bool
         """Whether the window `OPEN` ends by itself, as the others do."""
+        has_news: bool
+        """Whether the kernel tells (NFNLGRP_NFTABLES) when somebody changes the rules; else one has to look."""
         lacks: tuple[str, ...]
-        """What it can't do, each in words for `check`: ``no lease: a link that was opened stays open ...``."""
+        """What it can't do, each in words for `check`: ``no egress chain: nothing stops raw frames ...``."""
 
-        def close(self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = ()) -> None:
+        def close(
+            self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = (), token: str = ""
+        ) -> None:
             """Close a device but for `openings` and `windows`, in place of whatever stood for it, and read back that
             it stands.
 
             device: the kernel's name; it need not exist yet.
-            Raises `GuardError`; then what stood before stands.
+            token: if the window `OPEN` is among `windows`, that of the look which it rests on; see `open_window`.
+            Raises `GuardError`, `TokenGone`; then what stood before stands.
             """
 
-        def open_window(self, device: str, window: Window) -> None:
-            """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`."""
+        def begin_look(self, device: str, token: str) -> None:
+            """Remember that a look at the network of a closed device begins, beside others that are under way.
+
+            token: 8 lower-case hexadecimal digits, random.  Raises `GuardError`.
+            """
+
+        def open_window(self, device: str, window: Window, token: str = "") -> None:
+            """Open a window of a closed device, in place of that of the same name.
+
+            token: for the window `OPEN`, that of the look which it rests on.  It is used up.  Raises `GuardError`, and
+            `TokenGone`, which opens nothing, if the window `OPEN` was shut since that look began.
+            """
 
         def shut_window(self, device: str, name: str) -> None:
-            """Shut a window, where it is open.  Raises `GuardError`."""
+            """Shut a window, if it is open; with `OPEN`, all tokens of the device are gone as well.
+
+            Raises `GuardError`.
+            """
+
+        def renew_window(self, device: str, window: Window) -> bool:
+            """Give a window that is open another end; return False, and open nothing, if it is shut or over.
+
+            Raises `GuardError`.
+            """
 
         def lift(self, device: str) -> None:
             """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
@@ -170,14 +209,19 @@ if TYPE_CHECKING:
 BACKENDS = ("nftables", "iptables")
 
 
-def load_guard(backend: str, by_name: bool = True) -> AnyGuard:
-    """Return the firewall of that name, one of `BACKENDS`.  Raises `GuardError` where it does not work here.
+def load_guard(name: str, thorough: bool = False) -> AnyGuard:
+    """Return the firewall of that name.  Raises `GuardError` if it does not work here, or there is none of that name.
 
-    by_name: whether the admin named it; else it must also be the one that this machine uses.
+    name: one of `BACKENDS`, or what a guard calls itself (`AnyGuard.name`), as it stands in the records.
+    thorough: whether to ask the kernel for everything that the rules need, even if that takes a program's run.
     """
     from importlib import import_module
 
-    guard: AnyGuard = import_module(f"{__name__}.{backend}").Guard(by_name)
+    backend, _, variant = name.partition("-")
+    if backend not in BACKENDS or name not in (*BACKENDS, "iptables-legacy", "iptables-nft"):
+        raise GuardError(f"there is no firewall {name!r}: expected {' or '.join(BACKENDS)}")
+    make = import_module(f"{__name__}.{backend}").Guard
+    guard: AnyGuard = make(thorough, variant) if variant else make(thorough)
     return guard
 
 
@@ -189,7 +233,7 @@ def choose_guard(backend: str = "auto") -> AnyGuard:
     reasons = []
     for name in BACKENDS if backend == "auto" else (backend,):
         try:
-            return load_guard(name, by_name=backend != "auto")
+            return load_guard(name, thorough=True)
         except GuardError as error:
             reasons.append(f"{name}: {error}")
     raise GuardError("; ".join(reasons))

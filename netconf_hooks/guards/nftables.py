@@ -215,14 +215,15 @@ def build_frame_window(window: Window) -> tuple[str, ...]:
 class Guard:
     """The guard by nftables.
 
-    by_name: whether the admin named it, which makes no difference here.
+    thorough: makes no difference here, where the kernel is asked in any case.
     Raises `GuardError` where python3-nftables is missing, or the kernel or a lack of rights says no.
     """
 
     name = "nftables"
     has_lease = True
+    has_news = True
 
-    def __init__(self, by_name: bool = True) -> None:
+    def __init__(self, thorough: bool = False) -> None:
         try:
             import nftables
 

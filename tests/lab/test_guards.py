@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from netconf_hooks.guards import OPEN, PORTAL, Opening, Window, iptables, nftables
+from netconf_hooks.guards import OPEN, PORTAL, Opening, TokenGone, Window, iptables, nftables
 
 from .namespaces import Namespaces
 from .test_router import QUIET, enter_network
@@ -259,12 +259,13 @@ def _batch(namespace: str, text: str) -> None:
     subprocess.run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], input=text, text=True, check=True)
 
 
-@pytest.fixture(params=["nftables", "iptables"])
+@pytest.fixture(params=["nftables", "iptables-legacy", "iptables-nft"])
 def guard(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> AnyGuard:
     """Each firewall in turn; its methods have to be called in the laptop's network."""
     if request.param == "nftables":
         return network.call(nftables.Guard)
-    return network.call(lambda: iptables.Guard(lock=str(tmp_path / "lock")))
+    variant = request.param.partition("-")[2]
+    return network.call(lambda: iptables.Guard(variant=variant, lock=str(tmp_path / "lock")))
 
 
 UDP4 = Packet("udp", FAR4, 1194)
@@ -575,22 +576,109 @@ def test_window_over_a_close(network: Network, guard: AnyGuard) -> None:
 
 
 def test_lease(network: Network, guard: AnyGuard) -> None:
-    """An opened link closes by itself where the firewall can; the other one says that it can't."""
+    """An opened link closes by itself."""
+    assert guard.has_lease
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.send((UDP4, UDP6)) == []
     until = time.time() + 1.0
     network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), until)))
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
-    if any(lack.startswith("no lease") for lack in guard.lacks):
-        assert guard.name == "iptables"
-        wait_until(lambda: time.time() > until + 1, "the time to be over")
-        assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
-        network.call(lambda: guard.shut_window(DEVICE, OPEN))
-    else:
-        assert guard.name == "nftables"
-        wait_until(lambda: network.send((UDP4, UDP6)) == [], "the lease to end")
-        assert until <= time.time() < until + 1
+    assert network.send((UDP4, UDP6), "inner") == [UDP4, UDP6]
+    wait_until(lambda: network.send((UDP4, UDP6)) == [], "the lease to end")
+    # Seconds are what iptables knows.
+    assert until <= time.time() < until + (1 if guard.name == "nftables" else 2)
+    assert network.send((UDP4, UDP6), "inner") == []
+    assert network.call(lambda: guard.is_standing(DEVICE))
+
+
+def _open(until: float) -> Window:
+    return Window(OPEN, (Opening(),), until)
+
+
+def _skip_without_tokens(guard: AnyGuard) -> None:
+    if not hasattr(guard, "begin_look"):
+        pytest.skip(f"{guard.name} has no tokens yet")
+
+
+def test_opening_never_overtakes_shutting(network: Network, guard: AnyGuard) -> None:
+    """A link opens for a look that began after it was last shut, and once for each."""
+    _skip_without_tokens(guard)
+    until = time.time() + 60
+    network.call(lambda: guard.close(DEVICE, ()))
+    for token in ("0badcafe", "00000001", "00000002"):
+        network.call(lambda: guard.begin_look(DEVICE, token))
+    network.call(lambda: guard.open_window(DEVICE, _open(until), "0badcafe"))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    network.call(lambda: guard.close(DEVICE, (), (_open(until),), "00000001"))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    for token in ("0badcafe", "00000001", "00000002", "00000003"):
+        with pytest.raises(TokenGone):
+            network.call(lambda: guard.open_window(DEVICE, _open(until), token))
+        with pytest.raises(TokenGone):
+            network.call(lambda: guard.close(DEVICE, (), (_open(until),), token))
+        assert network.send((UDP4, UDP6)) == []
+    assert network.call(lambda: guard.is_standing(DEVICE))
+    network.call(lambda: guard.begin_look(DEVICE, "00000004"))
+    network.call(lambda: guard.close(DEVICE, (Opening("udp", "", 53),)))
+    network.call(lambda: guard.open_window(DEVICE, _open(until), "00000004"))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    network.call(lambda: guard.close(DEVICE, ()))
     assert network.send((UDP4, UDP6)) == []
+
+
+def test_looks_that_never_open(network: Network, guard: AnyGuard) -> None:
+    """A guard that stays closed for days does not fill up with tokens; the newest looks still count."""
+    _skip_without_tokens(guard)
+    network.call(lambda: guard.close(DEVICE, ()))
+    for number in range(40):
+        network.call(lambda: guard.begin_look(DEVICE, f"{number:08x}"))
+    if guard.name != "nftables":
+        assert network.run(guard.name, "-t", "mangle", "-S", f"ncht-{DEVICE}").count("-A ") == iptables.TOKENS
+    network.call(lambda: guard.open_window(DEVICE, _open(time.time() + 60), f"{38:08x}"))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+
+
+def test_renewed(network: Network, guard: AnyGuard) -> None:
+    """A lease is renewed while the window is open, and never opens one that was shut or has ended."""
+    _skip_without_tokens(guard)
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert not network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60)))
+    assert network.send((UDP4, UDP6)) == []
+    first = time.time() + 1.5
+    network.call(lambda: guard.open_window(DEVICE, _open(first)))
+    last = first + 2.0
+    assert network.call(lambda: guard.renew_window(DEVICE, _open(last)))
+    wait_until(lambda: network.send((UDP4, UDP6)) == [], "the lease to end", 15.0)
+    assert last <= time.time() < last + 2
+    assert not network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60)))
+    assert network.send((UDP4, UDP6)) == network.send((UDP4, UDP6), "inner") == []
+    network.call(lambda: guard.open_window(DEVICE, _open(time.time() + 60)))
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    assert not network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60)))
+    assert network.send((UDP4, UDP6)) == network.send((UDP4, UDP6), "inner") == []
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+@pytest.mark.parametrize("back, passes", [(60.0, False), (2.0, True)])
+def test_clock_set_back(
+    network: Network, monkeypatch: pytest.MonkeyPatch, variant: str, back: float, passes: bool
+) -> None:
+    """By iptables, windows shut if the clock is set back, but not for what an NTP client corrects.
+
+    The clock is every machine's: here the window was opened by one that was ahead.
+    """
+    guard = network.call(lambda: iptables.Guard(variant=variant))
+    network.call(lambda: guard.close(DEVICE, ()))
+    ahead = time.time() + back
+    monkeypatch.setattr(iptables.time, "time", lambda: ahead)
+    network.call(lambda: guard.open_window(DEVICE, _open(ahead + 3600)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), ahead + 3600)))
+    monkeypatch.undo()
+    packets = [UDP4, UDP6] if passes else []
+    assert network.send((UDP4, UDP6)) == network.send((UDP4, UDP6), "inner") == packets
+    assert network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60))) == passes
+    assert network.send((UDP4, UDP6)) == packets
 
 
 def test_frames(network: Network, guard: AnyGuard) -> None:
@@ -611,7 +699,7 @@ def test_frames(network: Network, guard: AnyGuard) -> None:
     network.call(lambda: guard.close(DEVICE, (Opening("udp", f"{FAR4}/32", 1195), Opening("udp", f"{FAR6}/128", 1194))))
     arrived = [name for name, send in frames.items() if send()]
     if any(lack.startswith("no egress chain") for lack in guard.lacks):
-        assert guard.name == "iptables"
+        assert guard.name.startswith("iptables-")
         assert arrived == list(frames)
     else:
         assert guard.name == "nftables"
@@ -621,7 +709,7 @@ def test_frames(network: Network, guard: AnyGuard) -> None:
     # A VLAN's frames stay closed even where all else may pass.
     network.call(lambda: guard.close(DEVICE, (Opening(),)))
     assert frames["IPv4"]()
-    assert frames["VLAN"]() == (guard.name == "iptables")
+    assert frames["VLAN"]() == guard.name.startswith("iptables-")
     # Open is open for them, too.
     network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
     assert [name for name, send in frames.items() if not send()] == []
@@ -678,15 +766,21 @@ def _take_ruleset(network: Network, name: str) -> str:
     """Return what stands in the firewall, without what changes by itself."""
     if name == "nftables":
         return network.run("nft", "--stateless", "list", "ruleset")
-    saved = network.run("iptables-legacy-save") + network.run("ip6tables-legacy-save")
+    programs = (name, name.replace("ip", "ip6", 1))
+    saved = "".join(network.run(f"{program}-save", "-t", "mangle") for program in programs)
     return "\n".join(line.split(" [")[0] for line in saved.splitlines() if not line.startswith("#"))
 
 
 ADMINS = {
     "nftables": ["nft", "add table ip admin; add chain ip admin out { type filter hook postrouting priority 100; };"
                  "add rule ip admin out udp dport 9999 drop"],  # fmt: skip
-    "iptables": ["iptables-legacy", "-t", "mangle", "-A", "POSTROUTING", "-p", "udp", "--dport", "9999", "-j", "DROP"],
-}
+    **{
+        f"iptables-{variant}": [
+            f"iptables-{variant}", "-t", "mangle", "-A", "POSTROUTING", "-p", "udp", "--dport", "9999", "-j", "DROP"
+        ]
+        for variant in ("legacy", "nft")
+    },
+}  # fmt: skip
 
 
 def test_admins_own(network: Network, guard: AnyGuard) -> None:
@@ -706,7 +800,7 @@ def test_admins_own(network: Network, guard: AnyGuard) -> None:
     during = _take_ruleset(network, guard.name)
     assert during != before
     # Put twice, it stands once: in the tables of both families.
-    assert during.count(f"-A POSTROUTING -o {DEVICE} ") == (2 if guard.name == "iptables" else 0)
+    assert during.count(f"-A POSTROUTING -o {DEVICE} ") == (0 if guard.name == "nftables" else 2)
     kept = iter(during.splitlines())
     assert all(line in kept for line in before.splitlines())
     network.call(lambda: guard.lift(DEVICE))
@@ -730,15 +824,26 @@ FLUSHES = {
         ["nft", "flush", "chain", "netdev", "netconf-guard", f"egress-{DEVICE}"],
         ["nft", "flush", "chain", "netdev", "netconf-guard", f"frames-{DEVICE}"],
     ],
-    "iptables": [
-        ["iptables-legacy", "-t", "mangle", "-F"],
-        ["ip6tables-legacy", "-t", "mangle", "-F", "POSTROUTING"],
-        ["ip6tables-legacy", "-F", "FORWARD"],
-        ["iptables-legacy", "-F", f"nchf-{DEVICE}"],
-        ["iptables-legacy", "-t", "mangle", "-I", "POSTROUTING", "-j", "ACCEPT"],
-        ["iptables-legacy", "-t", "mangle", "-D", f"nch-{DEVICE}", "1"],
-        ["iptables-legacy", "-t", "mangle", "-F", f"nchw-portal-{DEVICE}"],
-    ],
+    **{
+        f"iptables-{variant}": [
+            [f"iptables-{variant}", "-t", "mangle", "-F"],
+            [f"ip6tables-{variant}", "-t", "mangle", "-F", "POSTROUTING"],
+            [f"ip6tables-{variant}", "-t", "mangle", "-F", "FORWARD"],
+            [f"iptables-{variant}", "-t", "mangle", "-F", f"nchf-{DEVICE}"],
+            [f"iptables-{variant}", "-t", "mangle", "-F", f"ncht-{DEVICE}"],
+            [f"iptables-{variant}", "-t", "mangle", "-I", "POSTROUTING", "-j", "ACCEPT"],
+            [f"iptables-{variant}", "-t", "mangle", "-I", "FORWARD", "-p", "udp", "-j", "ACCEPT"],
+            [f"iptables-{variant}", "-t", "mangle", "-D", f"nch-{DEVICE}", "1"],
+            [f"iptables-{variant}", "-t", "mangle", "-R", f"nch-{DEVICE}", "1", "-j", "RETURN"],
+            [f"ip6tables-{variant}", "-t", "mangle", "-A", f"nch-{DEVICE}", "-j", "RETURN"],
+            [f"iptables-{variant}", "-t", "mangle", "-F", f"nchw-portal-{DEVICE}"],
+            [f"iptables-{variant}", "-t", "mangle", "-I", f"nchw-open-{DEVICE}", "-j", "RETURN"],
+            [f"iptables-{variant}", "-t", "mangle", "-A", "POSTROUTING", "-o", DEVICE, "-j", f"nchw-open-{DEVICE}"],
+            ["sh", "-c", f"printf '*mangle\\nCOMMIT\\n' | iptables-{variant}-restore"],
+            *([["nft", "flush", "ruleset"]] if variant == "nft" else []),
+        ]
+        for variant in ("legacy", "nft")
+    },
 }
 
 

@@ -152,16 +152,22 @@ def test_any_window(opening: Opening, name: str, left: float) -> None:
         *rules, following = iptables.build_window("eth0", name, version, window, NOW)
         assert following.startswith("-g ")
         assert bool(rules) == (open_now and bool(iptables.render_opening(opening, version)))
-        assert name == OPEN or all("--datestop" in rule for rule in rules)
+        assert all("--datestart" in rule and "--datestop" in rule for rule in rules)
 
 
-def test_end_of_a_window_in_iptables() -> None:
-    """The last second of a window is the one it ends in; the match includes it and speaks UTC."""
+def test_time_of_a_window_in_iptables() -> None:
+    """The last second of a window is the one it ends in, since the match includes it; all is in UTC.
+
+    It begins a little before now, so that a clock set back by more shuts it.
+    """
     for until, last in ((NOW + 5, "22:13:24"), (NOW + 5.2, "22:13:25")):
-        rules = iptables.build_window("eth0", PORTAL, 4, Window(PORTAL, (Opening(),), until), NOW)
-        assert rules == (f"-m time --datestop 2023-11-14T{last} -j RETURN", "-g nchw-probe-eth0")
+        rules = iptables.build_window("eth0", OPEN, 4, Window(OPEN, (Opening(),), until), NOW)
+        match = f"-m time --datestart 2023-11-14T22:13:15 --datestop 2023-11-14T{last}"
+        assert rules == (f"{match} -j RETURN", "-g nchw-portal-eth0")
     rules = iptables.build_window("eth0", PORTAL, 4, Window(PORTAL, (Opening(),), 1e11), NOW)
-    assert rules[0] == "-m time --datestop 2038-01-19T03:14:07 -j RETURN"
+    # One second more is no limit for libxt_time, and iptables-save leaves it out.
+    assert rules[0] == "-m time --datestart 2023-11-14T22:13:15 --datestop 2038-01-19T03:14:06 -j RETURN"
+    assert iptables.render_window(Window(OPEN, (Opening(),), 3e9), 4, 2.9e9) == ()
 
 
 def test_whole_chains() -> None:
@@ -175,28 +181,28 @@ def test_whole_chains() -> None:
     frames = nftables.build_frame_chains("eth0", (opening,), (), NOW)["frames-eth0"]
     assert frames[0] == "jump open-eth0"
     assert frames[-1] == f'counter name "dropped-eth0" drop comment "behind {len(frames) - 1} rules"'
-    tables = iptables.build_tables("eth0", 4, (opening,), (), NOW)
-    assert tables["mangle"]["nch-eth0"] == (
+    chains = iptables.build_chains("eth0", 4, (opening,), (), NOW)
+    assert chains["nch-eth0"] == (
         *iptables.ALWAYS[4],
         "-d 203.0.113.1/32 -p udp -m udp --dport 1194 -j RETURN",
-        "-m comment --comment behind-3-rules -j DROP",
+        "-j DROP",
     )
-    assert tables["filter"] == {"nchf-eth0": ("-m policy --dir out --pol ipsec -j RETURN", "-j DROP")}
+    assert chains["nchf-eth0"] == ("-m policy --dir out --pol ipsec -j RETURN", "-j DROP")
 
 
 def test_iptables_never_accepts() -> None:
     """Everything returns to the admin's own rules, drops, or goes on to the next chain of ours."""
     windows = tuple(Window(name, (Opening(),), NOW + 5) for name in (OPEN, PORTAL, PROBE, NAMES))
     for version in (4, 6):
-        for chains in iptables.build_tables("eth0", version, (Opening(),), windows, NOW).values():
-            for rules in chains.values():
-                assert all(re.search(r"-j (RETURN|DROP)$|-g nchw?-[a-z0-9-]+$", rule) for rule in rules)
+        for rules in iptables.build_chains("eth0", version, (Opening(),), windows, NOW).values():
+            assert all(re.search(r"-j (RETURN|DROP)$|-g nchw?-[a-z0-9-]+$", rule) for rule in rules)
 
 
 def test_forwarded_users() -> None:
     """What is forwarded has no user, so an opening for one lets nothing of it through."""
     window = Window(OPEN, (Opening("tcp", uids=(1000,)), Opening("udp")), NOW + 5)
-    assert iptables.build_forward(4, window, NOW)[:-2] == ("-p udp -j RETURN",)
+    (rule,) = iptables.build_forward(4, window, NOW)[:-2]
+    assert rule.startswith("-p udp -m time ")
 
 
 HOSTILE = [
@@ -221,8 +227,7 @@ def test_any_device(device: str) -> None:
     else:
         assert re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", device)
         for version in (4, 6):
-            for chains in iptables.build_tables(device, version, (), (), NOW).values():
-                assert all(len(chain) <= 28 for chain in chains)
+            assert all(len(chain) <= 28 for chain in iptables.build_chains(device, version, (), (), NOW))
 
 
 @pytest.mark.parametrize("device", ["eth0", "wlp2s0", "enx001122334455", "br-lan", "eth0.100", "-", "A_b"])
