@@ -14,13 +14,13 @@ from time import monotonic
 
 from netconf_hooks import log
 from netconf_hooks.decide import (
-    INET, NO_RULE, Presence, Situation, decide_changes, decide_presences, decide_tunnels, list_edges
+    INET, NO_RULE, Presence, Situation, decide_changes, decide_presences, decide_tunnels, find_lost_rule, list_edges
 )  # fmt: skip
 from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.locate import judge, list_word_tests, observe_place
 from netconf_hooks.observe import make_link as make_link
-from netconf_hooks.rules import read_rules
+from netconf_hooks.rules import list_unreadable_before, read_rules
 from netconf_hooks.state import (
     EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord, merge_stanzas as merge_stanzas
 )  # fmt: skip
@@ -126,6 +126,8 @@ def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
         wish=record.wish,
         tests=frozenset(word.subject for word in record.words if word.values == ("holds",)),
         open_tests=frozenset(word.subject for word in record.words if word.values == ("undecided",)),
+        earlier=list_unreadable_before(rules, record.line),
+        lost_vpns=rules.lost_vpns,
     )
 
 
@@ -286,6 +288,7 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
         decide_tunnels(situations),
         before={tunnel: record.verdict for tunnel, record in before.items()},
         unfinished=[tunnel for tunnel, record in before.items() if not record.done],
+        lost=find_lost_rule(situations),
     )
     after = {}
     for (kind, name), verdict in verdicts.items():

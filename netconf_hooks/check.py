@@ -7,7 +7,7 @@ from netconf_hooks.check_guard import list_guard_errors, list_guard_warnings
 from netconf_hooks.command import FAILED, OK
 from netconf_hooks.interfaces import InterfacesError, query_options, read_names
 from netconf_hooks.locate import is_match, is_proof
-from netconf_hooks.rules import TESTS, Rules, list_undefined_words, read_rules
+from netconf_hooks.rules import TESTS, Rules, list_doubts, list_undefined_words, read_rules
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -37,9 +37,10 @@ def check_stanzas(options: Namespace, store: Store) -> int:
             errors += _report("error", [str(error)])
             continue
         errors += _report(f"{iface}: error", [str(error) for error in rules.errors])
+        errors += _report(f"{iface}: error", [*list_undefined_words(rules), *list_doubts(rules)])
         errors += _report(f"{iface}: error", list(_list_tunnel_errors(rules)))
         errors += _report(f"{iface}: error", list_guard_errors(iface, written, rules, names))
-        for list_warnings in (list_undefined_words, list_dead_lines, _list_boot_starts, _list_trust_warnings):
+        for list_warnings in (list_dead_lines, _list_boot_starts, _list_trust_warnings):
             _report(f"{iface}: warning", list_warnings(rules))
         _report(f"{iface}: warning", list_guard_warnings(iface, rules))
         examined += 1

@@ -51,7 +51,7 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
     condition = guard.condition
     wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
     proofs = {location.name for location in rules.locations if is_proof(location)}
-    if guard.readable and wants_opening and not can_open(guard, rules.trust, proofs):
+    if guard.readable and not guard.doubt and wants_opening and not can_open(guard, rules.trust, proofs):
         yield (
             f"{what}: it can never open: it takes a tls or command test in the line of a location that it names, or "
             '"netconf-trust hints"'

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from netconf_hooks.rules import Condition, GuardRule, VpnRule, Word
+    from netconf_hooks.rules import Condition, GuardRule, Unreadable, VpnRule, Word
 
 UP = "up"
 DOWN = "down"
@@ -34,11 +34,14 @@ class Situation(Record):
     location, grade, undecided, routable, wireless_open: as in `state.InterfaceRecord`.
     wish: whether it is no interface, but a tunnel that somebody wants, as in `state.InterfaceRecord`.
     tests: of the tests that stand as WORDs, those that hold; open_tests: those not answered in time; both as written.
+    earlier: the location lines that can't be read and are written before the one that holds
+        (`rules.list_unreadable_before`): it may be at the location of one of these instead.
+    lost_vpns: the tunnel rules of which not even the tunnel can be told.
     """
 
     __slots__ = (
         "iface", "vpns", "trust", "location", "grade", "undecided", "routable", "wireless_open", "tests", "open_tests",
-        "wish",
+        "wish", "earlier", "lost_vpns",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +57,8 @@ class Situation(Record):
         tests: frozenset[str] = frozenset(),
         open_tests: frozenset[str] = frozenset(),
         wish: bool = False,
+        earlier: tuple[Unreadable, ...] = (),
+        lost_vpns: tuple[Unreadable, ...] = (),
     ) -> None:
         self.iface = iface
         self.vpns = vpns
@@ -66,6 +71,8 @@ class Situation(Record):
         self.tests = tests
         self.open_tests = open_tests
         self.wish = wish
+        self.earlier = earlier
+        self.lost_vpns = lost_vpns
 
 
 class Verdict(Record):
@@ -124,7 +131,8 @@ def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Ver
 
     A tunnel runs when at least one interface wants it and none vetoes it; a wish overrides vetoes.  A rule that can't
     be read leaves its tunnel alone, whatever others say of it but a wish.  An interface whose location is undecided, or
-    rests on hints where the admin asked for proof, stops nothing and vetoes nothing.
+    rests on hints where the admin asked for proof, stops nothing and vetoes nothing; nor does a rule that hangs on what
+    can't be read.
     """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
     for situation in situations:
@@ -133,19 +141,25 @@ def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Ver
             said = _judge_rule(rule, situation)
             if tunnel not in strongest or said[0] < strongest[tunnel][0]:
                 strongest[tunnel] = said
-    return {tunnel: Verdict(_STATES[rank], because) for tunnel, (rank, because) in strongest.items()}
+    lost = find_lost_rule(situations)
+    return {
+        tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
+        for tunnel, (rank, because) in strongest.items()
+    }
 
 
 def decide_changes(
     verdicts: Mapping[tuple[str, str], Verdict],
     before: Mapping[tuple[str, str], str],
     unfinished: Collection[tuple[str, str]] = (),
+    lost: str = "",
 ) -> dict[tuple[str, str], Verdict]:
     """Return the verdict on every tunnel that a rule names now or has named, ``keep`` resolved to what was decided
     before.
 
     before: ``up`` or ``down`` for each tunnel already decided on; unfinished: those among them that could not be made
     to follow yet.  A tunnel that is to be kept and was never decided on is left out: nothing is known of it.
+    lost: why a running tunnel that no rule names is kept (`find_lost_rule`); empty where it is to be stopped.
     """
     resolved = {}
     for tunnel, verdict in verdicts.items():
@@ -154,16 +168,27 @@ def decide_changes(
         elif tunnel in before:
             resolved[tunnel] = Verdict(before[tunnel], f"left as it is: {verdict.because}")
     for tunnel, state in before.items():
-        if tunnel not in verdicts and (state == UP or tunnel in unfinished):
+        if tunnel not in verdicts and state == UP and lost:
+            resolved[tunnel] = Verdict(UP, f"left as it is: {lost}")
+        elif tunnel not in verdicts and (state == UP or tunnel in unfinished):
             resolved[tunnel] = Verdict(DOWN, NO_RULE)
     return resolved
+
+
+def find_lost_rule(situations: Sequence[Situation]) -> str:
+    """Return which rule may be about any tunnel, since it can't be read, in words; empty where there is none."""
+    for situation in situations:
+        for lost in situation.lost_vpns:
+            return f"{situation.iface}: {lost} can't be read, and may be about this tunnel"
+    return ""
 
 
 def decide_guard(rule: GuardRule, situation: Situation) -> Verdict:
     """Return what the guard of an interface that is up should be.
 
-    It opens only where its condition does not hold and that is certain: the location is decided, no test is open, and
-    all rests on a proof; on hints only where the admin wrote ``netconf-trust hints``.
+    It opens only where its condition does not hold and that is certain: every word is defined, no line that could
+    change the location is unreadable, the location is decided, no test is open, and all rests on a proof; on hints only
+    where the admin wrote ``netconf-trust hints``.
     """
     place = describe_place(situation)
     if not rule.readable or rule.condition is None:
@@ -175,6 +200,10 @@ def decide_guard(rule: GuardRule, situation: Situation) -> Verdict:
     unless = next(iter((*proven, *held)), None)
     if on and not unless:
         return Verdict(CLOSED, f"{place}: {_describe_want(rule.condition, on, None)}")
+    if rule.doubt:
+        return Verdict(CLOSED, f"{place}: {rule.doubt}")
+    if situation.earlier:
+        return Verdict(CLOSED, f"{place}, which is not certain: {situation.earlier[0]} can't be read")
     if situation.undecided or _has_open_test(rule.condition, situation):
         return Verdict(CLOSED, place if situation.undecided else f"{place}: a test was not answered in time")
     reason = f'"unless {unless.text}"' if unless else f'no word of "on {_list_texts(rule.condition.on)}" holds'
@@ -189,7 +218,7 @@ def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
 
     proofs: the names of the locations that have a line with a proof in it.
     """
-    if not rule.readable or rule.condition is None:
+    if not rule.readable or rule.condition is None or rule.doubt:
         return False
     on = {word.text for word in rule.condition.on}
     if trust == "hints":
@@ -274,17 +303,34 @@ def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
         return _WISH, f"ifup {situation.iface}: somebody wants it, whatever other rules say"
     # A certificate, or the admin's own program, is proof by itself, wherever this is.
     proof = _find_word(_list_proofs(rule.condition), situation)
-    unless = proof or _find_word(rule.condition.unless, situation)
+    vetoes = [word for word in rule.condition.unless if holds(word, situation)]
+    certain = [word for word in vetoes if _is_certain(word, situation)]
+    unless = proof or next(iter((*certain, *vetoes)), None)
     on = _find_word(rule.condition.on, situation)
     if unless and (proof or is_firm(situation)):
+        if rule.doubt:
+            return _UNSURE, f"{place}: {rule.doubt}"
+        if not proof and not certain:
+            return _UNSURE, f"{place}, which is not certain: {situation.earlier[0]} can't be read"
         return _VETO, f'{place}: "unless {unless.text}"'
     if on and not (unless and situation.undecided):
         return _WANT, f"{place}: {_describe_want(rule.condition, on, unless)}"
+    if rule.doubt:
+        return _UNSURE, f"{place}: {rule.doubt}"
     if _has_open_test(rule.condition, situation):
         return _UNSURE, f"{place}: a test was not answered in time"
     if not is_firm(situation):
         return _UNSURE, place if situation.undecided else f"{place}, which is not proven"
     return _IDLE, f'{place}: no word of "on {_list_texts(rule.condition.on)}" holds'
+
+
+def _is_certain(word: Word, situation: Situation) -> bool:
+    """Whether a word that holds would hold also if the interface were where a line that can't be read says."""
+    if word.test or word.text in ("anywhere", "unroutable"):
+        return True
+    if word.text == "insecure" and situation.wireless_open:
+        return True
+    return all(line.name and line.name == situation.location for line in situation.earlier)
 
 
 def _describe_want(condition: Condition, on: Word, unproven: Word | None) -> str:

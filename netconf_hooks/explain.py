@@ -21,7 +21,7 @@ from netconf_hooks.observation import OPEN, describe_answers, read_observation
 from netconf_hooks.observe import Answer, make_link
 from netconf_hooks.passage import make_pass
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS, read_rules
+from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words, read_rules
 from netconf_hooks.state import Finding, InterfaceRecord, Stanza, Store, merge_stanzas
 
 TYPE_CHECKING = False
@@ -134,6 +134,11 @@ def _was_asked(test: Test, explanation: Explanation) -> bool:
     return not TESTS[test.key].asked or answer.pending or judge(test, explanation.answers) is not None
 
 
+def _list_errors(rules: Rules) -> list[str]:
+    """Return what of the rules can't be read, and what hangs on it."""
+    return [*map(str, rules.errors), *list_undefined_words(rules), *list_doubts(rules)]
+
+
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:
     """Return the verdicts on tunnels as far as this interface goes, whatever others say."""
     return decide_tunnels([describe_situation(explanation.record, explanation.rules)])
@@ -149,7 +154,7 @@ def _list_lines(explanation: Explanation) -> list[str]:
     recorded = "standard input" if explanation.recorded == "-" else explanation.recorded
     origin = f"as recorded in {recorded}" if recorded else _ORIGINS[explanation.origin]
     lines = [f"{describe_place(describe_situation(record, rules))} ({log.printable(origin)})"]
-    lines += [f"  error: {error}" for error in rules.errors]
+    lines += [f"  error: {error}" for error in _list_errors(rules)]
     for location in rules.locations:
         verdict = judge_tests(location.tests, explanation.answers)
         first = ", first" if _is_first(location, explanation) else ""
@@ -219,7 +224,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
     described: dict[str, object] = {
         "wish": record.wish,
         "rules": explanation.origin,
-        "errors": [str(error) for error in rules.errors],
+        "errors": _list_errors(rules),
     }
     if record.wish:
         return {**described, "uplinks": list(rules.uplinks), "raised": list(record.raised)}

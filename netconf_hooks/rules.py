@@ -19,7 +19,7 @@ from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -87,6 +87,7 @@ DEFAULT_TIMEOUT = 5.0  # seconds
 MAX_TIMEOUT = 300.0  # seconds: an ifup that takes longer looks broken
 MAX_NAME = 200  # characters: netconf-location@NAME.target has to stay below systemd's 255 (UNIT_NAME_MAX)
 
+_MAX_DOUBTS = 3  # of one rule: each is in the log and in every record of a decision
 _MAX_REASONS = 10  # for one line: with more, it is something else altogether
 _WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
@@ -195,30 +196,56 @@ class VpnRule(Record):
 
     readable: whether all of it could be read and its kind works; else its tunnel is neither started nor stopped, and
         `condition` means nothing.
+    doubt: why it is not certain where its on clause holds, in words; empty where it is.  Such a rule stops nothing.
     """
 
-    __slots__ = ("kind", "name", "condition", "readable", "text")
+    __slots__ = ("kind", "name", "condition", "readable", "text", "doubt")
 
-    def __init__(self, kind: str, name: str, condition: Condition, readable: bool, text: str) -> None:
+    def __init__(
+        self, kind: str, name: str, condition: Condition, readable: bool, text: str, doubt: str = ""
+    ) -> None:
         self.kind = kind
         self.name = name
         self.condition = condition
         self.readable = readable
         self.text = text
+        self.doubt = doubt
 
 
 class GuardRule(Record):
     """``netconf-guard``: guarded where `condition` holds; never, where it is None.
 
     readable: else it is always closed, and `condition` says so too (on anywhere).
+    doubt: why it is not certain where its condition holds, in words; empty where it is.  Such a guard stays closed.
     """
 
-    __slots__ = ("condition", "readable", "text")
+    __slots__ = ("condition", "readable", "text", "doubt")
 
-    def __init__(self, condition: Condition | None, readable: bool, text: str) -> None:
+    def __init__(self, condition: Condition | None, readable: bool, text: str, doubt: str = "") -> None:
         self.condition = condition
         self.readable = readable
         self.text = text
+        self.doubt = doubt
+
+
+class Unreadable(Record):
+    """A line that is left out of `Rules`, because it can't be read.
+
+    option, text: the option and the line, as written.
+    name: of a location line, the location's name; empty where it can't be told, and the line may be about any location.
+    place: of a location line, how many of `Rules.locations` are written before it.
+    """
+
+    __slots__ = ("option", "text", "name", "place")
+
+    def __init__(self, option: str, text: str, name: str = "", place: int = 0) -> None:
+        self.option = option
+        self.text = text
+        self.name = name
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{_show(self.option)} {_quote(self.text)}"
 
 
 class Allowance(Record):
@@ -254,9 +281,15 @@ class Rules(Record):
     ``authenticated``, of the rest the default stands.
 
     trust: ``hints``, ``authenticated`` or empty where not written; timeout: seconds; guard: None where not written.
+    lost_locations, lost_vpns: the lines that are left out, also those of an option that does not exist and can only
+        have been meant as one of these.  What hangs on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
+        `list_unreadable_before` and `decide.find_lost_rule`.
     """
 
-    __slots__ = ("locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors")
+    __slots__ = (
+        "locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors",
+        "lost_locations", "lost_vpns",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -269,6 +302,8 @@ class Rules(Record):
         timeout: float = DEFAULT_TIMEOUT,
         trust: str = "",
         errors: tuple[RuleError, ...] = (),
+        lost_locations: tuple[Unreadable, ...] = (),
+        lost_vpns: tuple[Unreadable, ...] = (),
     ) -> None:
         self.locations = locations
         self.vpns = vpns
@@ -279,6 +314,8 @@ class Rules(Record):
         self.timeout = timeout
         self.trust = trust
         self.errors = errors
+        self.lost_locations = lost_locations
+        self.lost_vpns = lost_vpns
 
     def is_guarded(self) -> bool:
         """Whether a guard is asked for; one that can't be read is one."""
@@ -305,45 +342,133 @@ def read_rules(options: Mapping[str, str]) -> Rules:
 def _read_options(options: Mapping[str, str]) -> Rules:
     errors: list[RuleError] = []
     lines = _gather_lines(options, errors)
-    locations = _read_lines(lines["netconf-location"], _read_location, errors)
-    vpns = _read_lines(lines["netconf-vpn"], _read_vpn, errors)
+    misnamed = _guess_options(options)
+    lost_locations, lost_vpns = misnamed["netconf-location"], misnamed["netconf-vpn"]
+    locations = _read_lines(lines["netconf-location"], _read_location, errors, lost_locations)
+    vpns = _read_lines(lines["netconf-vpn"], _read_vpn, errors, lost_vpns)
     guards = _read_lines(lines["netconf-guard"], _read_guard, errors)
     for option in options:
         if option != "netconf-guard" and _split_number(option)[0] == "netconf-guard":
             guards = [GuardRule(Condition(), False, options[option])]  # a guard was meant
+    guards = [GuardRule(Condition(), False, line.text) for line in misnamed["netconf-guard"]] or guards
     allowances = _read_lines(lines["netconf-guard-allow"], _read_allowances, errors)
     backends = _read_lines(lines["netconf-guard-backend"], _read_backend, errors)
     uplinks = _read_lines(lines["netconf-uplink"], _read_uplinks, errors)
     timeouts = _read_lines(lines["netconf-timeout"], read_timeout, errors)
     trusts = _read_lines(lines["netconf-trust"], _read_trust, errors)
+    numbered = [option for option in options if _split_number(option)[0] == "netconf-trust" != option]
+    if numbered or misnamed["netconf-trust"]:
+        trusts = ["authenticated"]  # more proof may have been meant
+    names = _list_defined(locations, lost_locations)
+    first = _index_by_name(lost_locations)
     return Rules(
         locations=tuple(locations),
-        vpns=tuple(vpns),
-        guard=guards[0] if guards else None,
+        vpns=tuple(_doubt_vpn(vpn, names, first) for vpn in vpns),
+        guard=_doubt_guard(guards[0], names, first) if guards else None,
         allowances=tuple(allowances),
         backend=backends[0] if backends else "auto",
         uplinks=tuple(uplinks),
         timeout=timeouts[0] if timeouts else DEFAULT_TIMEOUT,
         trust=trusts[0] if trusts else "",
         errors=tuple(errors),
+        lost_locations=tuple(lost_locations),
+        lost_vpns=tuple(lost_vpns),
     )
 
 
 def list_undefined_words(rules: Rules) -> list[str]:
-    """Return a warning for each WORD of a rule that is the name of no location: it can never hold.
+    """Return an error for each WORD of a rule that is the name of no location, with what follows from it.
 
-    No error, since the stanza of another address family may define it: ask it of all stanzas of an interface together.
+    Another stanza of the interface may define it: ask it of all of them together.
     """
-    defined = {location.name for location in rules.locations}
-    conditions = [(f"netconf-vpn {_quote(rule.text)}", rule.condition) for rule in rules.vpns]
+    names = _list_defined(rules.locations, rules.lost_locations)
+    found = []
+    for rule in rules.vpns:
+        what = f"netconf-vpn {_quote(rule.text)}"
+        found += [
+            *(f"{what}: {reason}: the rule stops nothing" for reason in _find_undefined(rule.condition.on, names)),
+            *(f"{what}: {reason}: the word never holds" for reason in _find_undefined(rule.condition.unless, names)),
+        ]
     if rules.guard and rules.guard.condition:
-        conditions.append((f"netconf-guard {_quote(rules.guard.text)}", rules.guard.condition))
-    return [
-        f'{rule}: no netconf-location defines "{word.text}"'
-        for rule, condition in conditions
-        for word in (*condition.on, *condition.unless)
-        if not word.test and word.text not in RESERVED and word.text not in defined
+        words = (*rules.guard.condition.on, *rules.guard.condition.unless)
+        what = f"netconf-guard {_quote(rules.guard.text)}"
+        found += [f"{what}: {reason}: the guard stays closed" for reason in _find_undefined(words, names)]
+    return found
+
+
+def list_doubts(rules: Rules) -> list[str]:
+    """Return an error for each rule that hangs on a line which can't be read, with what follows from it."""
+    first = _index_by_name(rules.lost_locations)
+    found = [
+        f"netconf-vpn {_quote(rule.text)}: {reason}: the rule stops nothing"
+        for rule in rules.vpns
+        for reason in _find_unreadable(rule.condition.on, first)
     ]
+    if rules.guard and rules.guard.condition and rules.guard.readable and rules.lost_locations:
+        what = f"netconf-guard {_quote(rules.guard.text)}"
+        reasons = _find_unreadable(rules.guard.condition.on, first)
+        found += [f"{what}: {reason}: the guard stays closed" for reason in reasons]
+        if not reasons:
+            line = rules.lost_locations[0]
+            where = " unless a line that is written before it holds" if line.place else ""
+            found.append(f"{what}: {line} can't be read: the guard stays closed{where}")
+    return found
+
+
+def list_unreadable_before(rules: Rules, line: str) -> tuple[Unreadable, ...]:
+    """Return the lines that can't be read and may hold before the location line that does hold.
+
+    line: that line as written; empty where none holds, which makes it all of them.
+    """
+    place = next((number for number, location in enumerate(rules.locations) if location.text == line), None)
+    return tuple(lost for lost in rules.lost_locations if place is None or lost.place <= place)
+
+
+def _list_defined(locations: Sequence[Location], unreadable: Sequence[Unreadable]) -> set[str]:
+    return {location.name for location in locations}.union(line.name for line in unreadable)
+
+
+def _find_undefined(words: Sequence[Word], names: Collection[str]) -> list[str]:
+    """Return, for each of `words` that is the name of no location, that it is so."""
+    undefined = [word.text for word in words if _is_location(word) and word.text not in names]
+    return [f'no netconf-location defines "{name}"' for name in dict.fromkeys(undefined)]
+
+
+def _index_by_name(unreadable: Sequence[Unreadable]) -> dict[str, Unreadable]:
+    """Return the first line about each location, by the location's name; by an empty one, that about any."""
+    return {line.name: line for line in reversed(unreadable)}
+
+
+def _find_unreadable(words: Sequence[Word], first: Mapping[str, Unreadable]) -> list[str]:
+    """Return the lines that can't be read and are, or may be, about a location that `words` name: one for each.
+
+    first: as `_index_by_name` returns it.
+    """
+    names = dict.fromkeys(word.text for word in words if _is_location(word))
+    return [f"{first[name]} can't be read" for name in (*names, "") if names and name in first]
+
+
+def _is_location(word: Word) -> bool:
+    return word.test is None and word.text not in RESERVED
+
+
+def _doubt_vpn(rule: VpnRule, names: Collection[str], first: Mapping[str, Unreadable]) -> VpnRule:
+    on = rule.condition.on
+    reasons = (*_find_undefined(on, names), *_find_unreadable(on, first))
+    return VpnRule(rule.kind, rule.name, rule.condition, rule.readable, rule.text, _join(reasons)) if reasons else rule
+
+
+def _doubt_guard(rule: GuardRule, names: Collection[str], first: Mapping[str, Unreadable]) -> GuardRule:
+    if rule.condition is None:
+        return rule
+    words = (*rule.condition.on, *rule.condition.unless)
+    reasons = (*_find_undefined(words, names), *_find_unreadable(rule.condition.on, first))
+    return GuardRule(rule.condition, rule.readable, rule.text, _join(reasons)) if reasons else rule
+
+
+def _join(reasons: Sequence[str]) -> str:
+    more = ["..."] if len(reasons) > _MAX_DOUBTS else []
+    return "; ".join([*reasons[:_MAX_DOUBTS], *more])
 
 
 def format_test(key: str, values: Sequence[str], negated: bool = False) -> str:
@@ -429,6 +554,31 @@ def _gather_lines(options: Mapping[str, str], errors: list[RuleError]) -> dict[s
         else:
             errors.append(RuleError(option, written[-1], f"{base} takes no number: its last line wins"))
     return lines
+
+
+def _guess_options(options: Mapping[str, str]) -> dict[str, list[Unreadable]]:
+    """Return the lines of options that do not exist, by the option that they can only have been meant as.
+
+    Where their location lines belong in the order is not known: they count as written before all others.
+    """
+    found: dict[str, list[Unreadable]] = {
+        "netconf-location": [], "netconf-vpn": [], "netconf-guard": [], "netconf-trust": []
+    }  # fmt: skip
+    for option, value in options.items():
+        if not option.startswith("netconf-") or _split_number(option)[0]:
+            continue
+        for line in value.split("\n"):
+            first, *others = split_words(line, []) or [""]
+            if first in TUNNEL_KINDS:
+                found["netconf-vpn"].append(Unreadable(option, line))
+            elif first in ("yes", "on", "unless"):
+                if option.startswith("netconf-g"):
+                    found["netconf-guard"].append(Unreadable(option, line))
+            elif [first, *others] == ["authenticated"]:
+                found["netconf-trust"].append(Unreadable(option, line))
+            elif any("=" in word for word in others):
+                found["netconf-location"].append(Unreadable(option, line))
+    return found
 
 
 def _split_number(option: str) -> tuple[str, int]:
@@ -524,16 +674,32 @@ def _quote(word: str) -> str:
 
 
 def _read_lines(
-    lines: Mapping[str, str], read: Callable[[str, list[str]], tuple[T, ...]], errors: list[RuleError]
+    lines: Mapping[str, str],
+    read: Callable[[str, list[str]], tuple[T, ...]],
+    errors: list[RuleError],
+    unreadable: list[Unreadable] | None = None,
 ) -> list[T]:
-    """Return what `read` gives for the lines (line to the option it was written under), reporting to `errors`."""
+    """Return what `read` gives for the lines (line to the option it was written under), reporting to `errors`.
+
+    unreadable: gets the lines for which it gives nothing.
+    """
     found: list[T] = []
     for line, option in lines.items():
         reasons: list[str] = []
-        found += read(line, reasons)
+        read_from_line = read(line, reasons)
+        if not read_from_line and unreadable is not None:
+            name = _find_location_name(line) if read is _read_location else ""
+            unreadable.append(Unreadable(option, line, name, len(found)))
+        found += read_from_line
         for reason in reasons:
             errors.append(RuleError(option, line, reason))
     return found
+
+
+def _find_location_name(line: str) -> str:
+    """Return the location's name in a line that can't be read; empty where it is the name that can't be."""
+    words = split_words(line, [])
+    return words[0] if words and _is_name(words[0], _LOCATION_NAME) else ""
 
 
 def _read_location(line: str, reasons: list[str]) -> tuple[Location, ...]:
@@ -591,9 +757,8 @@ def _read_condition(words: Sequence[str], reasons: list[str]) -> Condition:
         if word in ("on", "unless"):
             if word in clauses:
                 reasons.append(f'"{word}" is written twice')
-                break
             clause = word
-            clauses[clause] = []
+            clauses.setdefault(clause, [])
         elif not clause:
             reasons.append(f'expected "on" or "unless", not {_quote(word)}')
             break

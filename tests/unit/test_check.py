@@ -69,13 +69,41 @@ def test_check_does_not_ask_for_tunnels_of_rules_it_can_not_read(command, stanza
     assert "not to be asked" not in lines[0]
 
 
-def test_check_warns_of_a_word_that_nothing_defines(command, stanzas):
-    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp on ofice unknown anywhere address=10.0.0.0/8"}
+def test_a_word_that_nothing_defines_is_an_error(command, stanzas):
+    stanzas[0]["eth0"] = {
+        "netconf-vpn": "openvpn corp on ofice unknown anywhere address=10.0.0.0/8 unless hom",
+        "netconf-guard": "on atic",
+    }
+    assert run_check(command) == (1, [
+        f'eth0: error: netconf-vpn "{stanzas[0]["eth0"]["netconf-vpn"]}": no netconf-location defines "ofice": '
+        "the rule stops nothing",
+        f'eth0: error: netconf-vpn "{stanzas[0]["eth0"]["netconf-vpn"]}": no netconf-location defines "hom": '
+        "the word never holds",
+        'eth0: error: netconf-guard "on atic": no netconf-location defines "atic": the guard stays closed',
+    ])  # fmt: skip
+
+
+def test_what_hangs_on_a_line_that_can_not_be_read_is_an_error(command, stanzas):
+    stanzas[0]["eth0"] = {
+        "netconf-location": "home gateway=192.0.2.1\ncafe gateway-mac=02:5e:00:00:03:zz\ncafe dns-domian=example.com",
+        "netconf-trust": "hints",
+        "netconf-vpn": "openvpn corp on cafe home",
+        "netconf-guard": "on cafe",
+    }
+    first = 'netconf-location "cafe gateway-mac=02:5e:00:00:03:zz" can\'t be read'
     status, lines = run_check(command)
-    assert status == 0
-    [line] = lines
-    assert line.startswith("eth0: warning: netconf-vpn ")
-    assert line.endswith('defines "ofice"')
+    assert status == 1
+    errors = [line for line in lines if line.startswith("eth0: error: ")]
+    assert len(errors) == 4
+    assert errors[0].startswith('eth0: error: netconf-location "cafe gateway-mac=02:5e:00:00:03:zz": expected ')
+    assert errors[1].startswith('eth0: error: netconf-location "cafe dns-domian=example.com": no such test')
+    assert errors[2] == f'eth0: error: netconf-vpn "openvpn corp on cafe home": {first}: the rule stops nothing'
+    assert errors[3] == f'eth0: error: netconf-guard "on cafe": {first}: the guard stays closed'
+    stanzas[0]["eth0"]["netconf-guard"] = "unless home"
+    assert (
+        f'eth0: error: netconf-guard "unless home": {first}: the guard stays closed unless a line that is written '
+        "before it holds"
+    ) in run_check(command)[1]
 
 
 def test_check_warns_of_a_tunnel_that_starts_at_boot(command, stanzas, tunnel):

@@ -81,7 +81,6 @@ def test_good_ones():
 @pytest.mark.parametrize("options", [
     {"guard": "unless office", "location": HINTED},
     {"guard": "unless office", "location": HINTED, "trust": "authenticated"},
-    {"guard": "unless office"},
     {"guard": "on unknown", "location": HINTED},
     {"guard": "on office", "location": PROVEN},
 ])

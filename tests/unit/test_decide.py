@@ -398,7 +398,7 @@ HINT = "address=10.0.0.0/8"
 
 def read_guard_rule(text):
     """Return a rule as an admin writes it."""
-    rules = read_rules({"netconf-guard": text})
+    rules = read_rules({"netconf-guard": text, "netconf-location": "office gateway=192.0.2.1\nhome gateway=192.0.2.9"})
     assert rules.guard is not None
     return rules.guard
 

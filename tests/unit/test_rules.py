@@ -513,7 +513,7 @@ def test_the_kinds_that_work_can_be_loaded():
 )
 def test_a_guard_is_read(value, condition):
     read, errors = read_one("netconf-guard", value)
-    assert read.guard == GuardRule(condition, True, value)
+    assert (read.guard.condition, read.guard.readable, read.guard.text) == (condition, True, value)
     assert read.is_guarded()
     assert errors == []
 
@@ -706,7 +706,9 @@ def test_a_tunnel_reads_as_it_is_written(kind, name, condition):
     line = format_vpn(kind, name, condition)
     with everything_working():
         read = read_rules({"netconf-vpn": line})
-    assert read == rules.Rules(vpns=(VpnRule(kind, name, condition, True, line),))
+    [vpn] = read.vpns
+    assert (vpn.kind, vpn.name, vpn.condition, vpn.readable, vpn.text) == (kind, name, condition, True, line)
+    assert read == rules.Rules(vpns=(vpn,))
 
 
 @few
@@ -714,7 +716,8 @@ def test_a_tunnel_reads_as_it_is_written(kind, name, condition):
 def test_a_guard_reads_as_it_is_written(condition):
     line = format_guard(condition)
     with everything_working():
-        assert read_rules({"netconf-guard": line}).guard == GuardRule(condition, True, line)
+        guard = read_rules({"netconf-guard": line}).guard
+        assert (guard.condition, guard.readable, guard.text) == (condition, True, line)
 
 
 @few
