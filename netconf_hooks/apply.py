@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from netconf_hooks.observe import Answer
+    from netconf_hooks.observe.netlink import LinkStatus
     from netconf_hooks.observe.probes import Announce
     from netconf_hooks.rules import Rules
     from netconf_hooks.state import Stanza, Store
@@ -59,7 +60,7 @@ def observe_interface(
     deadline = began + rules.timeout
     link = make_link(iface, options)
     if link.index and not link.carrier and patience:
-        _wait_for_carrier(link.device, min(deadline, monotonic() + patience))
+        _wait_for_carrier(link.device, min(deadline, monotonic() + patience), rules.outside_ports)
         link = make_link(iface, options)
     place, answers = observe_place(rules, link, deadline, announce)
     record = InterfaceRecord(
@@ -96,7 +97,8 @@ def look_at_network(
 
 
 def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
-    """Return the records that are true now: the link is there under the same ifindex, and has carrier.
+    """Return the records that are true now: the link is there under the same ifindex, and has carrier (of a link made
+    of others: as `observe.ports` says).
 
     A wish has no link: it counts until its ifdown.
     """
@@ -107,9 +109,19 @@ def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, 
     counting = []
     for record in records:
         link = links.get(device_of(record.iface))
-        if record.wish or (link and link.index == record.index and link.carrier):
+        if record.wish or (link and link.index == record.index and _has_carrier(link, record)):
             counting.append(record)
     return tuple(counting)
+
+
+def _has_carrier(link: LinkStatus, record: InterfaceRecord) -> bool:
+    from netconf_hooks.observe.netlink import COMPOSED
+
+    if not link.carrier or link.kind not in COMPOSED:
+        return link.carrier
+    from netconf_hooks.observe.ports import has_carrier
+
+    return has_carrier(link, read_rules(merge_stanzas(record.stanzas)).outside_ports)
 
 
 def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
@@ -264,11 +276,15 @@ def _start_watcher() -> None:
         log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")
 
 
-def _wait_for_carrier(device: str, deadline: float) -> None:
-    from netconf_hooks.observe.netlink import LINKS, Netlink
+def _wait_for_carrier(device: str, deadline: float, outside_ports: tuple[str, ...]) -> None:
+    from netconf_hooks.observe.netlink import COMPOSED, LINKS, Netlink
 
     with Netlink((LINKS,)) as netlink:
-        netlink.wait_for_carrier(device, deadline)
+        link = netlink.wait_for_carrier(device, deadline)
+    if link and link.kind in COMPOSED:
+        from netconf_hooks.observe.ports import wait_for_carrier
+
+        wait_for_carrier(device, outside_ports, deadline)
 
 
 def _is_newer(store: Store, record: InterfaceRecord, replaces: InterfaceRecord) -> bool:

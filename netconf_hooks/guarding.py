@@ -238,12 +238,14 @@ class Look:
         self._deadline = deadline
         self._passing = ProbePass(device, "", 0.0)
         self._scene: Scene | None = None
+        self._outside_ports: tuple[str, ...] = ()
 
     def __enter__(self) -> Look:
         with self._store.lock_records():
             record = read_guard(self._store, self._device)
         if record and record.verdict != RELEASED:
-            self._scene = look_at(self._device)
+            self._outside_ports = list_outside_ports(record)
+            self._scene = look_at(self._device, outside_ports=self._outside_ports)
             if record.scene and not is_same_network(record.scene, self._scene):
                 self._leave_behind(record)
             self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
@@ -258,11 +260,11 @@ class Look:
             return
         self._passing.__exit__()
         with Netlink() as netlink:
-            now = look_at(self._device, netlink)
+            now = look_at(self._device, netlink, self._outside_ports)
             routers = [router for router in now.routers if router != NO_ADDRESS]
             # By these the network is known again.  What the kernel remembers may be from before the link was moved.
             answered = netlink.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
-            now = look_at(self._device, netlink)
+            now = look_at(self._device, netlink, self._outside_ports)
         certain = len(answered) == len(routers) and self._scene.is_like(now)
         servers = find_dhcp_servers(self._device)
         with self._store.lock_records():
@@ -567,10 +569,15 @@ def _list_stanzas(guard: GuardRecord, iface: str) -> list[Stanza]:
     return [stanza for (name, _), stanza in guard.stanzas.items() if name == iface]
 
 
+def list_outside_ports(record: GuardRecord) -> tuple[str, ...]:
+    """Return what ``netconf-outside-ports`` says in the stanzas of a guard."""
+    return read_rules(merge_stanzas(record.stanzas.values())).outside_ports
+
+
 def is_still_there(record: GuardRecord) -> bool:
     """Whether a link is now, for certain, on the network that its guard's record says."""
     try:
-        return is_same_network(record.scene, look_at(record.device))
+        return is_same_network(record.scene, look_at(record.device, outside_ports=list_outside_ports(record)))
     except NetlinkError as error:
         log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
         return False

@@ -79,6 +79,7 @@ OPTIONS = {
     "netconf-guard-allow": True,
     "netconf-guard-backend": False,
     "netconf-uplink": False,
+    "netconf-outside-ports": False,
     "netconf-timeout": False,
     "netconf-trust": False,
 }
@@ -284,11 +285,12 @@ class Rules(Record):
     lost_locations, lost_vpns: the lines that are left out, also those of an option that does not exist and can only
         have been meant as one of these.  What hangs on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
         `list_unreadable_before` and `decide.find_lost_rule`.
+    outside_ports: names and shell patterns of a bridge's ports, empty where not written.
     """
 
     __slots__ = (
         "locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors",
-        "lost_locations", "lost_vpns",
+        "lost_locations", "lost_vpns", "outside_ports",
     )  # fmt: skip
 
     def __init__(
@@ -304,6 +306,7 @@ class Rules(Record):
         errors: tuple[RuleError, ...] = (),
         lost_locations: tuple[Unreadable, ...] = (),
         lost_vpns: tuple[Unreadable, ...] = (),
+        outside_ports: tuple[str, ...] = (),
     ) -> None:
         self.locations = locations
         self.vpns = vpns
@@ -316,6 +319,7 @@ class Rules(Record):
         self.errors = errors
         self.lost_locations = lost_locations
         self.lost_vpns = lost_vpns
+        self.outside_ports = outside_ports
 
     def is_guarded(self) -> bool:
         """Whether a guard is asked for; one that can't be read is one."""
@@ -361,6 +365,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
         trusts = ["authenticated"]  # more proof may have been meant
     names = _list_defined(locations, lost_locations)
     first = _index_by_name(lost_locations)
+    outside_ports = _read_lines(lines["netconf-outside-ports"], _read_outside_ports, errors)
     return Rules(
         locations=tuple(locations),
         vpns=tuple(_doubt_vpn(vpn, names, first) for vpn in vpns),
@@ -373,6 +378,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
         errors=tuple(errors),
         lost_locations=tuple(lost_locations),
         lost_vpns=tuple(lost_vpns),
+        outside_ports=tuple(outside_ports),
     )
 
 
@@ -843,6 +849,14 @@ def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
     for word in words:
         if not _is_interface(word) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of an interface, not {_quote(word)}")
+    return () if reasons else tuple(words)
+
+
+def _read_outside_ports(line: str, reasons: list[str]) -> tuple[str, ...]:
+    words = split_words(line, reasons)
+    for word in words:
+        if not (_read_pattern(word) and word.isascii() and _QUOTED_COMMA not in word) and len(reasons) < _MAX_REASONS:
+            reasons.append(f"expected the name of a device or a pattern like eth*, not {_quote(word)}")
     return () if reasons else tuple(words)
 
 

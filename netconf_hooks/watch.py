@@ -21,7 +21,8 @@ from netconf_hooks.apply import list_counting, refresh_interfaces
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError
 from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at
-from netconf_hooks.state import RecordError
+from netconf_hooks.rules import read_rules
+from netconf_hooks.state import RecordError, merge_stanzas
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -114,7 +115,13 @@ def watch(store: Store) -> None:
 def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
     """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
     with Netlink() as netlink:
-        return {record.iface: look_at(device_of(record.iface), netlink) for record in records if not record.wish}
+        return {
+            record.iface: look_at(
+                device_of(record.iface), netlink, read_rules(merge_stanzas(record.stanzas)).outside_ports
+            )
+            for record in records
+            if not record.wish
+        }
 
 
 def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:

@@ -14,7 +14,7 @@ program, is asked through one generator, which `probes.ask_network` runs beside 
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS
+from netconf_hooks.rules import TESTS, read_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class Link(Record):
     iface: the name ifupdown uses (``eth0``, ``eth0:1``).
     device: the kernel's device (``eth0``).
     index: its ifindex; 0 where no such device exists.
-    carrier: whether it is set up and something is plugged in (IFF_LOWER_UP, netdevice(7)).
+    carrier: whether it is set up and something is plugged in (IFF_LOWER_UP, netdevice(7)), of a link made of others by
+        its ports (`ports.has_carrier`).
     options: the stanza's options that are evidence themselves (``dns-domain``, ``dns-search``, ``dns-nameservers``,
         resolvconf(8)), by option name.
     """
@@ -76,15 +77,20 @@ class Answer(Record):
 def make_link(iface: str, options: Mapping[str, str]) -> Link:
     """Return the interface as the kernel has it now, with the stanza's options that are evidence themselves."""
     from netconf_hooks.ifenv import device_of
-    from netconf_hooks.observe.netlink import read_link
+    from netconf_hooks.observe.netlink import COMPOSED, read_link
 
     device = device_of(iface)
     status = read_link(device)
+    carrier = bool(status and status.carrier)
+    if status and carrier and status.kind in COMPOSED:
+        from netconf_hooks.observe.ports import has_carrier
+
+        carrier = has_carrier(status, read_rules(options).outside_ports)
     return Link(
         iface=iface,
         device=device,
         index=status.index if status else 0,
-        carrier=bool(status and status.carrier),
+        carrier=carrier,
         options={option: value for option, value in options.items() if not option.startswith("netconf-")},
     )
 

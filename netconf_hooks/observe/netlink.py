@@ -58,7 +58,8 @@ _NUD_PERMANENT = 0x80
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
 
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_GET_STRICT_CHK = 270, 1, 12
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 1, 3, 18, 29, 37
+_IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
@@ -83,6 +84,9 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, t
 _INT = struct.Struct("=i")
 _U32 = struct.Struct("=I")
 _U16 = struct.Struct("=H")
+
+# The kinds of links that are where other links are: see `observe.ports`.
+COMPOSED = frozenset(("bridge", "bond", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"))
 
 # Where a packet to "anywhere" goes is asked for these, the second in the other half of the address space.  Nothing is
 # sent to them.  The first of each are never a host's (the dummy address of RFC 7600, documentation of RFC 3849), so
@@ -113,17 +117,32 @@ class LinkStatus(Record):
 
     index: its ifindex; name; flags: IFF_*, netdevice(7); up: whether it is set up; carrier: whether it is set up and
     something is plugged in (IFF_LOWER_UP); address: its own MAC in lower case, empty where it has none.
+    kind: the driver's name of a virtual device, as ip-link(8) shows it after ``type``: ``bridge``, ``tun``; empty for a
+    card; peer_elsewhere: whether the device that it is linked to (the other end of a veth) is in another network
+    namespace.
     """
 
-    __slots__ = ("index", "name", "flags", "up", "carrier", "address")
+    __slots__ = ("index", "name", "flags", "up", "carrier", "address", "kind", "peer_elsewhere")
 
-    def __init__(self, index: int, name: str, flags: int, up: bool, carrier: bool, address: str) -> None:
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        flags: int,
+        up: bool,
+        carrier: bool,
+        address: str,
+        kind: str = "",
+        peer_elsewhere: bool = False,
+    ) -> None:
         self.index = index
         self.name = name
         self.flags = flags
         self.up = up
         self.carrier = carrier
         self.address = address
+        self.kind = kind
+        self.peer_elsewhere = peer_elsewhere
 
 
 class OwnAddress(Record):
@@ -670,7 +689,12 @@ def parse_link(body: bytes) -> LinkStatus:
     attributes = split_attributes(body[_LINK.size:])
     name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
     address = attributes.get(_IFLA_ADDRESS, b"").hex(":")
-    return LinkStatus(index, name, flags, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), address)
+    kind = ""
+    if _IFLA_LINKINFO in attributes:
+        information = split_attributes(attributes[_IFLA_LINKINFO])
+        kind = os.fsdecode(information.get(_IFLA_INFO_KIND, b"").partition(b"\0")[0])
+    up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
+    return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes)
 
 
 def parse_address(body: bytes) -> OwnAddress:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from netconf_hooks.observe.address import list_networks
 from netconf_hooks.observe.connection import is_link_local
-from netconf_hooks.observe.netlink import AF_INET, AF_INET6, Netlink, NetlinkError
+from netconf_hooks.observe.netlink import AF_INET, AF_INET6, COMPOSED, Netlink, NetlinkError
 from netconf_hooks.observe.wireless import is_wireless, read_network
 from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NO_ADDRESS = "-"
 """Stands for a default router without address (ppp)."""
@@ -26,10 +30,10 @@ class Scene(Record):
     index: of its device, 0 where there is none; carrier: whether it is plugged in; networks: its own addresses, each
     ``ADDRESS/LENGTH``, without those that are link-local; routers: its default routers, `NO_ADDRESS` among them; macs:
     of those routers, as far as they are known; wireless: the name, the access points and the encryption of the wireless
-    network it is on.
+    network it is on; ports: of a link made of others, those that carry its traffic now (`ports.list_active`).
     """
 
-    __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless")
+    __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports")
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Scene(Record):
         routers: tuple[str, ...] = (),
         macs: dict[str, str] | None = None,
         wireless: tuple[str, ...] = (),
+        ports: tuple[str, ...] = (),
     ) -> None:
         self.index = index
         self.carrier = carrier
@@ -46,29 +51,31 @@ class Scene(Record):
         self.routers = routers
         self.macs = macs or {}
         self.wireless = wireless
+        self.ports = ports
 
     def is_like(self, other: Scene) -> bool:
         """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
         return (
-            (self.index, self.carrier, self.networks, self.routers, self.wireless)
-            == (other.index, other.carrier, other.networks, other.routers, other.wireless)
+            (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
+            == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports)
             and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
         )  # fmt: skip
 
     def complete(self, before: Scene) -> Scene:
         """Return the scene with what was known `before` of the same routers, which the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
-        return Scene(self.index, self.carrier, self.networks, self.routers, {**known, **self.macs}, self.wireless)
+        macs = {**known, **self.macs}
+        return Scene(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
 
     def __str__(self) -> str:
         macs = _WITHIN.join(f"{router}={mac}" for router, mac in sorted(self.macs.items()))
-        lists = (_WITHIN.join(self.networks), _WITHIN.join(self.routers), macs)
+        lists = (_WITHIN.join(self.networks), _WITHIN.join(self.routers), macs, _WITHIN.join(self.ports))
         return _BETWEEN.join((str(self.index), str(int(self.carrier)), *lists, *self.wireless))
 
 
 def read_scene(text: str) -> Scene:
     """Return the scene that str() has written.  Raises ValueError."""
-    index, carrier, networks, routers, macs, *wireless = text.split(_BETWEEN)
+    index, carrier, networks, routers, macs, ports, *wireless = text.split(_BETWEEN)
     return Scene(
         index=int(index),
         carrier=carrier == "1",
@@ -76,17 +83,19 @@ def read_scene(text: str) -> Scene:
         routers=tuple(routers.split(_WITHIN)) if routers else (),
         macs=dict(pair.split("=", 1) for pair in macs.split(_WITHIN)) if macs else {},
         wireless=tuple(wireless),
+        ports=tuple(ports.split(_WITHIN)) if ports else (),
     )
 
 
-def look_at(device: str, netlink: Netlink | None = None) -> Scene:
+def look_at(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Scene:
     """Return how the network of a device looks now.
 
-    netlink: a connection to use, if there is one.  Raises `NetlinkError`.
+    netlink: a connection to use, if there is one; outside_ports: what ``netconf-outside-ports`` says of a bridge.
+    Raises `NetlinkError`.
     """
     if netlink is None:
         with Netlink() as opened:
-            return look_at(device, opened)
+            return look_at(device, opened, outside_ports)
     link = netlink.get_link(device)
     if link is None:
         return Scene()
@@ -100,7 +109,15 @@ def look_at(device: str, netlink: Netlink | None = None) -> Scene:
     # A link-local address of its own is the same on every network, and comes some seconds after the others.
     own = [(address, length) for address, length in list_networks(device) if not is_link_local(address)]
     networks = sorted(f"{address}/{length}" for address, length in own)
-    return Scene(link.index, link.carrier, tuple(networks), tuple(routers), macs, _look_at_wireless(device))
+    carrier = link.carrier
+    ports: tuple[str, ...] = ()
+    if link.kind in COMPOSED:
+        from netconf_hooks.observe.ports import has_carrier, list_active
+
+        carrier = has_carrier(link, outside_ports, netlink)
+        ports = list_active(netlink, link, outside_ports)
+    wireless = _look_at_wireless(device)
+    return Scene(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports)
 
 
 def _look_at_wireless(device: str) -> tuple[str, ...]:

@@ -81,8 +81,28 @@ class WirelessNetwork(Record):
 
 
 def is_wireless(device: str, sysfs: str = SYSFS) -> bool:
-    """Whether `device` is a wireless link, whatever its driver."""
-    return has_nl80211(device, sysfs) or os.path.exists(f"{sysfs}/{device}/wireless")
+    """Whether `device` is a wireless link now: it has a radio, or is a bond, VLAN or macvlan whose traffic goes through
+    one.
+    """
+    return bool(find_radios(device, sysfs))
+
+
+def find_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
+    """Return the wireless devices that carry the traffic of `device` now: itself, or those that it is made of.
+
+    Several where a bond uses more than one at a time; none where it is no wireless link.
+    """
+    if _has_radio(device, sysfs):
+        return (device,)
+    try:
+        made_of_others = any(entry.startswith("lower_") for entry in os.listdir(f"{sysfs}/{device}"))
+    except OSError:
+        return ()
+    if not made_of_others:
+        return ()
+    from netconf_hooks.observe.ports import list_radios
+
+    return tuple(radio for radio in list_radios(device, sysfs) if _has_radio(radio, sysfs))
 
 
 def has_nl80211(device: str, sysfs: str = SYSFS) -> bool:
@@ -102,10 +122,12 @@ def is_wireless_open(device: str, deadline: float = 0.0, sysfs: str = SYSFS) -> 
     deadline: the time.monotonic() until which, and no longer than `HANDSHAKE_PATIENCE`, the key of a network that
         announces encryption is waited for.
     """
-    if not is_wireless(device, sysfs):
-        return False
+    return any(_is_radio_open(radio, deadline) for radio in find_radios(device, sysfs))
+
+
+def _is_radio_open(radio: str, deadline: float) -> bool:
     try:
-        network = read_network(device, deadline)
+        network = read_network(radio, deadline)
     except NetlinkError:
         return True
     return network is None or not network.encrypted
@@ -118,9 +140,10 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
     """
     if not link.index:
         return {key: Answer(problem="no such interface") for key in keys}
-    if not is_wireless(link.device):
+    radios = find_radios(link.device)
+    if not radios:
         return {key: Answer(problem="not a wireless interface") for key in keys}
-    if not has_nl80211(link.device):
+    if not any(has_nl80211(radio) for radio in radios):
         return {key: Answer(problem="the driver of the interface has no nl80211") for key in keys}
     try:
         network = read_network(link.device)
@@ -141,7 +164,7 @@ def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
     deadline: as for `is_wireless_open`.
     """
     try:
-        index = _socket.if_nametoindex(device)
+        index = _socket.if_nametoindex(next(iter(find_radios(device)), device))
     except OSError:
         return None
     with Nl80211(index) as nl80211:
@@ -205,6 +228,11 @@ def parse_access_point(bss: bytes) -> AccessPoint | None:
             kind == _ELEMENT_RSN or kind == _ELEMENT_VENDOR and content.startswith(_WPA) for kind, content in elements
         ),
     )
+
+
+def _has_radio(device: str, sysfs: str) -> bool:
+    """Whether a device is a radio, whatever its driver."""
+    return has_nl80211(device, sysfs) or os.path.exists(f"{sysfs}/{device}/wireless")
 
 
 def _is_encrypted(nl80211: Nl80211, access_point: AccessPoint, deadline: float) -> bool:

@@ -109,7 +109,7 @@ class FakeNetwork:
         self.confirmed = []
         self.silent = ()
 
-    def look_at(self, device, netlink=None):
+    def look_at(self, device, netlink=None, outside_ports=()):
         """As scene.look_at."""
         scene = self.scenes.get(device, HERE)
         if self.then:

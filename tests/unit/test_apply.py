@@ -9,7 +9,8 @@ from netconf_hooks.apply import (
     follow_decision, forget_interface, list_counting, make_link, merge_stanzas, observe_interface, remember_interface
 )  # fmt: skip
 from netconf_hooks.decide import NO_RULE
-from netconf_hooks.observe import Answer
+from netconf_hooks.observe import Answer, ports
+from netconf_hooks.observe.netlink import LinkStatus
 from netconf_hooks.state import Finding, InterfaceRecord, Stanza, TunnelRecord
 
 CORP = ("openvpn", "corp")
@@ -272,6 +273,21 @@ def test_which_records_count(links):
     assert list_counting([]) == ()
 
 
+def test_a_bridge_counts_while_a_port_that_leads_outside_has_carrier(links, monkeypatch):
+    asked = []
+    answers = [False, True]
+    monkeypatch.setattr(ports, "has_carrier", lambda link, patterns: asked.append(patterns) or answers.pop())
+    links["br0"] = LinkStatus(8, "br0", 0x11043, True, True, "", "bridge")
+    links.plug("eth0", 7)
+    stanzas = (Stanza("inet", {"netconf-outside-ports": "eth0"}), Stanza("inet6", {}))
+    records = [InterfaceRecord("br0", 8, stanzas), InterfaceRecord("eth0", 7, stanzas)]
+    assert list_counting(records) == tuple(records)
+    assert list_counting(records) == (records[1],)
+    assert asked == [("eth0",)] * 2, "a card is not asked about"
+    answers = [False]
+    assert not make_link("br0", stanzas[0].options).carrier
+
+
 # Replacing
 
 
@@ -397,7 +413,7 @@ def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
     links.plug("eth0", 7, carrier=False)
     waits = []
 
-    def plug_in(device, deadline):
+    def plug_in(device, deadline, outside_ports):
         waits.append((device, deadline - monotonic()))
         links.plug("eth0", 7)
 

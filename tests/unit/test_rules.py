@@ -588,6 +588,17 @@ def test_broken_backends(value):
     assert read_rules({"netconf-guard-backend": value}).backend == "auto"
 
 
+def test_outside_ports():
+    written = {"netconf-outside-ports": "eth0\neth1 enp*s0 vl[ab]n? # the uplinks"}
+    assert read_rules(written) == rules.Rules(outside_ports=("eth1", "enp*s0", "vl[ab]n?"))
+
+
+@pytest.mark.parametrize("name", ["a/b", "'a b'", "''", "a\x01", "é", "'eth0", "'a,b'"])
+def test_broken_outside_ports(name):
+    refuse("netconf-outside-ports", f"eth0 {name}")
+    assert read_rules({"netconf-outside-ports": f"eth0 {name}"}).outside_ports == ()
+
+
 def test_uplinks():
     assert read_rules({"netconf-uplink": "eth0\neth1 wlx0123456789ab"}).uplinks == ("eth1", "wlx0123456789ab")
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netconf_hooks.observe import ports as module_ports
 from netconf_hooks.observe import scene as module
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
 from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at, read_scene
@@ -31,7 +32,10 @@ def make_possible(scene):
     return change(scene, macs={router: mac for router, mac in scene.macs.items() if router in scene.routers})
 
 
-scenes = st.builds(Scene, st.integers(0, 2), st.booleans(), networks, routers, macs).map(make_possible)
+ports = st.sampled_from([(), ("eth0/2",), ("bond0/4", "eth0/2")])
+scenes = st.builds(
+    Scene, st.integers(0, 2), st.booleans(), networks, routers, macs, st.just(()), ports
+).map(make_possible)
 
 
 # The same network
@@ -47,6 +51,7 @@ scenes = st.builds(Scene, st.integers(0, 2), st.booleans(), networks, routers, m
     {"routers": (ROUTER, "fe80::1")},
     {"macs": {ROUTER: OTHER_MAC}},
     {"wireless": ("office", MAC, "encrypted")},
+    {"ports": ("eth1/3",)},
 ])
 def test_another_network(facts):
     assert not change(OFFICE, **facts).is_like(OFFICE)
@@ -178,3 +183,22 @@ def test_the_access_point_is_part_of_it(tables, monkeypatch, network, expected):
 def test_what_is_no_scene(text):
     with pytest.raises(ValueError):
         read_scene(text)
+
+
+def test_a_bridge_looks_as_its_ports_that_lead_outside_do(tables, monkeypatch):
+    asked = []
+
+    def answer(value):
+        def ask(*arguments):
+            asked.append([argument for argument in arguments if argument is not tables])
+            return value
+
+        return ask
+
+    monkeypatch.setattr(module_ports, "has_carrier", answer(False))
+    monkeypatch.setattr(module_ports, "list_active", answer(("eth1/3",)))
+    assert look_at("eth0", tables, ("eth1",)).ports == () and asked == [], "a card has none"
+    tables.link = LinkStatus(7, "eth0", 0x11043, True, True, "", "bridge")
+    seen = look_at("eth0", tables, ("eth1",))
+    assert (seen.carrier, seen.ports) == (False, ("eth1/3",))
+    assert asked == [[tables.link, ("eth1",)]] * 2

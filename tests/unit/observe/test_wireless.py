@@ -262,7 +262,7 @@ def test_of_a_cable_nothing_is_asked(kernel: Kernel, sysfs: str) -> None:
 
 
 def observe(sysfs: str, monkeypatch: pytest.MonkeyPatch, device: str = "wlan0", index: int = 2) -> dict[str, Answer]:
-    monkeypatch.setattr(wireless, "is_wireless", lambda name: name in ("wlan0", "wlan2"))
+    monkeypatch.setattr(wireless, "find_radios", lambda name: (name,) if name in ("wlan0", "wlan2") else ())
     monkeypatch.setattr(wireless, "has_nl80211", lambda name: name == "wlan0")
     return wireless.observe(("ssid", "bssid"), Link(device, device, index, True, {}), 0.0)
 
