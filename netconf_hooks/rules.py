@@ -286,11 +286,13 @@ class Rules(Record):
         have been meant as one of these.  What hangs on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
         `list_unreadable_before` and `decide.find_lost_rule`.
     outside_ports: names and shell patterns of a bridge's ports, empty where not written.
+    guards: the guards that the interface asks for, one for each of its passes that has one: all must agree before it
+        opens.  `guard` is the first of them.
     """
 
     __slots__ = (
         "locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors",
-        "lost_locations", "lost_vpns", "outside_ports",
+        "lost_locations", "lost_vpns", "outside_ports", "guards",
     )  # fmt: skip
 
     def __init__(
@@ -307,6 +309,7 @@ class Rules(Record):
         lost_locations: tuple[Unreadable, ...] = (),
         lost_vpns: tuple[Unreadable, ...] = (),
         outside_ports: tuple[str, ...] = (),
+        guards: tuple[GuardRule, ...] | None = None,
     ) -> None:
         self.locations = locations
         self.vpns = vpns
@@ -320,27 +323,91 @@ class Rules(Record):
         self.lost_locations = lost_locations
         self.lost_vpns = lost_vpns
         self.outside_ports = outside_ports
+        self.guards = _list_asked([guard] if guard else []) if guards is None else guards
 
     def is_guarded(self) -> bool:
         """Whether a guard is asked for; one that can't be read is one."""
-        return self.guard is not None and (self.guard.condition is not None or not self.guard.readable)
+        return bool(self.guards)
 
 
-# What was read last, and what it gave: within one run the same options are asked about up to four times.
-_last_read: tuple[dict[str, str], Rules] = ({}, Rules())
+def _list_asked(guards: Sequence[GuardRule]) -> tuple[GuardRule, ...]:
+    """Return the guards that ask to be put up: not those that say ``no``."""
+    return tuple(guard for guard in guards if guard.condition is not None or not guard.readable)
 
 
-def read_rules(options: Mapping[str, str]) -> Rules:
+# The options that were read last, one mapping for each pass, and the result: within one run of a hook the same options
+# are needed up to four times.
+_last_read: tuple[list[Mapping[str, str]], Rules] = ([], Rules())
+
+
+def read_rules(*passes: Mapping[str, str]) -> Rules:
     """Return what the ``netconf-`` options of an interface mean.  Never raises: see `Rules.errors`.
 
-    options: values by option name (``netconf-location``, ``netconf-location-2``), repeated lines joined by newlines,
-        a parent's before its child's.  Options of other names are ignored.  A line that stands there twice counts
-        once.
+    passes: the options of each of its passes, in their order (one for an interface with a single stanza): values by
+        option name (``netconf-location``, ``netconf-location-2``), repeated lines joined by newlines, a parent's before
+        its child's.  Options of other names are ignored.  A line that is written twice counts once.
+
+    Of an option that can't be repeated the last line of a pass wins.  Between passes all guards count, of
+    ``netconf-trust`` the stricter one, of ``netconf-timeout`` the last one, of ``netconf-guard-backend`` the first one.
     """
     global _last_read
-    if options != _last_read[0]:
-        _last_read = (dict(options), _read_options(options))
+    if list(passes) != _last_read[0]:
+        _last_read = ([dict(options) for options in passes], _read_passes(passes))
     return _last_read[1]
+
+
+def _read_passes(passes: Sequence[Mapping[str, str]]) -> Rules:
+    """Read each pass by itself, put them together, and mark each rule that hangs on a line which can't be read."""
+    read = [_read_options(options) for options in passes]
+    rules = read[0] if len(read) == 1 else _join_passes(read, passes)
+    names = _list_defined(rules.locations, rules.lost_locations)
+    first = _index_by_name(rules.lost_locations)
+    return Rules(
+        locations=rules.locations,
+        vpns=tuple(_doubt_vpn(vpn, names, first) for vpn in rules.vpns),
+        guard=_doubt_guard(rules.guard, names, first) if rules.guard else None,
+        allowances=rules.allowances,
+        backend=rules.backend,
+        uplinks=rules.uplinks,
+        timeout=rules.timeout,
+        trust=rules.trust,
+        errors=rules.errors,
+        lost_locations=rules.lost_locations,
+        lost_vpns=rules.lost_vpns,
+        outside_ports=rules.outside_ports,
+        guards=tuple(_doubt_guard(guard, names, first) for guard in rules.guards),
+    )
+
+
+def _join_passes(rules: Sequence[Rules], passes: Sequence[Mapping[str, str]]) -> Rules:
+    locations: dict[Location, None] = {}
+    lost_locations: list[Unreadable] = []
+    for each in rules:
+        for lost in each.lost_locations:
+            # Its place is among the location lines of all passes, where a line that was there before counts once.
+            before = {**locations, **dict.fromkeys(each.locations[:lost.place])}
+            lost_locations.append(lost.change(place=len(before)))
+        locations.update(dict.fromkeys(each.locations))
+    guards = tuple(dict.fromkeys(guard for each in rules for guard in each.guards))
+    written = [each.guard for each in rules if each.guard]
+    trusts = [each.trust for each in rules if each.trust]
+    backends = [each.backend for each, options in zip(rules, passes) if "netconf-guard-backend" in options]
+    timeouts = [each.timeout for each, options in zip(rules, passes) if "netconf-timeout" in options]
+    return Rules(
+        locations=tuple(locations),
+        vpns=tuple(dict.fromkeys(vpn for each in rules for vpn in each.vpns)),
+        guard=next(iter((*guards, *written)), None),
+        allowances=tuple(dict.fromkeys(allowance for each in rules for allowance in each.allowances)),
+        backend=next(iter(backends), "auto"),
+        uplinks=tuple(dict.fromkeys(uplink for each in rules for uplink in each.uplinks)),
+        timeout=timeouts[-1] if timeouts else DEFAULT_TIMEOUT,
+        trust="authenticated" if "authenticated" in trusts else next(iter(trusts), ""),
+        errors=tuple(dict.fromkeys(error for each in rules for error in each.errors)),
+        lost_locations=tuple(dict.fromkeys(lost_locations)),
+        lost_vpns=tuple(dict.fromkeys(lost for each in rules for lost in each.lost_vpns)),
+        outside_ports=tuple(dict.fromkeys(port for each in rules for port in each.outside_ports)),
+        guards=guards,
+    )
 
 
 def _read_options(options: Mapping[str, str]) -> Rules:
@@ -363,13 +430,11 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     numbered = [option for option in options if _split_number(option)[0] == "netconf-trust" != option]
     if numbered or misnamed["netconf-trust"]:
         trusts = ["authenticated"]  # more proof may have been meant
-    names = _list_defined(locations, lost_locations)
-    first = _index_by_name(lost_locations)
     outside_ports = _read_lines(lines["netconf-outside-ports"], _read_outside_ports, errors)
     return Rules(
         locations=tuple(locations),
-        vpns=tuple(_doubt_vpn(vpn, names, first) for vpn in vpns),
-        guard=_doubt_guard(guards[0], names, first) if guards else None,
+        vpns=tuple(vpns),
+        guard=guards[0] if guards else None,
         allowances=tuple(allowances),
         backend=backends[0] if backends else "auto",
         uplinks=tuple(uplinks),
@@ -395,9 +460,9 @@ def list_undefined_words(rules: Rules) -> list[str]:
             *(f"{what}: {reason}: the rule stops nothing" for reason in _find_undefined(rule.condition.on, names)),
             *(f"{what}: {reason}: the word never holds" for reason in _find_undefined(rule.condition.unless, names)),
         ]
-    if rules.guard and rules.guard.condition:
-        words = (*rules.guard.condition.on, *rules.guard.condition.unless)
-        what = f"netconf-guard {_quote(rules.guard.text)}"
+    for guard in rules.guards:
+        words = (*guard.condition.on, *guard.condition.unless) if guard.condition else ()
+        what = f"netconf-guard {_quote(guard.text)}"
         found += [f"{what}: {reason}: the guard stays closed" for reason in _find_undefined(words, names)]
     return found
 
@@ -410,9 +475,11 @@ def list_doubts(rules: Rules) -> list[str]:
         for rule in rules.vpns
         for reason in _find_unreadable(rule.condition.on, first)
     ]
-    if rules.guard and rules.guard.condition and rules.guard.readable and rules.lost_locations:
-        what = f"netconf-guard {_quote(rules.guard.text)}"
-        reasons = _find_unreadable(rules.guard.condition.on, first)
+    for guard in rules.guards:
+        if not guard.condition or not guard.readable or not rules.lost_locations:
+            continue
+        what = f"netconf-guard {_quote(guard.text)}"
+        reasons = _find_unreadable(guard.condition.on, first)
         found += [f"{what}: {reason}: the guard stays closed" for reason in reasons]
         if not reasons:
             line = rules.lost_locations[0]
