@@ -6,7 +6,7 @@
 #   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
 #   make test-unit      the unit tests alone, but the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
-#   make lint           flake8, mypy, shellcheck, manual pages
+#   make lint           flake8, mypy, vulture, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
 #   make clean          takes away what the others made
 
@@ -28,7 +28,7 @@ export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
 # What must be installed, all in one place.
 NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces python3-nftables python3-pyroute2
 NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject python3 python3-setuptools
-NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck $(NEEDS_library)
+NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck vulture $(NEEDS_library)
 NEEDS_unit = python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
 NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
 	openssl openvpn procps systemd-container wireguard-go wireguard-tools $(NEEDS_library) $(NEEDS_deb)
@@ -43,6 +43,11 @@ SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-
 
 # What root has written into build/ belongs to the checkout's owner in the end.
 HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
+
+# What vulture takes for dead: what libraries read (ssl's context), what argparse exits with.
+ALIVE = check_hostname,verify_mode,minimum_version,USAGE
+# On their way out: used by tests alone, or kept for a move that comes.
+ALIVE := $(ALIVE),format_location,format_vpn,format_guard,read_pins,dst,out_interface,__class__
 
 # The lab waits for most of its time: for DHCP, for VPN servers, for the kernel.
 WORKERS = $(shell expr 2 '*' "$$(nproc)")
@@ -79,6 +84,7 @@ test-unit: needs-unit
 lint: needs-lint
 	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/* sbin/*
 	$(PYTHON) -m mypy -p netconf_hooks
+	vulture --ignore-names '$(ALIVE)' netconf_hooks sbin/* if-*.d/netconf-hooks libexec/*
 	git -c safe.directory='*' ls-files -z .ci debian docs tests | xargs -0 awk \
 		'FNR == 1 && (/^#!.*\/(env )?(ba)?sh/ || /^# shellcheck shell=/) { print FILENAME }' | xargs shellcheck
 	for page in docs/*.[0-9]; do

@@ -52,7 +52,7 @@ NLMSG_ERROR, NLMSG_DONE, NLMSG_MIN_TYPE = 2, 3, 16
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP, NLM_F_CREATE = 0x1, 0x4, 0x10, 0x300, 0x400
 
 IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
-NUD_REACHABLE, NUD_PROBE, NUD_FAILED, NUD_NOARP = 0x02, 0x10, 0x20, 0x40
+NUD_REACHABLE, NUD_PROBE, NUD_NOARP = 0x02, 0x10, 0x40
 _NUD_PERMANENT = 0x80
 # NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
@@ -404,10 +404,6 @@ class Netlink:
         """Return those neighbours of a link that are known (`Neighbour.is_known`), by address."""
         found = ((address, self.get_neighbour(index, address)) for address in addresses)
         return {address: neighbour for address, neighbour in found if neighbour is not None and neighbour.is_known()}
-
-    def resolve_neighbour(self, index: int, address: str, deadline: float) -> Neighbour | None:
-        """Return the neighbour with this IP address as `resolve_neighbours` does, None where it is not known."""
-        return self.resolve_neighbours(index, (address,), deadline).get(address)
 
     def resolve_neighbours(self, index: int, addresses: Iterable[str], deadline: float) -> dict[str, Neighbour]:
         """Return those neighbours of a link that are known, or that answer ARP or NDP, by address.

@@ -496,8 +496,8 @@ def test_what_is_no_address_is_the_callers_mistake(kernel: Kernel, address: str)
 def test_a_known_neighbour_is_not_asked_for(kernel: Kernel) -> None:
     kernel.script = [NEIGH]
     with Netlink() as conversation:
-        found = conversation.resolve_neighbour(2, "192.168.7.1", time.monotonic() + 60)
-    assert found is not None and found.mac == "02:00:00:00:00:0a"
+        found = conversation.resolve_neighbours(2, ("192.168.7.1",), time.monotonic() + 60)
+    assert {address: neighbour.mac for address, neighbour in found.items()} == {"192.168.7.1": "02:00:00:00:00:0a"}
     assert len(kernel.questions) == 1
 
 
@@ -515,8 +515,8 @@ def test_news_of_others_and_lost_news_do_not_end_the_waiting(kernel: Kernel) -> 
     lost = OSError(errno.ENOBUFS, "No buffer space available")
     kernel.script = [NO_NEIGH, [asked], [unknown, NEIGH6[0], lost], [unknown, NEIGH[0]], NEIGH]
     with Netlink() as conversation:
-        found = conversation.resolve_neighbour(2, "192.168.7.1", time.monotonic() + 60)
-    assert found is not None and found.mac == "02:00:00:00:00:0a"
+        found = conversation.resolve_neighbours(2, ("192.168.7.1",), time.monotonic() + 60)
+    assert {address: neighbour.mac for address, neighbour in found.items()} == {"192.168.7.1": "02:00:00:00:00:0a"}
     # Looked, asked, looked; not for another's news; after the loss; after its own news.
     assert len(kernel.questions) == 5
     assert [HEADER.unpack_from(question)[1] for question in kernel.questions].count(netlink.RTM_NEWNEIGH) == 1
