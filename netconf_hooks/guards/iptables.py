@@ -238,8 +238,8 @@ class Guard:
                 chains = build_chains(device, version, openings, windows, now)
                 self._put(version, device, chains, token if taking else "")
                 changed = True
-        except GuardError:
-            if changed and any(window.name == OPEN for window in windows):
+        except GuardError as error:
+            if any(window.name == OPEN for window in windows) and (changed or isinstance(error, _NotHeld)):
                 self._shut_after_failure(device, OPEN)
             raise
 
@@ -319,17 +319,19 @@ class Guard:
                 return False
             changes[version] = [f"-D {name} {rule}" for name, rules in old.items() for rule in rules]
             changes[version] += [f"-I {name} 1 {rule}" for name, rules in fresh.items() for rule in reversed(rules)]
+        changed = False
         for version, commands in changes.items():
             try:
                 self._restore(version, commands)
             except _Busy:
                 raise
             except GuardError:
-                found = self._read(version).get(chain, ())
-                if any(_is_within(rule, now) for rule in found):
+                if any(_is_within(rule, now) for rule in self._read(version).get(chain, ())):
                     raise
-                self._shut_after_failure(device, window.name)
+                if changed:
+                    self._shut_after_failure(device, window.name)
                 return False
+            changed = True
         return True
 
     def lift(self, device: str) -> None:
@@ -362,40 +364,36 @@ class Guard:
         token: as for `AnyGuard.close`, if a window `OPEN` is among the rules; else empty.
         """
         checksum = _sum_rules(device, chains)
-        standing: dict[str, list[str]] | None = None
+        standing: dict[str, list[str]] = {}
         problem = ""
         for attempt in range(_ATTEMPTS):
+            commands = _take_token(device, token) if token else []
+            commands += _fill(device, chains, checksum, renew_tokens=attempt > 0 and not token)
             # At first as if the guard stood already, which saves reading the table; then as if it did not.
-            filling = _fill(device, chains, checksum, renew_tokens=attempt > 0)
-            if attempt == 0:
-                commands = [*_take_token(device, token), *filling] if token else filling
-                commands += [f"-D {hook} {rule}" for hook, rule in _list_hooks(device)]
-            else:
-                commands = filling + _unhook(device, standing or {})
-            commands += [f"-I {hook} 1 {rule}" for hook, rule in _list_hooks(device)]
+            hooks = _list_hooks(device)
+            commands += _unhook(device, standing) if attempt else [f"-D {hook} {rule}" for hook, rule in hooks]
+            commands += [f"-I {hook} 1 {rule}" for hook, rule in hooks]
             try:
                 self._restore(version, commands)
             except _Busy:
                 raise
-            except GuardError as error:
-                standing = self._read(version) if token or attempt else None
-                if token:
-                    if standing is not None and _has_token(standing, device, token):
-                        raise
-                    raise _make_token_gone(device) from None
+            except GuardError:
                 if attempt == _ATTEMPTS - 1:
                     raise
-                problem = str(error)
+                if token or attempt:
+                    standing = self._read(version)
+                if token and not _has_token(standing, device, token):
+                    raise _make_token_gone(device) from None
                 continue
             standing = self._read(version)
             problem = _find_problem(device, standing) or _compare(chains, standing)
             if not problem:
                 return
             if token:
-                break
+                break  # it is used up
             # A later iptables-save may write our rules in other words: what it wrote is what counts from now on.
             checksum = _sum_rules(device, standing)
-        raise GuardError(f"{device}: {self.name} does not hold what was put in it: {problem}")
+        raise _NotHeld(f"{device}: {self.name} does not hold what was put in it: {problem}")
 
     def _shut_after_failure(self, device: str, name: str) -> None:
         """Shut a window that could be opened or renewed for one of the families only.
@@ -454,6 +452,10 @@ class Guard:
 
 class _Busy(GuardError):
     """Somebody else holds the lock of the legacy tables; nothing was changed."""
+
+
+class _NotHeld(GuardError):
+    """The table was changed, but does not hold what was put in it."""
 
 
 # --- chains

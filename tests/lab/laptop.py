@@ -173,6 +173,11 @@ class Laptop(Closing):
         """Whether there is such a file or directory."""
         return self.run(["test", "-e", path], check=False).returncode == 0
 
+    def choose_iptables(self, variant: str) -> None:
+        """Choose the variant of iptables, ``legacy`` or ``nft``, as the admin does."""
+        for program in ("iptables", "ip6tables"):
+            self.run(["update-alternatives", "--set", program, f"/usr/sbin/{program}-{variant}"])
+
     def processes(self) -> dict[int, str]:
         """Return all processes but init: command lines by pid."""
         return self.namespaces.processes()

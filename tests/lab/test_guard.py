@@ -16,6 +16,7 @@ from .guarded import (
     make_stanza, read_guard, reaches_internet, send_everything, wait_for_guard, write_event_script
 )  # fmt: skip
 from .lab import Lab
+from .laptop import Laptop
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .test_watch import stop_watcher, wait_for_watcher
@@ -580,12 +581,13 @@ def test_a_link_that_is_open_closes_within_its_lease_when_the_watcher_is_dead(la
 def test_without_a_firewall_ifup_refuses(lab: Lab) -> None:
     laptop = lab.laptop
     libraries = "/usr/lib/python3/dist-packages"
-    laptop.run(["rm", "-r", f"{libraries}/nftables", f"{libraries}/iptc"])
+    laptop.run(["rm", "-r", f"{libraries}/nftables", "/usr/sbin/iptables-restore"])
     configure(lab, CORP, UNLESS, HINTS)
     lab.plug("home")
     ifup = laptop.ifup("eth0", check=False)
     assert ifup.returncode != 0
     assert "no guard can be put up, so it stays down: nftables: python3-nftables is missing" in ifup.stderr
+    assert "iptables: /usr/sbin/iptables-restore is missing" in ifup.stderr
     assert laptop.run(["ifquery", "--state", "eth0"], check=False).stdout == ""
     assert "192.168." not in laptop.run(["ip", "-br", "address"]).stdout and not laptop.has_carrier("eth0")
     assert "so ifup will refuse" in laptop.run(["netconf-hooks", "check", "eth0"], check=False).stdout
@@ -594,17 +596,26 @@ def test_without_a_firewall_ifup_refuses(lab: Lab) -> None:
     assert reaches_internet(laptop)
 
 
+def list_mangle(laptop: Laptop, variant: str) -> str:
+    """Return the rules of the tables mangle, of both families, in which the guard by iptables stands."""
+    programs = (f"{program}-{variant}" for program in ("iptables", "ip6tables"))
+    return "".join(laptop.run([program, "-t", "mangle", "-S"]).stdout for program in programs)
+
+
 @ONE_CLIENT
-def test_with_iptables_instead(lab: Lab) -> None:
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_with_iptables_instead(lab: Lab, variant: str) -> None:
     laptop = lab.laptop
+    laptop.choose_iptables(variant)
     configure(lab, CORP, UNLESS, HINTS, "guard-backend iptables")
     checked = laptop.run(["netconf-hooks", "check", "eth0"]).stdout
-    assert "no lease: a link that was opened stays open" in checked and "no egress chain" in checked
-    before = laptop.run(["iptables-legacy", "-t", "mangle", "-S"]).stdout
+    assert "no egress chain" in checked and "no rules for bridges" in checked
+    assert ("only a timer notices" in checked) == (variant == "legacy")
+    before = list_mangle(laptop, variant)
     lab.plug("cafe")
     with Capture(lab.network.wire_namespace) as capture:
         laptop.ifup("eth0")
-        assert read_status(lab)["guards"]["eth0"]["backend"] == "iptables"
+        assert read_status(lab)["guards"]["eth0"]["backend"] == f"iptables-{variant}"
         wait_for_tunnel(lab)
         send_everything(laptop, CAFE)
         judge(capture, make_allowed(CAFE))
@@ -613,9 +624,33 @@ def test_with_iptables_instead(lab: Lab) -> None:
     lab.plug("home")
     laptop.ifup("eth0")
     assert read_guard(lab) == "open" and reaches_internet(laptop)
+    assert "--datestop" in list_mangle(laptop, variant)
     laptop.ifdown("eth0")
-    assert laptop.run(["iptables-legacy", "-t", "mangle", "-S"]).stdout == before
-    assert list_ruleset(laptop) == "" and find_records(lab) == []
+    assert list_mangle(laptop, variant) == before
+    assert "netconf" not in list_ruleset(laptop) and find_records(lab) == []
+
+
+@ONE_CLIENT
+def test_another_iptables_is_chosen_while_the_guard_stands(lab: Lab) -> None:
+    """The record keeps in which tables it stands: it is shut and lifted there, and the next ifup takes the others."""
+    laptop = lab.laptop
+    laptop.choose_iptables("legacy")
+    configure(lab, CORP, UNLESS, HINTS, "guard-backend iptables")
+    before = {variant: list_mangle(laptop, variant) for variant in ("legacy", "nft")}
+    lab.plug("home")
+    laptop.ifup("eth0")
+    assert read_guard(lab) == "open"
+    laptop.choose_iptables("nft")
+    laptop.run(["netconf-hooks", "close"])
+    assert "--datestop" not in list_mangle(laptop, "legacy") and "nch-eth0" in list_mangle(laptop, "legacy")
+    assert list_mangle(laptop, "nft") == before["nft"]
+    laptop.ifup("--force", "eth0")
+    assert read_status(lab)["guards"]["eth0"]["backend"] == "iptables-nft"
+    assert "nch-eth0" in list_mangle(laptop, "nft")
+    assert list_mangle(laptop, "legacy") == before["legacy"]
+    laptop.choose_iptables("legacy")
+    laptop.ifdown("eth0")
+    assert {variant: list_mangle(laptop, variant) for variant in ("legacy", "nft")} == before
 
 
 @ONE_CLIENT

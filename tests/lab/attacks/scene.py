@@ -21,7 +21,7 @@ from .capture import Allowed, Capture, Frame, Leak, find_leaks
 from .traffic import Traffic
 
 NO_GUARD = "none"
-BACKENDS = ("nftables", "iptables")
+BACKENDS = ("nftables", "iptables-legacy", "iptables-nft")
 
 BOTH = pytest.mark.parametrize("guard", [NO_GUARD, *BACKENDS])
 """Without a guard, where it must leak, and with each firewall."""
@@ -53,6 +53,10 @@ class Scene:
             self.lab = undo.enter_context(Lab(image, dhcp_client))
             self.laptop = self.lab.laptop
             self.network = self.lab.network
+            self.backend, _, variant = guard.partition("-")
+            """What ``netconf-guard-backend`` says."""
+            if variant:
+                self.laptop.choose_iptables(variant)
             self.network.announce_ipv6(CAFE.name)
             hostile.add_neighbour(self.network)
             self.capture = undo.enter_context(Capture(self.network.wire_namespace))
@@ -79,7 +83,7 @@ class Scene:
         """Write the stanza: `lines` without ``netconf-``; without a guard its options are left out."""
         options = [*lines, *([f"vpn {vpn}"] if vpn else [])]
         if self.guarded:
-            options += [f"guard {guard}", f"guard-backend {self.guard}"]
+            options += [f"guard {guard}", f"guard-backend {self.backend}"]
         rules = "".join(f"    netconf-{line}\n" for line in options)
         self.laptop.write("/etc/network/interfaces", f"auto lo\niface lo inet loopback\n\n{head}\n{locations}{rules}")
 
