@@ -66,7 +66,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 12, 15, 18, 30
 # Answer with the route as it stands in its table and, which IPv4 does only when told and IPv6 always, with that table.
 _RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
-_RTN_UNICAST, _RTPROT_RA, _RT_TABLE_MAIN = 1, 9, 254
+_RTN_UNICAST, _RTN_LOCAL, _RTPROT_RA, _RT_TABLE_MAIN = 1, 2, 9, 254
 _RTNH_F_DEAD = 1
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NTF_USE = 1
@@ -351,6 +351,21 @@ class Netlink:
                     if own.index == index:
                         found.append(own)
         return found
+
+    def is_own(self, address: str) -> bool:
+        """Return whether `address` (IPv4 or IPv6, without scope) is this machine's own: the kernel delivers it here.
+
+        Raises `ValueError` for what is no address.
+        """
+        family, packed = _pack_address(address)
+        body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + pack_attribute(_RTA_DST, packed)
+        try:
+            answers = self.ask(RTM_GETROUTE, 0, body)
+        except NetlinkError as error:
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+            return False  # no route leads there
+        return any(kind == RTM_NEWROUTE and _unpack(_ROUTE, answer)[7] == _RTN_LOCAL for kind, answer in answers)
 
     def has_default_route(self, index: int) -> bool:
         """Return whether the link of this index has a default route, with or without a router, IPv4 or IPv6."""

@@ -12,8 +12,7 @@ does not encrypt.
 
 from __future__ import annotations
 
-import _socket
-
+from netconf_hooks.observe.netlink import Netlink, NetlinkError
 from netconf_hooks.record import Record
 from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.destination import read_host
@@ -127,21 +126,18 @@ def find_version(host: str) -> int:
 
 
 def is_own(address: str) -> bool:
-    """Whether an address is one of this machine's, now: then a socket can be bound to it (ip(7), EADDRNOTAVAIL)."""
-    version = find_version(address)
-    if not version or address in _ANY:
+    """Whether an address is one of this machine's, now.
+
+    Don't try to bind a socket to it: with net.ipv4.ip_nonlocal_bind=1, and while no interface has an address, that works
+    for any address.
+    """
+    if not find_version(address) or address in _ANY:
         return False
     try:
-        probe = _socket.socket(_socket.AF_INET6 if version == 6 else _socket.AF_INET, _socket.SOCK_DGRAM)
-    except OSError:
-        return False  # a kernel without IPv6
-    try:
-        probe.bind((read_host(address)[0], 0))
-    except OSError:
+        with Netlink() as netlink:
+            return netlink.is_own(read_host(address)[0])
+    except NetlinkError:
         return False
-    finally:
-        probe.close()
-    return True
 
 
 def refuse_ah(option: str, value: str) -> None:

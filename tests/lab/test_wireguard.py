@@ -39,6 +39,21 @@ from netconf_hooks.tunnels.wireguard import Tunnel
 print(Tunnel(sys.argv[1], clock=lambda: time.time() + float(sys.argv[2])).is_up())
 """
 
+# Has a packet sent into a device whose far end is an address of the same device, and prints what arrives there.
+SEND_INTO = """
+import socket, sys
+sys.path.append("/usr/lib/python3/dist-packages")
+from netconf_hooks.tunnels.wireguard import send_into
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+    receiver.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL, linux/in.h
+    receiver.bind(("127.0.0.2", 9))  # the discard service, RFC 863
+    receiver.settimeout(5)
+    # From 127.0.0.1 (the address of lo) to another one of that device.
+    print(send_into("lo", "127.0.0.2/32"))
+    data, [(level, kind, value)], _, _ = receiver.recvmsg(100, 100)
+print(data, (level, kind) == (socket.IPPROTO_IP, socket.IP_TTL), int.from_bytes(value, "little"))
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def tools(requirements: None) -> None:
@@ -346,3 +361,8 @@ def test_check_says_what_is_missing(one_lab: Lab, gateway: WireGuardGateway) -> 
     assert missing not in one_lab.laptop.run(["netconf-hooks", "check"]).stdout
     one_lab.laptop.run(["rm", CONFIG])
     assert missing in one_lab.laptop.run(["netconf-hooks", "check"], check=False).stdout
+
+
+def test_the_packet_that_wakes_a_peer_goes_no_further_than_the_peer(one_lab):
+    sent = one_lab.laptop.run(["/usr/bin/python3", "-IS", "-c", SEND_INTO])
+    assert sent.stdout.splitlines() == ["True", "b'' True 1"]

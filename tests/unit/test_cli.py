@@ -200,7 +200,10 @@ GUARDED = GuardRecord(
 )  # fmt: skip
 
 
-def test_refresh_of_guards_puts_back_what_was_taken_away_and_nothing_else(command, at_office, store, firewall, tunnels):
+def test_refresh_of_guards_puts_back_what_was_taken_away_and_nothing_else(
+    command, at_office, store, firewall, tunnels, monkeypatch
+):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert command("refresh", "--guards") == (0, "", "")
     store.write_guard(GUARDED)
     before = store.read_interface("eth0")
@@ -275,6 +278,11 @@ COMMAND = f"""
 import sys
 sys.path += [{CHECKOUT!r}, "/usr/lib/python3/dist-packages"]
 from netconf_hooks import cli, state
+from netconf_hooks.observe import netlink
+
+# As on a machine whose lo is up, with whatever kernel (and mostly it is).
+LO = netlink.LinkStatus(1, "lo", netlink.IFF_UP | netlink.IFF_LOWER_UP, True, True, "00:00:00:00:00:00")
+netlink.read_links = lambda devices: {{device: LO for device in devices if device == "lo"}}
 state.Store.__init__.__defaults__ = (sys.argv.pop(1),)
 sys.exit(cli.main())
 """

@@ -47,6 +47,12 @@ class Installed:
             "        os._exit(status)",
             f"        import sys; open('{self.loaded}', 'w').write(' '.join(sys.modules))\n        os._exit(status)",
         )
+        # As on a machine whose lo is up: where packages are built it may be down.
+        self.change(
+            library / "netconf_hooks/observe/netlink.py",
+            "_, _, index, flags, _ = _unpack(_LINK, body)",
+            "_, _, index, flags, _ = _unpack(_LINK, body); flags |= IFF_UP | IFF_LOWER_UP",
+        )
         self.change(library / "netconf_hooks/log.py", "syslog.syslog(priority, ", "str(")  # this machine's log
         for phase in PHASES:
             shutil.copytree(CHECKOUT / f"if-{phase}.d", directory / f"if-{phase}.d")

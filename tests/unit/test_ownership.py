@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from pyfakefs.fake_filesystem import set_uid
 
 from netconf_hooks.ownership import Unsafe, check_owner, check_program
 
@@ -11,11 +12,15 @@ PROGRAM = "/usr/local/sbin/is-office"
 
 @pytest.fixture
 def program(fs):
+    # pyfakefs asks for permission, too: as root, whoever runs the tests.
+    before = os.getuid()
+    set_uid(0)
     fs.create_file(PROGRAM)
     for path in (PROGRAM, "/usr/local/sbin", "/usr/local"):
         os.chmod(path, 0o755)
         os.chown(path, 0, 0)
-    return PROGRAM
+    yield PROGRAM
+    set_uid(before)
 
 
 def test_what_is_roots_alone_is_safe(program):

@@ -181,6 +181,13 @@ from netconf_hooks.state import Store
 
 for level in ("info", "error"):
     setattr(log, level, lambda message: print(message, file=sys.stderr))
+
+class Netlink(watch.Netlink):
+    # Only with CAP_NET_ADMIN the kernel tells of changed firewall rules (netlink_allowed(), net/netlink/af_netlink.c).
+    def __init__(self, groups=(), *protocol):
+        super().__init__(() if watch.NETLINK_NETFILTER in protocol else groups, *protocol)
+
+watch.Netlink = Netlink
 watch.look = lambda records: {{}}
 watch._has_changed = lambda scene, scenes, record: False
 watch.is_open = lambda store, records: False

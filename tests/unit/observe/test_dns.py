@@ -726,9 +726,19 @@ def test_no_text_breaks_the_question_who_wrote_it(text: str) -> None:
 # --- the kernel
 
 
-def test_the_kernels_devices() -> None:
-    devices = {name: flags for name, flags, _ in dns.list_devices("/sys/class/net")}
-    assert devices["lo"] & dns._IFF_LOOPBACK
+def test_the_kernels_devices(tmp_path: Path) -> None:
+    for path, text in {
+        "lo/flags": "0x9\n",
+        "lo/carrier": "1\n",
+        "eth0/flags": "0x1003\n",
+        "eth0/carrier": "0\n",
+        "wlan0/flags": "0x1002\n",
+        "bonding_masters": "bond0\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / "gone").mkdir()
+    assert dns.list_devices(str(tmp_path)) == [("eth0", 0x1003, False), ("lo", 0x9, True), ("wlan0", 0x1002, False)]
     assert dns.list_devices("/nonexistent") == []
 
 

@@ -25,6 +25,39 @@ from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, LinkS
 # The port that the kernel gave to the socket which asked.
 PORT = 4797
 
+# ip route get 192.168.7.51 (a second address of eth0)
+OWN = (
+    bytes.fromhex(
+        "680000001800000001000000bd12000002200000fe0000020002000008000f00fe00000008000100c0a807330800040001000000"
+        "08000700c0a80732080019000000000024000c000100000000000000000000000000000000000000000000000000000000000000"
+    ),
+)
+
+# ip route get 192.168.7.1
+NEAR = (
+    bytes.fromhex(
+        "680000001800000002000000bd12000002200000fe0000010002000008000f00fe00000008000100c0a807010800040003000000"
+        "08000700c0a80732080019000000000024000c000200000000000000000000000000000000000000000000000000000000000000"
+    ),
+)
+
+# ip route get 203.0.113.1
+NO_WAY = (
+    bytes.fromhex(
+        "380000000200000003000000bd1200009bffffff240000001a000100030000000000000002200000000000000000000008000100"
+        "cb007101"
+    ),
+)
+
+# ip route get 2001:db8:7::50
+OWN6 = (
+    bytes.fromhex(
+        "9c0000001800000004000000bd1200000a808000ff0200020000000008000f00ff0000001400010020010db80007000000000000"
+        "0000005014000200000000000000000000000000000000001400070020010db80007000000000000000000500800060000000000"
+        "080004000100000024000c0002000000000000000000000000000000000000000000000000000000000000000500140000000000"
+    ),
+)
+
 # ip link show eth0 (a veth)
 LINK = (
     bytes.fromhex(
@@ -374,6 +407,31 @@ def test_addresses_of_a_device(kernel: Kernel) -> None:
     # ifaddrmsg: family and, in its last four bytes, the device that alone is asked for.
     bodies = [question[HEADER.size:] for question in kernel.questions]
     assert bodies == [bytes((family, 0, 0, 0)) + struct.pack("=i", 2) for family in (AF_INET, AF_INET6)]
+
+
+@pytest.mark.parametrize(
+    ("address", "answer", "own"),
+    [
+        ("192.168.7.51", OWN, True),
+        ("192.168.7.1", NEAR, False),
+        ("203.0.113.1", NO_WAY, False),
+        ("2001:db8:7::50", OWN6, True),
+    ],
+)
+def test_an_address_of_this_machine(kernel: Kernel, address: str, answer: Sequence[bytes], own: bool) -> None:
+    kernel.script = [answer]
+    with Netlink() as conversation:
+        assert conversation.is_own(address) is own
+    family = AF_INET6 if ":" in address else AF_INET
+    assert _socket.inet_pton(family, address) in kernel.questions[0]
+
+
+def test_a_kernel_that_does_not_say_whose_an_address_is(kernel: Kernel) -> None:
+    with Netlink() as conversation:
+        with pytest.raises(NetlinkError):
+            conversation.is_own("192.168.7.51")
+        with pytest.raises(ValueError, match="not an IP address"):
+            conversation.is_own("localhost")
 
 
 def test_addresses_of_others_are_not_its_own(kernel: Kernel) -> None:

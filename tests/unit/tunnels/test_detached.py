@@ -68,12 +68,18 @@ def test_it_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         launch("x", [script], describe, limit=0.2)
 
 
+def read_group(pid: str, directory: Path) -> set[str]:
+    """Return process group and session of a process from the copy of its /proc/PID/stat (proc(5)): fields 5 and 6."""
+    return set((directory / f"{pid}.stat").read_text().rpartition(")")[2].split()[2:4])
+
+
 def test_it_shares_nothing_with_the_caller(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
+    # The program's own process, and its parent, which waits for it.
     script = write_script(
         tmp_path / "tells",
-        f"{{ ps -o sid=,pgid= -p $$; ps -o ppid=,sid=,pgid=,ignored= -p $PPID; ls -l /proc/$$/fd /proc/$PPID/fd; }} "
-        f">{tmp_path}/told",
+        f"cd {tmp_path}; for pid in $$ $PPID; do cat /proc/$pid/stat >$pid.stat; ls -l /proc/$pid/fd; done >opened; "
+        "echo $$ $PPID >pids",
     )
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -81,10 +87,11 @@ def test_it_shares_nothing_with_the_caller(tmp_path: Path) -> None:
             launch("x", [script], describe)
     finally:
         signal.signal(signal.SIGTERM, before)
-    first, second, *opened = (tmp_path / "told").read_text().splitlines()
+    own, parent = (tmp_path / "pids").read_text().split()
     ours = {str(os.getsid(0)), str(os.getpgrp())}
-    assert ours.isdisjoint(first.split()) and ours.isdisjoint(second.split()[1:3])
-    assert str(tmp_path / "lock") not in "".join(opened)
+    assert ours.isdisjoint(read_group(own, tmp_path)) and ours.isdisjoint(read_group(parent, tmp_path))
+    opened = (tmp_path / "opened").read_text()
+    assert opened.count(" 0 -> ") == 2 and str(tmp_path / "lock") not in opened
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "no signal stays blocked here"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netconf_hooks.observe.netlink import Netlink, NetlinkError
 from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.ike import ESP, Flow, Peer, find_family, is_own, make_endpoints, read_hosts, read_port
 
@@ -82,8 +85,23 @@ def test_each_host_gets_each_flow_once():
 
 @pytest.mark.parametrize(
     ("address", "own"),
-    [("127.0.0.1", True), ("203.0.113.1", False), ("2001:db8::1", False), ("0.0.0.0", False), ("::", False),
-     ("localhost", False), ("%any", False), ("", False)],
+    [("192.0.2.5", True), ("2001:DB8:0::5", True), ("::ffff:192.0.2.5", True), ("127.0.0.1", True),
+     ("203.0.113.1", False), ("2001:db8::1", False), ("localhost", False), ("%any", False), ("", False)],
 )  # fmt: skip
-def test_which_addresses_are_our_own(address, own):
+def test_which_addresses_are_our_own(own_addresses, address, own):
+    own_addresses |= {"192.0.2.5", "2001:db8::5"}
     assert is_own(address) is own
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_any_address_is_not_our_own(own_addresses, address):
+    own_addresses.add(address)  # Linux takes both for this machine
+    assert is_own(address) is False
+
+
+def test_whose_an_address_is_when_the_kernel_does_not_say(monkeypatch):
+    def fail(self, address):
+        raise NetlinkError(errno.ETIMEDOUT)
+
+    monkeypatch.setattr(Netlink, "is_own", fail)
+    assert is_own("192.0.2.5") is False

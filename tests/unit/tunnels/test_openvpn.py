@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import pwd
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from fake_systemd import FakeSystemd
@@ -77,10 +80,10 @@ def machine(tmp_path: Path, fake: FakeSystemd) -> Machine:
 
 
 @contextmanager
-def serve(path: Path | None, reply: bytes) -> Iterator[int]:
-    """Be a management interface that says `reply` to the first question, at a socket or a TCP port (returned)."""
-    listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
-    listener.bind(str(path) if path else ("127.0.0.1", 0))
+def serve(path: Path, reply: bytes) -> Iterator[None]:
+    """Be a management interface that says `reply` to the first question, at a socket."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
     listener.listen(1)
 
     def work() -> None:
@@ -98,7 +101,7 @@ def serve(path: Path | None, reply: bytes) -> Iterator[int]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield 0 if path else listener.getsockname()[1]
+        yield
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -505,8 +508,31 @@ class TestAskState:
     def test_captured_replies(self, captured: Captured, tmp_path: Path, name: str, state: str) -> None:
         with serve(tmp_path / "socket", captured(name).encode()):
             assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == state
-        with serve(None, captured(name).encode()) as port:
-            assert openvpn.ask_state(Management("127.0.0.1", port)) == state
+
+    @pytest.mark.parametrize(
+        ("management", "family"),
+        [(Management("127.0.0.1", 7505), socket.AF_INET), (Management("::1", 7505), socket.AF_INET6)],
+    )
+    def test_by_tcp(
+        self, captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, management: Management, family: int
+    ) -> None:
+        asked: list[object] = []
+
+        class Socket(_socket.socket):
+            """A TCP socket that is led to ours, since lo may be down where packages are built."""
+
+            def __init__(self, family: int, kind: int) -> None:
+                asked.append((family, kind & ~socket.SOCK_CLOEXEC))
+                super().__init__(socket.AF_UNIX, kind)
+
+            def connect(self, address: object) -> None:
+                asked.append(address)
+                super().connect(str(tmp_path / "socket"))
+
+        monkeypatch.setitem(sys.modules, "_socket", SimpleNamespace(**{**vars(_socket), "socket": Socket}))
+        with serve(tmp_path / "socket", captured("state-connected").encode()):
+            assert openvpn.ask_state(management) == "CONNECTED"
+        assert asked == [(family, socket.SOCK_STREAM), (management.address, management.port)]
 
     def test_notifications_and_unfinished_lines_are_no_reply(self) -> None:
         assert openvpn.parse_state(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN") == ""

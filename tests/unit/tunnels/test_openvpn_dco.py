@@ -59,17 +59,34 @@ def test_the_ports_of_a_process() -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as two,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking,
         socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound,
     ):
-        one.bind(("127.0.0.1", 0))
-        two.bind(("::1", 0))
-        asking.connect(one.getsockname())  # as a resolver's would be
-        other.bind(("127.0.0.1", 0))
+        # Any address: where packages are built lo may be down.
+        one.bind(("", 0))
+        two.bind(("::", 0))
+        other.bind(("", 0))
         assert unbound.getsockname()[1] == 0
         ports = {one.getsockname()[1], two.getsockname()[1]}
         assert set(openvpn_dco.find_ports(os.getpid())) - before == ports
+
+
+# cat /proc/net/udp (Linux 6.18) with one socket bound to 127.0.0.1:1194, and one connected to it, as a resolver's is.
+UDP = """\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 1387: 0100007F:04AA 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4026 2 0000000000000000 0
+ 2710: 0100007F:9B5D 0100007F:04AA 01 00000000:00000000 00:00000000 00000000     0        0 4027 2 0000000000000000 0
+"""
+
+
+def test_a_connected_socket_is_not_openvpns(tmp_path: Path) -> None:
+    (tmp_path / "7/fd").mkdir(parents=True)
+    (tmp_path / "7/net").mkdir()
+    (tmp_path / "7/net/udp").write_text(UDP)
+    assert openvpn_dco.find_ports(7, str(tmp_path)) == ()
+    for descriptor, inode in ((3, 4026), (4, 4027)):
+        (tmp_path / f"7/fd/{descriptor}").symlink_to(f"socket:[{inode}]")
+    assert openvpn_dco.find_ports(7, str(tmp_path)) == (1194,)
 
 
 def test_a_process_that_is_gone_has_none(tmp_path: Path) -> None:
