@@ -89,8 +89,14 @@ ALWAYS = (
 
 # The same in the shape of frames.  Frames with a VLAN's tag are a child's: closed, whatever is in them.  The ether type
 # is read at its place as well as in the packet's own field, which whoever sends a raw frame may fill as he likes
-# (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.
-_VLANS = "@ll,96,16 { 0x8100, 0x88a8 } drop"
+# (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.  Links of another kind
+# (InfiniBand) have something else at that place.
+_ETHERNET = (
+    "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
+    # Sent as something else, it would still be read as IP by the rules below.
+    "meta oiftype ether meta protocol ip @ll,96,16 != 0x0800 drop",
+    "meta oiftype ether meta protocol ip6 @ll,96,16 != 0x86dd drop",
+)
 FRAMES = (
     *(
         f"meta protocol {kind} @ll,96,16 {kind} accept"
@@ -140,6 +146,8 @@ def render_frames(opening: Opening) -> tuple[str, ...]:
     check_opening(opening)
     network = _render_network(opening, "meta protocol")
     mark = f"meta mark {opening.mark:#x}" if opening.mark else ""
+    if opening != Opening() and not (network or opening.protocol or opening.port or opening.source_port):
+        network = "meta protocol { ip, ip6 }"  # whatever else it is for, IP it is
     found = [" ".join(filter(None, (network, _render_ports(opening), mark)))]
     if opening.port or opening.source_port:
         protocol = f"meta l4proto {opening.protocol or '{ tcp, udp }'}"
@@ -192,7 +200,7 @@ def build_frame_chains(
     """Return the rules of a device's chains in the table netdev, by chain."""
     passing = (
         f"jump {OPEN}-{device}",
-        _VLANS,
+        *_ETHERNET,
         *(f"jump {name}-{device}" for name in WINDOWS if name != OPEN),
         *FRAMES,
         *(f"{match} accept".lstrip() for opening in openings for match in render_frames(opening)),
