@@ -172,6 +172,10 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
     Raises OSError.
     """
     store.prepare()
+    if store.has_guards():
+        from netconf_hooks.guard_records import restore_records
+
+        restore_records(store)
     for record in records:
         if not record.wish:
             # No carrier is no link that comes up, but one that was pulled; and the others wait for the answer.

@@ -16,7 +16,7 @@ from netconf_hooks.apply import (
 )  # fmt: skip
 from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, read_environment
-from netconf_hooks.rules import list_undefined_words, read_rules
+from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
 from netconf_hooks.state import RecordError, Stanza, Store
 
 TYPE_CHECKING = False
@@ -86,6 +86,10 @@ def run(invocation: Invocation, store: Store | None = None) -> int:
         log.debug(f"{invocation.iface}: {invocation.phase}: nothing to do: {invocation.problem}")
         return 0
     store = store or Store()
+    if store.has_guards():
+        from netconf_hooks.guard_records import restore_records
+
+        restore_records(store)
     if invocation.phase == "pre-up":
         return _prepare(invocation, store)
     if invocation.phase == "up":
@@ -174,8 +178,8 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     if guarded:
         # Once more: only now there is a device for certain.
         _guard(invocation, rules, store)
-    for warning in list_undefined_words(rules):
-        log.warning(f"{invocation.iface}: {warning}")
+    for error in (*list_undefined_words(rules), *list_doubts(rules)):
+        log.error(f"{invocation.iface}: {error}")
     signal.alarm(int(rules.timeout) + ACTING_TIME)
     record, answers = look_at_network(store, invocation.iface, tuple(stanzas.values()))
     for key, answer in answers.items():

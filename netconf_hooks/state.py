@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from netconf_hooks.files import read_file
 from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
@@ -28,6 +29,17 @@ DIRECTORY = "/run/netconf-hooks"
 
 # First line of every file; another version's files are as good as none: /run is empty after a boot.
 FORMAT = "netconf-hooks 1"
+
+# Bytes that a file of ours may have.  Options come in the environment, which has 6 MiB at most (execve(2)), and an octet
+# that is not ASCII takes six characters here.
+_LIMIT = 1 << 26
+
+# The last line of a guard's record: one that was cut off would say less than was asked for.
+_END = "end"
+
+
+_GUARD_OPTION = b"option netconf-guard"
+_VERDICTS = ("closed", "open", "released")
 
 
 class Stanza(Record):
@@ -337,8 +349,9 @@ class Store:
 
     def read_guard(self, device: str) -> GuardRecord | None:
         """Return the record of a device's guard, or None where there is none.  Raises `RecordError`."""
-        lines = _read_lines(f"{self.guards}/{device}")
-        return _parse_guard(device, lines) if lines else None
+        path = f"{self.guards}/{device}"
+        lines = _read_lines(path)
+        return _parse_guard(device, lines) if lines or os.path.lexists(path) else None
 
     def read_guards(self, on_error: Callable[[str], None]) -> tuple[GuardRecord, ...]:
         """Return all guards' records, by device; what can't be read is told to `on_error` and left out."""
@@ -353,8 +366,29 @@ class Store:
         _remove(f"{self.guards}/{device}")
 
     def has_guards(self) -> bool:
-        """Whether there is any guard's record."""
-        return bool(_list_names(self.guards))
+        """Whether there is any guard's record, or should be one by the rules of an interface that is up."""
+        return bool(_list_names(self.guards) or self.list_asking())
+
+    def list_guarded(self) -> list[str]:
+        """Return the devices that there are guards' records of, readable or not."""
+        return _list_names(self.guards)
+
+    def list_asking(self) -> list[str]:
+        """Return the interfaces that are up whose rules ask for a guard."""
+        return [name for name in _list_names(self.interfaces) if self._asks_for_guard(name)]
+
+    def _asks_for_guard(self, iface: str) -> bool:
+        # Without reading all of the record: every hook of a machine without guards asks.
+        try:
+            lines = read_file(f"{self.interfaces}/{iface}", _LIMIT, follow=False).split(b"\n")
+        except OSError:
+            return False
+        for line in lines:
+            if line.startswith(_GUARD_OPTION):
+                option, _, value = line[len(_GUARD_OPTION):].partition(b" ")
+                if not option.strip(b"-0123456789") and value != b"no":
+                    return True
+        return False
 
     def read_tunnels(self) -> dict[tuple[str, str], TunnelRecord]:
         """Return the newest decision on each tunnel, by kind and name.  Raises `RecordError`."""
@@ -420,11 +454,12 @@ def _list_names(directory: str) -> list[str]:
 def _read_lines(path: str) -> list[str]:
     # Bytes, here and below: to open a file as ASCII takes a module of its own, 0.3 ms of every ifup.
     try:
-        with open(path, "rb") as file:
-            lines = file.read().decode("ascii").splitlines()
+        lines = read_file(path, _LIMIT, follow=False).decode("ascii").splitlines()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise RecordError(f"{path}: {error}") from error
     if not lines or lines[0] != FORMAT:
         raise RecordError(f"{path}: not a record of this version: its first line is not {FORMAT!r}")
@@ -555,16 +590,20 @@ def _format_guard(record: GuardRecord) -> list[str]:
     for (iface, _), stanza in record.stanzas.items():
         lines.append(f"iface {_escape(iface)}")
         lines.extend(_format_stanza(stanza))
-    return lines
+    return [*lines, _END]
 
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
+    from netconf_hooks.guards import BACKENDS
+
     facts = {}
     lists: dict[str, list[str]] = {"opening": [], "name": [], "server": [], "portal-opening": [], "asking-opening": []}
     ifaces: list[str] = []  # whose the stanzas are
     stanzas: list[_StanzaLines] = []
     try:
-        for line in lines:
+        if lines[-1] != _END:
+            raise ValueError("it is cut off")
+        for line in lines[:-1]:
             key, _, escaped = line.partition(" ")
             if key == "iface":
                 ifaces.append(_unescape(escaped))
@@ -574,6 +613,9 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
                 lists[key].append(_unescape(escaped))
             else:
                 facts[key] = _unescape(escaped)
+        for key, values in (("backend", BACKENDS), ("verdict", _VERDICTS), ("former", ("", *BACKENDS))):
+            if facts[key] not in values:
+                raise ValueError(f"{key} {facts[key]}")
         return GuardRecord(
             device=device,
             backend=facts["backend"],

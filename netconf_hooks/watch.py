@@ -169,9 +169,11 @@ def shut_lost(store: Store) -> None:
     anything else."""
     if not store.has_guards():
         return
+    from netconf_hooks.guard_records import restore_records
     from netconf_hooks.guarding import shut_lost_guards
 
     try:
+        restore_records(store)
         shut_lost_guards(store)
     except (NetlinkError, OSError) as error:
         log.error(f"watch: {error}")
@@ -185,10 +187,12 @@ def _look_after_guards(store: Store, renewal: float | None) -> tuple[float | Non
     """
     if not store.has_guards():
         return None, False
+    from netconf_hooks.guard_records import restore_records
     from netconf_hooks.guarding import RENEWAL, is_any_open, put_back
 
     try:
-        lost = put_back(store)
+        restored = restore_records(store)
+        lost = put_back(store) or bool(restored)
         if not is_any_open(store):
             return None, lost
         return monotonic() + RENEWAL if renewal is None else renewal, lost

@@ -204,6 +204,9 @@ if TYPE_CHECKING:
         def is_standing(self, device: str) -> bool:
             """Whether the guard of a device stands as it was put up: nobody has flushed it.  Raises `GuardError`."""
 
+        def list_devices(self) -> tuple[str, ...]:
+            """Return the devices that have a guard in this firewall, by its own account.  Raises `GuardError`."""
+
 
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")

@@ -358,6 +358,11 @@ class Guard:
         check_device(device)
         return not any(_find_problem(device, self._read(version)) for version in VERSIONS)
 
+    def list_devices(self) -> tuple[str, ...]:
+        """See `AnyGuard.list_devices`."""
+        chains = {chain for version in VERSIONS for chain in self._read(version)}
+        return tuple(sorted(chain.removeprefix("nch-") for chain in chains if chain.startswith("nch-")))
+
     def _put(self, version: int, device: str, chains: dict[str, tuple[str, ...]], token: str) -> None:
         """Make the chains of a device hold exactly these rules, and read back that they do.
 

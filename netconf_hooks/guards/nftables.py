@@ -319,6 +319,11 @@ class Guard:
                 wanted[NETDEV, f"egress-{device}"] = 1
         return not self._find_problem(device, wanted)
 
+    def list_devices(self) -> tuple[str, ...]:
+        """See `AnyGuard.list_devices`."""
+        standing = self._list(INET) or {}
+        return tuple(sorted({device for name in MAPS for device in standing.get("map", {}).get(name, {}).get("keys", ())}))
+
     def _put(self, device: str, commands: list[str], frames: list[str]) -> bool:
         """Run the transaction, with what looks at `frames` where the kernel can.
 

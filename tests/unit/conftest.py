@@ -13,7 +13,7 @@ from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import (
-    apply, check, check_guard, cli, explain, guarding, hook, locate, log, observation, passage, ways_out
+    apply, check, check_guard, cli, explain, guard_records, guarding, hook, locate, log, observation, passage, ways_out
 )  # fmt: skip
 from netconf_hooks.guards import GuardError, hosts
 from netconf_hooks.observe import Answer, names, netlink, router, wireless
@@ -145,7 +145,7 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
             raise GuardError(firewall.broken)
         return firewall
 
-    for module in (guarding, passage):
+    for module in (guard_records, guarding, passage):
         monkeypatch.setattr(module, "load_guard", load)
     monkeypatch.setattr(guarding, "choose_guard", load)
     monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))

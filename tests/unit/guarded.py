@@ -78,6 +78,9 @@ class FakeFirewall:
     def is_standing(self, device):
         return device in self.stands
 
+    def list_devices(self):
+        return tuple(self.stands)
+
     def list_openings(self, device):
         """What passes a closed link."""
         return self.stands[device][0]

@@ -405,7 +405,7 @@ def test_a_record_that_can_not_be_read_is_put_up_anew(store, links, network, fir
     assert not firewall.is_open("eth0")
     assert ifup(store, links) == 0
     assert_closed(store, firewall)
-    assert any("put up anew" in message for message in messages)
+    assert any("closed until the next ifup or ifdown, since its record is lost" in message for message in messages)
 
 
 # Looking

@@ -1,0 +1,235 @@
+"""A guard whose record is lost is closed, and stays closed until the next ifup or ifdown."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, run_hook
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from netconf_hooks import apply, watch
+from netconf_hooks.guard_records import LOST_RULE, find_lost, read_guard_records, restore_records, shut_lost
+from netconf_hooks.guarding import follow_closing, open_portal, release_guard
+from netconf_hooks.guards import GuardError, Opening, load_guard
+from netconf_hooks.state import GuardRecord, RecordError, Store
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """eth0 came up in the office, and is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="192.0.2.0/24") == 0
+    assert_open(store, firewall)
+    return store
+
+
+def remove(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_text("")
+
+
+def leave_the_first_line(path):
+    path.write_text("netconf-hooks 1\n")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def cut_off_the_last_stanza(path):
+    text = path.read_text()
+    path.write_text(text[:text.index("\niface ")] + "\n")
+
+
+def write_latin1(path):
+    path.write_bytes(path.read_bytes().replace(b"because ", "because B\xfcro".encode("latin-1")))
+
+
+def name_no_backend(path):
+    path.write_text(path.read_text().replace("backend nftables", "backend os"))
+
+
+def name_no_verdict(path):
+    path.write_text(path.read_text().replace("verdict open", "verdict opened"))
+
+
+def link_to_zeros(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def link_to_a_whole_one(path):
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def make_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def grow(path):
+    os.truncate(path, 100 << 20)
+
+
+DAMAGES = [
+    remove, empty, leave_the_first_line, cut_off, cut_off_the_last_stanza, write_latin1, name_no_backend,
+    name_no_verdict, link_to_zeros, link_to_a_whole_one, make_fifo, grow,
+]  # fmt: skip
+
+
+def damage_record(store, damage, device="eth0"):
+    """Damage the record of a guard."""
+    damage(Path(store.guards, device))
+
+
+def assert_lost(store, firewall, stanza=("eth0", "inet")):
+    """The guard is closed, and only what passes a closed one does."""
+    assert_closed(store, firewall)
+    assert not firewall.stands["eth0"][1]
+    record = store.read_guard("eth0")
+    assert record.stanzas[stanza].options["netconf-guard"] == LOST_RULE
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("notice", [
+    apply.refresh_interfaces, lambda store, records: watch.shut_lost(store), lambda store, _: restore_records(store),
+    lambda store, _: run_hook(store, "pre-up", "eth7"), lambda store, _: run_hook(store, "up", "eth7"),
+], ids=["refresh", "watcher", "restore", "pre-up", "up"])  # fmt: skip
+def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, damage, notice):
+    open_portal(office, "eth0", (Opening("tcp", port=80),), 60.0)
+    records = office.read_interfaces(pytest.fail)
+    damage_record(office, damage)
+    began = time.monotonic()
+    notice(office, records)
+    assert time.monotonic() - began < 5
+    assert_lost(office, firewall)
+    assert any("eth0: netconf-guard: closed until the next ifup or ifdown" in message for message in messages)
+    assert not find_lost(office)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage):
+    damage_record(office, damage)
+    apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    for _ in range(3):
+        apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+        assert_lost(office, firewall)
+    assert Opening(network="192.0.2.0/24") in firewall.list_openings("eth0")
+    assert LOST_RULE in office.read_guard("eth0").because
+    # Another family without a guard of its own opens nothing.
+    run_hook(office, "pre-up", family="inet6")
+    assert_lost(office, firewall)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_next_ifup_opens_it_again(office, links, firewall, damage):
+    damage_record(office, damage)
+    assert ifup(office, links) == 0
+    assert_open(office, firewall)
+    assert office.read_guard("eth0").stanzas[("eth0", "inet")].options["netconf-guard"] == "unless office"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_next_ifdown_takes_it_away(office, links, firewall, damage):
+    damage_record(office, damage)
+    ifdown(office, links)
+    assert firewall.stands == {}
+    assert not office.has_guards()
+    assert office.list_guarded() == []
+
+
+def test_what_was_flushed_and_lost_is_put_back(office, firewall):
+    firewall.stands.clear()
+    damage_record(office, empty)
+    apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    assert_lost(office, firewall)
+
+
+def test_without_any_record_the_guard_is_the_devices(store, links, firewall):
+    assert run_hook(store, "pre-up", **GUARD) == 0
+    damage_record(store, cut_off)
+    assert read_guard_records(store)[0].device == "eth0"
+    assert_lost(store, firewall)
+    links.plug("eth0", 7)
+    assert ifup(store, links) == 0
+    assert list(store.read_guard("eth0").stanzas) == [("eth0", "inet")]
+
+
+def test_it_is_put_where_the_firewall_has_it(office, firewalls):
+    firewalls["iptables"].stands["eth0"] = firewalls["nftables"].stands.pop("eth0")
+    damage_record(office, empty)
+    assert shut_lost("eth0") == "iptables"
+    assert not firewalls["iptables"].is_open("eth0")
+    restore_records(office)
+    assert office.read_guard("eth0").backend == "iptables"
+
+
+def test_a_firewall_that_does_not_work_hinders_nobody(office, firewalls, messages):
+    damage_record(office, empty)
+    for firewall in firewalls.values():
+        firewall.broken = "no rights"
+    restore_records(office)
+    assert office.read_guard("eth0").backend == "nftables"
+    firewalls["nftables"].broken = ""
+    follow_closing(office)
+    assert_lost(office, firewalls["nftables"])
+
+
+def test_no_record_and_no_guard_in_the_firewall_is_no_guard(office, firewall):
+    damage_record(office, remove)
+    firewall.stands.clear()
+    assert restore_records(office) == ()
+    assert office.list_guarded() == []
+
+
+def test_a_whole_record_is_not_touched(office, firewall, messages):
+    before = Path(office.guards, "eth0").read_bytes()
+    asked = list(firewall.asked)
+    assert restore_records(office) == ()
+    assert Path(office.guards, "eth0").read_bytes() == before
+    assert firewall.asked == asked
+    release_guard(office, "eth0")
+    assert restore_records(office) == ()
+
+
+def test_a_file_that_is_no_devices_is_told(office, messages):
+    Path(office.guards, "not a device").write_text("x")
+    restore_records(office)
+    assert any("not the record of a guard" in message for message in messages)
+
+
+def test_no_such_firewall():
+    with pytest.raises(GuardError, match="no such firewall: 'os'"):
+        load_guard("os")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_beginning_of_a_record_can_be_read(tmp_path_factory, data):
+    store = Store(str(tmp_path_factory.mktemp("run")))
+    store.prepare()
+    store.write_guard(GuardRecord("eth0", "nftables", openings=("a", "b")))
+    path = Path(store.guards, "eth0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:data.draw(st.integers(0, len(whole) - 2))])
+    with pytest.raises(RecordError):
+        store.read_guard("eth0")
+    assert list(find_lost(store)) == ["eth0"]
+
+
+@pytest.mark.parametrize("options, asks", [
+    ({"IF_NETCONF_GUARD": "yes"}, True), ({"IF_NETCONF_GUARD_2": "unless office"}, True),
+    ({"IF_NETCONF_GUARD": "no"}, False), ({"IF_NETCONF_GUARD_ALLOW": "udp/123"}, False), ({}, False),
+])
+def test_who_asks_for_a_guard(store, links, network, options, asks):
+    location = {"IF_NETCONF_LOCATION": "office gateway=192.0.2.1"}
+    ifup(store, links, **location, **options)
+    assert store.list_asking() == (["eth0"] if asks else [])
+    Path(store.guards, "eth0").unlink(missing_ok=True)
+    assert store.has_guards() is asks
