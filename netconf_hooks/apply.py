@@ -20,9 +20,10 @@ from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.locate import judge, list_word_tests, observe_place
 from netconf_hooks.observe import make_link as make_link
-from netconf_hooks.rules import list_unreadable_before, read_rules
+from netconf_hooks.passes import are_over, read_rules_of
+from netconf_hooks.rules import list_unreadable_before
 from netconf_hooks.state import (
-    EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord, merge_stanzas as merge_stanzas
+    EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord, merge_options
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from netconf_hooks.observe.netlink import LinkStatus
     from netconf_hooks.observe.probes import Announce
     from netconf_hooks.rules import Rules
-    from netconf_hooks.state import Stanza, Store
+    from netconf_hooks.state import Pass, Store
 
 # How long a link that has been set up may take until its carrier is there: autonegotiation takes 1 to 3 s (IEEE 802.3,
 # clause 28), and ifupdown runs the hooks of a static stanza at once.
@@ -43,20 +44,20 @@ _VERDICT_NAMES = {True: "holds", False: "fails", None: "undecided"}
 
 
 def observe_interface(
-    iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT, announce: Announce | None = None
+    iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT, announce: Announce | None = None
 ) -> tuple[InterfaceRecord, dict[str, Answer]]:
     """Look at the network an interface is on, and return what is to be remembered of it.
 
     patience: seconds that a link without carrier is waited for.  announce: as of `observe.probes.View`.
 
-    Takes at most the stanza's ``netconf-timeout``.  Raises OSError where the kernel can't be asked.
+    Takes at most the ``netconf-timeout`` of the passes.  Raises OSError where the kernel can't be asked.
     """
     from netconf_hooks.observe.router import has_default_route
     from netconf_hooks.observe.wireless import is_wireless_open
 
     began = monotonic()
-    options = merge_stanzas(stanzas)
-    rules = read_rules(options)
+    options = merge_options(passes)
+    rules = read_rules_of(passes)
     deadline = began + rules.timeout
     link = make_link(iface, options)
     if link.index and not link.carrier and patience:
@@ -66,7 +67,7 @@ def observe_interface(
     record = InterfaceRecord(
         iface=iface,
         index=link.index,
-        stanzas=stanzas,
+        passes=passes,
         location=place.location,
         line=place.line,
         grade=place.grade,
@@ -84,16 +85,16 @@ def observe_interface(
 
 
 def look_at_network(
-    store: Store, iface: str, stanzas: tuple[Stanza, ...], patience: float = CARRIER_TIMEOUT
+    store: Store, iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT
 ) -> tuple[InterfaceRecord, dict[str, Answer]]:
     """Look as `observe_interface` does, through the guard of the link if it has one, to decide on what is seen."""
     if not store.has_guards():
-        return observe_interface(iface, stanzas, patience)
+        return observe_interface(iface, passes, patience)
     from netconf_hooks.guarding import Look
 
-    until = monotonic() + read_rules(merge_stanzas(stanzas)).timeout
+    until = monotonic() + read_rules_of(passes).timeout
     with Look(store, device_of(iface), until) as look:
-        return observe_interface(iface, stanzas, patience, look.announce)
+        return observe_interface(iface, passes, patience, look.announce)
 
 
 def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
@@ -121,7 +122,7 @@ def _has_carrier(link: LinkStatus, record: InterfaceRecord) -> bool:
         return link.carrier
     from netconf_hooks.observe.ports import has_carrier
 
-    return has_carrier(link, read_rules(merge_stanzas(record.stanzas)).outside_ports)
+    return has_carrier(link, read_rules_of(record.passes).outside_ports)
 
 
 def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
@@ -166,6 +167,37 @@ def forget_interface(store: Store, iface: str) -> bool:
         return _decide(store)
 
 
+def end_passes(store: Store) -> None:
+    """Forget the interfaces whose link went down after ifupdown was done with them, and take their guards away.
+
+    wpa_supplicant(8) sets a roaming link down after all hooks of its ifdown, or without any.  Raises OSError.
+    """
+    from netconf_hooks.ifenv import has_wpa_action
+    from netconf_hooks.observe.netlink import read_links
+
+    over = [record for record in store.read_interfaces(log.error) if record.passes and are_over(record.passes)]
+    if over:
+        links = read_links({device_of(record.iface) for record in over})
+        for record in over:
+            link = links.get(device_of(record.iface))
+            if not (link and link.up) and not has_wpa_action(record.iface):
+                log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and so is its link")
+                if forget_interface(store, record.iface):
+                    follow_decision(store)
+    if store.has_guards():
+        from netconf_hooks.guarding import end_guards
+
+        end_guards(store)
+
+
+def _list_passes(store: Store, record: InterfaceRecord) -> tuple[Pass, ...]:
+    if not store.has_guards():
+        return record.passes
+    from netconf_hooks.guarding import find_passes
+
+    return find_passes(store, record.iface) or record.passes
+
+
 def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None:
     """Look again at the networks of `records`, decide again by the rules in them, and follow the decision.
 
@@ -179,7 +211,7 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
     for record in records:
         if not record.wish:
             # No carrier is no link that comes up, but one that was pulled; and the others wait for the answer.
-            newer, _ = look_at_network(store, record.iface, record.stanzas, patience=0.0)
+            newer, _ = look_at_network(store, record.iface, _list_passes(store, record), patience=0.0)
             remember_interface(store, newer, replaces=record)
     with store.lock_records():
         something_to_do = _decide(store)
@@ -296,13 +328,13 @@ def _is_newer(store: Store, record: InterfaceRecord, replaces: InterfaceRecord) 
         now = store.read_interface(record.iface)
     except RecordError:
         return False  # the caller has read it: somebody is at work there
-    same = now is not None and (now.index, now.stanzas, now.wish) == (replaces.index, replaces.stanzas, replaces.wish)
+    same = now is not None and (now.index, now.passes, now.wish) == (replaces.index, replaces.passes, replaces.wish)
     return now is not None and same and now.looked <= record.looked
 
 
 def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     records = list_counting(store.read_interfaces(log.error, written))
-    situations = [describe_situation(record, read_rules(merge_stanzas(record.stanzas))) for record in records]
+    situations = [describe_situation(record, read_rules_of(record.passes)) for record in records]
     before = _read_tunnels(store)
     verdicts = decide_changes(
         decide_tunnels(situations),
@@ -357,7 +389,8 @@ def _queue_events(store: Store, records: Iterable[InterfaceRecord], situations: 
 
 def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
     """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
-    logical = next((stanza.logical for stanza in record.stanzas if stanza.logical), record.iface)
+    # That which was raised last: another one may have been raised over the interface's own.
+    logical = next((each.logical for each in reversed(record.passes) if each.logical), record.iface)
     location = ("" if record.undecided else record.location) if name == INET else name
     variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
     for finding in record.seen:

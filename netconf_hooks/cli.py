@@ -20,6 +20,7 @@ from netconf_hooks.guarding import put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.passes import describe_pass
 from netconf_hooks.probe import probe_network
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.tunnels import TunnelError, load_tunnel
@@ -221,6 +222,8 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
             print(f"    netconf-location {record.line}")
         for finding in record.seen:
             print(f"    {finding.subject}: {log.printable(', '.join(finding.values) or finding.problem)}")
+        for line in _describe_passes(record):
+            print(log.printable(line))
     for guard in guards.values():
         for line in _describe_guard(guard):
             print(log.printable(line))
@@ -265,6 +268,10 @@ def _make_status(
                 "grade": record.grade or None,
                 "routable": record.routable,
                 "seen": {finding.subject: list(finding.values) for finding in record.seen},
+                "passes": [
+                    {"logical": each.logical or record.iface, "family": each.family, "reached": each.reached}
+                    for each in record.passes
+                ],
             }
             for record in records
         },
@@ -278,6 +285,17 @@ def _make_status(
             for (kind, name), tunnel in tunnels.items()
         },
     }
+
+
+def _describe_passes(record: InterfaceRecord) -> list[str]:
+    """Say which stanzas the rules of an interface come from, where it is not simply the interface's own."""
+    lines = []
+    for each in record.passes:
+        if not each.reached:
+            lines.append(f"    {describe_pass(each)} is still in force: the last ifup did not reach it; ifdown ends it")
+        elif len(record.passes) > 1 or each.logical not in ("", record.iface):
+            lines.append(f"    by {describe_pass(each)}")
+    return lines
 
 
 def _name_state(guard: GuardRecord | None) -> str:

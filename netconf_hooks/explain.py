@@ -11,7 +11,7 @@ from time import monotonic
 from netconf_hooks import log
 from netconf_hooks.apply import describe_situation, observe_interface
 from netconf_hooks.command import OK, CommandError
-from netconf_hooks.decide import decide_guard, decide_tunnels, describe_place
+from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import query_options
 from netconf_hooks.locate import (
@@ -21,8 +21,9 @@ from netconf_hooks.observation import OPEN, describe_answers, read_observation
 from netconf_hooks.observe import Answer, make_link
 from netconf_hooks.passage import make_pass
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words, read_rules
-from netconf_hooks.state import Finding, InterfaceRecord, Stanza, Store, merge_stanzas
+from netconf_hooks.passes import describe_pass, find_conflict, read_rules_of
+from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
+from netconf_hooks.state import Finding, InterfaceRecord, Pass, Store, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,14 +85,14 @@ def explain_rules(options: Namespace, store: Store) -> int:
 
 def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanation:
     origin = RECORD if record else STANZA
-    stanzas = record.stanzas if record else (Stanza("any", query_options(iface)),)
-    rules = read_rules(merge_stanzas(stanzas))
+    passes = record.passes if record else (Pass("any", query_options(iface)),)
+    rules = read_rules_of(passes)
     if rules.uplinks:
-        return Explanation(rules, origin, "", record or InterfaceRecord(iface, 0, stanzas, wish=True), {})
+        return Explanation(rules, origin, "", record or InterfaceRecord(iface, 0, passes, wish=True), {})
     with make_pass(Store(), device_of(iface), 2 * rules.timeout) as passing:
-        now, answers = observe_interface(iface, stanzas, announce=passing.announce)
+        now, answers = observe_interface(iface, passes, announce=passing.announce)
         # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
-        link = make_link(iface, merge_stanzas(stanzas))
+        link = make_link(iface, merge_options(passes))
         answers = complete_answers(rules, answers, link, monotonic() + rules.timeout, passing.announce)
     return Explanation(rules, origin, "", now, answers)
 
@@ -100,10 +101,10 @@ def _explain_recording(path: str, iface: str | None) -> Explanation:
     """Decide on what was seen at another time, perhaps by another interface, by the rules as they stand now."""
     seen = read_observation(path)
     iface = iface or seen.iface
-    stanzas = (Stanza("any", query_options(iface)),)
-    rules = read_rules(merge_stanzas(stanzas))
+    passes = (Pass("any", query_options(iface)),)
+    rules = read_rules_of(passes)
     if rules.uplinks:
-        return Explanation(rules, STANZA, path, InterfaceRecord(iface, 0, stanzas, wish=True), {})
+        return Explanation(rules, STANZA, path, InterfaceRecord(iface, 0, passes, wish=True), {})
     answers = {key: Answer(pending=True, problem=_NOT_RECORDED) for key in TESTS}
     answers.update(seen.answers)
     if iface != seen.iface:
@@ -112,7 +113,7 @@ def _explain_recording(path: str, iface: str | None) -> Explanation:
     record = InterfaceRecord(
         iface,
         0,
-        stanzas,
+        passes,
         location=place.location,
         line=place.line,
         grade=place.grade,
@@ -154,6 +155,7 @@ def _list_lines(explanation: Explanation) -> list[str]:
     recorded = "standard input" if explanation.recorded == "-" else explanation.recorded
     origin = f"as recorded in {recorded}" if recorded else _ORIGINS[explanation.origin]
     lines = [f"{describe_place(describe_situation(record, rules))} ({log.printable(origin)})"]
+    lines += [f"  by {describe_pass(each)}" for each in record.passes if len(record.passes) > 1]
     lines += [f"  error: {error}" for error in _list_errors(rules)]
     for location in rules.locations:
         verdict = judge_tests(location.tests, explanation.answers)
@@ -171,9 +173,11 @@ def _list_lines(explanation: Explanation) -> list[str]:
     for rule in rules.vpns:
         alone = verdicts[rule.kind, rule.name]
         lines.append(f"  netconf-vpn {rule.text}: {alone.state}, as far as {record.iface} goes: {alone.because}")
-    if rules.guard and rules.is_guarded():
-        guard = decide_guard(rules.guard, describe_situation(record, rules))
-        lines.append(f"  netconf-guard {rules.guard.text}: {guard.state}: {guard.because}")
+    for rule in rules.guards:
+        guard = decide_guard(rule, describe_situation(record, rules))
+        lines.append(f"  netconf-guard {rule.text}: {guard.state}: {guard.because}")
+    if conflict := find_conflict(record.passes):
+        lines.append(f"  error: {conflict}: the guard stays closed")
     return lines
 
 
@@ -230,8 +234,10 @@ def _describe(explanation: Explanation) -> dict[str, object]:
         return {**described, "uplinks": list(rules.uplinks), "raised": list(record.raised)}
     answers = explanation.answers
     guard = None
-    if rules.guard and rules.is_guarded():
-        verdict = decide_guard(rules.guard, describe_situation(record, rules))
+    verdicts = [decide_guard(rule, describe_situation(record, rules)) for rule in rules.guards]
+    if verdicts:
+        # All must agree before it opens.
+        verdict = next((verdict for verdict in verdicts if verdict.state != OPEN_GUARD), verdicts[0])
         guard = {"state": verdict.state, "because": verdict.because}
     return {
         **described,

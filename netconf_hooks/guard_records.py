@@ -14,7 +14,7 @@ from netconf_hooks.decide import CLOSED
 from netconf_hooks.guards import BACKENDS, WINDOWS, GuardError, check_device, load_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.rules import read_rules
-from netconf_hooks.state import GuardRecord, RecordError, Stanza
+from netconf_hooks.state import LEAVING, GuardRecord, Pass, RecordError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,22 +114,22 @@ def _make_record(store: Store, device: str, backend: str, problem: str) -> Guard
 
     Of the rules of the interfaces on the device that are up it keeps only what passes a closed guard.
     """
-    stanzas = {}
+    passes: list[Pass] = []
     for record in store.read_interfaces(log.error):
         if device_of(record.iface) != device:
             continue
-        for stanza in record.stanzas:
+        for each in record.passes:
             kept = {
-                option: value for option, value in stanza.options.items()
+                option: value for option, value in each.options.items()
                 if option.startswith(("netconf-guard-allow", "netconf-guard-backend"))
             }  # fmt: skip
-            if read_rules(stanza.options).is_guarded():
+            if read_rules(each.options).is_guarded():
                 kept["netconf-guard"] = LOST_RULE
-            stanzas[record.iface, stanza.family] = Stanza(stanza.family, kept, stanza.logical)
-    if not any("netconf-guard" in stanza.options for stanza in stanzas.values()):
-        stanzas[device, "inet"] = Stanza("inet", {"netconf-guard": LOST_RULE})
+            passes.append(each.change(options=kept, stage=LEAVING))
+    if not any("netconf-guard" in each.options for each in passes):
+        passes.append(Pass("inet", {"netconf-guard": LOST_RULE}, iface=device, stage=LEAVING))
     return GuardRecord(
-        device, backend or _choose_backend(), CLOSED, f"its record was lost: {problem}", stanzas, shut=monotonic()
+        device, backend or _choose_backend(), CLOSED, f"its record was lost: {problem}", tuple(passes), shut=monotonic()
     )
 
 

@@ -21,13 +21,15 @@ from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
 from netconf_hooks.guards import (
     NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Window, choose_guard, load_guard, read_opening
 )  # fmt: skip
-from netconf_hooks.ifenv import device_of
+from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
 from netconf_hooks.observe.lease import find_dhcp_servers
 from netconf_hooks.observe.netlink import Netlink, NetlinkError, read_link
 from netconf_hooks.observe.scene import NO_ADDRESS, UNREADABLE, Scene, look_at, read_scene
 from netconf_hooks.passage import ProbePass, list_openings, read_guard, unpin
-from netconf_hooks.rules import read_rules
-from netconf_hooks.state import GuardRecord, RecordError, Stanza, merge_stanzas
+from netconf_hooks.passes import (
+    are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
+)  # fmt: skip
+from netconf_hooks.state import GuardRecord, RecordError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.decide import Situation
     from netconf_hooks.ifenv import Invocation
-    from netconf_hooks.state import InterfaceRecord, Store
+    from netconf_hooks.state import InterfaceRecord, Pass, Store
 
 # Seconds.  For so long a link that was opened stays open without anybody alive; so often it is renewed while all is
 # well.
@@ -61,8 +63,10 @@ def find_unguardable(invocation: Invocation) -> str:
 # --- putting up, in pre-up
 
 
-def put_guard(store: Store, invocation: Invocation) -> None:
+def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
     """Close the device of an interface that is about to come up, and remember its guard.
+
+    again: whether the pass was remembered already, by its pre-up.
 
     Raises `GuardError` where it could not be closed for sure, OSError where it could not be remembered.
     """
@@ -72,11 +76,16 @@ def put_guard(store: Store, invocation: Invocation) -> None:
     with store.lock_acting():
         with store.lock_records():
             before = read_guard(store, device)
-            stanzas = dict(before.stanzas) if before else {}
-            stanzas[invocation.iface, invocation.family] = _make_stanza(invocation)
-            rules = read_rules(merge_stanzas(stanzas.values()))
-            guard = choose_guard(rules.backend)
-            record = GuardRecord(device, guard.name, CLOSED, "it is coming up", stanzas)
+            known = before.passes if before else _list_passes_of(store, device)
+            passes = (complete_pass if again else begin_pass)(known, make_pass(invocation))
+            if before and before.verdict == RELEASED and is_roaming(device):
+                store.write_guard(before.change(passes=passes))
+                return
+            conflict = find_conflict(passes)
+            # Where the stanzas disagree, it is closed where it was, or where the first of them wants it.
+            rules = read_rules_of([each for each in passes if each.reached] or passes)
+            guard = load_guard(before.backend) if before and conflict else choose_guard(rules.backend)
+            record = GuardRecord(device, guard.name, CLOSED, "it is coming up", passes)
             if before:
                 # What stands elsewhere for it goes once it is closed here; a hook killed in between leaves that to the
                 # next.
@@ -87,8 +96,8 @@ def put_guard(store: Store, invocation: Invocation) -> None:
             if status and status.up and before:
                 # Up already, another address family or ifup --force: its tunnels go on, and what others of its
                 # interfaces have seen counts while it is on the same network.
-                kept = ("openings", "names", "servers", "scene", "shut")
-                record = record.change(**{fact: getattr(before, fact) for fact in kept})
+                facts = ("openings", "names", "servers", "scene", "shut")
+                record = record.change(**{fact: getattr(before, fact) for fact in facts})
             store.write_guard(record)
         if status and status.up and not before:
             log.error(
@@ -104,45 +113,108 @@ def put_guard(store: Store, invocation: Invocation) -> None:
                 if now:
                     store.write_guard(now.change(former=former))
     log.info(f"{invocation.iface}: netconf-guard: {device} is closed ({guard.name})")
+    if conflict:
+        raise GuardError(conflict)
 
 
-def join_guard(store: Store, invocation: Invocation) -> None:
-    """Remember that an address family without a guard of its own comes up on a device that may have one.
+def join_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
+    """Remember that a pass without a guard of its own comes up on a device that may have one.
 
-    Where the admin has taken the guard out of its last stanza, it goes.  Raises `GuardError`.
+    Where the admin has taken the guard out of its last stanza, it goes.  again: as in `put_guard`.  Raises `GuardError`.
     """
-    with store.lock_acting():
-        with store.lock_records():
-            record = read_guard(store, device_of(invocation.iface))
-            if not record:
-                return
-            stanzas = {**record.stanzas, (invocation.iface, invocation.family): _make_stanza(invocation)}
-            record = record.change(stanzas=stanzas)
-            store.write_guard(record)
-        if not any(read_rules(stanza.options).is_guarded() for stanza in stanzas.values()):
-            remove_guard(store, record)
-
-
-def leave_guard(store: Store, invocation: Invocation) -> None:
-    """post-down: an address family is down; the guard goes with the last one, when the link is down."""
     device = device_of(invocation.iface)
     with store.lock_acting():
         with store.lock_records():
             record = read_guard(store, device)
             if not record:
                 return
-            left = {
-                (iface, family): stanza
-                for (iface, family), stanza in record.stanzas.items()
-                if iface != invocation.iface or not _share_family(family, invocation.family)
-            }
+            passes = (complete_pass if again else begin_pass)(record.passes, make_pass(invocation))
+            if passes != record.passes:
+                record = record.change(passes=passes)
+                store.write_guard(record)
+        if not read_rules_of(passes).is_guarded():
+            remove_guard(store, record)
+            return
+        conflict = find_conflict(passes)
+        ended = record.verdict == RELEASED and not again and not is_roaming(device)
+        if conflict or ended:
+            _close_again(store, record, conflict or "it is coming up")
+    if conflict:
+        raise GuardError(conflict)
+
+
+def _close_again(store: Store, record: GuardRecord, because: str) -> None:
+    """Close a guard that may be open, or that the admin has released until this ifup.  The lock for acting is held."""
+    with store.lock_records():
+        record = record.change(verdict=CLOSED, because=because, done=False)
+        store.write_guard(record)
+    load_guard(record.backend).close(record.device, list_openings(record))
+    _mark(store, record, opened=False)
+
+
+def leave_guard(store: Store, invocation: Invocation) -> None:
+    """post-down: a pass has ended; the guard goes with the last one that asks for it, when the link is down."""
+    device = device_of(invocation.iface)
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record:
+                return
             status = read_link(device)
-            if left or (status and status.up):
-                if not left:
-                    log.info(f"{device}: netconf-guard: still closed, since ifdown left the link up")
-                store.write_guard(record.change(stanzas=left or record.stanzas))
+            up = status is not None and status.up
+            left = end_pass(record.passes, make_pass(invocation), down=not up, kept=is_roaming(device))
+            guarded = read_rules_of(left).is_guarded()
+            if _is_over(left, device, up):
+                guarded = False
+            elif up and (are_over(left) or not left):
+                left, guarded = left or record.passes, True
+                log.info(f"{device}: netconf-guard: still closed, since ifdown left the link up")
+            if guarded:
+                store.write_guard(record.change(passes=left))
                 return
         remove_guard(store, record)
+
+
+def end_guards(store: Store) -> bool:
+    """Take away the guards of links that went down after ifdown had left them up; return whether any was.
+
+    A stanza of the method manual leaves the link as it is; wpa_supplicant(8) sets it down after all hooks.
+    """
+    ended = False
+    with store.lock_records():
+        over = [record for record in store.read_guards(log.error) if _is_over(record.passes, record.device)]
+    for record in over:
+        with store.lock_acting():
+            now = read_guard(store, record.device)
+            if now and _is_over(now.passes, now.device):
+                try:
+                    remove_guard(store, now)
+                    ended = True
+                except GuardError as error:
+                    log.error(f"{now.device}: netconf-guard: {error}")
+    return ended
+
+
+def _is_over(passes: Sequence[Pass], device: str, up: bool | None = None) -> bool:
+    """Whether nothing is in force on a device any more: ifupdown has taken it down, and the link is down."""
+    if not are_over(passes):
+        return False
+    if up is None:
+        status = read_link(device)
+        up = status is not None and status.up
+    return not up and not has_wpa_action(device)
+
+
+def _list_passes_of(store: Store, device: str) -> tuple[Pass, ...]:
+    """Return the passes that have come up on a device without a guard until now: of a record that is still true."""
+    link = read_link(device)
+    return tuple(
+        each
+        for record in store.read_interfaces(log.error)
+        if not record.wish and device_of(record.iface) == device
+        if link and link.up and link.index == record.index
+        for each in record.passes
+    )
 
 
 def remove_guard(store: Store, record: GuardRecord) -> None:
@@ -190,20 +262,26 @@ def decide_guards(store: Store, records: Iterable[InterfaceRecord], situations: 
 
 
 def _decide_guard(guard: GuardRecord, up: Mapping[str, tuple[InterfaceRecord, Situation]]) -> Verdict:
+    if conflict := find_conflict(guard.passes):
+        return Verdict(CLOSED, conflict)
     reasons = []
-    for iface in dict.fromkeys(iface for iface, _ in guard.stanzas):
-        rules = read_rules(merge_stanzas(_list_stanzas(guard, iface)))
-        if rules.guard is None or not rules.is_guarded():
+    for iface in _list_ifaces(guard):
+        passes = list_of(guard.passes, iface)
+        rules = read_rules_of(passes)
+        if not rules.is_guarded():
             continue
         if iface not in up:
             return Verdict(CLOSED, f"{iface}: {_UNLOOKED}")
         record, situation = up[iface]
         if record.looked <= guard.shut:
             return Verdict(CLOSED, guard.because if guard.verdict == CLOSED else f"{iface}: {_UNLOOKED}")
-        verdict = decide_guard(rules.guard, situation)
-        if verdict.state != OPEN:
-            return verdict
-        reasons.append(verdict.because)
+        if [each.options for each in passes] != [each.options for each in record.passes]:
+            return Verdict(CLOSED, f"{iface}: another stanza of it is coming up, and {_UNLOOKED}")
+        for rule in rules.guards:
+            verdict = decide_guard(rule, situation)
+            if verdict.state != OPEN:
+                return verdict
+            reasons.append(verdict.because)
     if not reasons:
         return Verdict(CLOSED, "no stanza says when it opens")
     return Verdict(OPEN, "; ".join(reasons))
@@ -211,7 +289,7 @@ def _decide_guard(guard: GuardRecord, up: Mapping[str, tuple[InterfaceRecord, Si
 
 def _find_renaming(store: Store, guard: GuardRecord) -> str:
     """Return in words that the device has another name by now, which no rule of the firewall knows; else nothing."""
-    for iface in dict.fromkeys(iface for iface, _ in guard.stanzas):
+    for iface in _list_ifaces(guard):
         try:
             record = store.read_interface(iface)
             name = if_indextoname(record.index) if record and record.index else guard.device
@@ -354,7 +432,7 @@ def _mark(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> 
     with store.lock_records():
         now = read_guard(store, told.device)
         if now and now.verdict != RELEASED:
-            passing = [(record.openings, record.servers, record.stanzas, record.asking) for record in (now, told)]
+            passing = [(record.openings, record.servers, record.passes, record.asking) for record in (now, told)]
             done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
             store.write_guard(now.change(opened=opened, done=done, lease=lease))
 
@@ -380,12 +458,16 @@ def shut_guard(store: Store, record: GuardRecord, because: str) -> None:
             )
 
 
-def begin_leaving(store: Store, iface: str) -> None:
+def begin_leaving(store: Store, iface: str, logical: str) -> None:
     """down: shut the guard of a device, and what else was let through but the tunnels, before anything else is done."""
     record = read_guard(store, device_of(iface))
     if not record or record.verdict == RELEASED:
         return
     shut_guard(store, record, f"{iface} is going down")
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if now:
+            store.write_guard(now.change(passes=leave_passes(now.passes, iface, logical, is_roaming(iface))))
     with store.lock_acting():
         follow_closing(store)
 
@@ -555,23 +637,20 @@ def release_guard(store: Store, device: str) -> None:
 # --- records
 
 
-def _make_stanza(invocation: Invocation) -> Stanza:
-    return Stanza(invocation.family, invocation.options, invocation.logical)
+def _list_ifaces(guard: GuardRecord) -> list[str]:
+    return list(dict.fromkeys(each.iface for each in guard.passes))
 
 
-def _share_family(one: str, other: str) -> bool:
-    """Whether two passes of an interface have an address family in common: ``inet,inet6`` under ifupdown2."""
-    families = set(one.split(",")), set(other.split(","))
-    return bool(families[0] & families[1]) or "any" in families[0] | families[1]
-
-
-def _list_stanzas(guard: GuardRecord, iface: str) -> list[Stanza]:
-    return [stanza for (name, _), stanza in guard.stanzas.items() if name == iface]
+def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
+    """Return the passes of an interface whose device has a guard, also those that have only come to pre-up; else None."""
+    with store.lock_records():
+        guard = read_guard(store, device_of(iface))
+    return list_of(guard.passes, iface) if guard else None
 
 
 def list_outside_ports(record: GuardRecord) -> tuple[str, ...]:
     """Return what ``netconf-outside-ports`` says in the stanzas of a guard."""
-    return read_rules(merge_stanzas(record.stanzas.values())).outside_ports
+    return read_rules_of(record.passes).outside_ports
 
 
 def is_still_there(record: GuardRecord) -> bool:

@@ -12,12 +12,13 @@ import os
 
 from netconf_hooks import log
 from netconf_hooks.apply import (
-    follow_decision, forget_interface, look_at_network, merge_stanzas, remember_interface, wake_watcher
+    follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
 )  # fmt: skip
 from netconf_hooks.events import tell_events
-from netconf_hooks.ifenv import device_of, read_environment
+from netconf_hooks.ifenv import device_of, is_roaming, read_environment
+from netconf_hooks.passes import begin_pass, complete_pass, has_rules, make_pass, read_rules_of, replaces
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
-from netconf_hooks.state import RecordError, Stanza, Store
+from netconf_hooks.state import KEPT, InterfaceRecord, RecordError, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.rules import Rules
-    from netconf_hooks.state import InterfaceRecord
+    from netconf_hooks.state import Pass
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
@@ -120,31 +121,65 @@ def _prepare(invocation: Invocation, store: Store) -> int:
     signal.alarm(ACTING_TIME)
     link = read_link(device_of(invocation.iface))
     if link is None or link.index != record.index or not link.up:
-        log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
-        _forget(invocation.iface, store)
-    elif any(stanza.family == invocation.family for stanza in record.stanzas):
+        _forget_last_run(invocation, record, store)
+    elif replaces(record.passes, make_pass(invocation)):
         # ifup --force of an interface that is up: its if-up.d may never be reached.
         _arrive(invocation, store)
+    elif invocation.run:
+        # The run that begins, or wpa_action, which has raised another logical interface over this one.
+        passes = record.passes if invocation.options else complete_pass(record.passes, make_pass(invocation))
+        if passes != record.passes:
+            _rewrite(record, passes, store)
     return 0
 
 
-def _guard(invocation: Invocation, rules: Rules, store: Store) -> bool:
-    """Close the link before it is configured; return whether it is closed, or needs no guard."""
+def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Store) -> None:
+    """The link is another one, or was taken down: what is remembered is not true any more.
+
+    But for the passes of this run of ifup, which may not have set it up yet, and those of the stanza over which another
+    logical interface is raised: these stay in force.
+    """
+    kept = tuple(
+        each for each in record.passes
+        if invocation.run and (each.run == invocation.run or each.logical != invocation.logical)
+    )
+    if kept:
+        passes = kept if invocation.options else complete_pass(kept, make_pass(invocation))
+        unknown = InterfaceRecord(record.iface, record.index, record.passes, looked=record.looked)
+        _rewrite(unknown, passes, store)
+        return
+    log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
+    _forget(invocation.iface, store)
+
+
+def _rewrite(record: InterfaceRecord, passes: tuple[Pass, ...], store: Store) -> None:
+    """Remember which passes of an interface there are now; all else stays as it is."""
+    something_to_do = remember_interface(store, record.change(passes=passes), replaces=record)
+    wake_watcher(store)
+    if something_to_do:
+        _follow(store)
+
+
+def _guard(invocation: Invocation, rules: Rules, store: Store, again: bool = False) -> bool:
+    """Close the link before it is configured; return whether it is closed, or needs no guard.
+
+    again: whether pre-up has done so already.
+    """
     from netconf_hooks.guarding import find_unguardable, join_guard, put_guard
     from netconf_hooks.guards import GuardError
 
     signal.alarm(ACTING_TIME)
     try:
         if not rules.is_guarded():
-            join_guard(store, invocation)
+            join_guard(store, invocation, again)
             return True
         if problem := find_unguardable(invocation):
             raise GuardError(problem)
-        put_guard(store, invocation)
+        put_guard(store, invocation, again)
         wake_watcher(store)
     except (GuardError, RecordError, OSError) as error:
-        text = rules.guard.text if rules.guard else ""
-        log.error(f'{invocation.iface}: netconf-guard "{text}": no guard can be put up, so it stays down: {error}')
+        text = f' "{rules.guard.text}"' if rules.guard else ""
+        log.error(f"{invocation.iface}: netconf-guard{text}: no guard can be put up, so it stays down: {error}")
         return False
     return True
 
@@ -167,21 +202,19 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     record = _read_record(invocation.iface, store)
     if record and record.wish:
         return  # all was done in pre-up
-    # A family that comes up again keeps its place: the order of the stanzas is the order of their location lines.
-    stanzas = {stanza.family: stanza for stanza in record.stanzas} if record else {}
-    stanzas[invocation.family] = Stanza(invocation.family, invocation.options, invocation.logical)
-    if not any(option.startswith("netconf-") for stanza in stanzas.values() for option in stanza.options):
+    own = read_rules(invocation.options)
+    if own.is_guarded() or store.has_guards():
+        # Once more: only now there is a device for certain.
+        _guard(invocation, own, store, again=True)
+    passes = _list_passes(invocation, record, store)
+    if not has_rules(passes):
         _forget(invocation.iface, store)  # the rules were taken out of the stanza
         return
-    guarded = read_rules(invocation.options).is_guarded()
-    rules = read_rules(merge_stanzas(stanzas.values()))
-    if guarded:
-        # Once more: only now there is a device for certain.
-        _guard(invocation, rules, store)
+    rules = read_rules_of(passes)
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
     signal.alarm(int(rules.timeout) + ACTING_TIME)
-    record, answers = look_at_network(store, invocation.iface, tuple(stanzas.values()))
+    record, answers = look_at_network(store, invocation.iface, passes)
     for key, answer in answers.items():
         if answer.problem:
             log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")
@@ -190,6 +223,18 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     wake_watcher(store)
     if something_to_do or store.has_guards():
         _follow(store)
+
+
+def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
+    """Return the passes of an interface with the one that this hook belongs to."""
+    known = record.passes if record else ()
+    if store.has_guards():
+        from netconf_hooks.guarding import find_passes
+
+        joined = find_passes(store, invocation.iface)
+        if joined is not None:
+            return complete_pass(joined or known, make_pass(invocation))
+    return (complete_pass if invocation.phase == "up" else begin_pass)(known, make_pass(invocation))
 
 
 def _leave(invocation: Invocation, store: Store) -> None:
@@ -206,26 +251,43 @@ def _leave(invocation: Invocation, store: Store) -> None:
     if record:
         log.info(f"{invocation.iface}: leaving {_name_place(record)}")
     if store.has_guards():
-        _leave_guarded(invocation, store)
-    else:
-        _forget(invocation.iface, store)
+        _leave_guarded(invocation, record, store)
+        return
+    something_to_do = _depart(invocation, record, store)
+    wake_watcher(store)
+    if something_to_do:
+        _follow(store)
 
 
-def _leave_guarded(invocation: Invocation, store: Store) -> None:
+def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> bool:
+    """Forget an interface; return whether there is something to do.
+
+    ifupdown knows only the logical interface that was raised last, so its ifdown is the end of all.  wpa_action's ifdown
+    is not the end of the stanza over which it has raised another one: that one is in force until the admin's.
+    """
+    if record and is_roaming(invocation.iface):
+        kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)
+        if kept:
+            return remember_interface(store, record.change(passes=kept), replaces=record)
+    return forget_interface(store, invocation.iface)
+
+
+def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> None:
     """Shut the guard first, then tell the events, and stop the tunnels last: nothing leaves unguarded in between."""
     from netconf_hooks.guarding import begin_leaving, leave_guard
     from netconf_hooks.guards import GuardError
 
     if invocation.phase == "down":
-        begin_leaving(store, invocation.iface)
-        forget_interface(store, invocation.iface)
+        begin_leaving(store, invocation.iface, invocation.logical)
+        _depart(invocation, record, store)
         signal.alarm(0)
         tell_events(store)
         signal.alarm(ACTING_TIME)
         _follow(store)
         wake_watcher(store)
         return
-    _forget(invocation.iface, store)
+    if _depart(invocation, record, store):
+        _follow(store)
     signal.alarm(ACTING_TIME)
     try:
         leave_guard(store, invocation)

@@ -6,6 +6,8 @@ ifupdown 0.8.41, ifupdown-ng 0.11.4 and ifupdown2 3.0.0 really pass is kept in t
 
 from __future__ import annotations
 
+import os
+
 from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
@@ -17,6 +19,16 @@ MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
 
 # The stanza's own words about its resolvers, resolvconf(8): evidence for `dns-domain` and `dns-server`.
 EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
+
+# ifupdown 0.8 sets this for each interface that it is configuring (interface.c); the others do not.
+_CONFIGURING = "IFUPDOWN_"
+
+# Of which programs the hooks of a run are the descendants, and how many parents are looked at: run-parts, sh, ifup.
+_RUNS = (b"ifup", b"ifdown")
+_DEEPEST = 16
+
+# The run of a hook whose ifup can't be found: nothing tells one such run from another.
+UNKNOWN_RUN = "unknown"
 
 # A kernel's interface name has at most 15 characters (IFNAMSIZ, netdevice(7)); an alias adds a colon and a label.
 LONGEST_NAME = 64
@@ -31,13 +43,14 @@ class Invocation(Record):
     family: the address family of the pass, ``inet`` or ``inet6`` (a list under ifupdown2); ``any`` where it is not
     told.
     method: ``dhcp``, ``static``, ``ppp``; empty where it is not told.
+    run: which ifup it was that runs the hook, see `find_run`; empty for ifdown.
     verbose: whether the admin asked for everything (``ifup -v``).
     options: the stanza's ``netconf-*`` and resolver options, by the name they have in the stanza; a repeated option's
         values are joined by newlines.
     problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
-    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method")
+    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method", "run")
 
     def __init__(
         self,
@@ -49,6 +62,7 @@ class Invocation(Record):
         options: Mapping[str, str],
         problem: str,
         method: str = "",
+        run: str = "",
     ) -> None:
         self.phase = phase
         self.iface = iface
@@ -58,6 +72,7 @@ class Invocation(Record):
         self.options = options
         self.problem = problem
         self.method = method
+        self.run = run
 
 
 def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
@@ -78,7 +93,51 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
         options=options,
         problem=_find_problem(phase, iface, environ),
         method=environ.get("METHOD", ""),
+        run=find_run(environ) if MODES[phase] == "start" else "",
     )
+
+
+def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
+    """Return which run of ifup a hook belongs to: the process and when it started, ``4711:123456`` (proc(5)).
+
+    Empty for ifupdown-ng and ifupdown2, which run the hooks once for an interface; `UNKNOWN_RUN` where no ifup is found
+    among the hook's ancestors.
+    """
+    if not any(name.startswith(_CONFIGURING) for name in environ):
+        return ""
+    pid = os.getppid()
+    for _ in range(_DEEPEST):
+        try:
+            with open(f"{proc}/{pid}/stat", "rb") as file:
+                before, _, after = file.read().rpartition(b")")  # the program's name may hold anything
+            fields = after.split()
+            if before.partition(b"(")[2] in _RUNS:
+                return f"{pid}:{int(fields[19])}"
+            pid = int(fields[1])
+        except (OSError, IndexError, ValueError):
+            break
+    return UNKNOWN_RUN
+
+
+def is_roaming(iface: str, directory: str = "/run") -> bool:
+    """Whether it is wpa_action(8) that runs ifup or ifdown for a wireless interface, and it will go on.
+
+    Its lock is there while it does (wpasupplicant's functions.sh); ``wpa_action IFACE stop`` ends wpa_cli first, whose
+    file goes with it.
+    """
+    name = f"{directory}/wpa_action.{device_of(iface)}"
+    if not os.path.lexists(f"{name}.ifupdown"):  # a symbolic link to nothing
+        return False
+    return has_wpa_action(iface, directory)
+
+
+def has_wpa_action(iface: str, directory: str = "/run") -> bool:
+    """Whether wpa_cli runs for an interface, to call wpa_action(8) at each event."""
+    try:
+        with open(f"{directory}/wpa_action.{device_of(iface)}.pid", "rb") as file:
+            return os.path.exists(f"/proc/{int(file.read(32))}")
+    except (OSError, ValueError):
+        return False
 
 
 def device_of(iface: str) -> str:

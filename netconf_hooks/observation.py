@@ -14,7 +14,7 @@ from netconf_hooks.interfaces import InterfacesError, query_options
 from netconf_hooks.observe import Answer, make_link, observe_link
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, VALUES
-from netconf_hooks.state import merge_stanzas
+from netconf_hooks.state import merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def find_options(iface: str, store: Store) -> dict[str, str]:
     are evidence themselves (``dns-domain``).  Raises `RecordError`."""
     record = store.read_interface(iface)
     if record:
-        return merge_stanzas(record.stanzas)
+        return merge_options(record.passes)
     try:
         return query_options(iface)
     except InterfacesError:

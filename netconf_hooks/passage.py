@@ -18,8 +18,8 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe import make_link
 from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.netlink import NetlinkError
-from netconf_hooks.rules import read_rules
-from netconf_hooks.state import RecordError, merge_stanzas
+from netconf_hooks.passes import read_rules_of
+from netconf_hooks.state import RecordError, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
 
 
 def list_openings(record: GuardRecord) -> tuple[Opening, ...]:
-    rules = read_rules(merge_stanzas(record.stanzas.values()))
+    rules = read_rules_of(record.passes)
     allowed = [make_allowance(allowance) for allowance in rules.allowances]
     # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
     leased = [Opening("udp", make_network(server), 67, source_port=68) for server in record.servers]
@@ -207,7 +207,7 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
     deadline = monotonic() + LOOK_UP_TIME
     try:
         with ProbePass(guard.device, guard.backend, LOOK_UP_TIME) as passing:
-            view = View(make_link(record.iface, merge_stanzas(record.stanzas)), deadline, passing.announce)
+            view = View(make_link(record.iface, merge_options(record.passes)), deadline, passing.announce)
             for name in names:
                 resolution = look_up(name, view)
                 if resolution.addresses:
@@ -296,4 +296,4 @@ def list_resolvers(link: Link) -> tuple[str, ...]:
 
 
 def _list_resolvers(guard: GuardRecord) -> tuple[str, ...]:
-    return list_resolvers(make_link(guard.device, merge_stanzas(guard.stanzas.values())))
+    return list_resolvers(make_link(guard.device, merge_options(guard.passes)))

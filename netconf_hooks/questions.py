@@ -15,8 +15,9 @@ from netconf_hooks.locate import Place
 from netconf_hooks.observation import find_options, observe_network
 from netconf_hooks.observe.netlink import NetlinkError
 from netconf_hooks.passage import make_pass
-from netconf_hooks.rules import DEFAULT_TIMEOUT, read_rules
-from netconf_hooks.state import RecordError, Stanza, Store, merge_stanzas
+from netconf_hooks.passes import read_rules_of
+from netconf_hooks.rules import DEFAULT_TIMEOUT
+from netconf_hooks.state import Pass, RecordError, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
     it is a wish (``netconf-uplink``), which is on no network, and where the kernel can't be asked.
     """
     try:
-        stanzas = (Stanza("any", dict(options)),) if options is not None else _find_stanzas(iface)
-        rules = read_rules(merge_stanzas(stanzas))
+        passes = (Pass("any", dict(options)),) if options is not None else _find_passes(iface)
+        rules = read_rules_of(passes)
         if rules.uplinks:
             raise NetworkError(f"{iface}: a wish is on no network")
         with make_pass(Store(), device_of(iface), rules.timeout) as passing:
-            record, _ = observe_interface(iface, stanzas, 0.0, passing.announce)
+            record, _ = observe_interface(iface, passes, 0.0, passing.announce)
     except InterfacesError as error:
         raise NetworkError(str(error)) from error  # it names the interface itself
     except (NetlinkError, OSError, RecordError) as error:
@@ -82,6 +83,6 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
     return Place(record.location, record.line, record.grade, record.undecided)
 
 
-def _find_stanzas(iface: str) -> tuple[Stanza, ...]:
+def _find_passes(iface: str) -> tuple[Pass, ...]:
     record = Store().read_interface(iface)
-    return record.stanzas if record else (Stanza("any", query_options(iface)),)
+    return record.passes if record else (Pass("any", query_options(iface)),)

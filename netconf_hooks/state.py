@@ -30,9 +30,8 @@ DIRECTORY = "/run/netconf-hooks"
 # First line of every file; another version's files are as good as none: /run is empty after a boot.
 FORMAT = "netconf-hooks 1"
 
-# Bytes that a file of ours may have.  Options come in the environment, which has 6 MiB at most (execve(2)), and an octet
-# that is not ASCII takes six characters here.
-_LIMIT = 1 << 26
+# Bytes that a file of ours may have.  Options come in the environment, which has 2 MiB by default (execve(2)).
+_LIMIT = 1 << 23
 
 # The last line of a guard's record: one that was cut off would say less than was asked for.
 _END = "end"
@@ -42,29 +41,56 @@ _GUARD_OPTION = b"option netconf-guard"
 _VERDICTS = ("closed", "open", "released")
 
 
-class Stanza(Record):
-    """One address family's stanza.
+# How far a pass has come.  ifupdown brings the interface up, or has brought it up; ...
+UP = "up"
+# ... it has taken down the logical interface that wpa_action(8) had raised over this pass, and wpa_action is about to
+# raise another one; ...
+KEPT = "kept"
+# ... it takes the interface down; it has taken this pass down.
+LEAVING, ENDED = "leaving", "ended"
 
-    family: as ifupdown names it; options: by name, values joined by newlines when repeated; logical: the stanza's own
-    name, where a mapping or the admin chose it for the interface.
+
+class Pass(Record):
+    """One pass of ifupdown over an interface: the hooks that it runs for one ``iface`` stanza.
+
+    family: as ifupdown names it; options: by name, values joined by newlines when repeated.
+    logical: the name of the stanza, which a mapping or the admin may have chosen; iface: the interface.
+    run: the ifup process that it belongs to (`ifenv.find_run`), empty where ifupdown has one pass for an interface.
+    stage: `UP`, `KEPT`, `LEAVING` or `ENDED`.  Its options are in force as long as it is in a record, whatever its
+        stage.
+    reached: False once a later run of ifup for the same stanzas has begun, which has not come to this one (yet).
     """
 
-    __slots__ = ("family", "options", "logical")
+    __slots__ = ("family", "options", "logical", "iface", "run", "stage", "reached")
 
-    def __init__(self, family: str, options: Mapping[str, str], logical: str = "") -> None:
+    def __init__(
+        self,
+        family: str,
+        options: Mapping[str, str],
+        logical: str = "",
+        iface: str = "",
+        run: str = "",
+        stage: str = UP,
+        reached: bool = True,
+    ) -> None:
         self.family = family
         self.options = options
         self.logical = logical
+        self.iface = iface
+        self.run = run
+        self.stage = stage
+        self.reached = reached
 
 
-def merge_stanzas(stanzas: Iterable[Stanza]) -> dict[str, str]:
-    """Return the options of an interface's stanzas together, as if one stanza had them all, repeated ones joined.
+def merge_options(passes: Iterable[Pass]) -> dict[str, str]:
+    """Return the options of an interface's passes together, repeated ones joined: for those that are evidence
+    (``dns-domain``).  Rules are read for each pass, `rules.read_rules`.
 
-    An option that two stanzas share to the letter (both inherit it) counts once.
+    An option that two passes share to the letter (both inherit it) counts once.
     """
     merged: dict[str, str] = {}
-    for stanza in stanzas:
-        for option, value in stanza.options.items():
+    for each in passes:
+        for option, value in each.options.items():
             if option not in merged:
                 merged[option] = value
             elif merged[option] != value:
@@ -92,7 +118,7 @@ class InterfaceRecord(Record):
     """What is remembered of an interface from its ifup to its ifdown.
 
     iface: its name in ifupdown; index: its ifindex then, which no later device of that name has.
-    stanzas: one for each address family that came up.
+    passes: those of ifupdown that count, in their order.
     location: the location's name, empty where unknown; line: the ``netconf-location`` line that held; grade: what that
         line rests on, ``hint`` or ``authenticated``; undecided: whether a test that could have named another location
         was not answered in time.
@@ -106,7 +132,7 @@ class InterfaceRecord(Record):
     """
 
     __slots__ = (
-        "iface", "index", "stanzas", "location", "line", "grade", "undecided", "routable", "wireless_open", "words",
+        "iface", "index", "passes", "location", "line", "grade", "undecided", "routable", "wireless_open", "words",
         "seen", "wish", "raised", "looked",
     )  # fmt: skip
 
@@ -114,7 +140,7 @@ class InterfaceRecord(Record):
         self,
         iface: str,
         index: int,
-        stanzas: tuple[Stanza, ...],
+        passes: tuple[Pass, ...],
         location: str = "",
         line: str = "",
         grade: str = "",
@@ -129,7 +155,7 @@ class InterfaceRecord(Record):
     ) -> None:
         self.iface = iface
         self.index = index
-        self.stanzas = stanzas
+        self.passes = passes
         self.location = location
         self.line = line
         self.grade = grade
@@ -166,8 +192,8 @@ class GuardRecord(Record):
 
     device: the kernel's name; backend: the firewall it stands in.
     verdict: what it is to be, ``closed``, ``open`` or, by the admin's command, ``released``; because: why, in words.
-    stanzas: of the interfaces and address families that come up or are up on the device, by both names; all of those
-        with a guard must agree for it to open.
+    passes: of all interfaces on the device that come up or are up, in their order; all of those with a guard must agree
+        for it to open.
     openings: of the tunnels, what may pass a closed link, as lines that `guards.read_opening` reads; names: the hosts
         among them that were given by name, each with its addresses, as words of a line.
     servers: the DHCP servers of its lease, which its client renews it with.
@@ -183,7 +209,7 @@ class GuardRecord(Record):
     """
 
     __slots__ = (
-        "device", "backend", "verdict", "because", "stanzas", "openings", "names", "servers", "done", "opened", "lease",
+        "device", "backend", "verdict", "because", "passes", "openings", "names", "servers", "done", "opened", "lease",
         "scene", "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former",
     )  # fmt: skip
 
@@ -193,7 +219,7 @@ class GuardRecord(Record):
         backend: str,
         verdict: str = "closed",
         because: str = "",
-        stanzas: Mapping[tuple[str, str], Stanza] | None = None,
+        passes: tuple[Pass, ...] = (),
         openings: tuple[str, ...] = (),
         names: tuple[str, ...] = (),
         servers: tuple[str, ...] = (),
@@ -213,7 +239,7 @@ class GuardRecord(Record):
         self.backend = backend
         self.verdict = verdict
         self.because = because
-        self.stanzas = stanzas or {}
+        self.passes = passes
         self.openings = openings
         self.names = names
         self.servers = servers
@@ -503,8 +529,8 @@ def _unescape(value: str) -> str:
 
 def _format_interface(record: InterfaceRecord) -> list[str]:
     lines = [f"index {record.index}"]
-    for stanza in record.stanzas:
-        lines += _format_stanza(stanza)
+    for each in record.passes:
+        lines += _format_pass(each)
     lines += [
         f"location {_escape(record.location)}",
         f"line {_escape(record.line)}",
@@ -527,13 +553,13 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
 
 def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
     facts = {}
-    stanzas: list[_StanzaLines] = []
+    passes: list[_PassLines] = []
     raised: list[str] = []
     findings: dict[str, list[Finding]] = {"word": [], "seen": []}
     try:
         for line in lines:
             key, _, escaped = line.partition(" ")
-            if _read_stanza_line(key, escaped, stanzas):
+            if _read_pass_line(key, escaped, passes):
                 continue
             value = _unescape(escaped)
             if key == "raised":
@@ -550,7 +576,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
         return InterfaceRecord(
             iface=iface,
             index=int(facts["index"]),
-            stanzas=tuple(stanza.join() for stanza in stanzas),
+            passes=tuple(each.join() for each in passes),
             location=facts["location"],
             line=facts["line"],
             grade=facts["grade"],
@@ -587,9 +613,8 @@ def _format_guard(record: GuardRecord) -> list[str]:
         *(f"portal-opening {_escape(line)}" for line in record.portal_openings),
         *(f"asking-opening {_escape(line)}" for line in record.asking_openings),
     ]
-    for (iface, _), stanza in record.stanzas.items():
-        lines.append(f"iface {_escape(iface)}")
-        lines.extend(_format_stanza(stanza))
+    for each in record.passes:
+        lines += _format_pass(each)
     return [*lines, _END]
 
 
@@ -598,18 +623,15 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
 
     facts = {}
     lists: dict[str, list[str]] = {"opening": [], "name": [], "server": [], "portal-opening": [], "asking-opening": []}
-    ifaces: list[str] = []  # whose the stanzas are
-    stanzas: list[_StanzaLines] = []
+    passes: list[_PassLines] = []
     try:
         if lines[-1] != _END:
             raise ValueError("it is cut off")
         for line in lines[:-1]:
             key, _, escaped = line.partition(" ")
-            if key == "iface":
-                ifaces.append(_unescape(escaped))
-            elif _read_stanza_line(key, escaped, stanzas):
+            if _read_pass_line(key, escaped, passes):
                 continue
-            elif key in lists:
+            if key in lists:
                 lists[key].append(_unescape(escaped))
             else:
                 facts[key] = _unescape(escaped)
@@ -621,9 +643,7 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             backend=facts["backend"],
             verdict=facts["verdict"],
             because=facts["because"],
-            stanzas={
-                (iface, stanza.family): stanza.join() for iface, stanza in zip(ifaces, stanzas, strict=True)
-            },
+            passes=tuple(each.join() for each in passes),
             openings=tuple(lists["opening"]),
             names=tuple(lists["name"]),
             servers=tuple(lists["server"]),
@@ -643,36 +663,54 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error
 
 
-class _StanzaLines:
-    """A stanza while its lines are read: as `Stanza`, but the lines of an option are not joined yet."""
+class _PassLines:
+    """A pass while its lines are read: the lines of an option are not joined yet."""
 
     def __init__(self, family: str) -> None:
         self.family = family
-        self.logical = ""
+        self.facts: dict[str, str] = {}
         self.options: dict[str, list[str]] = {}
 
-    def join(self) -> Stanza:
-        """Return the stanza."""
-        return Stanza(self.family, {option: "\n".join(lines) for option, lines in self.options.items()}, self.logical)
+    def join(self) -> Pass:
+        """Return the pass.  Raises KeyError and ValueError."""
+        return Pass(
+            self.family,
+            {option: "\n".join(lines) for option, lines in self.options.items()},
+            logical=self.facts["logical"],
+            iface=self.facts["iface"],
+            run=self.facts["run"],
+            stage=self.facts["stage"],
+            reached=self.facts["reached"] == "1",
+        )
 
 
-def _format_stanza(stanza: Stanza) -> list[str]:
-    lines = [f"family {_escape(stanza.family)}", f"logical {_escape(stanza.logical)}"]
-    for option, value in stanza.options.items():
+_PASS_FACTS = ("logical", "iface", "run", "stage", "reached")
+
+
+def _format_pass(each: Pass) -> list[str]:
+    lines = [
+        f"family {_escape(each.family)}",
+        f"logical {_escape(each.logical)}",
+        f"iface {_escape(each.iface)}",
+        f"run {each.run}",
+        f"stage {each.stage}",
+        f"reached {each.reached:d}",
+    ]
+    for option, value in each.options.items():
         # Only options with a value have a line: ifupdown itself refuses one without.
         lines.extend(f"option {_escape(option)} {_escape(line)}" for line in value.split("\n"))
     return lines
 
 
-def _read_stanza_line(key: str, escaped: str, stanzas: list[_StanzaLines]) -> bool:
-    """Read a line that `_format_stanza` has written into the last of `stanzas`; return whether it was one."""
+def _read_pass_line(key: str, escaped: str, passes: list[_PassLines]) -> bool:
+    """Read a line that `_format_pass` has written into the last of `passes`; return whether it was one."""
     if key == "option":
         option, _, text = escaped.partition(" ")
-        stanzas[-1].options.setdefault(_unescape(option), []).append(_unescape(text))
+        passes[-1].options.setdefault(_unescape(option), []).append(_unescape(text))
     elif key == "family":
-        stanzas.append(_StanzaLines(_unescape(escaped)))
-    elif key == "logical":
-        stanzas[-1].logical = _unescape(escaped)
+        passes.append(_PassLines(_unescape(escaped)))
+    elif key in _PASS_FACTS:
+        passes[-1].facts[key] = _unescape(escaped)
     else:
         return False
     return True

@@ -17,12 +17,12 @@ import time
 from time import monotonic
 
 from netconf_hooks import log
-from netconf_hooks.apply import list_counting, refresh_interfaces
+from netconf_hooks.apply import end_passes, list_counting, refresh_interfaces
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError
 from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at
-from netconf_hooks.rules import read_rules
-from netconf_hooks.state import RecordError, merge_stanzas
+from netconf_hooks.passes import read_rules_of
+from netconf_hooks.state import RecordError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -74,6 +74,7 @@ def watch(store: Store) -> None:
         # The lease of what was open may have ended since.
         renewal = monotonic() if orphaned else None
         while True:
+            end_passes(store)
             with store.lock_records():
                 records = store.read_interfaces(log.error)
                 if not records and not store.has_guards():
@@ -117,7 +118,7 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
     with Netlink() as netlink:
         return {
             record.iface: look_at(
-                device_of(record.iface), netlink, read_rules(merge_stanzas(record.stanzas)).outside_ports
+                device_of(record.iface), netlink, read_rules_of(record.passes).outside_ports
             )
             for record in records
             if not record.wish

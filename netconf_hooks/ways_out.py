@@ -11,7 +11,7 @@ from netconf_hooks.guards import GuardError, Opening
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe import make_link
 from netconf_hooks.passage import list_resolvers, make_network
-from netconf_hooks.state import merge_stanzas
+from netconf_hooks.state import merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
     if record is None or not list_counting([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     uid = find_caller(os.environ)
-    resolvers = list_resolvers(make_link(options.iface, merge_stanzas(record.stanzas)))
+    resolvers = list_resolvers(make_link(options.iface, merge_options(record.passes)))
     try:
         open_portal(store, device, list_portal_openings(uid, _find_resolver_user(), resolvers), options.seconds)
     except GuardError as error:

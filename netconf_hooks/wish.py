@@ -11,14 +11,14 @@ from __future__ import annotations
 from time import monotonic, sleep
 
 from netconf_hooks import log
-from netconf_hooks.apply import follow_decision, forget_interface, merge_stanzas, remember_interface
+from netconf_hooks.apply import follow_decision, forget_interface, remember_interface
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe.netlink import LINKS, Netlink, read_link
 from netconf_hooks.observe.router import has_working_default_route
 from netconf_hooks.observe.wireless import is_wireless
 from netconf_hooks.programs import ProgramError, run
-from netconf_hooks.rules import read_rules
-from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.passes import make_pass, read_rules_of
+from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -62,8 +62,8 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     the end of that unit (network-online.target).  There it asks, and fails only where it can't even ask.  A link that
     comes up at boot by itself is left to: its DHCP client belongs to the unit that raises it, and would end with ours.
     """
-    stanza = Stanza(invocation.family, invocation.options, invocation.logical)
-    rules = read_rules(merge_stanzas([stanza]))
+    passes = (make_pass(invocation),)
+    rules = read_rules_of(passes)
     if not rules.vpns or not all(rule.readable for rule in rules.vpns):
         raise WishError("netconf-uplink: expected a netconf-vpn line beside it that can be read")
     _refuse_loops(invocation.iface, rules.uplinks, environ)
@@ -78,7 +78,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
         if not boots:
             raise
         log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
-    record = InterfaceRecord(invocation.iface, 0, (stanza,), wish=True, raised=tuple(raised))
+    record = InterfaceRecord(invocation.iface, 0, passes, wish=True, raised=tuple(raised))
     fulfilled = False
     try:
         if remember_interface(store, record):
@@ -106,7 +106,7 @@ def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) 
         return
     heir = next((other for other in store.read_interfaces(log.error) if other.wish), None)
     if heir:
-        heritage = InterfaceRecord(heir.iface, 0, heir.stanzas, wish=True, raised=(*heir.raised, *record.raised))
+        heritage = InterfaceRecord(heir.iface, 0, heir.passes, wish=True, raised=(*heir.raised, *record.raised))
         remember_interface(store, heritage, replaces=heir)
         return
     for link in record.raised:

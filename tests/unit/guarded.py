@@ -1,6 +1,7 @@
 """A machine with guarded links: fakes of its firewalls, of the networks around it, and of what ifupdown does to it."""
 
 import time
+from itertools import count
 
 from netconf_hooks import hook
 from netconf_hooks.guarding import LEASE
@@ -195,19 +196,25 @@ for _name in (
 # ifupdown
 
 
-def run_hook(store, phase, iface="eth0", family="inet", **options):
-    """Run one hook and return its exit status."""
+_runs = count(1)
+
+
+def run_hook(store, phase, iface="eth0", family="inet", run="", **options):
+    """Run one hook and return its exit status.  run: of which ifup, empty as under ifupdown-ng."""
     environ = {"IFACE": iface, "ADDRFAM": family, "VERBOSITY": "0", **options}
-    return hook.run(read_environment(phase, environ), store)
+    invocation = read_environment(phase, environ)
+    invocation = invocation.change(run=run if phase in ("pre-up", "up") else "")
+    return hook.run(invocation, store)
 
 
-def ifup(store, links, iface="eth0", family="inet", **options):
-    """Do what ifup does: the hooks, and in between it sets the link up."""
+def ifup(store, links, iface="eth0", family="inet", run="", **options):
+    """Do what ifup does: the hooks, and in between it sets the link up.  run: which ifup it is, if not a new one."""
     options = options or GUARD
-    status = run_hook(store, "pre-up", iface, family, **options)
+    run = run or f"{next(_runs)}:1"
+    status = run_hook(store, "pre-up", iface, family, run, **options)
     if status == 0:
         links.plug(iface.partition(":")[0], 7)
-        run_hook(store, "up", iface, family, **options)
+        run_hook(store, "up", iface, family, run, **options)
     return status
 
 

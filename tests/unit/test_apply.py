@@ -6,12 +6,12 @@ import pytest
 
 from netconf_hooks import apply
 from netconf_hooks.apply import (
-    follow_decision, forget_interface, list_counting, make_link, merge_stanzas, observe_interface, remember_interface
+    follow_decision, forget_interface, list_counting, make_link, merge_options, observe_interface, remember_interface
 )  # fmt: skip
 from netconf_hooks.decide import NO_RULE
 from netconf_hooks.observe import Answer, ports
 from netconf_hooks.observe.netlink import LinkStatus
-from netconf_hooks.state import Finding, InterfaceRecord, Stanza, TunnelRecord
+from netconf_hooks.state import Finding, InterfaceRecord, Pass, TunnelRecord
 
 CORP = ("openvpn", "corp")
 OFFICE = "office gateway=192.0.2.1"
@@ -20,7 +20,7 @@ UNLESS_OFFICE = {"netconf-location": OFFICE, "netconf-vpn": "openvpn corp unless
 
 def arrive(store, iface, index, location="", options=UNLESS_OFFICE, **facts):
     """Do what the up hook does once it knows where the interface is."""
-    stanzas = (Stanza("inet", options),)
+    stanzas = (Pass("inet", options),)
     record = InterfaceRecord(
         iface, index, stanzas, location=location, grade="hint" if location else "", routable=True, **facts
     )
@@ -170,7 +170,7 @@ def test_what_could_not_be_stopped_is_not_forgotten(store, links, tunnels):
 
 def test_a_hook_killed_between_deciding_and_acting_leaves_its_work_to_the_next(store, links, tunnels):
     links.plug("eth0", 7)
-    stanzas = (Stanza("inet", UNLESS_OFFICE),)
+    stanzas = (Pass("inet", UNLESS_OFFICE),)
     assert remember_interface(store, InterfaceRecord("eth0", 7, stanzas))
     assert tunnels.asked == []
     assert arrive(store, "eth0", 7)
@@ -203,7 +203,7 @@ def test_a_damaged_record_takes_no_other_with_it(store, links, tunnels, messages
 
 def test_a_decision_that_flips_while_it_is_followed_is_followed_in_its_newest_form(store, links, tunnels):
     links.plug("eth0", 7)
-    stanzas = (Stanza("inet", UNLESS_OFFICE),)
+    stanzas = (Pass("inet", UNLESS_OFFICE),)
 
     def arrive_at_office():
         # Another hook decides while this one is starting the tunnel; it would then wait for its turn to act.
@@ -279,7 +279,7 @@ def test_a_bridge_counts_while_a_port_that_leads_outside_has_carrier(links, monk
     monkeypatch.setattr(ports, "has_carrier", lambda link, patterns: asked.append(patterns) or answers.pop())
     links["br0"] = LinkStatus(8, "br0", 0x11043, True, True, "", "bridge")
     links.plug("eth0", 7)
-    stanzas = (Stanza("inet", {"netconf-outside-ports": "eth0"}), Stanza("inet6", {}))
+    stanzas = (Pass("inet", {"netconf-outside-ports": "eth0"}), Pass("inet6", {}))
     records = [InterfaceRecord("br0", 8, stanzas), InterfaceRecord("eth0", 7, stanzas)]
     assert list_counting(records) == tuple(records)
     assert list_counting(records) == (records[1],)
@@ -296,7 +296,7 @@ def test_a_record_that_is_gone_is_not_brought_back(store, links, tunnels):
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     leave(store, "eth0")
-    assert not remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="office"), replaces=old)
+    assert not remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="office"), replaces=old)
     assert store.read_interface("eth0") is None
 
 
@@ -307,7 +307,7 @@ def test_of_two_looks_at_the_same_time_the_later_one_stands(store, links, looked
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     for found, began in (("office", 2.0), ("home", looked)):
-        record = InterfaceRecord("eth0", 7, old.stanzas, location=found, looked=began)
+        record = InterfaceRecord("eth0", 7, old.passes, location=found, looked=began)
         remember_interface(store, record, replaces=old)
     assert store.read_interface("eth0").location == location
 
@@ -316,8 +316,8 @@ def test_an_ifup_in_between_is_not_overwritten(store, links):
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="office", looked=2.0))
-    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home", looked=1.0), replaces=old)
+    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="office", looked=2.0))
+    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home", looked=1.0), replaces=old)
     assert store.read_interface("eth0").location == "office"
 
 
@@ -326,7 +326,7 @@ def test_a_record_does_not_move_to_another_device(store, links):
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     links.plug("eth0", 9)
-    remember_interface(store, InterfaceRecord("eth0", 9, old.stanzas, location="home"), replaces=old)
+    remember_interface(store, InterfaceRecord("eth0", 9, old.passes, location="home"), replaces=old)
     assert store.read_interface("eth0") == old
     assert store.read_tunnels()[CORP].because == NO_RULE
 
@@ -337,7 +337,7 @@ def test_a_record_that_can_not_be_read_any_more_is_not_overwritten(store, links)
     old = store.read_interface("eth0")
     with open(f"{store.interfaces}/eth0", "w") as file:
         file.write("somebody is at work here\n")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home"), replaces=old)
+    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home"), replaces=old)
     with open(f"{store.interfaces}/eth0") as file:
         assert file.read() == "somebody is at work here\n"
 
@@ -346,7 +346,7 @@ def test_a_record_is_replaced_while_it_stands(store, links):
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.stanzas, location="home"), replaces=old)
+    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home"), replaces=old)
     assert store.read_interface("eth0").location == "home"
 
 
@@ -354,21 +354,21 @@ def test_a_record_is_replaced_while_it_stands(store, links):
 
 
 def test_stanzas_are_joined_as_one():
-    merged = merge_stanzas(
+    merged = merge_options(
         [
-            Stanza("inet", {"netconf-location": "a x=1", "netconf-timeout": "3", "dns-domain": "x"}),
-            Stanza("inet6", {"netconf-location": "b x=2", "netconf-vpn": "unit y", "dns-domain": "x"}),
+            Pass("inet", {"netconf-location": "a x=1", "netconf-timeout": "3", "dns-domain": "x"}),
+            Pass("inet6", {"netconf-location": "b x=2", "netconf-vpn": "unit y", "dns-domain": "x"}),
         ]
     )
     assert merged == {
         "netconf-location": "a x=1\nb x=2", "netconf-timeout": "3", "dns-domain": "x", "netconf-vpn": "unit y"
     }  # fmt: skip
-    assert merge_stanzas([]) == {}
+    assert merge_options([]) == {}
 
 
 def test_joining_changes_no_stanza():
-    stanza = Stanza("inet", {"netconf-vpn": "unit x"})
-    merge_stanzas([stanza, Stanza("inet6", {"netconf-vpn": "unit y"})])
+    stanza = Pass("inet", {"netconf-vpn": "unit x"})
+    merge_options([stanza, Pass("inet6", {"netconf-vpn": "unit y"})])
     assert stanza.options == {"netconf-vpn": "unit x"}
 
 
@@ -379,11 +379,11 @@ def test_what_is_seen_is_remembered(links, network):
     links.plug("eth0", 7)
     network["gateway"] = Answer(("192.0.2.1",))
     stanzas = (
-        Stanza("inet", {"netconf-location": OFFICE + " !dns-domain=cafe.example\n" + OFFICE, "dns-domain": "x"}),
-        Stanza("inet6", {"netconf-vpn": "openvpn corp on gateway=192.0.2.1 !gateway=192.0.2.1 address=10.0.0.0/8"}),
+        Pass("inet", {"netconf-location": OFFICE + " !dns-domain=cafe.example\n" + OFFICE, "dns-domain": "x"}),
+        Pass("inet6", {"netconf-vpn": "openvpn corp on gateway=192.0.2.1 !gateway=192.0.2.1 address=10.0.0.0/8"}),
     )
     record, answers = observe_interface("eth0", stanzas)
-    assert (record.iface, record.index, record.stanzas) == ("eth0", 7, stanzas)
+    assert (record.iface, record.index, record.passes) == ("eth0", 7, stanzas)
     assert (record.location, record.line, record.grade) == ("office", OFFICE, "hint")
     assert (record.undecided, record.routable, record.wireless_open) == (False, True, False)
     assert record.seen == (
@@ -402,7 +402,7 @@ def test_what_is_seen_is_remembered(links, network):
 def test_what_was_not_answered_in_time_is_undecided(links, network):
     links.plug("wlan0", 8)
     network["address"] = network["gateway"] = Answer((), pending=True, problem="no time left")
-    stanzas = (Stanza("inet", {"netconf-location": OFFICE, "netconf-vpn": "openvpn corp on address=10.0.0.0/8"}),)
+    stanzas = (Pass("inet", {"netconf-location": OFFICE, "netconf-vpn": "openvpn corp on address=10.0.0.0/8"}),)
     record, _ = observe_interface("wlan0", stanzas)
     assert record.undecided
     assert record.wireless_open
@@ -418,19 +418,19 @@ def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
         links.plug("eth0", 7)
 
     monkeypatch.setattr(apply, "_wait_for_carrier", plug_in)
-    observe_interface("eth0", (Stanza("inet", {"netconf-timeout": "2"}),))
-    observe_interface("eth0", (Stanza("inet", {"netconf-timeout": "2"}),))
+    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
+    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
     [(device, seconds)] = waits
     assert device == "eth0"
     assert 1 < seconds <= 2
     links.plug("eth0", 7, carrier=False)
-    observe_interface("eth0", (Stanza("inet", {"netconf-timeout": "60"}),))
+    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "60"}),))
     assert 2 < waits[1][1] <= apply.CARRIER_TIMEOUT
 
 
 def test_a_device_that_is_not_there_is_not_waited_for(links, network, monkeypatch):
     monkeypatch.setattr(apply, "_wait_for_carrier", lambda *_: pytest.fail("waited"))
-    record, _ = observe_interface("eth0", (Stanza("inet", UNLESS_OFFICE),))
+    record, _ = observe_interface("eth0", (Pass("inet", UNLESS_OFFICE),))
     assert record.index == 0
     assert list_counting([record]) == ()
 

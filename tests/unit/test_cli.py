@@ -11,7 +11,7 @@ from office import AT_OFFICE, CORP, OFFICE
 
 from netconf_hooks.command import USAGE
 from netconf_hooks.observe import Answer, netlink
-from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Stanza, Store, TunnelRecord
+from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
 
 CHECKOUT = str(Path(__file__).parents[2])
 
@@ -195,7 +195,7 @@ def test_refresh_does_not_bring_an_interface_back(command, at_office, store, lin
 
 
 GUARDED = GuardRecord(
-    "eth0", "nftables", "open", "eth0 is at office", {("eth0", "inet"): Stanza("inet", {"netconf-guard": "yes"})},
+    "eth0", "nftables", "open", "eth0 is at office", (Pass("inet", {"netconf-guard": "yes"}, iface="eth0"),),
     done=True, opened=True,
 )  # fmt: skip
 

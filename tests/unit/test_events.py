@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from netconf_hooks import apply, events, ownership
 from netconf_hooks.decide import INET, Edge, Presence, Situation, decide_presences, list_edges
 from netconf_hooks.events import list_scripts, tell_event, tell_events
-from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, Stanza, Store
+from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, Pass, Store
 from netconf_hooks.tunnels.systemd import Systemd
 from tests.lab.waiting import wait_until
 
@@ -102,7 +102,7 @@ def test_whatever_happens_events_are_edges_and_nest(history):
 
 def arrive(store, iface="eth0", location="office", seen=(), **facts):
     """Write a record and decide."""
-    stanzas = (Stanza("inet", {"netconf-location": f"{location or 'office'} gateway=192.0.2.1"}, "roaming"),)
+    stanzas = (Pass("inet", {"netconf-location": f"{location or 'office'} gateway=192.0.2.1"}, "roaming"),)
     record = InterfaceRecord(iface, 7, stanzas, location=location, routable=True, seen=seen, **facts)
     return apply.remember_interface(store, record)
 

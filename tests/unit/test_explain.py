@@ -10,7 +10,7 @@ from office import OFFICE, STANZA
 from netconf_hooks import explain, observation
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.observe import Answer
-from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.state import InterfaceRecord, Pass
 
 CERTIFICATE = f"192.0.2.7:443/sha256:{64 * 'b'}"
 
@@ -23,7 +23,7 @@ def test_explain_shows_every_line_and_test(command, store, links, network):
     }
     links.plug("eth0", 7)
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (Stanza("inet", rules),)))
+    store.write_interface(InterfaceRecord("eth0", 7, (Pass("inet", rules),)))
     network["gateway"] = Answer(("192.0.2.1",))
     network["dns-domain"] = Answer((), pending=True, problem="no answer\x1b")
     network["address"] = Answer(("10.1.2.3",))
@@ -85,7 +85,7 @@ def test_explain_of_an_unknown_interface(command, monkeypatch):
 
 
 def test_explain_of_everything(command, at_office, store, links):
-    store.write_interface(InterfaceRecord("wlan0", 8, (Stanza("inet", STANZA),)))
+    store.write_interface(InterfaceRecord("wlan0", 8, (Pass("inet", STANZA),)))
     status, output, _ = command("explain")
     assert status == 0
     assert "\n\nwlan0 is at an unknown place" in output
@@ -108,7 +108,7 @@ def test_explain_for_programs(command, store, links, network):
     }
     links.plug("eth0", 7)
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (Stanza("inet", rules),)))
+    store.write_interface(InterfaceRecord("eth0", 7, (Pass("inet", rules),)))
     network["gateway"] = Answer(("192.0.2.1",), problem="not all")
     network["dns-domain"] = Answer((), pending=True)
     status, output, errors = command("explain", "--json")

@@ -41,7 +41,7 @@ def office(network, store, links, firewall):
 def test_it_belongs_to_the_device_whatever_alias_it_is_written_for(store, links, network, firewall):
     assert run_hook(store, "pre-up", "eth0:1", **GUARD) == 0
     assert list(firewall.stands) == ["eth0"]
-    assert list(store.read_guard("eth0").stanzas) == [("eth0:1", "inet")]
+    assert [(each.iface, each.family) for each in store.read_guard("eth0").passes] == [("eth0:1", "inet")]
 
 
 @pytest.mark.parametrize("iface, more, reason", [
@@ -157,7 +157,7 @@ def test_what_was_seen_on_another_network_opens_nothing_for_an_alias(store, link
 def test_a_wish_opens_nothing(store, links, network, firewall):
     ifup(store, links)
     record = store.read_interface("eth0")
-    store.write_interface(type(record)("corp", 0, record.stanzas, location="office", grade="authenticated", wish=True))
+    store.write_interface(type(record)("corp", 0, record.passes, location="office", grade="authenticated", wish=True))
     apply.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_closed(store, firewall)
 

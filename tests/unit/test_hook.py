@@ -11,7 +11,7 @@ import pytest
 from netconf_hooks import apply, hook, log
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observe import Answer
-from netconf_hooks.state import FORMAT, InterfaceRecord, Stanza, Store, TunnelRecord
+from netconf_hooks.state import FORMAT, InterfaceRecord, Pass, Store, TunnelRecord
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
@@ -29,10 +29,12 @@ def leave_no_alarm():
     log.set_verbose(False)
 
 
-def run_hook(store, phase, iface="eth0", family="inet", **options):
-    """Run one hook and return its exit status."""
+def run_hook(store, phase, iface="eth0", family="inet", run="", **options):
+    """Run one hook and return its exit status.  run: of which ifup, empty as under ifupdown-ng."""
     environ = {"IFACE": iface, "ADDRFAM": family, "VERBOSITY": "0", **options}
-    return hook.run(read_environment(phase, environ), store)
+    invocation = read_environment(phase, environ)
+    invocation = invocation.change(run=run if phase in ("pre-up", "up") else "")
+    return hook.run(invocation, store)
 
 
 # up
@@ -43,7 +45,7 @@ def test_up_remembers_where_the_interface_is_and_starts_what_is_wanted(store, li
     assert run_hook(store, "up", **RULES) == 0
     record = store.read_interface("eth0")
     assert (record.location, record.index) == ("", 7)
-    assert record.stanzas[0].options == {
+    assert record.passes[0].options == {
         "netconf-location": OFFICE, "netconf-vpn": "openvpn corp unless office"
     }  # fmt: skip
     assert tunnels.asked == ["start openvpn corp"]
@@ -69,14 +71,14 @@ def test_up_again_follows_the_network(store, links, network, tunnels, messages):
 def test_both_families_of_an_interface_in_either_order(store, links, network, tunnels, first, second):
     links.plug("eth0", 7)
     network["gateway"] = Answer(("192.0.2.1",))
-    assert run_hook(store, "pre-up", family=first, **RULES) == 0
-    assert run_hook(store, "up", family=first, **RULES) == 0
+    assert run_hook(store, "pre-up", family=first, run="1:1", **RULES) == 0
+    assert run_hook(store, "up", family=first, run="1:1", **RULES) == 0
     before = store.read_interface("eth0")
-    assert run_hook(store, "pre-up", family=second) == 0
+    assert run_hook(store, "pre-up", family=second, run="1:1") == 0
     assert store.read_interface("eth0") == before
-    assert run_hook(store, "up", family=second, IF_DNS_DOMAIN="example.com") == 0
+    assert run_hook(store, "up", family=second, run="1:1", IF_DNS_DOMAIN="example.com") == 0
     record = store.read_interface("eth0")
-    assert [stanza.family for stanza in record.stanzas] == [first, second]
+    assert [stanza.family for stanza in record.passes] == [first, second]
     assert record.location == "office"
     assert tunnels.asked == ["stop openvpn corp"]
     for phase in ("down", "post-down"):
@@ -88,17 +90,17 @@ def test_both_families_of_an_interface_in_either_order(store, links, network, tu
 def test_rules_of_both_families_count_together(store, links, network, tunnels):
     links.plug("eth0", 7)
     network["gateway"] = Answer(("192.0.2.1",))
-    run_hook(store, "up", family="inet6", IF_NETCONF_LOCATION=OFFICE)
+    run_hook(store, "up", family="inet6", run="1:1", IF_NETCONF_LOCATION=OFFICE)
     assert tunnels.asked == []
-    run_hook(store, "up", family="inet", IF_NETCONF_VPN="openvpn corp on office")
+    run_hook(store, "up", family="inet", run="1:1", IF_NETCONF_VPN="openvpn corp on office")
     assert tunnels.asked == ["start openvpn corp"]
 
 
 def test_a_family_that_comes_up_again_keeps_its_place(store, links, network):
     links.plug("eth0", 7)
     network["gateway"] = Answer(("192.0.2.1",))
-    for family in ("inet", "inet6", "inet"):
-        run_hook(store, "up", family=family, IF_NETCONF_LOCATION=f"by-{family} gateway=192.0.2.1")
+    for number, family in enumerate(("inet", "inet6", "inet")):
+        run_hook(store, "up", family=family, run=f"{number}:1", IF_NETCONF_LOCATION=f"by-{family} gateway=192.0.2.1")
         assert store.read_interface("eth0").location == "by-inet"
 
 
@@ -110,13 +112,24 @@ def test_rules_taken_out_of_the_stanza_are_forgotten(store, links, network, tunn
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
 
 
-def test_one_familys_rules_taken_out_leave_the_others(store, links, network, tunnels):
+def test_a_stanza_without_options_takes_nothing_away(store, links, network, tunnels):
     links.plug("eth0", 7)
-    run_hook(store, "up", family="inet6", IF_NETCONF_VPN="unit x")
-    run_hook(store, "up", **RULES)
-    run_hook(store, "up")
-    assert store.read_tunnels().keys() == {("unit", "x")}
-    assert tunnels.asked == ["start unit x", "start openvpn corp", "stop openvpn corp"]
+    run_hook(store, "up", family="inet6", run="1:1", IF_NETCONF_VPN="unit x")
+    run_hook(store, "up", run="1:1", **RULES)
+    # ifup --force, of a file from which the rules of the inet stanza were taken out.
+    for phase in ("pre-up", "up"):
+        run_hook(store, phase, run="2:1")
+    assert [each.reached for each in store.read_interface("eth0").passes] == [False, False]
+    for phase in ("pre-up", "up"):
+        run_hook(store, phase, family="inet6", run="2:1", IF_NETCONF_VPN="unit x")
+    assert [(each.family, each.reached) for each in store.read_interface("eth0").passes] == [
+        ("inet6", True), ("inet", False)
+    ]
+    assert tunnels.asked == ["start unit x", "start openvpn corp"]
+    for phase in ("down", "post-down"):
+        run_hook(store, phase)
+    assert store.read_interface("eth0") is None
+    assert tunnels.asked[2:] == ["stop unit x", "stop openvpn corp"]
 
 
 def test_a_record_that_can_not_be_read_is_reported_and_replaced(store, links, network, tunnels, messages):
@@ -141,8 +154,8 @@ def alarms(tunnels):
 
 def test_a_hook_has_a_deadline(store, links, network, alarms):
     links.plug("eth0", 7)
-    run_hook(store, "up", IF_NETCONF_TIMEOUT="100", **RULES)
-    run_hook(store, "up", family="inet6")  # its stanza says nothing of it, but the interface's does
+    run_hook(store, "up", run="1:1", IF_NETCONF_TIMEOUT="100", **RULES)
+    run_hook(store, "up", family="inet6", run="1:1")  # its stanza says nothing of it, but the interface's does
     assert 60 < signal.alarm(0) <= 100 + hook.ACTING_TIME
     run_hook(store, "down", **RULES)
     arriving, leaving = alarms
@@ -351,7 +364,7 @@ def real_store(tmp_path):
     store = Store(str(tmp_path / "run"))
     store.prepare()
     store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "eth7 wanted it", done=True)})
-    store.write_interface(InterfaceRecord("netconf-none", 4711, (Stanza("inet", {"netconf-vpn": "openvpn corp"}),)))
+    store.write_interface(InterfaceRecord("netconf-none", 4711, (Pass("inet", {"netconf-vpn": "openvpn corp"}),)))
     return store
 
 
@@ -418,6 +431,7 @@ HANG = "import signal\ndef run(*_): signal.setitimer(signal.ITIMER_REAL, 0.01); 
     ("pre-up", {"IF_NETCONF_VPN": "openvpn corp"}, 0),
     ("up", {"IF_NETCONF_GUARD": "yes"}, 0),
     ("pre-up", {"IF_NETCONF_UPLINK": "eth0"}, 1),
+    ("pre-up", {"IF_NETCONF_UPLINK_2": "eth0"}, 1),
     ("down", {"IF_NETCONF_UPLINK": "eth0"}, 0),
 ])
 def test_only_a_guarded_interface_or_a_wish_stays_down_when_its_hook_breaks(real_store, body, phase, environ, status):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks.state import InterfaceRecord, Stanza, Store, TunnelRecord
+from netconf_hooks.state import InterfaceRecord, Pass, Store, TunnelRecord
 
 CHECKOUT = Path(__file__).parents[2]
 DIST_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -118,7 +118,7 @@ def tunnel_runs(installed):
     """Another interface, of the same device, for which the tunnel runs already: there is nothing to be done."""
     store = installed.store
     store.prepare()
-    store.write_interface(InterfaceRecord("lo:2", 1, (Stanza("inet", {"netconf-vpn": VPN}),)))
+    store.write_interface(InterfaceRecord("lo:2", 1, (Pass("inet", {"netconf-vpn": VPN}),)))
     store.write_tunnels({TUNNEL: TunnelRecord(*TUNNEL, "up", "wanted", done=True)})
     os.mkfifo(store.fifo)
     watcher = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)  # one that runs: none has to be started
@@ -140,10 +140,13 @@ def test_the_four_hooks_differ_in_nothing_but_their_phase():
         summary, body = script.split('"""')[1:]
         assert summary
         assert body.endswith(f'main("{phase}")\n')
-        # A guarded interface does not come up without the library.
-        refusal = 'posix._exit(b"IF_NETCONF_GUARD" in posix.environ)'
+        # A guarded interface, or a wish, does not come up without the library.
+        refusal = (
+            '    asked = {name.rstrip(b"0123456789_") for name in posix.environ}\n'
+            '    posix._exit(not asked.isdisjoint((b"IF_NETCONF_GUARD", b"IF_NETCONF_UPLINK")))\n'
+        )
         assert (refusal in body) == (phase == "pre-up")
-        bodies.add(body.replace(f'"{phase}"', "").replace(refusal, "posix._exit(0)"))
+        bodies.add(body.replace(f'"{phase}"', "").replace(refusal, "    posix._exit(0)\n"))
     assert len(bodies) == 1
 
 
@@ -162,7 +165,7 @@ def test_without_rules_and_record_nothing_is_imported(installed, bare, phase, ke
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_record_is_enough_to_do_something(installed, bare, phase):
     installed.store.prepare()
-    installed.store.write_interface(InterfaceRecord(IFACE, 1, (Stanza("inet", {}),)))
+    installed.store.write_interface(InterfaceRecord(IFACE, 1, (Pass("inet", {}, iface=IFACE),)))
     status, modules, said = installed.run(phase)
     assert status == 0
     assert "netconf_hooks.hook" in modules
@@ -215,7 +218,7 @@ def test_only_who_asks_the_network_pays_for_it(installed, tunnel_runs, bare):
 
 @pytest.mark.parametrize("phase", ["pre-up", "down", "post-down"])
 def test_the_other_hooks_import_nothing_dear_either(installed, tunnel_runs, bare, phase):
-    tunnel_runs.write_interface(InterfaceRecord(IFACE, 1, (Stanza("inet6", {"netconf-vpn": VPN}),)))
+    tunnel_runs.write_interface(InterfaceRecord(IFACE, 1, (Pass("inet6", {"netconf-vpn": VPN}, iface=IFACE),)))
     status, modules, said = installed.run(phase, IF_NETCONF_VPN=VPN, IF_NETCONF_LOCATION="office gateway=192.0.2.1")
     assert status == 0
     assert said == []
@@ -231,9 +234,14 @@ def test_what_is_dear_is_found_where_it_is_imported(bare):
 @pytest.mark.parametrize("environ, refused", [
     ({"IF_NETCONF_VPN": "openvpn corp"}, ()),
     ({"IF_NETCONF_GUARD": "yes"}, ("pre-up",)),
+    ({"IF_NETCONF_GUARD_2": "yes"}, ("pre-up",)),
+    ({"IF_NETCONF_UPLINK": "eth0"}, ("pre-up",)),
+    ({"IF_NETCONF_UPLINK_2": "eth0"}, ("pre-up",)),
+    ({"IF_NETCONF_GUARD_ALLOW_2": "udp/123"}, ()),
+    ({"IF_NETCONF_GUARD_BACKEND": "iptables"}, ()),
 ])
 @pytest.mark.parametrize("phase", PHASES)
-def test_without_the_library_only_a_guarded_interface_stays_down(tmp_path, phase, environ, refused):
+def test_without_the_library_only_a_guarded_interface_or_a_wish_stays_down(tmp_path, phase, environ, refused):
     script = tmp_path / "netconf-hooks"
     shutil.copy(CHECKOUT / f"if-{phase}.d/netconf-hooks", script)
     Installed.change(script, DIST_PACKAGES, str(tmp_path / "nothing"))

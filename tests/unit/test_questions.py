@@ -12,7 +12,7 @@ from netconf_hooks import questions
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.locate import Place
 from netconf_hooks.observe import Answer, netlink
-from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.state import InterfaceRecord, Pass
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -72,7 +72,7 @@ def test_what_can_not_be_told_is_an_error_of_one_type(machine, monkeypatch):
         netconf_hooks.observe("eth9")
     with pytest.raises(netconf_hooks.NetworkError, match="unknown interface eth9"):
         netconf_hooks.locate("eth9")
-    machine.write_interface(InterfaceRecord("corp", 0, (Stanza("inet", {"netconf-uplink": "eth0"}),), wish=True))
+    machine.write_interface(InterfaceRecord("corp", 0, (Pass("inet", {"netconf-uplink": "eth0"}),), wish=True))
     with pytest.raises(netconf_hooks.NetworkError, match="corp: a wish is on no network"):
         netconf_hooks.locate("corp")
     Path(machine.interfaces, "eth0").write_text("rubbish\n")

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.state import (
-    DIRECTORY, FORMAT, EventRecord, Finding, GuardRecord, InterfaceRecord, Lock, PresenceRecord, RecordError, Stanza,
+    DIRECTORY, FORMAT, EventRecord, Finding, GuardRecord, InterfaceRecord, Lock, PresenceRecord, RecordError, Pass,
     Store, TunnelRecord
 )  # fmt: skip
 from tests.lab.waiting import wait_until
@@ -35,8 +35,13 @@ records = st.builds(
     InterfaceRecord,
     iface=st.just("eth0"),
     index=st.integers(0, 2**31),
-    stanzas=st.lists(
-        st.builds(Stanza, hostile, st.dictionaries(plain, hostile, max_size=3), hostile), max_size=3
+    passes=st.lists(
+        st.builds(
+            Pass, hostile, st.dictionaries(plain, hostile, max_size=3), hostile, hostile,
+            st.sampled_from(["", "4711:123456", "unknown"]), st.sampled_from(["up", "kept", "leaving", "ended"]),
+            st.booleans(),
+        ),
+        max_size=3,
     ).map(tuple),
     location=hostile,
     line=hostile,
@@ -55,13 +60,13 @@ variables = st.dictionaries(plain, hostile, max_size=3)
 OFFICE = InterfaceRecord(
     iface="eth0",
     index=7,
-    stanzas=(
-        Stanza(
+    passes=(
+        Pass(
             "inet",
             {"netconf-location": "home gateway=192.0.2.1\noffice gateway=192.0.2.2", "dns-domain": "x"},
             "office",
         ),
-        Stanza("inet6", {}),
+        Pass("inet6", {}),
     ),
     location="office",
     line="office gateway=192.0.2.2",
@@ -90,7 +95,7 @@ def shared(tmp_path_factory):
 
 def expand(record):
     """Return all of a record, options in their order: dictionaries compare equal in any."""
-    return record, [(stanza.family, list(stanza.options.items())) for stanza in record.stanzas]
+    return record, [(stanza.family, list(stanza.options.items())) for stanza in record.passes]
 
 
 def test_the_default_stands_in_one_place():
@@ -140,7 +145,7 @@ def test_a_record_can_be_read_with_cat(store):
 
 def test_values_can_not_forge_lines(store):
     store.write_interface(
-        InterfaceRecord("eth0", 1, (Stanza("inet", {"netconf-vpn": "a\rindex 9"}),), location="x\nlocation office")
+        InterfaceRecord("eth0", 1, (Pass("inet", {"netconf-vpn": "a\rindex 9"}),), location="x\nlocation office")
     )
     assert Path(store.interfaces, "eth0").read_text().isascii()
     back = store.read_interface("eth0")
@@ -188,7 +193,7 @@ def test_a_truncated_record_raises_nothing_else(shared, cut):
     except RecordError as error:
         assert "eth0" in str(error)
     else:
-        assert back is None or (back.index, back.location, back.stanzas) == (7, "office", OFFICE.stanzas)
+        assert back is None or (back.index, back.location, back.passes) == (7, "office", OFFICE.passes)
 
 
 def test_an_empty_file_is_no_record(store):
@@ -450,10 +455,10 @@ times = st.floats(0, 2**33)
 options = st.dictionaries(plain, hostile, max_size=3)
 families = st.sampled_from(["inet", "inet6", "inet,inet6", "any"])
 guards = st.builds(
-    lambda stanzas, **facts: GuardRecord("eth0", stanzas=stanzas, **facts),
-    st.dictionaries(
-        st.tuples(st.sampled_from(["eth0", "eth0:1", "eth0:a b"]), families), st.tuples(options, hostile), max_size=3
-    ).map(lambda found: {(iface, family): Stanza(family, *rest) for (iface, family), rest in found.items()}),
+    lambda **facts: GuardRecord("eth0", **facts),
+    passes=st.lists(
+        st.builds(Pass, families, options, hostile, st.sampled_from(["eth0", "eth0:1", "eth0:a b"])), max_size=3
+    ).map(tuple),
     backend=st.sampled_from(["nftables", "iptables"]),
     verdict=st.sampled_from(["closed", "open", "released"]),
     because=hostile,
@@ -489,15 +494,15 @@ def test_a_guard_reads_as_it_was_written(tmp_path_factory, record):
     assert store.read_guard("eth0") is None and not store.has_guards()
 
 
-def test_a_guards_stanzas_keep_whose_they_are(store):
+def test_a_guards_passes_keep_whose_they_are(store):
     options = {"netconf-guard": "yes", "netconf-location": "office gateway=192.0.2.1\noffice gateway=192.0.2.2"}
-    stanzas = {
-        ("eth0", "inet"): Stanza("inet", options, "work"),
-        ("eth0", "inet6"): Stanza("inet6", {}),
-        ("eth0:1", "inet"): Stanza("inet", {"netconf-guard": "no"}),
-    }
-    store.write_guard(GuardRecord("eth0", "nftables", stanzas=stanzas))
-    assert store.read_guard("eth0").stanzas == stanzas
+    passes = (
+        Pass("inet", options, "work", "eth0", "4711:123456"),
+        Pass("inet", {}, "work", "eth0", "4711:123456", "leaving", False),
+        Pass("inet", {"netconf-guard": "no"}, "eth0:1", "eth0:1"),
+    )
+    store.write_guard(GuardRecord("eth0", "nftables", passes=passes))
+    assert store.read_guard("eth0").passes == passes
     # One that belongs to nobody makes no sense of the others: such a guard stays as it is, which is closed.
     path = Path(store.guards, "eth0")
     path.write_text(path.read_text() + "family inet\nlogical \n")

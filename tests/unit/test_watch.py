@@ -13,7 +13,7 @@ import pytest
 from netconf_hooks import apply, guarding, watch
 from netconf_hooks.observe.netlink import NetlinkError
 from netconf_hooks.observe.scene import Scene
-from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Stanza, Store, TunnelRecord
+from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.watch import is_open
 from tests.lab.waiting import wait_until
@@ -34,7 +34,7 @@ def change(scene, **facts):
 
 def make_record(iface="eth0", index=7, routable=True, seen=(), **facts):
     """Return the record of an interface in the office."""
-    stanzas = (Stanza("inet", {"netconf-vpn": "openvpn corp"}),)
+    stanzas = (Pass("inet", {"netconf-vpn": "openvpn corp"}),)
     return InterfaceRecord(iface, index, stanzas, routable=routable, seen=seen, **facts)
 
 
@@ -293,7 +293,7 @@ guarding.RENEWAL = {renewal!r}
 """
 
 OPENED = GuardRecord(
-    "eth0", "nftables", "open", "at the office", {("eth0", "inet"): Stanza("inet", {"netconf-guard": "unless office"})},
+    "eth0", "nftables", "open", "at the office", (Pass("inet", {"netconf-guard": "unless office"}, iface="eth0"),),
     done=True, opened=True, scene=str(OFFICE),
 )  # fmt: skip
 

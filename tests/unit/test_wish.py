@@ -6,7 +6,7 @@ import pytest
 
 from netconf_hooks import wish
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.state import InterfaceRecord, Stanza
+from netconf_hooks.state import InterfaceRecord, Pass
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
 
 FIXTURES = Path(__file__).parent / "fixtures/cgroups"
@@ -184,7 +184,7 @@ def test_the_end_of_a_wish_leaves_its_tunnel_to_the_other_rules(store, links, tu
     links.plug("eth0", 7)
     uplinks.leading = uplinks.up = {"eth0"}
     make_wish(store)
-    rules = (Stanza("inet", {"netconf-vpn": "openvpn corp"}),)
+    rules = (Pass("inet", {"netconf-vpn": "openvpn corp"}),)
     remember_interface(store, InterfaceRecord("eth0", 7, rules, routable=True))
     end_wish(store.read_interface("corp"), store, {})
     assert tunnels.asked == ["start openvpn corp"]

@@ -1,0 +1,186 @@
+"""Which passes of ifupdown count for an interface, and in which order.  Pure.
+
+ifupdown runs the hooks once for each ``iface`` stanza of an interface: a *pass*.  The options of all passes count
+together, from the first pre-up to the last post-down.  Only passes with options of ours are recorded: a stanza without
+takes nothing away, and replaces nothing.
+
+The passes of one run of ifup belong together.  A later run replaces, stanza by stanza, those of the run before: its
+n-th recorded pass of a logical interface and address family takes the place of the n-th that is there.  What ifupdown
+did not reach, because it was cut off, stays in force; an ``ifdown`` ends it.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.ifenv import UNKNOWN_RUN
+from netconf_hooks.rules import Rules, read_rules
+from netconf_hooks.state import ENDED, KEPT, LEAVING, UP, Pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from netconf_hooks.ifenv import Invocation
+
+
+def make_pass(invocation: Invocation) -> Pass:
+    """Return the pass that a hook belongs to."""
+    return Pass(
+        invocation.family, invocation.options, invocation.logical, iface=invocation.iface, run=invocation.run
+    )
+
+
+def read_rules_of(passes: Iterable[Pass]) -> Rules:
+    """Return what the options of passes mean together: see `rules.read_rules`."""
+    return read_rules(*[each.options for each in passes])
+
+
+def has_rules(passes: Iterable[Pass]) -> bool:
+    """Whether any pass has an option of ours, not only evidence (``dns-domain``)."""
+    return any(option.startswith("netconf-") for each in passes for option in each.options)
+
+
+def list_of(passes: Iterable[Pass], iface: str) -> tuple[Pass, ...]:
+    """Return the passes of one interface."""
+    return tuple(each for each in passes if each.iface == iface)
+
+
+def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
+    """pre-up: return the passes with a new one in its place: that of the run before, or the end.
+
+    Where ifupdown has one pass for an interface (`Pass.run` is empty), the new one replaces the interface's.
+    """
+    if not new.run:
+        others = tuple(each for each in passes if each.iface != new.iface)
+        return (*others, new) if new.options else others
+    if not new.options:
+        return _note_run(passes, new)
+    # The new run begins where an ifdown has ended.  Not so for a stanza without options, which would leave nothing.
+    kept = [each for each in passes if each.iface != new.iface or each.run == new.run or each.stage in (UP, KEPT)]
+    if new.run == UNKNOWN_RUN and _find(kept, new) is not None:
+        return _note_run(kept, new)
+    for number, each in enumerate(kept):
+        if _name(each) == _name(new) and each.run != new.run:
+            kept[number] = new
+            return _note_run(kept, new)
+    return _note_run([*kept, new], new)
+
+
+def complete_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
+    """up: as `begin_pass`, but a pass that is there already, since its pre-up, stays where it is."""
+    if new.run and _find(passes, new) is not None:
+        return _note_run(passes, new)
+    return begin_pass(passes, new)
+
+
+def replaces(passes: Sequence[Pass], new: Pass) -> bool:
+    """Whether a new pass takes the place of one of an earlier run: ``ifup --force`` of an interface that is up."""
+    if not new.run:
+        return any(each.iface == new.iface for each in passes)
+    return bool(new.options) and any(_name(each) == _name(new) and each.run != new.run for each in passes)
+
+
+def leave_passes(passes: Sequence[Pass], iface: str, logical: str, kept: bool) -> tuple[Pass, ...]:
+    """down: return the passes, those of the interface marked as leaving.
+
+    ifupdown knows the last logical interface only that was raised, so its ifdown is that of all of them.
+
+    kept: whether it is wpa_action's own ifdown, after which the stanzas stay in force over which it has raised another
+    logical interface.
+    """
+    marked = []
+    for each in passes:
+        if each.iface == iface and each.stage != ENDED and not (kept and each.logical != logical):
+            each = each.change(stage=LEAVING)
+        marked.append(each)
+    return tuple(marked)
+
+
+def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple[Pass, ...]:
+    """post-down: return the passes that are left.
+
+    old: the pass that ends; down: whether the link is; kept: as in `leave_passes`.
+
+    A link that is down has no pass any more.  While it is up, the passes of an interface stay together until the last of
+    them has ended; when they are the last on their device, until the link is down.
+    """
+    marked = list(leave_passes(passes, old.iface, old.logical, kept))
+    for number, each in enumerate(marked):
+        if each.iface == old.iface and each.stage != ENDED and _share_stanza(each, old):
+            marked[number] = each.change(stage=ENDED)
+            break
+    same = [each for each in marked if (each.iface, each.logical) == (old.iface, old.logical)]
+    if not (down or all(each.stage == ENDED for each in same)):
+        return tuple(marked)
+    if kept:
+        return tuple(
+            each.change(stage=KEPT) if each.iface == old.iface else each for each in marked if each not in same
+        )
+    others = tuple(each for each in marked if each.iface != old.iface)
+    return others if down or others else tuple(marked)
+
+
+def are_over(passes: Iterable[Pass]) -> bool:
+    """Whether ifupdown has taken all of them down: they are in force only until their link is down."""
+    return all(each.stage != UP for each in passes)
+
+
+def find_conflict(passes: Iterable[Pass]) -> str:
+    """Return in words that two stanzas want different firewalls; empty where they agree.
+
+    What a later run of ifup is about to replace does not count.
+    """
+    written: dict[str, Pass] = {}
+    for each in passes:
+        if each.reached and "netconf-guard-backend" in each.options:
+            written.setdefault(read_rules(each.options).backend, each)
+    if len(written) < 2:
+        return ""
+    (one, first), (other, second) = list(written.items())[:2]
+    return (
+        f'netconf-guard-backend is "{one}" in {describe_pass(first)} and "{other}" in {describe_pass(second)}: '
+        "expected the same in all stanzas of a device"
+    )
+
+
+def describe_pass(each: Pass) -> str:
+    """Say which stanza it is: ``the inet stanza of eth0``."""
+    logical = each.logical or each.iface
+    over = f", raised on {each.iface}" if logical != each.iface else ""
+    return f"the {each.family} stanza of {logical}{over}"
+
+
+def _name(each: Pass) -> tuple[str, str, str, bool]:
+    """What two passes have in common that can replace each other.
+
+    A stanza with nothing but evidence is no stanza with rules: the first run does not see it when it comes first.
+    """
+    return each.iface, each.logical, each.family, has_rules([each])
+
+
+def _find(passes: Sequence[Pass], new: Pass) -> int | None:
+    for number, each in enumerate(passes):
+        if _name(each) == _name(new) and each.run == new.run and dict(each.options) == dict(new.options):
+            return number
+    return None
+
+
+def _note_run(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
+    """Mark the passes of the same logical interface that the run of `new` has not reached, and those that wpa_action
+    has raised it over as up again."""
+    noted = []
+    for each in passes:
+        if each.iface == new.iface:
+            if each.stage == KEPT:
+                each = each.change(stage=UP)
+            if each.logical == new.logical and each.run != new.run and each.reached:
+                each = each.change(reached=False)
+        noted.append(each)
+    return tuple(noted)
+
+
+def _share_stanza(one: Pass, other: Pass) -> bool:
+    """Whether two passes may be of the same stanza.  ifupdown2 has a list of families, or none in pre-up."""
+    families = set(one.family.split(",")), set(other.family.split(","))
+    return one.logical == other.logical and (
+        bool(families[0] & families[1]) or "any" in families[0] | families[1]
+    )
