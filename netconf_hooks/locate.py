@@ -10,11 +10,11 @@ depend on it; of the last, all that are needed at the same time.
 
 from __future__ import annotations
 
-import _socket
 
 from netconf_hooks.observe import Answer, observe_link
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS
+from netconf_hooks.system.addresses import share_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -283,16 +283,4 @@ def is_match(syntax: str, wanted: str, seen: str) -> bool:
 
 def _is_inside(network: str, address: str) -> bool:
     prefix, _, length = network.partition("/")
-    base, one = _pack(prefix), _pack(address)
-    if not base or len(base) != len(one):
-        return False
-    rest = len(base) * 8 - int(length or len(base) * 8)
-    return int.from_bytes(base, "big") >> rest == int.from_bytes(one, "big") >> rest
-
-
-def _pack(address: str) -> bytes:
-    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
-    try:
-        return _socket.inet_pton(family, address)
-    except (OSError, ValueError):
-        return b""
+    return share_prefix(prefix, address, int(length or 128))

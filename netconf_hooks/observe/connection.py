@@ -11,6 +11,7 @@ import time
 
 from netconf_hooks.observe.probes import Wait
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local, split_host_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,15 +95,11 @@ def make_target(address: str, port: int, index: int) -> tuple[str, int] | tuple[
     return address, port
 
 
-def is_link_local(address: str) -> bool:
-    """Whether an address says nothing of a network: fe80::/10, RFC 4291 2.5.6; 169.254/16, RFC 3927."""
-    return address.startswith(("169.254.", "fe8", "fe9", "fea", "feb"))
-
-
 def split_service(service: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``."""
-    host, _, port = service.rpartition(":")
-    return host.strip("[]"), int(port)
+    """Return host and port of a service as a test's value has it (`rules.Test`)."""
+    parts = split_host_port(service)
+    assert parts is not None, service
+    return parts[0], int(parts[1])
 
 
 def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) -> Conversation[Attempt]:

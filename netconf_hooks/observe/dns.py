@@ -25,8 +25,9 @@ import os
 import time
 
 from netconf_hooks.observe import Answer
-from netconf_hooks.observe.lease import LEASES, MOST, find_held_leases, read_address, read_end
+from netconf_hooks.observe.lease import LEASES, MOST, find_held_leases, read_end
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local, read_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class _Evidence:
     def look_for_dhcpcd(self) -> None:
         """See whether dhcpcd still waits for an IPv4 lease of this link."""
         if not self._has_ipv4_record and self._runs_dhcpcd():
-            self.pending = all(":" in address or _is_link_local(address) for address in self._list_addresses())
+            self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
 
     def ask_dhcpcd(self, deadline: float) -> None:
         """Ask dhcpcd for its lease, where it runs for this link.
@@ -363,7 +364,7 @@ class _Evidence:
                 if written > started and carrier and find_addresses(name):
                     return name
                 continue
-            if carrier and any(not _is_link_local(address) for address in find_addresses(name)):
+            if carrier and any(not is_link_local(address) for address in find_addresses(name)):
                 return name
             try:
                 if os.stat(f"{self._records.run}/network/ifstate.{name}").st_mtime > written:
@@ -589,8 +590,3 @@ def _read_server(word: str) -> str:
     if address.startswith("127.") or address in ("0.0.0.0", "::", "::1"):
         return ""
     return address
-
-
-def _is_link_local(address: str) -> bool:
-    """Return whether an address says nothing of a network: fe80::/10, RFC 4291 2.5.6; 169.254/16, RFC 3927."""
-    return address.startswith(("169.254.", "fe8", "fe9", "fea", "feb"))

@@ -9,11 +9,11 @@ What is in a lease was said by the network, so any byte may be in it.
 
 from __future__ import annotations
 
-import _socket
 import os
 import time
 
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import read_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,15 +301,6 @@ def parse_time(text: str) -> float:
     full = year if month > 2 else year - 1
     days += full // 4 - full // 100 + full // 400 - 477
     return float(86400 * days + 3600 * clock[0] + 60 * clock[1] + clock[2])
-
-
-def read_address(word: str) -> str:
-    """Return an IP address as inet_ntop(3) writes it; empty for what is none."""
-    family = _socket.AF_INET6 if ":" in word else _socket.AF_INET
-    try:
-        return _socket.inet_ntop(family, _socket.inet_pton(family, word))
-    except (OSError, ValueError):  # ValueError: a NUL in it
-        return ""
 
 
 def _read_numbers(text: str, separator: str) -> list[int]:

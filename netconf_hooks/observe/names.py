@@ -11,9 +11,10 @@ import _socket
 import select
 import time
 
-from netconf_hooks.observe.connection import AF_INET, AF_INET6, is_link_local, make_target, open_socket
+from netconf_hooks.observe.connection import AF_INET, AF_INET6, make_target, open_socket
 from netconf_hooks.observe.probes import Wait
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

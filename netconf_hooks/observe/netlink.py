@@ -17,6 +17,7 @@ import struct
 import time
 
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import pack_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -811,11 +812,10 @@ def pack_attribute(kind: int, value: bytes) -> bytes:
 
 
 def _pack_address(address: str) -> tuple[int, bytes]:
-    family = AF_INET6 if ":" in address else AF_INET
-    try:
-        return family, _socket.inet_pton(family, address)
-    except OSError:
-        raise ValueError(f"not an IP address: {address!r}") from None
+    packed = pack_address(address)
+    if not packed:
+        raise ValueError(f"not an IP address: {address!r}")
+    return AF_INET if len(packed) == 4 else AF_INET6, packed
 
 
 def _unpack_address(family: int, packed: bytes) -> str:

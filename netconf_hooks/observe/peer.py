@@ -12,9 +12,10 @@ import select
 import struct
 import time
 
-from netconf_hooks.observe.connection import AF_INET, AF_INET6, is_link_local
+from netconf_hooks.observe.connection import AF_INET6
 from netconf_hooks.observe.netlink import IFF_NOARP, Netlink
 from netconf_hooks.observe.probes import Outcome, Wait
+from netconf_hooks.system.addresses import is_link_local, share_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,16 +108,10 @@ def ask(question: Question, view: View) -> Steps:
 
 def find_source(target: str, networks: Sequence[tuple[str, int]]) -> str:
     """Return which of our own addresses to ask from: one in the target's network, else none, ``0.0.0.0`` or ``::``."""
-    family = AF_INET6 if ":" in target else AF_INET
-    packed = _socket.inet_pton(family, target)
-    number, bits = int.from_bytes(packed, "big"), len(packed) * 8
     for address, length in networks:
-        if (":" in address) != (family == AF_INET6) or address == target:
-            continue
-        own = int.from_bytes(_socket.inet_pton(family, address), "big")
-        if number >> bits - length == own >> bits - length:
+        if address != target and share_prefix(address, target, length):
             return address
-    if family == AF_INET6:
+    if ":" in target:
         return next((address for address, _ in networks if ":" in address and is_link_local(address)), "::")
     return "0.0.0.0"
 

@@ -6,10 +6,10 @@ Nothing is sent for it, no file is read; a watcher can afford it at every piece 
 from __future__ import annotations
 
 from netconf_hooks.observe.address import list_networks
-from netconf_hooks.observe.connection import is_link_local
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, COMPOSED, Netlink, NetlinkError
 from netconf_hooks.observe.wireless import is_wireless, read_network
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ import select
 import time
 
 from netconf_hooks.observe import router
-from netconf_hooks.observe.connection import AF_INET, AF_INET6, Way, connect, split_service
+from netconf_hooks.observe.connection import Way, connect, split_service
 from netconf_hooks.observe.names import is_address, resolve
 from netconf_hooks.observe.netlink import IFF_NOARP, IFF_UP, Netlink
 from netconf_hooks.observe.probes import Outcome, Wait
 from netconf_hooks.observe.servers import Server, Servers, ServersError
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import share_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,15 +111,7 @@ def ask(question: Question, view: View) -> Steps:
 
 def is_local(address: str, networks: Sequence[tuple[str, int]]) -> bool:
     """Whether an address is private, link-scope, or on one of the link's own `networks`."""
-    family = AF_INET6 if ":" in address else AF_INET
-    packed = _socket.inet_pton(family, address)
-    number, bits = int.from_bytes(packed, "big"), len(packed) * 8
-    for base, length in (*PRIVATE, *networks):
-        if (":" in base) == (":" in address):
-            own = int.from_bytes(_socket.inet_pton(family, base), "big")
-            if number >> bits - length == own >> bits - length:
-                return True
-    return False
+    return any(share_prefix(base, address, length) for base, length in (*PRIVATE, *networks))
 
 
 def is_tunnel(status: LinkStatus) -> bool:

@@ -12,17 +12,17 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 
 from netconf_hooks import log, programs
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, detached, load_tunnel
 from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType, TracebackType
     from typing import NoReturn
 
@@ -76,7 +76,7 @@ class Attempts:
         if self._systemd.is_running():
             # First of all, for it may not have begun yet: at boot it waits for basic.target.
             self._systemd.stop([self._unit])
-            _wait(self._is_unit_idle, END_TIMEOUT)
+            wait_until(self._is_unit_idle, END_TIMEOUT)
         for pid in self._find_running():
             self._end(pid)
 
@@ -205,10 +205,3 @@ def _kill_children() -> None:
                 kill(child, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-
-
-def _wait(condition: Callable[[], bool], timeout: float) -> None:
-    """Look every 10 ms, for at most `timeout` seconds, whether `condition` holds."""
-    deadline = time.monotonic() + timeout
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)

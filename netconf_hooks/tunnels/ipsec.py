@@ -26,6 +26,7 @@ import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, libreswan, swanctl_conf
 from netconf_hooks.tunnels.attempt import Attempts
 from netconf_hooks.tunnels.ike import Peer, find_family, make_endpoints, read_hosts
@@ -144,7 +145,7 @@ class Daemon:
                 programs.run(command, LAUNCH_TIMEOUT)
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
-        if not _wait(answers, ANSWER_TIMEOUT):
+        if not wait_until(answers, ANSWER_TIMEOUT, 0.05):
             raise TunnelError(f"{' '.join(command)}: its daemon does not answer; the system log has its reason")
 
     def _start_unit(self, answers: Callable[[], bool]) -> None:
@@ -155,7 +156,7 @@ class Daemon:
         self._systemd.start(known[0])
         deadline = time.monotonic() + DAEMON_TIMEOUT
         while time.monotonic() < deadline:
-            if _wait(answers, 1.0):
+            if wait_until(answers, 1.0, 0.05):
                 return
             (state,) = self._systemd.show(known[:1])
             if state.active == "failed":
@@ -268,7 +269,7 @@ class ByLibreswan:
             return
         told = ""
         # What pluto starts with is loaded by a process of its own, a little later.
-        if not _wait(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4):
+        if not wait_until(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4, 0.05):
             told = self._pluto.load(name)
             if not self.ask(name).connections:
                 raise TunnelError(f"pluto did not load it{f': {told}' if told else ''}")
@@ -523,9 +524,9 @@ def _connect(voice: Voice, daemon: Daemon, connection: Connection) -> None:
     if not _answers(voice.list_sessions):
         daemon.start(lambda: _answers(voice.list_sessions))
     # The starter loads ipsec.conf, and strongswan.service swanctl.conf, when charon answers already.
-    if not is_loaded() and not _wait(is_loaded, LOAD_TIMEOUT / 4):
+    if not is_loaded() and not wait_until(is_loaded, LOAD_TIMEOUT / 4, 0.05):
         complaint = voice.load()
-        if not _wait(is_loaded, LOAD_TIMEOUT):
+        if not wait_until(is_loaded, LOAD_TIMEOUT, 0.05):
             raise TunnelError(f"charon did not load it{f': {complaint}' if complaint else ''}")
     reasons = []
     for child in connection.children:
@@ -557,14 +558,4 @@ def _answers(question: Callable[[], object]) -> bool:
         raise
     except (NotRunning, TunnelError):
         return False
-    return True
-
-
-def _wait(condition: Callable[[], bool], timeout: float) -> bool:
-    """Look for at most `timeout` seconds whether `condition` holds; return whether it does."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.05)
     return True

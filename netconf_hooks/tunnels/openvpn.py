@@ -37,6 +37,7 @@ import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Endpoint, TunnelError, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.systemd import Systemd
@@ -254,7 +255,7 @@ class Tunnel:
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
         # It writes its pid once it is in the background: wait, or the next run would take it for not running.
-        if not _wait(self._read_pid, 1.0):
+        if not wait_until(self._read_pid, 1.0):
             raise TunnelError("it ended right after its start; the system log has its reason")
 
     def _ask_why(self, argv: Sequence[str]) -> str:
@@ -280,7 +281,7 @@ class Tunnel:
             # The handle is the process's, whatever becomes of its number: look once more who that is.
             if self._read_pid() == pid:
                 pidfd_send_signal(handle, SIGTERM)
-                _wait(lambda: not self._read_pid(), STOP_TIMEOUT)
+                wait_until(lambda: not self._read_pid(), STOP_TIMEOUT)
         except ProcessLookupError:
             pass  # it ended by itself
         except PermissionError:
@@ -505,16 +506,6 @@ def judge_status(text: str) -> bool | None:
     if counts.get("TCP/UDP write bytes", 0) and counts.get("TCP/UDP read bytes") == 0:
         return False
     return None
-
-
-def _wait(condition: Callable[[], object], timeout: float) -> bool:
-    """Look every 10 ms, for at most `timeout` seconds, whether `condition` holds; return whether it does."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def _remove(path: str) -> None:

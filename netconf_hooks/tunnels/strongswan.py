@@ -8,10 +8,10 @@ Exit statuses say little (``ipsec up`` of a connection that failed, or that ther
 from __future__ import annotations
 
 import re
-import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError
 
 TYPE_CHECKING = False
@@ -304,13 +304,9 @@ class Stroke:
         """End an IKE_SA, or one CHILD_SA of it, whether or not the gateway answers.  Raises `TunnelError`."""
         what = f"{child.name}{{{child.ident}}}" if child else f"{session.name}[{session.ident}]"
         self._run(ASK_TIMEOUT, "stroke", "down-nb", what)
-        deadline = time.monotonic() + DELETE_TIMEOUT
-        while self._has(session, child):
-            if time.monotonic() > deadline:
-                # An IKE_SA that is being deleted already is destroyed without waiting for the gateway any longer.
-                self._run(ASK_TIMEOUT, "stroke", "down-nb", f"{session.name}[{session.ident}]")
-                return
-            time.sleep(0.02)
+        if not wait_until(lambda: not self._has(session, child), DELETE_TIMEOUT, 0.02):
+            # An IKE_SA that is being deleted already is destroyed without waiting for the gateway any longer.
+            self._run(ASK_TIMEOUT, "stroke", "down-nb", f"{session.name}[{session.ident}]")
 
     def _has(self, session: Session, child: Child | None) -> bool:
         for found in self.list_sessions():

@@ -22,6 +22,8 @@ import time
 
 from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import split_host_port
+from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Endpoint, TunnelError, detached
 from netconf_hooks.tunnels.destination import read_host, read_port
 from netconf_hooks.tunnels.systemd import Systemd
@@ -196,7 +198,7 @@ class Tunnel:
             before = self._read_status()
             if self._is_recent(before):
                 return True
-            return self._wake(before) and _wait(lambda: self._has_shaken(before), WAKE_TIMEOUT)
+            return self._wake(before) and wait_until(lambda: self._has_shaken(before), WAKE_TIMEOUT, 0.02)
         except TunnelError:
             return None
 
@@ -365,7 +367,7 @@ def parse_dump(output: str) -> Status | None:
         key, _, endpoint, networks, handshake = row[:5]
         peers.append(PeerStatus(
             key,
-            split_endpoint(endpoint),
+            split_host_port(endpoint),
             tuple(network for network in networks.split(",") if network != "(none)"),
             int(handshake) if handshake.isdecimal() else 0,
         ))
@@ -398,7 +400,7 @@ def parse_configuration(text: str) -> Configuration:
         elif section == "[interface]" and key == "table":
             table = value
         elif section == "[peer]" and key == "endpoint":
-            endpoint = split_endpoint(value)
+            endpoint = split_host_port(value)
             if not endpoint:
                 raise TunnelError(f'Endpoint: expected "HOST:PORT" or "[ADDRESS]:PORT", not "{value}"')
             endpoints[len(endpoints) if new_peer else -1:] = [endpoint]  # the last of a peer counts
@@ -421,17 +423,6 @@ def parse_mark(text: str) -> int | None:
     except ValueError:
         return None
     return mark if mark < 1 << 32 else None
-
-
-def split_endpoint(text: str) -> tuple[str, str] | None:
-    """Split ``HOST:PORT`` or ``[ADDRESS]:PORT`` as parse_endpoint() of wg's config.c does; None where it can't be."""
-    host, colon, port = text.rpartition(":")
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        colon, port = rest[:1], rest[1:]
-        if not bracket:
-            return None
-    return (host, port) if host and colon == ":" and port else None
 
 
 def send_into(device: str, network: str) -> bool:
@@ -500,15 +491,3 @@ def describe_failure(result: programs.Result) -> str:
             begun = False
             reasons.append(line.strip())
     return "; ".join(reasons) or f"wg-quick: exit status {result.status}"
-
-
-def _wait(condition: Callable[[], bool], timeout: float) -> bool:
-    """Look, every 20 ms at first and more seldom later, for at most `timeout` seconds whether `condition` holds."""
-    deadline = time.monotonic() + timeout
-    pause = 0.02
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(1.5 * pause, 0.2)
-    return True

@@ -17,7 +17,7 @@ from netconf_hooks.programs import Result
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, wireguard
 from netconf_hooks.tunnels.wireguard import (
     Configuration, PeerStatus, Status, Tunnel, choose_address, describe_failure, parse_configuration, parse_dump,
-    parse_mark, send_into, split_endpoint
+    parse_mark, send_into
 )  # fmt: skip
 
 Captured = Callable[[str], str]
@@ -544,10 +544,7 @@ def test_a_configuration() -> None:
     assert parse_configuration(text) == Configuration((("b", "2"), ("2001:db8::1", "53")), 0, 5001)
 
 
-def test_endpoints_and_marks() -> None:
-    assert split_endpoint("[fe80::1%eth0]:51820") == ("fe80::1%eth0", "51820")
-    for text in ("", ":1", "a:", "a", "[a]", "[a]1", "[a:1", "[]:1"):
-        assert split_endpoint(text) is None
+def test_marks() -> None:
     marks = {"off": 0, "0": 0, "51820": 51820, "0xca6c": 51820, "0xffffffff": 2**32 - 1}
     assert {text: parse_mark(text) for text in marks} == marks
     for text in ("", "0x", "x", "-1", "+1", "1_0", "0x100000000", "\u0663"):
