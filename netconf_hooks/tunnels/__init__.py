@@ -1,6 +1,10 @@
-"""The tunnels that rules can name: one module a kind.
+"""The tunnels that rules can name: one module for each kind.
 
-A new kind is a module here with a class `Tunnel`, and one line in `rules.TUNNEL_KINDS`.
+A new kind is a module here with a class `Tunnel`, and one line in `rules.TUNNEL_KINDS`.  `wireguard` is the template:
+the shortest that has everything (with systemd and without, a configuration to read, endpoints).  A kind whose programs
+block until the tunnel is connected starts them by `attempt`, as `ipsec` does.  What modules share: `systemd` (units,
+`Systemd.find_wants` for `boot_start`), `detached` (programs that may block; `detached.is_halting`, since nothing is
+started while the system stops), `destination` (hosts and ports in configurations), `ike` (IPsec's endpoints).
 """
 
 from __future__ import annotations
@@ -13,39 +17,79 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class AnyTunnel(Protocol):
-        """What every kind of tunnel can do.  None of it blocks for the tunnel to connect."""
+        """What every kind of tunnel can do.
+
+        Nothing here waits until the tunnel is connected.  A hook calls these methods and ifupdown waits for the hook:
+        each returns within seconds, whatever the server does.
+        """
 
         def check(self) -> None:
-            """Raise `TunnelError` when there is no usable configuration, saying what was looked for."""
+            """Raise `TunnelError` if there is no usable configuration; the message says where it was looked for.
+
+            ``netconf-hooks check`` reports it as an error of the rule.
+            """
 
         def start(self) -> None:
-            """Ask for the tunnel; one that is up already is left as it is.  Raises `TunnelError`."""
+            """Start the tunnel; if it is up or is being started, do nothing.
+
+            May return before it is known whether the tunnel can be started.  A daemon that fails after it has detached
+            is noticed only by `is_up`, which then returns False, and its reason is only in its own log: raise what is
+            known within some seconds.
+
+            Raises `TunnelError`: the reason is logged, ``status`` shows it, and the watcher calls `start` again.
+            """
 
         def stop(self) -> None:
-            """End the tunnel, whoever started it; one that is down is left so.  Raises `TunnelError`."""
+            """Stop the tunnel, whoever started it; if it is down, do nothing.
+
+            Also cancels a start that is under way: after `stop` has returned, the tunnel does not come up any more.
+            Needs no configuration, which may have been deleted since.
+
+            Raises `TunnelError`: the reason is logged, ``status`` shows it, and the watcher calls `stop` again.
+            """
 
         def is_up(self) -> bool | None:
-            """Whether the tunnel is connected now; None where that can't be told (by this user, or at all)."""
+            """Return whether packets pass the tunnel now.
+
+            True: ``status`` says so, and an ``ifup`` that waits for the tunnel (``netconf-uplink``) succeeds.
+            False: the watcher decides again after 5 to 60 seconds, and behind a guard the names of all endpoints are
+            resolved again.  Return it only if it is certain.
+            None: it can't be told, by this user or at all.  ``status`` says so, the watcher does nothing about the
+            tunnel, and a waiting ``ifup`` stops waiting after some seconds and succeeds.
+
+            May raise `TunnelError`: as False for the watcher, an error for a waiting ``ifup``.
+            """
 
         def boot_start(self) -> str:
-            """What also starts this tunnel at boot, in words for `check`; empty when nothing does."""
+            """Return what else starts this tunnel at boot, in words; empty if nothing does.
+
+            ``netconf-hooks check`` warns of it: the rules and systemd would both start the tunnel.
+            """
 
         def endpoints(self) -> tuple[Endpoint, ...]:
-            """Where this tunnel's own packets go, for a guard to let through.  Reads the configuration, and what runs.
+            """Return where this tunnel's own packets go; a closed guard lets exactly these packets pass.
 
-            Raises `TunnelError`, naming the option, where that can't be known beforehand: nothing is let through then.
+            Called before each start, and again afterwards, since some of it is known only from the running daemon.
+
+            ``()``: the guard lets nothing pass for this tunnel, without any message.  Right only if nothing is known
+            now and will be once the tunnel runs (a port that the kernel chooses), or if the admin has to list the
+            packets in ``netconf-guard-allow`` (`unit`).
+            Too much: whatever is returned leaves in the clear, so return the narrowest match that is certain.
+
+            Raises `TunnelError`, naming the option, if it can't be known: the guard lets nothing new pass for this
+            tunnel, so it can't connect; the log and ``status`` say why, and ``check`` reports an error.
             """
 
 
 class Endpoint(Record):
-    """Where a tunnel's own packets go, and by what they are told from others that go there as well.
+    """Where a tunnel's own packets go, and how they differ from other packets to the same place.
 
     host: an address as inet_ntop(3) writes it, or a name still to be resolved.
     protocol: ``udp``, ``tcp`` or ``esp``; port: 0 for ``esp``.
     version: 4 or 6 where only addresses of that family are used, else 0.
-    uids: of a daemon in userland: the users of whom its sockets can be.
-    mark, source_port: of what the kernel sends, which belongs to whoever's packet it carries: the mark, or the port it
-        is sent from; 0 for none.
+    uids: for packets that a daemon sends: the users who can own its sockets.
+    mark, source_port: for packets that the kernel sends, whose socket is that of the packet inside: their mark, or the
+        port that they are sent from; 0 for none.
     """
 
     __slots__ = ("host", "protocol", "port", "version", "uids", "mark", "source_port")
@@ -74,7 +118,7 @@ class TunnelError(Exception):
 
 
 def load_tunnel(kind: str, name: str) -> AnyTunnel:
-    """Return the tunnel that ``netconf-vpn KIND NAME`` means.  Raises `TunnelError` for a kind that there is not."""
+    """Return the tunnel that ``netconf-vpn KIND NAME`` means.  Raises `TunnelError` for an unknown kind."""
     from importlib import import_module
 
     if not TUNNEL_KINDS.get(kind):

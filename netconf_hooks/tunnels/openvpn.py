@@ -65,8 +65,8 @@ _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path, unix(7)."""
 
 
-class Place(Record):
-    """Where a configuration can be.  directory: absolute; path: the file itself; unit: the unit that runs it."""
+class ConfigFile(Record):
+    """A file that can have the configuration.  directory: absolute, of path; path: absolute; unit: what runs it."""
 
     __slots__ = ("directory", "path", "unit")
 
@@ -107,8 +107,8 @@ class Tunnel:
     ) -> None:
         # The rules allow [A-Za-z0-9@._-] in NAME: all of it stands for itself in a unit's instance, systemd.unit(5).
         self._name = name
-        self._places = tuple(
-            Place(directory, f"{directory}/{name}.conf", f"{unit}@{name}.service")
+        self._configs = tuple(
+            ConfigFile(directory, f"{directory}/{name}.conf", f"{unit}@{name}.service")
             for directory, unit in ((f"{etc}/client", "openvpn-client"), (etc, "openvpn"))
         )
         self._run = run
@@ -124,23 +124,23 @@ class Tunnel:
 
     def check(self) -> None:
         """Raise `TunnelError` when there is no configuration, naming the files looked for."""
-        self._find_place()
+        self._find_config()
 
     def start(self) -> None:
         """Ask systemd for the unit, or start the daemon; one that runs already is left as it is.
 
         Raises `TunnelError`: no configuration, one that OpenVPN refuses, or the system is stopping.
         """
-        place = self._find_place()
+        config = self._find_config()
         if self._systemd.is_running():
-            self._systemd.start(place.unit)
+            self._systemd.start(config.unit)
         elif not self._read_pid():
-            self._launch(place)
+            self._launch(config)
 
     def stop(self) -> None:
         """End the tunnel, whoever started it and even if its configuration is gone.  Raises `TunnelError`."""
         if self._systemd.is_running():
-            self._systemd.stop([place.unit for place in self._places])
+            self._systemd.stop([config.unit for config in self._configs])
         else:
             self._terminate()
 
@@ -148,27 +148,27 @@ class Tunnel:
         """Whether OpenVPN is connected now; None where that can't be told: see the head of this module."""
         if self._systemd.is_running():
             try:
-                states = self._systemd.show([place.unit for place in self._places])
+                states = self._systemd.show([config.unit for config in self._configs])
             except TunnelError:
                 return None
-            for place, state in zip(self._places, states, strict=True):
+            for config, state in zip(self._configs, states, strict=True):
                 if state.active == "active":
-                    return self._judge(place, state.text == COMPLETED)
+                    return self._judge(config, state.text == COMPLETED)
             return False
         if not self._read_pid():
             return False
-        for place in self._places:
-            if os.path.exists(place.path):
-                return self._judge(place, True)
+        for config in self._configs:
+            if os.path.exists(config.path):
+                return self._judge(config, True)
         return self._judge(None, True)
 
     def boot_start(self) -> str:
         """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
-        for place in self._places:
-            link = self._systemd.find_wants(place.unit)
+        for config in self._configs:
+            link = self._systemd.find_wants(config.unit)
             if link:
-                return f"{place.unit} is enabled ({link})"
-        if not os.path.exists(self._places[1].path):
+                return f"{config.unit} is enabled ({link})"
+        if not os.path.exists(self._configs[1].path):
             return ""  # AUTOSTART looks in /etc/openvpn only
         by_systemd = self._systemd.is_running()
         if by_systemd and not self._systemd.find_wants("openvpn.service"):
@@ -188,10 +188,10 @@ class Tunnel:
         sends from for it.  Raises `TunnelError`: no configuration, one that does not say beforehand where it leads, or
         a user that this machine does not know.
         """
-        place = self._find_place()
-        unit = self._systemd.read_properties(place.unit, ("User", "MainPID")) if self._systemd.is_running() else {}
+        config = self._find_config()
+        unit = self._systemd.read_properties(config.unit, ("User", "MainPID")) if self._systemd.is_running() else {}
         try:
-            options = self._read_options(place)
+            options = self._read_options(config)
         except OSError as error:
             raise TunnelError(f"{error.filename}: {error.strerror}") from None
         connections = find_connections(options)
@@ -208,30 +208,30 @@ class Tunnel:
                     found += [Endpoint(*where, source_port=port) for port in sorted({way.local_port, *running} - {0})]
         return tuple(dict.fromkeys(found))
 
-    def _read_options(self, place: Place) -> tuple[tuple[str, ...], ...]:
+    def _read_options(self, config: ConfigFile) -> tuple[tuple[str, ...], ...]:
         """Return all options that the daemon gets: those of its command line come before the configuration's."""
         before: tuple[tuple[str, ...], ...] = ()
         if not self._systemd.is_running():
             before = parse_arguments((self._read_default("OPTARGS") or "").split())
-        elif place.unit.startswith("openvpn-client@"):
+        elif config.unit.startswith("openvpn-client@"):
             before = (("nobind",),)  # as the unit has it
-        return (*before, *read_configuration(place.path))
+        return (*before, *read_configuration(config.path))
 
-    def _find_place(self) -> Place:
-        for place in self._places:
-            if os.path.exists(place.path):
-                return place
-        client, plain = self._places
+    def _find_config(self) -> ConfigFile:
+        for config in self._configs:
+            if os.path.exists(config.path):
+                return config
+        client, plain = self._configs
         raise TunnelError(f"neither {client.path} nor {plain.path} is there")
 
     # The daemon itself, where no systemd runs.
 
-    def _launch(self, place: Place) -> None:
+    def _launch(self, config: ConfigFile) -> None:
         """Start the daemon, as start_vpn() of Debian's /etc/init.d/openvpn does.  Raises `TunnelError`."""
         if self._is_halting():
             raise TunnelError("the system is stopping")
         try:
-            options = read_configuration(place.path)
+            options = read_configuration(config.path)
             if not os.path.isdir(self._run):
                 os.mkdir(self._run)
                 os.chmod(self._run, 0o755)  # whatever umask ifup was called with
@@ -240,7 +240,7 @@ class Tunnel:
         given = {option[0] for option in options}
         # Of a repeated option the last wins: before --config stand defaults, after it what must be so.
         argv = [self._program, *(self._read_default("OPTARGS") or "").split()]
-        argv += ["--status", self._status_file, str(STATUS_INTERVAL), "--cd", place.directory, "--config", place.path]
+        argv += ["--status", self._status_file, str(STATUS_INTERVAL), "--cd", config.directory, "--config", config.path]
         argv += ["--writepid", self._pid_file]
         if not any(name.startswith("management") for name in given) and len(self._socket) <= _SOCKET_PATH_MAX:
             # OpenVPN lets all users write to its socket; with this it hangs up on all but root.
@@ -308,7 +308,7 @@ class Tunnel:
                 words = os.fsdecode(file.read()).split("\0")
         except (OSError, ValueError):
             return 0
-        ours = {f"{self._name}.conf"}.union(place.path for place in self._places)
+        ours = {f"{self._name}.conf"}.union(config.path for config in self._configs)
         if os.path.basename(words[0]) != os.path.basename(self._program) or ours.isdisjoint(words[1:]):
             return 0
         return pid
@@ -339,13 +339,13 @@ class Tunnel:
 
     # Whether it is connected.
 
-    def _judge(self, place: Place | None, completed: bool) -> bool | None:
+    def _judge(self, config: ConfigFile | None, completed: bool) -> bool | None:
         """Return whether the running OpenVPN is connected.  completed: whether, for all we know, it once was."""
         try:
-            options = read_configuration(place.path) if place else ()
+            options = read_configuration(config.path) if config else ()
         except OSError:
             options = ()  # not for this user to read, or just removed
-        own = find_management(options, place.directory) if place else None
+        own = find_management(options, config.directory) if config else None
         for management in (own, Management(self._socket)):
             state = ask_state(management) if management else ""
             if state:
@@ -354,8 +354,8 @@ class Tunnel:
             return False
         path, interval = self._status_file, STATUS_INTERVAL
         for option in options:
-            if option[0] == "status" and len(option) > 1 and place:
-                path = os.path.join(place.directory, option[1])
+            if option[0] == "status" and len(option) > 1 and config:
+                path = os.path.join(config.directory, option[1])
                 interval = int(option[2]) if len(option) > 2 and option[2].isdecimal() else 60
         try:
             with open(path, encoding="ascii", errors="replace") as file:
