@@ -9,6 +9,9 @@ import os
 from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
+MOST_FILES = 1000
+"""Files that one configuration may include, however deep: with two lines each, ten files include a million times."""
+
 LIMIT = 1 << 20
 """Bytes that a configuration may have: a thousand times the size of a usual one."""
 
@@ -43,9 +46,12 @@ def check_regular(descriptor: int, path: str) -> None:
         raise OSError(EINVAL, "not a regular file", path)
 
 
-def read_text(path: str, limit: int = LIMIT) -> str:
+def read_text(path: str, limit: int = LIMIT, any_end: bool = False) -> str:
     """Return the content of a regular file as text; what is not UTF-8 becomes surrogates (PEP 383).
 
-    Lines end as they are written.  Raises OSError as `read_file` does.
+    any_end: whether ``\r`` and ``\r\n`` end a line as well, and are returned as ``\n``; else lines end as they are
+        written.
+    Raises OSError as `read_file` does.
     """
-    return read_file(path, limit).decode("utf-8", "surrogateescape")
+    text = read_file(path, limit).decode("utf-8", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if any_end else text

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks.files import read_text
 from netconf_hooks.programs import ProgramError, run
 from netconf_hooks.record import Record
 
@@ -170,20 +171,27 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
         return
     try:
         # newline: only "\n" ends a line here, as it does for ifupdown.
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            lines = list(_join_lines(file.read()))
+        lines = list(_join_lines(read_text(path)))
     except OSError as error:
         found["problem"].append(f"{path}: {error.strerror}")
         return
     inside = False
+    options: list[str] = []  # of the stanza that is being read
+
+    def end_stanza() -> None:
+        if options:
+            last = headings[-1]
+            names = (*last.options, *options)
+            headings[-1] = Heading(last.name, last.family, last.method, last.parent, names)
+            options.clear()
+
     for number, line in lines:
         words = line.split()
         if words[0] in _KEYWORDS or words[0].startswith("allow-"):
+            end_stanza()
             inside = words[0] == "iface" and len(words) > 1
         elif inside:
-            heading = headings[-1]
-            options = (*heading.options, words[0].lower().replace("_", "-"))
-            headings[-1] = Heading(heading.name, heading.family, heading.method, heading.parent, options)
+            options.append(words[0].lower().replace("_", "-"))
         if words[0] == "iface" and len(words) > 1:
             found["iface"].append(words[1])
             parent = words[words.index("inherits", 2) + 1] if "inherits" in words[2:-1] else ""
@@ -200,6 +208,7 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
                     continue
                 for sourced in _list_sourced(words[0], os.path.join(os.path.dirname(path), pattern)):
                     _read_file(sourced, found, headings, depth + 1)
+    end_stanza()
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -17,6 +17,7 @@ import sys
 import time
 
 from netconf_hooks import log, rules
+from netconf_hooks.files import LIMIT
 from netconf_hooks.ifenv import device_of, is_name
 from netconf_hooks.locate import Place, find_needed, find_place, find_questions
 from netconf_hooks.observe import Link, observe_link
@@ -267,12 +268,21 @@ def _read_default(words: list[str], reasons: list[str]) -> str:
 
 
 def _read_input() -> str:
-    """Return what ifup writes; nothing where a person runs the script at a terminal."""
+    """Return what ifup writes; nothing where a person runs the script at a terminal.
+
+    What is longer than a configuration may be (`files.LIMIT`) is cut off behind its last whole line.
+    """
     if os.isatty(0):
         return ""
-    data = b""
-    while piece := os.read(0, 65536):
-        data += piece
+    pieces = []
+    left = LIMIT
+    while piece := os.read(0, 65536):  # all of it: who writes more than is read is ended by SIGPIPE
+        pieces.append(piece[:left])
+        left -= len(pieces[-1])
+    data = b"".join(pieces)
+    if not left:
+        log.error(f"the map lines after the first {LIMIT} bytes do not count")
+        data = data[:data.rfind(b"\n") + 1]
     return data.decode("utf-8", "surrogateescape")
 
 

@@ -1109,6 +1109,8 @@ def _read_ssid(text: str) -> str:
     first, *escaped = written.replace(b"\\\\", b"\\x5c").split(b"\\")
     octets = first
     for part in escaped:
+        if len(octets) > 32:
+            break
         digits, character = part[1:3].decode("latin-1"), part[:1]
         if character == b"x" and len(digits) == 2 and _HEX.issuperset(digits.lower()):
             octets += bytes((int(digits, 16),)) + part[3:]

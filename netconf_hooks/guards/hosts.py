@@ -20,6 +20,7 @@ import os
 import stat
 
 from netconf_hooks import log
+from netconf_hooks.files import read_file
 from netconf_hooks.guards import GuardError
 
 TYPE_CHECKING = False
@@ -39,6 +40,9 @@ _MAX_NAME = 254
 
 _MAX_DEVICE = 15
 """Bytes in a device's name: IFNAMSIZ of linux/if.h, less the zero at its end."""
+
+_LIMIT = 1 << 26
+"""Bytes that the file may have: lists of advertisers that are written into it have some ten million."""
 
 _ATTEMPTS = 3
 """How often it is tried again when somebody else has written the file meanwhile."""
@@ -119,13 +123,15 @@ def _replace(lines: list[bytes], device: bytes, block: list[bytes]) -> list[byte
 
 def _collect(lines: list[bytes], wanted: Mapping[str, object] | None = None) -> dict[str, tuple[str, ...]]:
     """Return the names in lines of hosts(5), in lower case, with their addresses; wanted: only these."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, dict[str, None]] = {}
     for line in lines:
         words = line.partition(b"#")[0].decode("utf-8", "surrogateescape").split()
         for name in map(str.lower, words[1:]):
             if (wanted is None or name in wanted) and (address := _read_address(words[0])):
-                found[name] = (*(known for known in found.get(name, ()) if known != address), address)
-    return found
+                addresses = found.setdefault(name, {})
+                addresses.pop(address, None)  # the last of several lines counts, and is the last
+                addresses[address] = None
+    return {name: tuple(addresses) for name, addresses in found.items()}
 
 
 def _check_device(device: str) -> bytes:
@@ -175,8 +181,7 @@ def _read_address(word: str) -> str:
 
 def _read_lines(path: str) -> list[bytes]:
     try:
-        with open(path, "rb") as file:
-            return file.read().split(b"\n")
+        return read_file(path, _LIMIT).split(b"\n")
     except OSError as error:
         raise GuardError(f"{path}: {error.strerror}") from error
 

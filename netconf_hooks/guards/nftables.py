@@ -321,8 +321,8 @@ class Guard:
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyGuard.list_devices`."""
-        standing = self._list(INET) or {}
-        return tuple(sorted({device for name in MAPS for device in standing.get("map", {}).get(name, {}).get("keys", ())}))
+        maps = (self._list(INET) or {}).get("map", {})
+        return tuple(sorted({device for name in MAPS for device in maps.get(name, {}).get("keys", ())}))
 
     def _put(self, device: str, commands: list[str], frames: list[str]) -> bool:
         """Run the transaction, with what looks at `frames` where the kernel can.

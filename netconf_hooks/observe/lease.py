@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 
+from netconf_hooks.files import check_regular
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import read_address
 
@@ -147,9 +148,10 @@ def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -
 
 
 def read_end(path: str) -> str:
-    """Return the last `LIMIT` bytes of a file; whatever is not ASCII becomes U+FFFD.  Raises OSError."""
+    """Return the last `LIMIT` bytes of a regular file; whatever is not ASCII becomes U+FFFD.  Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        check_regular(descriptor, path)
         size = os.fstat(descriptor).st_size
         if size > LIMIT:
             os.lseek(descriptor, size - LIMIT, os.SEEK_SET)

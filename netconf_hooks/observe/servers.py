@@ -21,6 +21,7 @@ import fcntl
 import os
 import time
 
+from netconf_hooks.files import read_file
 from netconf_hooks.record import Record
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ DIRECTORY = "/var/lib/netconf-hooks"
 FORMAT = "netconf-hooks servers 1"
 
 _HEX = frozenset("0123456789abcdef")
+_LIMIT = 1 << 24  # bytes; a certificate's line has some hundred
 
 
 class ServersError(Exception):
@@ -65,8 +67,7 @@ class Servers:
         Raises `ServersError`: a file that can't be read may say that a server was seen elsewhere.
         """
         try:
-            with open(self.path, encoding="ascii") as file:
-                lines = file.read().splitlines()
+            lines = read_file(self.path, _LIMIT).decode("ascii").splitlines()
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError) as error:

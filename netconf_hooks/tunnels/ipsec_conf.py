@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.ike import IKE_PORT, Peer, find_family, is_own, read_hosts, read_port, refuse_ah
@@ -159,8 +160,9 @@ def _read_lines(path: str, looked: list[str], above: tuple[str, ...]) -> Iterato
     from glob import glob
 
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().split("\n")
+        if len(looked) >= MOST_FILES:
+            return  # `looked` is long enough to show why
+        lines = read_text(path, any_end=True).split("\n")
     except OSError as error:
         looked.append(f"{path} ({error.strerror})")
         return

@@ -36,6 +36,7 @@ import os
 import time
 
 from netconf_hooks import programs
+from netconf_hooks.files import check_regular, read_file, read_text
 from netconf_hooks.record import Record
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Endpoint, TunnelError, openvpn_dco
@@ -60,6 +61,9 @@ ASK_TIMEOUT = 1.0
 
 STATUS_INTERVAL = 10
 """Seconds between updates of the status file, in Debian's openvpn@.service and init script."""
+
+_LONGEST_COMMAND = 1 << 22
+"""Bytes in a process's command line: its arguments, of which there are up to a quarter of its stack (execve(2))."""
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path, unix(7)."""
@@ -302,10 +306,8 @@ class Tunnel:
         A pid file outlives a crash and pids are used again: the process must be an OpenVPN with our configuration.
         """
         try:
-            with open(self._pid_file, encoding="ascii") as file:
-                pid = int(file.read(32))
-            with open(f"{self._proc}/{pid}/cmdline", "rb") as file:
-                words = os.fsdecode(file.read()).split("\0")
+            pid = int(read_file(self._pid_file, 32))
+            words = os.fsdecode(read_file(f"{self._proc}/{pid}/cmdline", _LONGEST_COMMAND)).split("\0")
         except (OSError, ValueError):
             return 0
         ours = {f"{self._name}.conf"}.union(config.path for config in self._configs)
@@ -326,8 +328,7 @@ class Tunnel:
         import shlex
 
         try:
-            with open(self._defaults, encoding="utf-8", errors="replace") as file:
-                words = shlex.split(file.read(), comments=True)
+            words = shlex.split(read_text(self._defaults), comments=True)
         except (OSError, ValueError):  # ValueError: a quote without its end, which the shell refuses as well
             return None
         value = None
@@ -358,7 +359,10 @@ class Tunnel:
                 path = os.path.join(config.directory, option[1])
                 interval = int(option[2]) if len(option) > 2 and option[2].isdecimal() else 60
         try:
-            with open(path, encoding="ascii", errors="replace") as file:
+            # O_NONBLOCK: it may be a FIFO.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, encoding="ascii", errors="replace") as file:
+                check_regular(descriptor, path)
                 if abs(time.time() - os.fstat(file.fileno()).st_mtime) > interval + 5:
                     return None
                 return judge_status(file.read(4096))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from errno import EFBIG, EINVAL
 
+from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.destination import read_host, read_port
@@ -49,16 +51,21 @@ def read_configuration(path: str) -> tuple[tuple[str, ...], ...]:
     """Return the options of a configuration file and of those it includes, each with its parameters, in order.
 
     What is included is looked for in the file's own directory, or where a ``cd`` leads: that is where OpenVPN runs.
-    Raises OSError when the file can't be read; included ones that can't be, or that include themselves, are OpenVPN's
-    to complain about.
+    Raises OSError when the file can't be read, and for a file of the others that is no regular one or too large;
+    included ones that are missing, or that include themselves, are OpenVPN's to complain about.
     """
-    return tuple(_read_options(path, os.path.dirname(path), ()))
+    return tuple(_read_options(path, os.path.dirname(path), (), []))
 
 
-def _read_options(path: str, directory: str, includers: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _read_options(
+    path: str, directory: str, includers: tuple[str, ...], looked: list[str]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the options of a file.  includers: those that include it, one in the other; looked: all that were read."""
+    if len(looked) >= MOST_FILES:
+        raise OSError(EFBIG, f"more than {MOST_FILES} files are included", path)
+    looked.append(path)
     # No end of line but "\n" is one to fgets(3).
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        options = parse_configuration(file.read())
+    options = parse_configuration(read_text(path))
     for option in options:
         yield option
         if option[0] == "cd" and len(option) == 2:
@@ -68,8 +75,11 @@ def _read_options(path: str, directory: str, includers: tuple[str, ...]) -> Iter
             if included in (path, *includers):
                 continue
             try:
-                yield from _read_options(included, directory, (path, *includers))
-            except (OSError, ValueError):  # ValueError: a NUL in its name
+                yield from _read_options(included, directory, (path, *includers), looked)
+            except OSError as error:
+                if error.errno in (EINVAL, EFBIG):  # as files.read_file says
+                    raise
+            except ValueError:  # a NUL in its name
                 pass
 
 

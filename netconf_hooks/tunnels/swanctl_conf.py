@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.ike import (
@@ -178,16 +179,18 @@ def find_flows(charon: Charon, peer: Peer) -> tuple[Flow, ...]:
     return first, Flow("udp", NAT_PORT if IKE_PORT in (local, remote) else remote, floated), ESP
 
 
-# settings_lexer.l and settings_parser.y of strongSwan: strongswan.conf(5), "SYNTAX" in words.
+# settings_lexer.l and settings_parser.y of strongSwan: strongswan.conf(5), "SYNTAX" in words.  Nothing is tried twice:
+# no repetition gives back what it took, and a word that is no name is passed over as a whole.
 _TOKEN = re.compile(
     r"""
-    (?:\s|\#[^\n]*)+
-    | include[ \t]+ (?P<include> "(?:\\.|[^"\\])*" | [^\s{}"]+ )
+    (?:\s|\#[^\n]*+)++
+    | include[ \t]++ (?P<include> "(?:\\.|[^"\\])*+" | [^\s{}"]++ )
     | (?P<close> \} )
-    | (?P<name> [^\s{}\#=:,"]+ ) (?:
-        [ \t]*=[ \t]* (?P<value> "(?:\\.|[^"\\])*" | [^\n\#}"]* )
-        | \s* (?: :(?P<references>[^\n\#{}=]*) )? (?P<open> \{ )
+    | (?P<name> [^\s{}\#=:,"]++ ) (?:
+        [ \t]*+=[ \t]*+ (?P<value> "(?:\\.|[^"\\])*+" | [^\n\#}"]*+ )
+        | \s*+ (?: :(?P<references>[^\n\#{}=:]*+) )? (?P<open> \{ )
       )
+    | [^\s{}\#=:,"]++
     | .
     """,
     re.VERBOSE | re.DOTALL,
@@ -206,9 +209,10 @@ def _read_settings(path: str, top: Section, looked: list[str], above: tuple[str,
     """Read a file into `top`; above: the files that include it, one in the other."""
     from glob import glob
 
+    if len(looked) >= MOST_FILES:
+        return
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        text = read_text(path, any_end=True)
     except OSError as error:
         looked.append(f"{path} ({error.strerror})")
         return
@@ -239,12 +243,12 @@ def _unquote(text: str) -> str:
 def _refer(root: Section, section: Section) -> Iterator[Section]:
     """Give `section` and, after it, those that it refers to, by their full names with dots; each once."""
     waiting = [section]
-    seen: list[Section] = []
+    seen: set[int] = set()
     while waiting:
         part = waiting.pop()
-        if any(part is known for known in seen):
+        if id(part) in seen:
             continue
-        seen.append(part)
+        seen.add(id(part))
         yield part
         for reference in reversed(part.references):
             found: Section | None = root

@@ -21,6 +21,7 @@ import select
 import time
 
 from netconf_hooks import programs
+from netconf_hooks.files import read_text
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import split_host_port
 from netconf_hooks.system.waiting import wait_until
@@ -219,8 +220,7 @@ class Tunnel:
         """
         self.check()
         try:
-            with open(self._path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-                configured = parse_configuration(file.read())
+            configured = parse_configuration(read_text(self._path))
         except OSError as error:
             raise TunnelError(f"{self._path}: {error.strerror}") from None
         places = [(*read_host(host), read_port(port, "udp")) for host, port in configured.endpoints]
