@@ -7,7 +7,7 @@ import os
 
 from netconf_hooks.decide import can_open
 from netconf_hooks.guarding import find_unguardable
-from netconf_hooks.guards import GuardError, choose_guard
+from netconf_hooks.guards import GuardError, choose_guard, read_network
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.locate import is_proof
 from netconf_hooks.rules import SITUATIONS
@@ -15,10 +15,10 @@ from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from netconf_hooks.interfaces import Names
-    from netconf_hooks.rules import Condition, Rules
+    from netconf_hooks.rules import Allowance, Condition, Rules
 
 # Where the kernel lists its devices, and which device is part of which.
 SYSFS = "/sys/class/net"
@@ -56,12 +56,43 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
             f"{what}: it can never open: it takes a tls or command test in the line of a location that it names, or "
             '"netconf-trust hints"'
         )
+    for version, words in find_everything(rules.allowances):
+        yield (
+            f'netconf-guard-allow "{" ".join(words)}": this lets all of IPv{version} through: with it, this is no guard'
+        )
     for rule in rules.vpns:
         if rule.readable:
             try:
                 load_tunnel(rule.kind, rule.name).endpoints()
             except TunnelError as error:
                 yield f'netconf-vpn "{rule.text}": the guard can\'t let its packets through: {error}'
+
+
+def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[str, ...]]]:
+    """Return the families, 4 and 6, of which everything is let through, each with the allowances that do it together.
+
+    Those of a single port, and of replies, don't count.
+    """
+    found = []
+    for version, bits in ((4, 32), (6, 128)):
+        wide: list[tuple[int, int, str]] = []
+        for allowance in allowances:
+            if allowance.network and not (allowance.protocol or allowance.incoming):
+                address, length = read_network(allowance.network)
+                if len(address) * 8 == bits:
+                    first = int.from_bytes(address, "big")
+                    wide.append((first, first + (1 << (bits - length)), allowance.text))
+        end = 0
+        used = []
+        for first, after, text in sorted(wide):
+            if first > end:
+                break
+            if after > end:
+                used.append(text)
+                end = after
+        if end == 1 << bits:
+            found.append((version, tuple(used)))
+    return found
 
 
 def list_guard_warnings(iface: str, rules: Rules) -> list[str]:

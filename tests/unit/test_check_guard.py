@@ -209,3 +209,25 @@ def test_what_belongs_to_a_device(tmp_path):
     ]  # fmt: skip
     assert list_relations("lone", str(tmp_path)) == []
     assert list_relations("gone", str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("allow, families", [
+    ("0.0.0.0/0", ["4"]), ("::/0", ["6"]), ("0.0.0.0/0 ::/0", ["4", "6"]), ("0.0.0.0/1 128.0.0.0/1", ["4"]),
+    ("128.0.0.0/1 0.0.0.0/2 64.0.0.0/2 10.0.0.0/8", ["4"]), ("::/1 8000::/1", ["6"]), ("10.0.0.0/0", ["4"]),
+    ("0.0.0.0/1", []), ("0.0.0.0/1 129.0.0.0/8", []), ("::/1 8000::/2", []), ("128.0.0.0/1", []), ("2000::/3", []),
+    ("0.0.0.0/0:tcp/22", []), ("[::/0]:udp/53", []), ("in:tcp/22@0.0.0.0/0", []), ("udp/123", []), ("192.0.2.0/24", []),
+])
+def test_an_allowance_that_is_no_guard(allow, families):
+    errors = [error for error in find_errors(guard="yes", **{"guard-allow": allow}) if "no guard" in error]
+    assert [error.partition("IPv")[2][0] for error in errors] == families
+    for error in errors:
+        assert error.startswith('netconf-guard-allow "')
+        assert error.endswith("through: with it, this is no guard")
+
+
+def test_which_allowances_are_everything_together():
+    networks = [f"{first}.0.0.0/8" for first in range(256)]
+    [error] = find_errors(guard="yes", **{"guard-allow": " ".join([*networks, "192.0.2.0/24"])})
+    assert error.partition('"')[2].partition('"')[0].split() == networks
+    del networks[77]
+    assert find_errors(guard="yes", **{"guard-allow": " ".join(networks)}) == []
