@@ -85,9 +85,9 @@ def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd 
 
 def list_scripts(directory: str = DIRECTORY) -> list[str]:
     """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
-    are root's and nobody else can write them or their directory.  The others are logged.
+    are root's and nobody else can write them or a directory on the way to them.  The others are logged.
     """
-    from netconf_hooks.ownership import Unsafe, check_owner  # only when there is something to tell
+    from netconf_hooks.ownership import Unsafe, check_path  # only when there is something to tell
 
     try:
         names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))
@@ -98,16 +98,15 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
         return []
     scripts = []
     try:
-        check_owner(directory)
+        check_path(directory)
         for name in names:
             path = f"{directory}/{name}"
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 try:
-                    check_owner(path)
-                    check_owner(os.path.dirname(os.path.realpath(path)))
+                    check_path(path)
                     scripts.append(path)
                 except Unsafe as error:
-                    log.error(f"{error}: it is not run")
+                    log.error(f"{error}: {path} is not run")
     except Unsafe as error:
         log.error(f"{error}: no event is told")
     return scripts

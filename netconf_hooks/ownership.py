@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import stat
 
+_MOST_LINKS = 40
+"""Symbolic links that a path may lead through, path_resolution(7)."""
+
 
 class Unsafe(Exception):
-    """A file, or its directory, is not root's alone; the message names it and says what is wrong."""
+    """A file, or a directory on the way to it, is not root's alone; the message names it and says what is wrong."""
 
 
 def check_owner(path: str) -> None:
@@ -22,10 +25,48 @@ def check_owner(path: str) -> None:
         raise Unsafe(f"{path}: others than root can write it (mode {stat.S_IMODE(status.st_mode):o})")
 
 
+def check_path(path: str) -> None:
+    """Raise `Unsafe` unless `path` and every directory on the way to it, up to ``/``, are root's alone, as sshd(8)
+    wants it with StrictModes: who can write one of them can put something else in the place of what is below.
+
+    Symbolic links are followed, and the directories that they lead through count as well.  A directory in which
+    everybody can write but only remove what is their own, as in /tmp, is not root's alone.
+    """
+    left = _split(path if path.startswith("/") else os.path.join(os.getcwd(), path))
+    place = "/"
+    links = 0
+    checked = {place}
+    check_owner(place)
+    while left:
+        name = left.pop()
+        if name == "..":
+            place = os.path.dirname(place)
+            continue
+        below = os.path.join(place, name)
+        try:
+            target = os.readlink(below) if os.path.islink(below) else ""
+        except OSError as error:
+            raise Unsafe(f"{below}: {error.strerror}") from error
+        if target:
+            links += 1
+            if links > _MOST_LINKS:
+                raise Unsafe(f"{path}: too many symbolic links")
+            left += _split(target)
+            place = "/" if target.startswith("/") else place
+            continue
+        place = below
+        if place not in checked:
+            checked.add(place)
+            check_owner(place)
+
+
 def check_program(path: str) -> None:
-    """Raise `Unsafe` unless `path` can be run, and it, its directory, and the directory of what it links to are root's
-    alone."""
-    for each in (path, os.path.dirname(path), os.path.dirname(os.path.realpath(path))):
-        check_owner(each)
+    """Raise `Unsafe` unless `path` can be run, and it and every directory on the way to it are root's alone."""
+    check_path(path)
     if not os.path.isfile(path) or not os.access(path, os.X_OK):
         raise Unsafe(f"{path}: not a program")
+
+
+def _split(path: str) -> list[str]:
+    """Return the names in a path, the first one last."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]

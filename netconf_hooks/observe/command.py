@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def ask(question: Question, view: View) -> Steps:
     """Run it with ``IFACE``; exit status 0 holds, any other does not.  At the deadline it is killed, and says nothing.
 
-    It runs only where it and its directory are root's and nobody else can write them: what it says turns tunnels off.
+    It runs only where it and every directory on the way to it are root's and nobody else can write them: what it says
+    turns tunnels off.
     """
     from netconf_hooks.programs import ProgramError, begin  # 4 ms with the first run
 
