@@ -372,13 +372,13 @@ class Tunnel:
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Read options as they stand on OpenVPN's command line: ``--NAME PARAMETER...``."""
-    options: list[tuple[str, ...]] = []
+    options: list[list[str]] = []
     for argument in arguments:
         if argument.startswith("--"):
-            options.append((argument[2:],))
+            options.append([argument[2:]])
         elif options:
-            options[-1] += (argument,)
-    return tuple(options)
+            options[-1].append(argument)
+    return tuple(map(tuple, options))
 
 
 def find_uids(options: Sequence[Sequence[str]], unit_user: str) -> tuple[int, ...]:
