@@ -19,17 +19,19 @@ from time import monotonic
 from netconf_hooks import log
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
 from netconf_hooks.guards import (
-    NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Window, choose_guard, load_guard, read_opening
+    HOLD_GUESTS, NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Ports, Window, choose_guard, load_guard,
+    read_opening
 )  # fmt: skip
 from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
 from netconf_hooks.observe.lease import find_dhcp_servers
 from netconf_hooks.observe.netlink import Netlink, NetlinkError, read_link
+from netconf_hooks.observe.ports import read_ports
 from netconf_hooks.observe.scene import NO_ADDRESS, UNREADABLE, Scene, look_at, read_scene
 from netconf_hooks.passage import ProbePass, list_openings, read_guard, unpin
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
 )  # fmt: skip
-from netconf_hooks.state import GuardRecord, RecordError
+from netconf_hooks.state import GuardRecord, RecordError, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
             # Where the stanzas disagree, it is closed where it was, or where the first of them wants it.
             rules = read_rules_of([each for each in passes if each.reached] or passes)
             guard = load_guard(before.backend) if before and conflict else choose_guard(rules.backend)
+            ports = read_ports(device, merge_options(passes), rules.outside_ports)
+            if problem := find_unheld(device, ports, guard.name):
+                raise GuardError(problem)
             record = GuardRecord(device, guard.name, CLOSED, "it is coming up", passes)
             if before:
                 # What stands elsewhere for it goes once it is closed here; a hook killed in between leaves that to the
@@ -104,7 +109,7 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
                 f"{invocation.iface}: netconf-guard: the link was up before it was guarded, and traffic could leave: "
                 f"the option belongs in the first stanza of {device}, and no pre-up line may set it up"
             )
-        guard.close(device, list_openings(record))
+        guard.close(device, list_openings(record), ports=ports)
         _mark(store, record, opened=False)
         if record.former:
             former = _lift_former(record)
@@ -148,7 +153,7 @@ def _close_again(store: Store, record: GuardRecord, because: str) -> None:
     with store.lock_records():
         record = record.change(verdict=CLOSED, because=because, done=False)
         store.write_guard(record)
-    load_guard(record.backend).close(record.device, list_openings(record))
+    load_guard(record.backend).close(record.device, list_openings(record), ports=find_ports(record))
     _mark(store, record, opened=False)
 
 
@@ -410,8 +415,8 @@ def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
         windows.append(Window(NAMES, tuple(map(read_opening, record.asking_openings)), record.asking))
     try:
         guard = load_guard(record.backend)
-        guard.close(record.device, list_openings(record), tuple(windows))
-    except GuardError as error:
+        guard.close(record.device, list_openings(record), tuple(windows), ports=find_ports(record))
+    except (GuardError, NetlinkError) as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
     _mark(store, record, opened, until if guard.has_lease else 0.0)
@@ -541,9 +546,12 @@ def put_back(store: Store) -> bool:
             if record.verdict == RELEASED:
                 continue
             try:
-                if load_guard(record.backend).is_standing(record.device):
+                guard = load_guard(record.backend)
+                if guard.is_standing(record.device):
+                    if ports := find_ports(record):
+                        guard.change_ports(record.device, ports)
                     continue
-            except GuardError as error:
+            except (GuardError, NetlinkError) as error:
                 log.error(f"{record.device}: netconf-guard: {error}")
             log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
             _tell(store, record, opened=False)
@@ -646,6 +654,21 @@ def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
     with store.lock_records():
         guard = read_guard(store, device_of(iface))
     return list_of(guard.passes, iface) if guard else None
+
+
+def find_ports(record: GuardRecord) -> Ports | None:
+    """Return what a guarded link is made of now; None for a card.  Raises `NetlinkError`."""
+    return read_ports(record.device, merge_options(record.passes), list_outside_ports(record))
+
+
+def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
+    """Return in words that a firewall does not see all that leaves through a link; else nothing."""
+    if not ports or not ports.bridge or backend in HOLD_GUESTS:
+        return ""
+    return (
+        f"{device} is a bridge, and {backend} does not see what its guests send: it takes nftables (python3-nftables) "
+        'and no "netconf-guard-backend iptables"'
+    )
 
 
 def list_outside_ports(record: GuardRecord) -> tuple[str, ...]:

@@ -30,6 +30,9 @@ _DEEPEST = 16
 # The run of a hook whose ifup can't be found: nothing tells one such run from another.
 UNKNOWN_RUN = "unknown"
 
+# What a bridge or a bond is to be made of: bridge-utils-interfaces(5), ifenslave(8).
+PARTS = ("bridge-ports", "bond-slaves", "slaves")
+
 # A kernel's interface name has at most 15 characters (IFNAMSIZ, netdevice(7)); an alias adds a colon and a label.
 LONGEST_NAME = 64
 
@@ -45,8 +48,8 @@ class Invocation(Record):
     method: ``dhcp``, ``static``, ``ppp``; empty where it is not told.
     run: which ifup it was that runs the hook, see `find_run`; empty for ifdown.
     verbose: whether the admin asked for everything (``ifup -v``).
-    options: the stanza's ``netconf-*`` and resolver options, by the name they have in the stanza; a repeated option's
-        values are joined by newlines.
+    options: the stanza's ``netconf-*`` and resolver options and what it says of ports, by the name they have in the
+        stanza; a repeated option's values are joined by newlines.
     problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
@@ -82,7 +85,7 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
     for variable, value in environ.items():
         if variable.startswith("IF_"):
             option = variable[3:].lower().replace("_", "-")
-            if option.startswith("netconf-") or option in EVIDENCE:
+            if option.startswith("netconf-") or option in EVIDENCE or option in PARTS:
                 options[option] = value
     return Invocation(
         phase=phase,

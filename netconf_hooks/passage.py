@@ -97,15 +97,15 @@ def list_openings(record: GuardRecord) -> tuple[Opening, ...]:
     rules = read_rules_of(record.passes)
     allowed = [make_allowance(allowance) for allowance in rules.allowances]
     # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
-    leased = [Opening("udp", make_network(server), 67, source_port=68) for server in record.servers]
+    leased = [Opening("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(read_opening, record.openings))
 
 
 def make_allowance(allowance: Allowance) -> Opening:
     """Return what one word of ``netconf-guard-allow`` lets through."""
     if allowance.incoming:
-        return Opening(allowance.protocol, allowance.network, source_port=allowance.port, reply=True)
-    return Opening(allowance.protocol, allowance.network, allowance.port)
+        return Opening(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
+    return Opening(allowance.protocol, allowance.network, allowance.port, guests=True)
 
 
 def make_opening(endpoint: Endpoint, address: str) -> Opening:

@@ -34,9 +34,10 @@ class Opening(Record):
     port, source_port: of udp and tcp; 0 for any.
     uids: the owner of the sending socket is one of these; empty for any.  mark: of the packet, 0 for any.
     reply: whether only answers pass, to who came in by `source_port`.
+    guests: whether the guests of a bridge may send this as well; not written down by str().
     """
 
-    __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply")
+    __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply", "guests")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Opening(Record):
         uids: tuple[int, ...] = (),
         mark: int = 0,
         reply: bool = False,
+        guests: bool = False,
     ) -> None:
         self.protocol = protocol
         self.network = network
@@ -55,6 +57,7 @@ class Opening(Record):
         self.uids = uids
         self.mark = mark
         self.reply = reply
+        self.guests = guests
 
     def __str__(self) -> str:
         uids = ",".join(map(str, self.uids))
@@ -82,6 +85,28 @@ class Window(Record):
         self.name = name
         self.openings = openings
         self.until = until
+
+
+class Ports(Record):
+    """The devices that a guarded link is made of.
+
+    bridge: whether it is a bridge, whose guests are held too; outside: its ports that lead outside, or may; guests:
+    those that are known to be guests'; others: the ports of all other bridges.
+    """
+
+    __slots__ = ("bridge", "outside", "guests", "others")
+
+    def __init__(
+        self,
+        bridge: bool = False,
+        outside: tuple[str, ...] = (),
+        guests: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
+    ) -> None:
+        self.bridge = bridge
+        self.outside = outside
+        self.guests = guests
+        self.others = others
 
 
 class GuardError(Exception):
@@ -163,15 +188,23 @@ if TYPE_CHECKING:
         """What it can't do, each in words for `check`: ``no egress chain: nothing stops raw frames ...``."""
 
         def close(
-            self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = (), token: str = ""
+            self,
+            device: str,
+            openings: tuple[Opening, ...],
+            windows: tuple[Window, ...] = (),
+            token: str = "",
+            ports: Ports | None = None,
         ) -> None:
             """Close a device but for `openings` and `windows`, in place of whatever stood for it, and read back that
             it stands.
 
-            device: the kernel's name; it need not exist yet.
+            device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.
             token: if the window `OPEN` is among `windows`, that of the look which it rests on; see `open_window`.
             Raises `GuardError`, `TokenGone`; then what stood before stands.
             """
+
+        def change_ports(self, device: str, ports: Ports) -> None:
+            """Tell a closed or open link's firewall what it is made of now.  Raises `GuardError`."""
 
         def begin_look(self, device: str, token: str) -> None:
             """Remember that a look at the network of a closed device begins, beside others that are under way.
@@ -207,6 +240,9 @@ if TYPE_CHECKING:
         def list_devices(self) -> tuple[str, ...]:
             """Return the devices that have a guard in this firewall, by its own account.  Raises `GuardError`."""
 
+
+# Those that see what a bridge forwards from one port to another.
+HOLD_GUESTS = ("nftables",)
 
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")

@@ -28,7 +28,7 @@ from binascii import crc32
 
 from netconf_hooks import programs
 from netconf_hooks.guards import (
-    OPEN, WINDOWS, GuardError, Opening, TokenGone, Window, check_device, check_opening, check_token, read_network
+    OPEN, WINDOWS, GuardError, Opening, Ports, TokenGone, Window, check_device, check_opening, check_token, read_network
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -224,9 +224,17 @@ class Guard:
             self._test()
 
     def close(
-        self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = (), token: str = ""
+        self,
+        device: str,
+        openings: tuple[Opening, ...],
+        windows: tuple[Window, ...] = (),
+        token: str = "",
+        ports: Ports | None = None,
     ) -> None:
-        """See `AnyGuard.close`."""
+        """See `AnyGuard.close`.
+
+        ports: not used.  What a bridge forwards is not seen here, so that `guarding` refuses to guard one.
+        """
         check_device(device)
         now = time.time()
         taking = bool(token) and any(window.name == OPEN for window in windows)
@@ -242,6 +250,9 @@ class Guard:
             if any(window.name == OPEN for window in windows) and (changed or isinstance(error, _NotHeld)):
                 self._shut_after_failure(device, OPEN)
             raise
+
+    def change_ports(self, device: str, ports: Ports) -> None:
+        """See `AnyGuard.change_ports`: nothing here depends on them."""
 
     def begin_look(self, device: str, token: str) -> None:
         """See `AnyGuard.begin_look`."""

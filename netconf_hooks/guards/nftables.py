@@ -12,6 +12,9 @@ refused at once instead of hanging.
 and VLAN children, of a bridge that the device is a port of.  It knows neither users nor connections, so it lets through
 all frames of the shape that the first lets through, and never replaces it.
 
+``bridge netconf-guard`` holds the guests of a guarded bridge: see `bridge`, which also holds what leaves by the ports'
+own devices.
+
 A device has chains of its own in both, which hang in the maps `out`, `refuse` and `forward` by its name, and in a hook
 on the device.  To close is to flush and fill them in one transaction: a packet meets the old rules or the new ones,
 nothing between.  Hooks and maps stay where they are: a hook that is replaced is there twice for a moment.
@@ -28,7 +31,7 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guards import (
-    OPEN, WINDOWS, GuardError, Opening, Window, check_device, check_opening, read_network
+    OPEN, WINDOWS, GuardError, Opening, Ports, Window, check_device, check_opening, read_network
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 INET = "inet netconf-guard"
 NETDEV = "netdev netconf-guard"
+BRIDGE = "bridge netconf-guard"
 
 # Which chain of a device decides in which hook: by the map of that name, from the device to its chain ``MAP-DEVICE``.
 # 350: behind all standard priorities of nft(8), up to srcnat at 100, and the last of linux/netfilter_ipv4.h, at 300.
@@ -111,6 +115,9 @@ FRAMES = (
 
 # The first kernel with the hook egress; it may still have been built without (CONFIG_NETFILTER_EGRESS).
 EGRESS_SINCE = (5, 16)
+# Where the kernel lists its devices; a bridge has a directory of this name there.
+SYSFS = "/sys/class/net"
+
 NO_EGRESS = "no egress chain (kernel 5.16 has it): nothing stops raw frames, nor those of a macvlan, VLAN or bridge"
 
 # EOPNOTSUPP and ENOENT as strerror(3) says them; nothing of ours calls setlocale(3).
@@ -160,10 +167,15 @@ def render_frames(opening: Opening) -> tuple[str, ...]:
 
 
 def build_chains(
-    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float, decided: str = ""
 ) -> dict[str, tuple[str, ...]]:
-    """Return the rules of a device's chains in the table inet, by chain.  now: as time.time()."""
+    """Return the rules of a device's chains in the table inet, by chain.
+
+    now: as time.time(); decided: what is matched by a bridge's frames that were let through already.
+    """
+    passed = (f"{decided} accept",) if decided else ()
     passing = (
+        *passed,
         *(f"oifname @{name}-{device} jump {name}-{device}" for name in WINDOWS),
         *ALWAYS,
         *(f"{render_opening(opening)} accept".lstrip() for opening in openings),
@@ -173,7 +185,12 @@ def build_chains(
         f"pass-{device}": passing,
         # The number is for whoever looks whether they still stand: `Guard.is_standing`.
         f"out-{device}": (f"jump pass-{device}", f'{drop} comment "behind {len(passing)} rules"'),
-        f"forward-{device}": (f"oifname @{OPEN}-{device} jump {OPEN}-{device}", "rt ipsec exists accept", drop),
+        f"forward-{device}": (
+            *passed,
+            f"oifname @{OPEN}-{device} jump {OPEN}-{device}",
+            "rt ipsec exists accept",
+            drop,
+        ),
         # Only new connections: those that are open are not cut where a link is closed for a moment.  What the admin's
         # NAT redirects may be on its way elsewhere already, which this hook is not told.
         f"refuse-{device}": (
@@ -191,7 +208,7 @@ def build_chains(
 
 def build_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table inet."""
-    return (_render_end(window), *(f"{render_opening(opening)} accept".lstrip() for opening in window.openings))
+    return (render_end(window), *(f"{render_opening(opening)} accept".lstrip() for opening in window.openings))
 
 
 def build_frame_chains(
@@ -217,7 +234,7 @@ def build_frame_chains(
 def build_frame_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table netdev."""
     matches = (match for opening in window.openings for match in render_frames(opening))
-    return (_render_end(window), *(f"{match} accept".lstrip() for match in matches))
+    return (render_end(window), *(f"{match} accept".lstrip() for match in matches))
 
 
 class Guard:
@@ -245,15 +262,23 @@ class Guard:
         if _read_version(os.uname().release) < EGRESS_SINCE:
             self.lacks = (NO_EGRESS,)
 
-    def close(self, device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...] = ()) -> None:
+    def close(
+        self,
+        device: str,
+        openings: tuple[Opening, ...],
+        windows: tuple[Window, ...] = (),
+        ports: Ports | None = None,
+    ) -> None:
         """See `AnyGuard.close`.  The egress chain is added where the device exists."""
         check_device(device)
         now = time.time()
-        chains = build_chains(device, openings, windows, now)
+        parts, decided = self._render_parts(device, ports, openings, windows, now) if ports else ([], "")
+        chains = build_chains(device, openings, windows, now, decided)
         frames = build_frame_chains(device, openings, windows, now)
         commands = _fill(INET, device, chains, _render_hooks(device))
         for window in windows:
             commands += _render_element(device, window, now)
+        commands += parts
         hooked = self._put(device, commands, _fill(NETDEV, device, frames, ()))
         wanted = {(INET, chain): len(rules) for chain, rules in chains.items()}
         wanted |= {(INET, chain): 1 for chain in HOOKS}
@@ -261,8 +286,25 @@ class Guard:
             wanted |= {(NETDEV, chain): len(rules) for chain, rules in frames.items()}
         if hooked:
             wanted[NETDEV, f"egress-{device}"] = 1
-        if problem := self._find_problem(device, wanted):
+        problem = self._find_problem(device, wanted)
+        if not problem and decided:
+            problem = self._find_bridge_problem(device)
+        if problem:
             raise GuardError(f"{device}: the firewall does not hold what was put in it: {problem}")
+
+    def change_ports(self, device: str, ports: Ports) -> None:
+        """See `AnyGuard.change_ports`.  Nothing is written where it knows them."""
+        check_device(device)
+        from netconf_hooks.guards import bridge
+
+        wanted = {(INET, "ports"): ports.outside}
+        if ports.bridge:
+            wanted |= {(BRIDGE, "guests"): ports.guests, (BRIDGE, "others"): ports.others}
+        for (table, name), devices in wanted.items():
+            if bridge.list_members(self._list(table), f"{name}-{device}") != frozenset(bridge.list_nameable(devices)):
+                members = bridge.render_members(device, ports) if ports.bridge else []
+                self._run(device, *bridge.render_ports(device, ports), *members)
+                return
 
     def open_window(self, device: str, window: Window) -> None:
         """See `AnyGuard.open_window`."""
@@ -277,6 +319,7 @@ class Guard:
             *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
             *_render_element(device, window, now),
             *self._change_frames(device, window.name, build_frame_window(window)),
+            *(self._open_bridge(device, window, now) if window.name == OPEN and is_bridge(device) else ()),
         )
         if not changed:
             raise GuardError(f"{device}: not guarded, so no window of it can be opened")
@@ -284,14 +327,22 @@ class Guard:
     def shut_window(self, device: str, name: str) -> None:
         """See `AnyGuard.shut_window`."""
         check_device(device)
-        self._change_window(device, *_flush_window(INET, device, name), *self._change_frames(device, name, ()))
+        commands = (*_flush_window(INET, device, name), *self._change_frames(device, name, ()))
+        if name != OPEN or not (is_bridge(device) or not _exists(device)):
+            self._change_window(device, *commands)
+            return
+        from netconf_hooks.guards.bridge import render_shutting
+
+        # What has gone may have been a bridge; and what is one may have become it since it was closed.
+        if not self._change_window(device, *commands, *render_shutting(device)):
+            self._change_window(device, *commands)
 
     def lift(self, device: str) -> None:
         """See `AnyGuard.lift`."""
         check_device(device)
         for attempt in range(_ATTEMPTS):
             commands = []
-            for table in (INET, NETDEV):
+            for table in (INET, NETDEV, BRIDGE):
                 standing = self._list(table)
                 if standing is not None:
                     commands += _take_away(table, device, standing)
@@ -310,14 +361,45 @@ class Guard:
         check_device(device)
         wanted: dict[tuple[str, str], int | None] = {(INET, chain): 1 for chain in HOOKS}
         wanted |= {(INET, f"{name}-{device}"): None for name in WINDOWS}
-        wanted |= {(INET, f"forward-{device}"): 3, (INET, f"refuse-{device}"): 4}
+        bridge = is_bridge(device)
+        wanted |= {(INET, f"forward-{device}"): 4 if bridge else 3, (INET, f"refuse-{device}"): 4}
+        if not _exists(device):
+            wanted[INET, f"forward-{device}"] = None  # it may have been closed as a bridge
         wanted |= {(INET, f"out-{device}"): 2, (INET, f"pass-{device}"): None}
         if not self.lacks:
             wanted |= {(NETDEV, f"{name}-{device}"): None for name in WINDOWS}
             wanted[NETDEV, f"frames-{device}"] = None
             if _exists(device):
                 wanted[NETDEV, f"egress-{device}"] = 1
-        return not self._find_problem(device, wanted)
+        return not (self._find_problem(device, wanted) or bridge and self._find_bridge_problem(device))
+
+    def _render_parts(
+        self, device: str, ports: Ports, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    ) -> tuple[list[str], str]:
+        """Return the commands for what a link is made of, and what a bridge's decided frames are matched by."""
+        from netconf_hooks.guards import bridge
+
+        commands = bridge.render_ports(device, ports)
+        if not ports.bridge:
+            return commands, ""
+        by_bridge = not self._nft.cmd("\n".join(bridge.TRIAL))[0]
+        commands += bridge.render_bridge(device, ports, openings, windows, now, by_bridge)
+        return commands, bridge.DECIDED
+
+    def _open_bridge(self, device: str, window: Window, now: float) -> list[str]:
+        from netconf_hooks.guards.bridge import render_opening
+
+        return render_opening(device, window, now)
+
+    def _find_bridge_problem(self, device: str) -> str:
+        from netconf_hooks.guards.bridge import find_problem
+
+        problem = ""
+        for _ in range(_ATTEMPTS):
+            problem = find_problem(self._list(BRIDGE), device)
+            if not problem:
+                break
+        return problem
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyGuard.list_devices`."""
@@ -464,20 +546,26 @@ def _render_ports(opening: Opening) -> str:
     return ""
 
 
-def _render_end(window: Window) -> str:
+def render_end(window: Window) -> str:
+    """Return the rule that ends a window by the clock."""
     # A whole number is one of seconds since 1970 here; the next one, lest the window closes before its time.
     return f"meta time >= {int(window.until) + 1} return"
 
 
 def _render_element(device: str, window: Window, now: float) -> list[str]:
     """Return the command that makes the device an element of the window's set until it closes."""
+    timeout = render_timeout(window, now)
+    return [f'add element {INET} {window.name}-{device} {{ "{device}" timeout {timeout} }}'] if timeout else []
+
+
+def render_timeout(window: Window, now: float) -> str:
+    """Return how long a window is open from now on, as nft(8) reads it; empty where it is over."""
     left_ms = int(1000 * min(window.until - now, _LONGEST))
     if left_ms <= 0:
-        return []
+        return ""
     days, left_ms = divmod(left_ms, 1000 * _DAY)
     # nft(8) takes no number of milliseconds with more than eight digits.
-    timeout = f"{days}d{left_ms // 1000}s{left_ms % 1000}ms"
-    return [f'add element {INET} {window.name}-{device} {{ "{device}" timeout {timeout} }}']
+    return f"{days}d{left_ms // 1000}s{left_ms % 1000}ms"
 
 
 def _render_egress(device: str) -> str:
@@ -537,9 +625,11 @@ def _take_away(table: str, device: str, standing: dict[str, dict[str, Any]]) -> 
         if device in found["keys"]:
             commands.append(f'delete element {table} {name} {{ "{device}" }}')
     # Those that jump to others go first.
-    chains = [f"{kind}-{device}" for kind in ("egress", "out", "refuse", "forward", "frames", "pass", *WINDOWS)]
+    kinds = ("egress", "ports", "portforward", "out", "refuse", "forward", "output", "frames", "pass", *WINDOWS)
+    chains = [f"{kind}-{device}" for kind in (*kinds, "decided")]
     commands += _delete_chains(table, [chain for chain in chains if chain in standing.get("chain", {})])
-    for kind, names in (("set", [f"{name}-{device}" for name in WINDOWS]), ("counter", [f"dropped-{device}"])):
+    sets = [f"{name}-{device}" for name in (*WINDOWS, "ports", "guests", "others")]
+    for kind, names in (("set", sets), ("counter", [f"dropped-{device}"])):
         commands += [f"delete {kind} {table} {name}" for name in names if name in standing.get(kind, {})]
     return commands
 
@@ -579,6 +669,11 @@ def _read_version(release: str) -> tuple[int, int]:
     major, _, rest = release.partition(".")
     minor = "".join(itertools.takewhile(str.isdigit, rest))
     return int(major), int(minor)
+
+
+def is_bridge(device: str) -> bool:
+    """Whether there is a device of this name that is a bridge."""
+    return os.path.isdir(f"{SYSFS}/{device}/bridge")
 
 
 def _exists(device: str) -> bool:

@@ -38,6 +38,7 @@ class FakeFirewall:
         self.name = name
         self.has_lease = name == "nftables"
         self.stands = {}
+        self.ports = {}
         self.asked = []
         self.journal = journal
         self.broken = ""
@@ -51,11 +52,17 @@ class FakeFirewall:
         if self.broken:
             raise GuardError(self.broken)
 
-    def close(self, device, openings, windows=()):
+    def close(self, device, openings, windows=(), ports=None):
         self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
         assert self.permits(device) or "open" not in [window.name for window in windows]
         self.stands[device] = (openings, {window.name: window for window in windows})
+        self.ports[device] = ports
         self.step()
+
+    def change_ports(self, device, ports):
+        if ports != self.ports[device]:
+            self._ask(f"change ports of {device}")
+            self.ports[device] = ports
 
     def open_window(self, device, window):
         self._ask(f"open {device} {window.name}")

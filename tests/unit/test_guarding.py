@@ -307,7 +307,7 @@ def test_somebody_who_shuts_it_while_it_is_being_opened_wins(store, links, netwo
     real = firewall.close
     firewall.permits = lambda device: True
 
-    def close(device, openings, windows=()):
+    def close(device, openings, windows=(), ports=None):
         if windows:
             firewall.close = real
             shut_guard(store, store.read_guard(device), "going down")
@@ -451,7 +451,8 @@ def test_the_leases_servers_are_let_through(store, links, network, firewall, pla
     place.servers = ("192.0.2.1", "192.0.2.2")
     ifup(store, links)
     assert set(firewall.list_openings("eth0")) == {
-        Opening("udp", "192.0.2.1/32", 67, source_port=68), Opening("udp", "192.0.2.2/32", 67, source_port=68)
+        Opening("udp", "192.0.2.1/32", 67, source_port=68, guests=True),
+        Opening("udp", "192.0.2.2/32", 67, source_port=68, guests=True),
     }  # fmt: skip
 
 

@@ -532,7 +532,7 @@ GUARD = """
 from netconf_hooks import guarding, passage
 class Guard:
     name, lacks, has_lease = "nftables", (), True
-    def close(self, device, openings, windows=()):
+    def close(self, device, openings, windows=(), ports=None):
         {action}
     def shut_window(self, device, name): pass
     def lift(self, device): pass
@@ -584,9 +584,9 @@ def test_a_guard_is_put_up_within_the_hooks_deadline(store, links, firewall):
     left = []
     real = firewall.close
 
-    def close(*arguments):
+    def close(*arguments, **more):
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        real(*arguments)
+        real(*arguments, **more)
 
     firewall.close = close
     run_hook(store, "pre-up", IF_NETCONF_GUARD="yes")

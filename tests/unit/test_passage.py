@@ -35,15 +35,15 @@ def to(address):
 
 
 @pytest.mark.parametrize("word, opening", [
-    ("192.0.2.0/24", Opening("", "192.0.2.0/24")),
-    ("2001:db8::/32", Opening("", "2001:db8::/32")),
-    ("192.0.2.7", Opening("", "192.0.2.7/32")),
-    ("udp/123", Opening("udp", "", 123)),
-    ("192.0.2.7:tcp/22", Opening("tcp", "192.0.2.7/32", 22)),
-    ("[2001:db8::/32]:tcp/22", Opening("tcp", "2001:db8::/32", 22)),
-    ("in:tcp/22", Opening("tcp", "", source_port=22, reply=True)),
-    ("in:tcp/22@192.0.2.0/24", Opening("tcp", "192.0.2.0/24", source_port=22, reply=True)),
-    ("in:udp/51820@2001:db8::/32", Opening("udp", "2001:db8::/32", source_port=51820, reply=True)),
+    ("192.0.2.0/24", Opening("", "192.0.2.0/24", guests=True)),
+    ("2001:db8::/32", Opening("", "2001:db8::/32", guests=True)),
+    ("192.0.2.7", Opening("", "192.0.2.7/32", guests=True)),
+    ("udp/123", Opening("udp", "", 123, guests=True)),
+    ("192.0.2.7:tcp/22", Opening("tcp", "192.0.2.7/32", 22, guests=True)),
+    ("[2001:db8::/32]:tcp/22", Opening("tcp", "2001:db8::/32", 22, guests=True)),
+    ("in:tcp/22", Opening("tcp", "", source_port=22, reply=True, guests=True)),
+    ("in:tcp/22@192.0.2.0/24", Opening("tcp", "192.0.2.0/24", source_port=22, reply=True, guests=True)),
+    ("in:udp/51820@2001:db8::/32", Opening("udp", "2001:db8::/32", source_port=51820, reply=True, guests=True)),
 ])
 def test_what_a_word_lets_through(word, opening):
     rules = read_rules({"netconf-guard-allow": word})
@@ -54,15 +54,15 @@ def test_what_a_word_lets_through(word, opening):
 
 def test_all_stanzas_allowances_pass_from_the_first_moment(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123\nin:tcp/22")
-    first = Opening("udp", "", 123), Opening("tcp", "", source_port=22, reply=True)
+    first = Opening("udp", "", 123, guests=True), Opening("tcp", "", source_port=22, reply=True, guests=True)
     assert firewall.list_openings("eth0") == first
     ifup(store, links, "eth0:1", **GUARD, IF_NETCONF_GUARD_ALLOW="192.0.2.0/24")
-    assert firewall.list_openings("eth0") == (*first, Opening("", "192.0.2.0/24"))
+    assert firewall.list_openings("eth0") == (*first, Opening("", "192.0.2.0/24", guests=True))
 
 
 def test_a_line_of_allowances_that_can_not_be_read_lets_nothing_through(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123 nonsense\ntcp/22")
-    assert firewall.list_openings("eth0") == (Opening("tcp", "", 22),)
+    assert firewall.list_openings("eth0") == (Opening("tcp", "", 22, guests=True),)
 
 
 # Tunnels

@@ -107,7 +107,8 @@ def test_a_back_end_of_xen_is_a_guests(machine, tmp_path):
 ])
 def test_the_admin_says_otherwise(machine, patterns, outside):
     assert machine.outside(*patterns) == outside
-    assert machine.guests(*patterns) == set(machine.links) - outside
+    # A card that the option does not name is no way round the guard.
+    assert machine.guests(*patterns) == set(machine.links) - outside - machine.outside()
 
 
 def test_a_bridge_has_the_carrier_of_its_ports_that_lead_outside(machine):
@@ -210,6 +211,6 @@ def test_which_ports_are_guests(machine, monkeypatch):
     machine.join("br0", "eth0", "tap0", "veth1", "vx0")
     (machine.directory / "br0/brif/gone").touch()
     assert ports.list_guests("br0", sysfs=machine.sysfs) == ("tap0", "veth1")
-    assert ports.list_guests("br0", ("tap0",), machine.sysfs) == ("eth0", "veth1", "vx0")
+    assert ports.list_guests("br0", ("tap0",), machine.sysfs) == ("veth1", "vx0")
     assert ports.list_guests("eth0", sysfs=machine.sysfs) == ()
     assert ports.list_bridges(machine.sysfs) == ("br0",)
