@@ -31,6 +31,7 @@ from netconf_hooks.passage import ProbePass, list_openings, read_guard, unpin
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
 )  # fmt: skip
+from netconf_hooks.ppp import find_dialers
 from netconf_hooks.state import GuardRecord, RecordError, merge_options
 
 TYPE_CHECKING = False
@@ -49,6 +50,8 @@ RENEWAL = 10.0
 # How long a router may take to say that it is still there, seconds.
 CONFIRMATION = 1.0
 
+_ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf-guard out"
+
 _UNLOOKED = "the network was not looked at yet"
 
 
@@ -56,9 +59,14 @@ def find_unguardable(invocation: Invocation) -> str:
     """Return why an interface can't be guarded, in words; empty where it can."""
     device = device_of(invocation.iface)
     if invocation.method in ("ppp", "wvdial") or device.startswith("ppp"):
-        return "a ppp device does not exist before it is connected: guard the link that it runs over"
+        return f"a ppp link can't be guarded, since its device does not exist before it is connected: {_ROUTER_DIALS}"
     if "netconf-uplink" in invocation.options:
         return "a wish (netconf-uplink) has no link of its own: guard the links that it names"
+    for stanza, path in find_dialers(device):
+        return (
+            f"{stanza} dials in over {device} by PPPoE ({path}), whose frames the guard of {device} would drop: "
+            f"{_ROUTER_DIALS}"
+        )
     return ""
 
 

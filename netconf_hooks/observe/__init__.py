@@ -31,16 +31,26 @@ class Link(Record):
         its ports (`ports.has_carrier`).
     options: the stanza's options that are evidence themselves (``dns-domain``, ``dns-search``, ``dns-nameservers``,
         resolvconf(8)), by option name.
+    composed: whether it is made of other links (`netlink.COMPOSED`).
     """
 
-    __slots__ = ("iface", "device", "index", "carrier", "options")
+    __slots__ = ("iface", "device", "index", "carrier", "options", "composed")
 
-    def __init__(self, iface: str, device: str, index: int, carrier: bool, options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        iface: str,
+        device: str,
+        index: int,
+        carrier: bool,
+        options: Mapping[str, str],
+        composed: bool = False,
+    ) -> None:
         self.iface = iface
         self.device = device
         self.index = index
         self.carrier = carrier
         self.options = options
+        self.composed = composed
 
 
 class Answer(Record):
@@ -82,7 +92,8 @@ def make_link(iface: str, options: Mapping[str, str]) -> Link:
     device = device_of(iface)
     status = read_link(device)
     carrier = bool(status and status.carrier)
-    if status and carrier and status.kind in COMPOSED:
+    composed = status is not None and status.kind in COMPOSED
+    if status and carrier and composed:
         from netconf_hooks.observe.ports import has_carrier
 
         carrier = has_carrier(status, read_rules(options).outside_ports)
@@ -92,6 +103,7 @@ def make_link(iface: str, options: Mapping[str, str]) -> Link:
         index=status.index if status else 0,
         carrier=carrier,
         options={option: value for option, value in options.items() if not option.startswith("netconf-")},
+        composed=composed,
     )
 
 

@@ -20,6 +20,9 @@ import time
 from netconf_hooks.observe import Answer
 from netconf_hooks.observe.netlink import AF_INET, AF_INET6, IFF_NOARP, NEIGHBOUR_PATIENCE, Netlink, NetlinkError
 
+# How long a router that the kernel knows may take to say that it is still there, seconds.
+CONFIRMATION = 1.0
+
 # All links of this network namespace, by name.
 SYSFS = "/sys/class/net"
 
@@ -137,12 +140,19 @@ def _find_macs(netlink: Netlink, link: Link, gateway: Answer, deadline: float) -
     found = netlink.get_known_neighbours(link.index, routers)
     silence = ""
     pending = False
-    if len(found) < len(routers):
+    if found and link.composed and os.geteuid() == 0:
+        # The kernel forgets the neighbours of a card that loses its carrier.  Those of a bridge or a bond it keeps when
+        # the cable is moved, or another port takes over.
+        until = min(deadline, time.monotonic() + CONFIRMATION)
+        found = netlink.confirm_neighbours(link.index, routers, until)
+        pending = len(found) < len(routers)
+        silence = f"did not answer {{question}} within {CONFIRMATION:g} s"
+    elif len(found) < len(routers):
         status = netlink.get_link(link.index)
         if status is not None and status.flags & IFF_NOARP:
             # tun, ppp: the kernel keeps no entry by the router's address.
             silence = "has no MAC address"
-        elif status is None or not status.carrier:
+        elif status is None or not status.carrier or link.composed and not link.carrier:
             # Nobody can answer, though a static link's routes are there all the same: don't keep ifup waiting.
             silence = "can't be asked: no carrier"
         else:

@@ -15,7 +15,7 @@ import pytest
 from .attacks.capture import SECRET, Capture, find_leaks
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed, read_guard
 from .lab import Lab
-from .network import CAFE, HOME, INTERNET_HOST, OFFICE, Site
+from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE, Site
 from .stanzas import LOCATIONS, RULES, find_records, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 
@@ -138,8 +138,12 @@ def test_a_bridge_whose_cable_was_pulled_counts_no_more(lab: Lab) -> None:
     lab.unplug("eth0")
     assert lab.laptop.has_carrier("br0"), "the kernel's word: the guest's port has it"
     wait_until(lambda: read_status(lab)["tunnels"]["openvpn corp"]["wanted"], "the tunnel to be wanted", 5.0)
+    # Somewhere else: its DHCP client has noticed nothing, and the kernel still knows the office's router.
+    lab.plug("cafe", "eth0")
+    wait_until(lambda: lab.laptop.pings(CORP_HOST), "the tunnel")
+    assert read_location(lab, "br0") is None and read_status(lab)["tunnels"]["openvpn corp"]["wanted"]
     lab.plug("office", "eth0")
-    wait_until(lambda: not read_status(lab)["tunnels"]["openvpn corp"]["wanted"], "the veto to be back", 5.0)
+    wait_until(lambda: read_location(lab, "br0") == "office-lan", "the office to be known again", 15.0)
     wait_for_no_tunnel(lab)
     lab.laptop.ifdown("wlan0", "br0")
     assert find_records(lab) == []

@@ -149,6 +149,7 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
         monkeypatch.setattr(module, "load_guard", load)
     monkeypatch.setattr(guarding, "choose_guard", load)
     monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))
+    monkeypatch.setattr(guarding, "find_dialers", lambda device: [])
     return firewalls
 
 

@@ -279,7 +279,8 @@ from netconf_hooks import guarding
 
 class Guard:
     has_lease = True
-    def close(self, device, openings, windows=(), ports=None): print("close", device, *[one.name for one in windows], flush=True)
+    def close(self, device, openings, windows=(), ports=None):
+        print("close", device, *[one.name for one in windows], flush=True)
     def open_window(self, device, window): print("open", device, window.name, flush=True)
     def shut_window(self, device, name): print("shut", device, name, flush=True)
     def is_standing(self, device): return not os.path.exists({directory!r} + "/flushed")

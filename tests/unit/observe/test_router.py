@@ -36,6 +36,8 @@ class Tables:
         self.patience: list[float] = []
         self.refused = ""
         self.unprivileged = False
+        self.confirming: dict[str, str] = {}
+        self.asked: list[tuple[str, ...]] = []
 
     def __enter__(self) -> Tables:
         return self
@@ -62,6 +64,11 @@ class Tables:
     def get_known_neighbours(self, index: int, addresses: tuple[str, ...]) -> dict[str, Neighbour]:
         self._refuse("neighbour")
         return {each: Neighbour(index, each, REACHABLE, self.known[each]) for each in addresses if each in self.known}
+
+    def confirm_neighbours(self, index: int, addresses: tuple[str, ...], deadline: float) -> dict[str, Neighbour]:
+        """Only some of those that are known are there still."""
+        self.asked.append(tuple(addresses))
+        return {each: Neighbour(index, each, REACHABLE, mac) for each, mac in self.confirming.items()}
 
     def resolve_neighbours(self, index: int, addresses: tuple[str, ...], deadline: float) -> dict[str, Neighbour]:
         """Answers as if no time passed; what does not answer is waited for on a clock that the test sets forward."""
@@ -141,6 +148,30 @@ def test_a_silent_ipv6_router_beside_one_that_answered(tables: Tables) -> None:
     tables.answering = {ROUTER: MAC}
     problem = f"{ROUTER6} did not answer neighbour discovery within 1.5 s"
     assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((MAC,), True, problem)
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_what_the_kernel_knows_of_a_bridges_router_may_be_of_another_network(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, root: bool
+) -> None:
+    """It forgets a card's neighbours when the cable is pulled, and keeps a bridge's."""
+    bridge = Link("br0", "br0", 2, True, {}, composed=True)
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,)), AF_INET6: DefaultRoute((ROUTER6,))}
+    tables.known = {ROUTER: MAC, ROUTER6: SECOND_MAC}
+    tables.confirming = {ROUTER6: SECOND_MAC}
+    monkeypatch.setattr(router.os, "geteuid", lambda: 0 if root else 1000)
+    seen = router.observe(KEYS, bridge, 200.0)["gateway-mac"]
+    problem = f"{ROUTER} did not answer ARP within 1 s"
+    assert seen == (Answer((SECOND_MAC,), True, problem) if root else Answer((MAC, SECOND_MAC)))
+    assert tables.asked == ([(ROUTER, ROUTER6)] if root else [])
+    assert router.observe(KEYS, LINK, 200.0)["gateway-mac"] == Answer((MAC, SECOND_MAC)), "of a card it is believed"
+
+
+def test_a_bridge_whose_cable_was_pulled_is_not_waited_for(tables: Tables) -> None:
+    bridge = Link("br0", "br0", 2, False, {}, composed=True)
+    tables.routes = {AF_INET: DefaultRoute((ROUTER,))}
+    assert router.observe(KEYS, bridge, 200.0)["gateway-mac"] == Answer(problem=f"{ROUTER} can't be asked: no carrier")
+    assert tables.patience == []
 
 
 def test_without_privilege(tables: Tables) -> None:

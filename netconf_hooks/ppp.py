@@ -1,0 +1,66 @@
+"""What the admin wrote of PPPoE: which ``ppp`` stanzas dial in over which Ethernet link.
+
+pppd(8) reads it in ``/etc/ppp/peers/PROVIDER``, where PROVIDER is the stanza's ``provider`` (interfaces(5)).  There it
+names rp-pppoe.so or pppoe.so as its plugin, and the link as an option of its own (``nic-eth0``, ``eth0``) or after the
+plugin; or ``pppoe -I eth0`` is its pty.  pppoeconf(8) has written both.
+"""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks.interfaces import InterfacesError, query_options, read_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netconf_hooks.interfaces import Names
+
+PEERS = "/etc/ppp/peers"
+
+# What ``pon`` calls without an argument, and so a stanza without ``provider``.
+_DEFAULT_PROVIDER = "provider"
+
+_LONGEST = 65536  # bytes of a peers file; real ones have some hundred
+
+
+def find_dialers(device: str, names: Names | None = None, peers: str = PEERS) -> list[tuple[str, str]]:
+    """Return the ``ppp`` stanzas that dial in by PPPoE over a device, each with the file that says so.
+
+    names: of /etc/network/interfaces, where they have been read already.
+    """
+    if not os.path.isdir(peers):
+        return []
+    found = []
+    stanzas = (heading.name for heading in (names or read_names()).headings if heading.method == "ppp")
+    for stanza in dict.fromkeys(stanzas):
+        try:
+            provider = query_options(stanza).get("provider", _DEFAULT_PROVIDER).split("\n")[-1].strip()
+        except InterfacesError:
+            continue  # ifup can't read it either
+        path = f"{peers}/{provider}"
+        if "/" not in provider and dials_over(path, device):
+            found.append((stanza, path))
+    return found
+
+
+def dials_over(path: str, device: str) -> bool:
+    """Whether a peers file dials in by PPPoE over a device; not where it can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read(_LONGEST)
+    except OSError:
+        return False
+    lines = [line.partition("#")[0].replace('"', " ").replace("'", " ").split() for line in text.split("\n")]
+    by_pppoe = any("pppoe" in os.path.basename(word) for line in lines for word in line)
+    return by_pppoe and any(_names(line, device) for line in lines)
+
+
+def _names(line: Sequence[str], device: str) -> bool:
+    """Whether a line of a peers file, as words, names the link of a PPPoE session."""
+    if list(line) in ([device], [f"nic-{device}"]):
+        return True
+    if line[:1] == ["plugin"]:
+        return device in line[2:] or f"nic-{device}" in line[2:]
+    return any(pair == ("-I", device) for pair in zip(line, line[1:]))
