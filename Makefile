@@ -82,10 +82,10 @@ test-unit: needs-unit
 	NETCONF_EXAMPLES=20 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
 
 lint: needs-lint
-	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/* sbin/*
+	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/map libexec/tunnel sbin/*
 	$(PYTHON) -m mypy -p netconf_hooks
-	vulture --ignore-names '$(ALIVE)' netconf_hooks sbin/* if-*.d/netconf-hooks libexec/*
-	git -c safe.directory='*' ls-files -z .ci debian docs tests | xargs -0 awk \
+	vulture --ignore-names '$(ALIVE)' netconf_hooks sbin/* if-*.d/netconf-hooks libexec/map libexec/tunnel
+	git -c safe.directory='*' ls-files -z .ci debian docs libexec tests | xargs -0 awk \
 		'FNR == 1 && (/^#!.*\/(env )?(ba)?sh/ || /^# shellcheck shell=/) { print FILENAME }' | xargs shellcheck
 	for page in docs/*.[0-9]; do
 		# As lintian looks at it; man exits 0 whatever it warns of.

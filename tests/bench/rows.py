@@ -26,7 +26,7 @@ from .race import BenchError, Result, Stopwatch, Took, cpu_milliseconds, millise
 HERE = Path(__file__).parent
 INTERPRETER = ("/usr/bin/python3", "-IS", "-c", "pass")
 HOOK = "/etc/network/if-up.d/netconf-hooks"
-PRE_UP_HOOK = "/etc/network/if-pre-up.d/netconf-hooks"
+PRE_UP_HOOK = "/etc/network/if-pre-up.d/00-netconf-hooks"
 NFT = "/usr/sbin/nft"
 SHELL_HOOK = "/usr/local/lib/netconf-bench/shell-hook"
 OURS_FOR_GUESSNET = "/usr/sbin/guessnet-ifupdown"

@@ -66,9 +66,10 @@ def test_two_packages_are_built(packages):
 def test_the_hooks_are_links_into_usr_lib_and_no_configuration_files(packages):
     packed = members(packages[0])
     for name in HOOK_DIRECTORIES:
-        target = f"/usr/lib/netconf-hooks/{name}/netconf-hooks"
-        assert packed[f"/etc/network/{name}/netconf-hooks"].linkname == target
-        assert packed[target].mode == 0o755
+        link = "00-netconf-hooks" if name == "if-pre-up.d" else "netconf-hooks"
+        assert packed[f"/etc/network/{name}/{link}"].linkname == "/usr/lib/netconf-hooks/enter"
+        assert packed[f"/usr/lib/netconf-hooks/{name}/netconf-hooks"].mode == 0o755
+    assert packed["/usr/lib/netconf-hooks/enter"].mode == 0o755
     files = [path for path, member in packed.items() if path.startswith("/etc/") and member.isreg()]
     # dhclient-script(8) knows no other place for hooks.
     assert files == ["/etc/dhcp/dhclient-exit-hooks.d/netconf-hooks"]

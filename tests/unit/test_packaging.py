@@ -54,10 +54,21 @@ def test_what_is_run_is_executable_by_debians_python(path):
 def test_each_hook_is_installed_and_linked():
     installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
     links = (ROOT / "debian/netconf-hooks.links").read_text().splitlines()
+    assert "libexec/enter usr/lib/netconf-hooks" in installed
     for name in HOOK_DIRECTORIES:
         assert f"{name}/netconf-hooks usr/lib/netconf-hooks/{name}" in installed
-        assert f"usr/lib/netconf-hooks/{name}/netconf-hooks etc/network/{name}/netconf-hooks" in links
-    assert len(links) == len(HOOK_DIRECTORIES)
+        link = "00-netconf-hooks" if name == "if-pre-up.d" else "netconf-hooks"
+        assert f"usr/lib/netconf-hooks/enter etc/network/{name}/{link}" in links
+    assert sum("etc/network/" in link for link in links) == len(HOOK_DIRECTORIES)
+
+
+def test_in_pre_up_the_guard_comes_before_the_hooks_of_other_packages(tmp_path):
+    # Debian's packages with a hook in if-pre-up.d, as apt-file search says.
+    others = ("bridge", "ethtool", "hostapd", "ifenslave", "macchanger", "vlan", "wireless-tools", "wpasupplicant")
+    for name in ("00-netconf-hooks", *others):
+        (tmp_path / name).touch(0o755)
+    listed = subprocess.run(["run-parts", "--test", tmp_path], check=True, capture_output=True, text=True).stdout.split()
+    assert listed[0] == str(tmp_path / "00-netconf-hooks")
 
 
 def test_an_attempt_is_the_same_program_with_systemd_and_without():

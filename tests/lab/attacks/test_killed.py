@@ -45,7 +45,7 @@ def run_hook(scene: Scene, phase: str, call: str = "", nth: int = 0) -> int:
     }  # fmt: skip
     if scene.guarded:
         env |= {"IF_NETCONF_GUARD": "unless home-lan", "IF_NETCONF_GUARD_BACKEND": scene.backend}
-    hook = f"/etc/network/if-{phase}.d/netconf-hooks"
+    hook = f"/usr/lib/netconf-hooks/if-{phase}.d/netconf-hooks"
     inject = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={nth}"] if call else []
     status = scene.laptop.run([*inject, hook], check=False, env=env).returncode
     return status if status < 128 else 128 - status
