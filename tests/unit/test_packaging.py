@@ -71,6 +71,14 @@ def test_in_pre_up_the_guard_comes_before_the_hooks_of_other_packages(tmp_path):
     assert listed[0] == str(tmp_path / "00-netconf-hooks")
 
 
+def test_both_directories_of_dhcpcd_have_the_hook():
+    installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
+    links = (ROOT / "debian/netconf-hooks.links").read_text().splitlines()
+    # Since 10.1.0-10 the first, before that the second: dhcpcd-run-hooks(8).
+    assert "debian/hooks/dhcpcd/90-netconf-hooks usr/libexec/dhcpcd-hooks" in installed
+    assert "usr/libexec/dhcpcd-hooks/90-netconf-hooks usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks" in links
+
+
 def test_an_attempt_is_the_same_program_with_systemd_and_without():
     installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
     assert f"libexec/tunnel {os.path.dirname(ENTRY)[1:]}" in installed and os.path.basename(ENTRY) == "tunnel"
