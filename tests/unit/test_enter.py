@@ -90,8 +90,10 @@ def entrance(request, tmp_path):
 LEFT = (0, None, None, "")
 
 
-@pytest.mark.parametrize("iface", ["eth0", "--all", "", "lo", ".", "..", "a b", "eth0\n", "eth0:1", ":1", "../guards", "*",
-                                   "/", "-e", "(", "\\", "$(echo)", "eth0.5", "é"])
+@pytest.mark.parametrize("iface", [
+    "eth0", "--all", "", "lo", ".", "..", "a b", "eth0\n", "eth0:1", ":1", "../guards", "*", "/", "-e", "(", "\\", "$(echo)",
+    "eth0.5", "é",
+])  # fmt: skip
 def test_without_options_and_record_it_leaves(entrance, iface):
     environ = {"IFACE": iface, "IF_ADDRESS": "192.0.2.1", "PATH": "/usr/bin:/bin", "MODE": "start"}
     assert entrance.run(**environ) == LEFT
@@ -221,7 +223,7 @@ def test_it_needs_no_program_but_the_hook(entrance, tmp_path):
     noticed = tmp_path / "noticed"
     programs = tmp_path / "programs"
     programs.mkdir()
-    for program in ("env", "export", "grep", "sed", "printf", "test", "[", "cat", "basename", "dirname", "readlink", "tr"):
+    for program in ("env", "export", "grep", "sed", "printf", "test", "[", "cat", "basename", "dirname", "readlink"):
         (programs / program).write_text(f"#!/bin/sh\n: >{noticed}\n")
         (programs / program).chmod(0o755)
     assert entrance.run(IFACE="eth0", PATH=str(programs)) == LEFT

@@ -63,18 +63,18 @@ def test_each_hook_is_installed_and_linked():
 
 
 def test_in_pre_up_the_guard_comes_before_the_hooks_of_other_packages(tmp_path):
-    # Debian's packages with a hook in if-pre-up.d, as apt-file search says.
+    # Hooks of Debian's other packages in if-pre-up.d.
     others = ("bridge", "ethtool", "hostapd", "ifenslave", "macchanger", "vlan", "wireless-tools", "wpasupplicant")
     for name in ("00-netconf-hooks", *others):
         (tmp_path / name).touch(0o755)
-    listed = subprocess.run(["run-parts", "--test", tmp_path], check=True, capture_output=True, text=True).stdout.split()
-    assert listed[0] == str(tmp_path / "00-netconf-hooks")
+    listed = subprocess.run(["run-parts", "--test", tmp_path], check=True, capture_output=True, text=True).stdout
+    assert listed.splitlines()[0] == str(tmp_path / "00-netconf-hooks")
 
 
 def test_both_directories_of_dhcpcd_have_the_hook():
     installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
     links = (ROOT / "debian/netconf-hooks.links").read_text().splitlines()
-    # Since 10.1.0-10 the first, before that the second: dhcpcd-run-hooks(8).
+    # Forky's dhcpcd 10.5 reads the first, Debian 13's the second: dhcpcd-run-hooks(8).
     assert "debian/hooks/dhcpcd/90-netconf-hooks usr/libexec/dhcpcd-hooks" in installed
     assert "usr/libexec/dhcpcd-hooks/90-netconf-hooks usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks" in links
 
