@@ -71,12 +71,18 @@ def test_ifdown_after_the_stanza_was_edited(lab: Lab) -> None:
 
 
 def test_rules_taken_out_and_ifup_forced(lab: Lab) -> None:
+    """A stanza without options takes nothing away: another one of the interface may have them.  An ifdown ends them."""
     lab.laptop.write("/etc/network/interfaces", ROAMING)
     lab.plug("cafe")
     lab.laptop.ifup("eth0")
     wait_for_tunnel(lab)
     lab.laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n")
     lab.laptop.ifup("--force", "eth0")
+    wait_for_tunnel(lab)
+    assert "the inet stanza of eth0 is still in force: the last ifup did not reach it" in lab.laptop.run(
+        ["netconf-hooks", "status"]
+    ).stdout
+    lab.laptop.ifdown("eth0")
     wait_for_no_tunnel(lab)
     assert find_records(lab) == []
 

@@ -1,0 +1,246 @@
+"""Another logical interface raised over the one with the rules: ``ifup --force``, and wpa_supplicant's roaming mode.
+
+The roaming mode is wpasupplicant's own, with its wpa_supplicant, wpa_cli, wpa_action and functions.sh as Debian ships
+them.  Its driver ``wired`` needs no radio: a link with a cable is "associated" whenever wpa_supplicant wants it to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .archive import ArchiveError, fetch_packages
+from .attacks.capture import Capture, find_leaks
+from .guarded import HINTS, LO, judge, list_ruleset, make_allowed, make_stanza, read_guard, send_everything
+from .lab import Lab
+from .laptop import Image
+from .network import CAFE
+from .stanzas import find_records, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .waiting import wait_until
+
+GUARD = "guard unless home-lan"
+VPN = "vpn openvpn corp unless home-lan"
+ALLOWED = make_allowed(CAFE)
+
+CONF = "/etc/wpa_supplicant/roaming.conf"
+ROAMING = f"""\
+iface wlan0 inet manual
+    wpa-driver wired
+    wpa-roam {CONF}
+"""
+
+
+@pytest.fixture(scope="module")
+def roaming_image(packages: list[Path]) -> Iterator[Image]:
+    """A laptop's disk with wpasupplicant on it."""
+    try:
+        found = fetch_packages(["wpasupplicant"])
+    except ArchiveError as error:
+        pytest.fail(str(error))
+    with Image([*found, *packages]) as made:
+        yield made
+
+
+@pytest.fixture
+def lab(roaming_image: Image) -> Iterator[Lab]:
+    """A lab whose laptop has wpasupplicant, in a café with IPv6."""
+    with Lab(roaming_image) as lab:
+        lab.network.announce_ipv6(CAFE.name)
+        network = 'ctrl_interface=DIR=/run/wpa_supplicant\nap_scan=0\nnetwork={\n    key_mgmt=NONE\n}\n'
+        lab.laptop.write(CONF, network, 0o600)
+        lab.laptop.run(
+            ["sysctl", "-q", "-w", "net.ipv6.conf.wlan0.accept_dad=0", "net.ipv6.conf.wlan0.router_solicitation_delay=0"]
+        )
+        try:
+            yield lab
+        except BaseException:
+            print(lab.laptop.log())
+            raise
+
+
+@pytest.fixture
+def capture(lab: Lab) -> Iterator[Capture]:
+    """What leaves the laptop through wlan0, seen from outside."""
+    with Capture(lab.network.wire_namespace, "wlan0") as capture:
+        yield capture
+
+
+def write(lab: Lab, *stanzas: str) -> None:
+    """Write the laptop's /etc/network/interfaces."""
+    lab.laptop.write("/etc/network/interfaces", LO + "\n".join(stanzas))
+
+
+def call_wpa(lab: Lab, *words: str) -> None:
+    """Tell wpa_supplicant something, and let wpa_action act on what follows.
+
+    It leaves out what comes within four seconds of the event before.
+    """
+    lab.laptop.run(["rm", "-f", "/run/wpa_action.wlan0.timestamp"])
+    lab.laptop.run(["wpa_cli", "-i", "wlan0", *words])
+
+
+def read_ifstate(lab: Lab) -> str:
+    """Return which logical interface ifupdown has raised on wlan0; empty for none."""
+    state = lab.laptop.read("/run/network/ifstate").split()
+    return next((line.partition("=")[2] for line in state if line.startswith("wlan0=")), "")
+
+
+def wait_for_action(lab: Lab, logical: str) -> None:
+    """Wait until wpa_action has raised a logical interface, or with an empty name taken it down and set the link up."""
+    laptop = lab.laptop
+
+    def is_done() -> bool:
+        busy = laptop.run(["test", "-L", "/run/wpa_action.wlan0.ifupdown"], check=False).returncode == 0
+        return not busy and read_ifstate(lab) == logical and laptop.has_carrier("wlan0")
+
+    wait_until(is_done, f"wpa_action to have raised {logical or 'nothing'}", 20)
+
+
+def wait_for_ipv6(lab: Lab) -> None:
+    """Wait until a router advertisement has configured the link: nobody's ifup takes part in that."""
+    show = ["ip", "-6", "route", "show", "default", "dev", "wlan0"]
+    wait_until(lambda: lab.laptop.run(show).stdout, "the router of IPv6", 20)
+
+
+def send(lab: Lab, capture: Capture) -> None:
+    """Let the laptop send in the clear, and raise AssertionError where anything of it is on the wire."""
+    send_everything(lab.laptop, CAFE)
+    lab.laptop.run(["ping", "-6", "-c", "1", "-W", "1", "-I", "wlan0", f"{CAFE.prefix6}1"], check=False)
+    lab.laptop.run(["ping", "-6", "-c", "1", "-W", "1", "-I", "wlan0", "2001:db8:ffff::1"], check=False)
+    judge(capture, ALLOWED)
+
+
+def assert_nothing_is_left(lab: Lab) -> None:
+    """The rules ended with the interface."""
+    wait_until(lambda: list_ruleset(lab.laptop) == "", "the guard to go")
+    wait_until(lambda: find_records(lab) == [], "the records to go")
+    wait_for_no_tunnel(lab)
+
+
+def stop(lab: Lab) -> None:
+    """Take it down as wpa_action(8) says."""
+    lab.laptop.run(["wpa_action", "wlan0", "stop"])
+
+
+def force_down(lab: Lab) -> None:
+    """Take it down as wpasupplicant's hook says."""
+    lab.laptop.ifdown("--force", "wlan0")
+
+
+# Which stanzas have the rules.
+STANZAS = {
+    "in the roaming stanza": [make_stanza(HINTS, VPN, GUARD, head=ROAMING.rstrip()), "iface default inet dhcp\n"],
+    "in both": [
+        make_stanza(HINTS, VPN, GUARD, head=ROAMING.rstrip()),
+        make_stanza(HINTS, VPN, GUARD, head="iface default inet dhcp"),
+    ],
+    "two stanzas raised over it": [
+        make_stanza(HINTS, VPN, GUARD, head=ROAMING.rstrip()),
+        make_stanza(HINTS, head="iface default inet dhcp", locations=""),
+        "iface default inet static\n    address 192.0.2.42/24\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("end", [stop, force_down])
+@pytest.mark.parametrize("stanzas", STANZAS.values(), ids=STANZAS)
+def test_the_rules_hold_over_what_is_raised(lab: Lab, capture: Capture, stanzas: list[str], end: object) -> None:
+    write(lab, *stanzas)
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "default")
+    for _ in range(2):
+        wait_for_tunnel(lab)
+        assert read_guard(lab, "wlan0") == "closed"
+        wait_for_ipv6(lab)
+        send(lab, capture)
+        call_wpa(lab, "disconnect")
+        wait_for_action(lab, "")
+        # The link is up, and no ifup has anything to do with that.
+        wait_for_ipv6(lab)
+        assert read_guard(lab, "wlan0") == "closed"
+        send(lab, capture)
+        call_wpa(lab, "reconnect")
+        wait_for_action(lab, "default")
+    end(lab)  # type: ignore[operator]
+    assert_nothing_is_left(lab)
+    assert not find_leaks(capture.read(), ALLOWED)
+
+
+@pytest.mark.parametrize("end", [stop, force_down])
+def test_the_admin_ends_it_while_it_is_disconnected(lab: Lab, capture: Capture, end: object) -> None:
+    """ifupdown knows nothing of it then, and runs no hook for ``wpa_action stop``; wpa_supplicant sets the link down."""
+    write(lab, *STANZAS["in the roaming stanza"])
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "default")
+    call_wpa(lab, "disconnect")
+    wait_for_action(lab, "")
+    assert read_guard(lab, "wlan0") == "closed"
+    end(lab)  # type: ignore[operator]
+    if end is stop:
+        # wpa_supplicant leaves a wired link up; one of a radio it sets down.
+        lab.laptop.run(["ip", "link", "set", "dev", "wlan0", "down"])
+    assert_nothing_is_left(lab)
+    assert not find_leaks(capture.read(), ALLOWED)
+
+
+def test_it_opens_where_the_rules_say_so_and_closes_between_two_networks(lab: Lab, capture: Capture) -> None:
+    write(lab, *STANZAS["in the roaming stanza"])
+    lab.plug("home", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "default")
+    wait_until(lambda: read_guard(lab, "wlan0") == "open", "the guard to open")
+    assert find_tunnels(lab) == []
+    lab.plug("cafe", "wlan0")
+    call_wpa(lab, "disconnect")
+    wait_for_action(lab, "")
+    assert read_guard(lab, "wlan0") == "closed"
+    capture.read()
+    send(lab, capture)
+    call_wpa(lab, "reconnect")
+    wait_for_action(lab, "default")
+    wait_for_tunnel(lab)
+    send(lab, capture)
+
+
+def test_a_release_lasts_over_roaming_until_the_admins_own_ifup(lab: Lab) -> None:
+    write(lab, *STANZAS["in both"])
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "default")
+    lab.laptop.run(["netconf-hooks", "release", "wlan0"])
+    for event, logical in (("disconnect", ""), ("reconnect", "default")):
+        call_wpa(lab, event)
+        wait_for_action(lab, logical)
+        assert read_guard(lab, "wlan0") == "released"
+    stop(lab)
+    lab.laptop.run(["ip", "link", "set", "dev", "wlan0", "down"])
+    assert_nothing_is_left(lab)
+    lab.laptop.ifup("wlan0")
+    assert read_guard(lab, "wlan0") == "closed"
+
+
+def test_another_stanza_raised_by_hand(lab: Lab, capture: Capture) -> None:
+    """``ifup --force wlan0=plain``: ifupdown forgets that it had raised another one, and never tells of its end."""
+    write(
+        lab, make_stanza(HINTS, VPN, GUARD, head="iface wlan0 inet manual"), "iface plain inet dhcp\n",
+        make_stanza("location cafe-lan gateway-mac=" + CAFE.router_mac, head="iface more inet dhcp", locations=""),
+    )  # fmt: skip
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    for logical in ("plain", "more", "plain"):
+        lab.laptop.ifup("--force", f"wlan0={logical}")
+        assert read_guard(lab, "wlan0") == "closed"
+        wait_for_tunnel(lab)
+        send(lab, capture)
+    passes = read_status(lab)["interfaces"]["wlan0"]["passes"]
+    assert isinstance(passes, list)
+    assert [each["logical"] for each in passes] == ["wlan0", "more"]
+    said = lab.laptop.run(["netconf-hooks", "status"]).stdout
+    assert "by the inet stanza of more, raised on wlan0\n" in said
+    lab.laptop.ifdown("wlan0")
+    assert_nothing_is_left(lab)
+    assert not find_leaks(capture.read(), ALLOWED)
