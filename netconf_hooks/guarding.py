@@ -86,14 +86,15 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
     with store.lock_acting():
         with store.lock_records():
             before = read_guard(store, device)
-            known = before.passes if before else _list_passes_of(store, device)
+            known = before.passes if before else _list_passes_of(store, device, invocation.run)
             passes = (complete_pass if again else begin_pass)(known, make_pass(invocation))
             if before and before.verdict == RELEASED and is_roaming(device):
                 store.write_guard(before.change(passes=passes))
                 return
             conflict = find_conflict(passes)
-            # Where the stanzas disagree, it is closed where it was, or where the first of them wants it.
-            rules = read_rules_of([each for each in passes if each.reached] or passes)
+            # Where the stanzas disagree, it is closed where it was, or where the first of them wants it; what a later
+            # run of ifup is about to replace comes last.
+            rules = read_rules_of(sorted(passes, key=lambda each: not each.reached))
             guard = load_guard(before.backend) if before and conflict else choose_guard(rules.backend)
             ports = read_ports(device, merge_options(passes), rules.outside_ports)
             if problem := find_unheld(device, ports, guard.name):
@@ -218,15 +219,16 @@ def _is_over(passes: Sequence[Pass], device: str, up: bool | None = None) -> boo
     return not up and not has_wpa_action(device)
 
 
-def _list_passes_of(store: Store, device: str) -> tuple[Pass, ...]:
-    """Return the passes that have come up on a device without a guard until now: of a record that is still true."""
+def _list_passes_of(store: Store, device: str, run: str) -> tuple[Pass, ...]:
+    """Return the passes that have come up on a device without a guard until now: of a record that is still true, or of
+    the same run of ifup, whose first stanza need not have set the link up."""
     link = read_link(device)
     return tuple(
         each
         for record in store.read_interfaces(log.error)
         if not record.wish and device_of(record.iface) == device
-        if link and link.up and link.index == record.index
         for each in record.passes
+        if (link and link.up and link.index == record.index) or (run and each.run == run)
     )
 
 

@@ -1,10 +1,14 @@
 """What each ifupdown tells its hooks, from environments captured from the real programs."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from netconf_hooks.ifenv import MODES, device_of, is_name, read_environment
+from netconf_hooks import ifenv
+from netconf_hooks.ifenv import (
+    MODES, UNKNOWN_RUN, device_of, has_wpa_action, is_name, is_roaming, read_environment
+)  # fmt: skip
 from netconf_hooks.rules import read_rules
 
 HERE = Path(__file__).parent
@@ -177,3 +181,63 @@ def test_only_our_options_and_evidence_are_kept():
         "dns-nameserver": "192.0.2.3",
         "netconf-vpn": "openvpn corp",
     }
+
+
+# Which run of ifup it is
+
+
+def write_process(proc, pid, name, parent, began):
+    """Write what proc(5) has of a process; its name may hold anything."""
+    rest = " ".join(str(number) for number in range(5, 22))
+    (proc / str(pid)).mkdir(parents=True)
+    (proc / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} {rest} {began} 23 24\n")
+
+
+@pytest.mark.parametrize("program", ["ifup", "ifdown"])
+def test_the_run_is_the_ifup_above_the_hook(tmp_path, monkeypatch, program):
+    monkeypatch.setattr("os.getppid", lambda: 40)
+    write_process(tmp_path, 40, "run-parts", 30, 900)
+    write_process(tmp_path, 30, "sh) (x 1 2", 20, 800)
+    write_process(tmp_path, 20, program, 10, 700)
+    write_process(tmp_path, 10, "ifup", 1, 600)  # it raises this one for another
+    assert ifenv.find_run({"IFUPDOWN_eth0": "pre-up"}, str(tmp_path)) == "20:700"
+
+
+def test_other_ifupdowns_have_no_runs(tmp_path):
+    assert ifenv.find_run({"IFACE": "eth0", "PHASE": "up"}, str(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("stat", [None, "", "40 (run-parts", "40 (ifup) S", "40 (sh) S x 5", "40 (sh) S 40 1"])
+def test_what_proc_does_not_tell_is_an_unknown_run(tmp_path, monkeypatch, stat):
+    monkeypatch.setattr("os.getppid", lambda: 40)
+    if stat is not None:
+        (tmp_path / "40").mkdir()
+        (tmp_path / "40/stat").write_text(stat)
+    assert ifenv.find_run({"IFUPDOWN_eth0": "pre-up"}, str(tmp_path)) == UNKNOWN_RUN
+
+
+def test_the_hook_is_told_its_run(monkeypatch):
+    monkeypatch.setattr("netconf_hooks.ifenv.find_run", lambda environ: "20:700")
+    assert [read_environment(phase, {"IFACE": "eth0"}).run for phase in ("pre-up", "up", "down", "post-down")] == [
+        "20:700", "20:700", "", ""
+    ]
+
+
+# wpa_action
+
+
+def test_wpa_action_has_a_lock_and_a_wpa_cli(tmp_path):
+    assert not is_roaming("wlan0", str(tmp_path))
+    (tmp_path / "wpa_action.wlan0.ifupdown").symlink_to("lock")
+    assert not is_roaming("wlan0", str(tmp_path))  # wpa_action stop: wpa_cli ends first
+    pid = tmp_path / "wpa_action.wlan0.pid"
+    pid.write_text(f"{os.getpid()}\n")
+    assert is_roaming("wlan0", str(tmp_path)) and is_roaming("wlan0:1", str(tmp_path))
+    assert not is_roaming("wlan1", str(tmp_path))
+    for text in ("", "x", str(2**22 + 1)):  # no pid is larger, proc(5), pid_max
+        pid.write_text(text)
+        assert not is_roaming("wlan0", str(tmp_path))
+    pid.write_text(str(os.getpid()))
+    (tmp_path / "wpa_action.wlan0.ifupdown").unlink()
+    assert not is_roaming("wlan0", str(tmp_path))
+    assert has_wpa_action("wlan0", str(tmp_path))
