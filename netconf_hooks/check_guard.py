@@ -8,6 +8,7 @@ import os
 from netconf_hooks.decide import can_open
 from netconf_hooks.guarding import find_unguardable
 from netconf_hooks.guards import GuardError, choose_guard, read_network
+from netconf_hooks.guards.iptables import has_legacy_guard
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.locate import is_proof
 from netconf_hooks.rules import SITUATIONS
@@ -112,8 +113,15 @@ def _find_warnings(iface: str, rules: Rules) -> Iterator[str]:
         yield f'{what}: with "netconf-trust hints", whoever forges the hints of {" or ".join(forgeable)} opens it'
     if os.geteuid() == 0:
         try:
-            for lack in choose_guard(rules.backend).lacks:
+            firewall = choose_guard(rules.backend)
+            for lack in firewall.lacks:
                 yield f"{what}: {lack}"
+            if firewall.name != "iptables-legacy" and has_legacy_guard(device_of(iface)):
+                yield (
+                    f"{what}: a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes "
+                    f"the link whatever {firewall.name} does: ifdown takes it away if the record knows of it, else "
+                    "iptables-legacy and ip6tables-legacy"
+                )
         except GuardError as error:
             yield f"{what}: no guard can be put up here, so ifup will refuse: {error}"
     for path, program in _CARELESS.items():

@@ -194,6 +194,26 @@ def find_variant(directory: str = DIRECTORY) -> str:
     return VARIANTS[target]
 
 
+def has_legacy_guard(device: str) -> bool:
+    """Return whether a guard of a device stands in the legacy tables, which iptables-nft(8) does not list.
+
+    The kernel is asked by python-iptables, if it is installed, and only if it has such tables already: to ask for one
+    that it does not have loads a module.
+    """
+    versions = [version for version in VERSIONS if _has_legacy_table(version)]
+    if not versions:
+        return False
+    try:
+        import iptc
+    except (ImportError, OSError, AttributeError):  # the last two: no libiptc or libxtables, or a strange one
+        return False
+    try:
+        tables = [(iptc.Table6 if version == 6 else iptc.Table)(TABLE) for version in versions]
+        return any(table.is_chain(f"nch-{device}") for table in tables)
+    except iptc.IPTCError:
+        return False
+
+
 class Guard:
     """The guard by one variant of iptables.
 

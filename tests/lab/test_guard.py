@@ -630,6 +630,44 @@ def test_with_iptables_instead(lab: Lab, variant: str) -> None:
     assert "netconf" not in list_ruleset(laptop) and find_records(lab) == []
 
 
+# Of the table mangle; the filter's is no part of the guard.
+FLUSHES = {
+    "emptied": "iptables{variant} -t mangle -F; ip6tables{variant} -t mangle -F",
+    "replaced": "printf '*mangle\\nCOMMIT\\n' | iptables{variant}-restore",
+    "overtaken": "ip6tables{variant} -t mangle -I POSTROUTING -j ACCEPT",
+}
+
+
+@ONE_CLIENT
+@pytest.mark.parametrize("flush", FLUSHES)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param("legacy", marks=pytest.mark.xfail(raises=TimeoutError, reason="no timer yet, only chance")),
+        "nft",
+    ],
+)
+def test_iptables_flushed_by_somebody_it_is_put_back(lab: Lab, variant: str, flush: str) -> None:
+    """The kernel tells the watcher if it is the nft variant; else the watcher looks every 10 seconds."""
+    laptop = lab.laptop
+    laptop.choose_iptables(variant)
+    configure(lab, "guard yes", "guard-backend iptables", locations="")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_for_watcher(lab)
+    laptop.run(["iptables", "-F"])
+
+    def is_put_back() -> bool:
+        families = list_mangle(laptop, variant).split("-P PREROUTING")
+        hooks = [[rule for rule in rules.splitlines() if rule.startswith("-A POSTROUTING")] for rules in families[1:]]
+        return [rules[:1] for rules in hooks] == [["-A POSTROUTING -o eth0 -j nchw-open-eth0"]] * 2
+
+    assert is_put_back()
+    laptop.run(["sh", "-c", FLUSHES[flush].format(variant=f"-{variant}")])
+    wait_until(is_put_back, "the guard to be put back", 5 if variant == "nft" else 10 + 5)
+    wait_until(lambda: "somebody took it away" in laptop.log(), "the log to say so")
+
+
 @ONE_CLIENT
 def test_another_iptables_is_chosen_while_the_guard_stands(lab: Lab) -> None:
     """The record keeps in which tables it stands: it is shut and lifted there, and the next ifup takes the others."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import ipaddress
 import itertools
+import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -808,6 +811,57 @@ def test_admins_own(network: Network, guard: AnyGuard) -> None:
     assert DEVICE not in _take_ruleset(network, guard.name)
     network.call(lambda: guard.lift("wlan0"))
     assert _take_ruleset(network, guard.name) == before
+
+
+# By python-iptables, which asks the kernel by libiptc and knows nothing of iptables-save.
+READER = """
+import json, iptc
+found = {}
+for version, table in ((4, iptc.Table("mangle")), (6, iptc.Table6("mangle"))):
+    table.refresh()
+    for chain in table.chains:
+        rules = found.setdefault(f"{version} {chain.name}", [])
+        for rule in chain.rules:
+            words = [] if rule.dst in ("0.0.0.0/0.0.0.0", "::/0") else ["-d", rule.dst]
+            words += [] if not rule.out_interface else ["-o", rule.out_interface]
+            words += [] if rule.protocol == "ip" else ["-p", rule.protocol]
+            for match in rule.matches:
+                words += ["-m", match.name]
+                for name, value in match.parameters.items():
+                    words += ["--" + name.replace("_", "-"), value]
+            rules.append(" ".join([*words, "-g" if rule.target.goto else "-j", rule.target.name]))
+print(json.dumps(found))
+"""
+
+
+def test_read_by_another_program(network: Network) -> None:
+    """What stands in the legacy tables is what was to be put there, by another reader than our own."""
+    pytest.importorskip("iptc", reason="apt install python3-iptables")
+    guard = network.call(lambda: iptables.Guard(variant="legacy"))
+    openings = tuple(opening for opening, _, _ in OPENINGS.values())
+    openings += (Opening("tcp", f"{FAR4}/32", source_port=22, reply=True),)
+    windows = (_open(time.time() + 60), Window(PORTAL, (Opening("udp", "", 53, uids=(NOBODY,)),), time.time() + 60))
+    before = time.time()
+    assert not network.call(lambda: iptables.has_legacy_guard(DEVICE))
+    assert "ip_tables_names" not in network.run("grep", "-sl", "mangle", "/proc/net/ip_tables_names", check=False)
+    network.call(lambda: guard.close(DEVICE, openings, windows))
+    assert network.call(lambda: iptables.has_legacy_guard(DEVICE))
+    assert not network.call(lambda: iptables.has_legacy_guard("eth7"))
+    result = network.run("/usr/bin/python3", "-c", READER)
+    found = json.loads(result.splitlines()[-1])
+    for version in (4, 6):
+        assert found[f"{version} POSTROUTING"] == [f"-o {DEVICE} -j nchw-open-{DEVICE}"]
+        assert found[f"{version} FORWARD"] == [f"-o {DEVICE} -j nchf-{DEVICE}"]
+        for chain, rules in iptables.build_chains(DEVICE, version, openings, windows, before).items():
+            read = [_spell(rule) for rule in found[f"{version} {chain}"]]
+            assert read == [_spell(rule) for rule in rules], chain
+
+
+def _spell(rule: str) -> str:
+    """Return a rule without what two readers spell in their own way, its time and its comment."""
+    rule = re.sub(r"--datestart \S+", "--datestart then", rule)
+    rule = re.sub(r"-m comment --comment [0-9a-f]{8} ", "", rule).replace("ipv6-icmp", "icmpv6")
+    return re.sub(r"-d (\S+)", lambda found: f"-d {ipaddress.ip_network(found[1])}", rule)
 
 
 FLUSHES = {

@@ -30,6 +30,7 @@ class Tunnel:
 
 
 class Firewall:
+    name = "nftables"
     lacks = ()
 
 
@@ -41,6 +42,7 @@ def firewall(monkeypatch):
     monkeypatch.setattr(check_guard, "choose_guard", lambda backend: Firewall())
     monkeypatch.setattr(check_guard, "_CARELESS", {})
     monkeypatch.setattr(Firewall, "lacks", ())
+    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "list_relations", lambda device: [])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
@@ -161,6 +163,15 @@ def test_what_the_firewall_lacks(monkeypatch):
     assert find_warnings(guard="yes") == ['netconf-guard "yes": no lease: it stays open']
     monkeypatch.setattr(os, "geteuid", lambda: 1000)  # who is not root can't ask
     assert find_warnings(guard="yes") == []
+
+
+def test_a_guard_in_tables_that_nobody_lists(monkeypatch):
+    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: device == "eth0")
+    [warning] = find_warnings("eth0:1", guard="yes")
+    assert "a guard of eth0 also stands in the tables of iptables-legacy" in warning
+    assert find_warnings("eth1", guard="yes") == []
+    monkeypatch.setattr(Firewall, "name", "iptables-legacy")
+    assert find_warnings("eth0", guard="yes") == []
 
 
 def test_no_firewall_at_all(monkeypatch):

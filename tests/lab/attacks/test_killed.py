@@ -221,6 +221,6 @@ def test_a_portal_pass_runs_out_with_nobody_alive(scene: Scene) -> None:
         return not leaks and time.time() - last > 1
 
     wait_until(is_silent, "the pass to run out", PASS + SLOW)
-    assert began + PASS - 1 < last < began + PASS + 1
+    assert began + PASS - 1 < last < began + PASS + (1 if scene.backend == "nftables" else 2)  # iptables knows seconds
     scene.judge("after the pass")
     assert find_watchers(scene.lab) == []

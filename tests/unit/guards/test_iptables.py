@@ -6,7 +6,9 @@ That the real programs do the same is shown in the lab.
 from __future__ import annotations
 
 import re
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -581,6 +583,35 @@ def test_no_module_is_loaded_for_reading(guard: Guard, tables: Tables, monkeypat
     assert not guard.is_standing("eth0")
     guard.lift("eth0")
     assert bool(saved) == (guard.name == "iptables-nft")
+
+
+def test_legacy_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """python-iptables is asked only if the kernel has the table already; to ask for another one would load a module."""
+
+    class Table:
+        def __init__(self, name: str) -> None:
+            asked.append((type(self).__name__, name))
+
+        def is_chain(self, name: str) -> bool:
+            if problem:
+                raise OSError(problem)
+            return name == "nch-eth0" and type(self).__name__ == "Table6"
+
+    asked: list[tuple[str, str]] = []
+    problem = ""
+    iptc = types.ModuleType("iptc")
+    vars(iptc).update(Table=Table, Table6=type("Table6", (Table,), {}), IPTCError=OSError)
+    monkeypatch.setitem(sys.modules, "iptc", iptc)
+    monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: False)
+    assert not iptables.has_legacy_guard("eth0") and not asked
+    monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: version == 4)
+    assert not iptables.has_legacy_guard("eth0") and asked == [("Table", "mangle")]
+    monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: True)
+    assert iptables.has_legacy_guard("eth0") and not iptables.has_legacy_guard("eth1")
+    problem = "no rights"
+    assert not iptables.has_legacy_guard("eth0")
+    monkeypatch.setitem(sys.modules, "iptc", None)
+    assert not iptables.has_legacy_guard("eth0")
 
 
 def test_legacy_tables(tmp_path: Path) -> None:
