@@ -1,9 +1,9 @@
 """The domains and resolvers that a link announced: the tests ``dns-domain`` and ``dns-server``.
 
 Each record is read that tells of this link alone: the stanza's ``dns-*`` options, the leases of dhclient, what dhcpcd's
-hook keeps by interface, resolvconf's and openresolv's records.  Where none of these has anything of the link,
-systemd-networkd's and systemd-resolved's are asked, then dhcpcd itself, and ``/etc/resolv.conf`` last, only when it
-can belong to no other link.  Where all of that leaves open what was asked, the IPv6 routers are (`advertisement`).
+hook keeps by interface, resolvconf's and openresolv's records.  If none of these has anything of the link,
+systemd-networkd's records are read and systemd-resolved is asked, then dhcpcd itself, and ``/etc/resolv.conf`` last,
+only if it can belong to no other link.  Where all of that leaves open what was asked, the IPv6 routers are (`advertisement`).
 
 Records outlive what they tell of.  ifdown leaves resolv.conf as it is; dhclient crashes when it is to give up a DHCPv6
 lease (isc-dhcp 4.4.3 in Debian 12), and resolvconf's ``eth0.ip6.dhclient`` names the domain of home in the café; a
@@ -15,7 +15,7 @@ All of this was said by the network, so any byte may be in it: what is no domain
 
 Where the facts come from: dhcpcd's hook 20-resolv.conf (9.4.1 and 10.1.0 have the same);
 resolvconf(8) and its dhclient hook; openresolv's resolvconf(8); the default.script of Debian's udhcpc; systemd's
-src/resolve/resolved-link.c and src/network/networkd-state-file.c; the commands that ifupdown 0.8.41 starts.  Real
+src/resolve/resolvectl.c and src/network/networkd-state-file.c; the commands that ifupdown 0.8.41 starts.  Real
 records of all of them are in tests/unit/observe/fixtures/.
 """
 
@@ -117,7 +117,7 @@ def observe(
     evidence.read_resolver_records()
     evidence.look_for_dhcpcd()
     if not evidence.found:
-        evidence.read_systemd()
+        evidence.read_systemd(deadline)
     if not evidence.found and not evidence.pending:
         evidence.ask_dhcpcd(deadline)
     if not evidence.found and not evidence.pending:
@@ -218,12 +218,13 @@ class _Evidence:
             self._has_ipv4_record |= path.endswith((".dhcp", ".static", ".ipv4ll"))
             self._add(announced)
 
-    def read_systemd(self) -> None:
-        """Take what systemd-networkd and systemd-resolved keep of this link, while they run.
+    def read_systemd(self, deadline: float) -> None:
+        """Take what systemd-networkd and systemd-resolved know of this link, while they run.
 
-        Both are asked only where nobody else tells of it: Debian's hooks of dhclient and ifupdown feed
-        systemd-resolved too, and what it has can be of the past where dhclient crashed.  Both leave their files behind
-        when they end (RuntimeDirectoryPreserve=).  resolved's directory is its own and root's alone.
+        Both are asked only if nobody else knows anything: Debian's hooks of dhclient and ifupdown feed systemd-resolved
+        too, and what it has can be outdated after dhclient has crashed.  systemd-networkd's own files are read, since
+        neither networkctl(1) nor systemd-resolved shows a lease's domain without UseDomains= (systemd 252); it leaves
+        them behind when it ends (RuntimeDirectoryPreserve=).
         """
         index, run = self._link.index, f"{self._records.run}/systemd"
         if not index:
@@ -236,9 +237,15 @@ class _Evidence:
             if read_address(lease.get("ADDRESS", "")) in self._list_addresses():
                 self._add_found(read_networkd_lease(lease))
         if self._runs_unit("systemd-resolved.service"):
-            settings = parse_settings(self._read(f"{run}/resolve/netif/{index}") or "")
-            if settings:
-                self._add_found(read_resolved_link(settings))
+            self._ask_resolved(deadline)
+
+    def _ask_resolved(self, deadline: float) -> None:
+        """Take what resolvectl(1) shows of this link; nothing there is no record of it."""
+        device = self._link.device
+        answers = [self._run(["resolvectl", what, device], deadline) for what in ("domain", "dns")]
+        words = [parse_resolvectl(answer, device) for answer in answers if answer is not None]
+        if len(words) == len(answers) and any(words):
+            self._add_found(_make_announcement(*words))
 
     def look_for_dhcpcd(self) -> None:
         """See whether dhcpcd still waits for an IPv4 lease of this link."""
@@ -251,24 +258,28 @@ class _Evidence:
         It has one without a record where the lease names neither a domain nor a resolver, or where the admin switched
         the hook off (``nohook resolv.conf``).
         """
-        if not self._runs_dhcpcd():
-            return
+        if self._runs_dhcpcd():
+            answer = self._run(["dhcpcd", "-4", "-U", self._link.device], deadline)
+            if answer is not None:
+                self._add_found(parse_dhcpcd_dump(answer))
+
+    def _run(self, argv: list[str], deadline: float) -> str | None:
+        """Return what a program prints within a second; None, with the reason noted, if it fails."""
         from netconf_hooks import programs
 
-        device = self._link.device
         patience = min(1.0, deadline - time.monotonic())
         if patience <= 0:
-            self._reasons.append("no time left to ask dhcpcd")
-            return
+            self._reasons.append(f"no time left to ask {argv[0]}")
+            return None
         try:
-            result = programs.run(["dhcpcd", "-4", "-U", device], patience)
+            result = programs.run(argv, patience)
         except programs.ProgramError as error:
             self._reasons.append(str(error))
-            return
+            return None
         if result.status:
-            self._reasons.append(f"dhcpcd -4 -U {device} failed with status {result.status}")
-        else:
-            self._add_found(parse_dhcpcd_dump(result.output))
+            self._reasons.append(f"{' '.join(argv)} failed with status {result.status}")
+            return None
+        return result.output
 
     def ask_routers(self, deadline: float) -> None:
         """Ask the link's IPv6 routers, where they advertise themselves, what else they advertise.
@@ -525,9 +536,12 @@ def read_networkd_lease(settings: dict[str, str]) -> Announcement:
     return _make_announcement(domains, settings.get("DNS", "").split())
 
 
-def read_resolved_link(settings: dict[str, str]) -> Announcement:
-    """Return what systemd-resolved's record of a link names, /run/systemd/resolve/netif/IFINDEX."""
-    return _make_announcement(settings.get("DOMAINS", "").split(), settings.get("SERVERS", "").split())
+def parse_resolvectl(output: str, device: str) -> list[str]:
+    """Return the words that ``resolvectl dns`` or ``resolvectl domain`` shows of a link: ``Link 2 (eth0): WORD...``.
+
+    Further lines, indented, are of the same link: it wraps them at the width of the terminal.
+    """
+    return output.partition(f" ({device}):")[2].split()
 
 
 def parse_dhcpcd_dump(text: str) -> Announcement:

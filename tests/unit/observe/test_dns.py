@@ -403,22 +403,89 @@ def test_a_deprecated_record_of_openresolv_does_not_count(laptop: Laptop) -> Non
 # --- systemd
 
 
+RESOLVECTLS = ("252", "257")
+
+
 def start_unit(laptop: Laptop, unit: str) -> None:
     directory = laptop.root / "run/systemd/units"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"invocation:{unit}.service").symlink_to("6b5f0b1a6c4c4b7f8f6b5a1b2c3d4e5f")
 
 
-def test_the_record_of_systemd_resolved(laptop: Laptop) -> None:
-    laptop.install("/run/systemd/resolve/netif/2", "resolved-netif")
-    assert laptop.see() == ((), ())  # it was stopped, and its file stayed
+def answer_resolvectl(monkeypatch: pytest.MonkeyPatch, version: str, more: str = "") -> list[list[str]]:
+    """Stand in for resolvectl; return the commands that are run."""
+    asked: list[list[str]] = []
+
+    def answer(argv: list[str], timeout: float) -> programs.Result:
+        program, what, device = argv
+        assert (program, device) == ("resolvectl", "eth0")
+        asked.append(argv)
+        return programs.Result(0, read_fixture(f"resolvectl-{version}-{what}{more}"))
+
+    monkeypatch.setattr(programs, "run", answer)
+    return asked
+
+
+@pytest.mark.parametrize("version", RESOLVECTLS)
+def test_what_systemd_resolved_says(laptop: Laptop, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    forbid_programs(monkeypatch)
+    assert laptop.see() == ((), ())  # it was stopped: asking would have D-Bus start it
     start_unit(laptop, "systemd-resolved")
+    answer_resolvectl(monkeypatch, version)
     assert laptop.see() == (HOME, ("192.168.1.1", "2001:db8:1::1", "192.168.1.2"))
 
 
-def test_a_lease_of_its_own_is_nearer_than_systemd_resolveds_record(laptop: Laptop) -> None:
+@pytest.mark.parametrize("version", RESOLVECTLS)
+def test_more_than_a_line_of_systemd_resolveds(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
     start_unit(laptop, "systemd-resolved")
-    laptop.install("/run/systemd/resolve/netif/2", "resolved-netif")
+    answer_resolvectl(monkeypatch, version, "-wrapped")
+    assert laptop.see() == (
+        ("corp.example.com", "branch.corp.example.com", "internal.example.com", "lab.example.com"),
+        ("192.168.1.53", "192.168.1.54", "192.168.1.55", "2001:db8::53", "2001:db8::54"),
+    )
+
+
+def test_a_link_that_systemd_resolved_knows_nothing_of(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_unit(laptop, "systemd-resolved")
+    monkeypatch.setattr(programs, "run", lambda argv, timeout: programs.Result(0, "Link 2 (eth0):\n"))
+    answers = laptop.observe()
+    assert answers["dns-domain"] == Answer(
+        problem="no DHCP lease, resolver record or dns- option of eth0 names a domain"
+    )
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [
+    (programs.Result(1, "Failed to get link data for 2: ..."), "resolvectl domain eth0 failed with status 1"),
+    (programs.ProgramError("resolvectl: no such program"), "resolvectl: no such program"),
+])
+def test_systemd_resolved_that_does_not_answer(
+    laptop: Laptop, outcome: programs.Result | programs.ProgramError, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(argv: list[str], timeout: float) -> programs.Result:
+        if isinstance(outcome, programs.ProgramError):
+            raise outcome
+        return outcome
+
+    start_unit(laptop, "systemd-resolved")
+    monkeypatch.setattr(programs, "run", answer)
+    answers = laptop.observe()
+    assert answers["dns-domain"].values == ()
+    assert reason in answers["dns-domain"].problem
+
+
+def test_without_time_systemd_resolved_is_not_asked(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_unit(laptop, "systemd-resolved")
+    forbid_programs(monkeypatch)
+    assert "no time left to ask resolvectl" in laptop.observe(wait=0.0)["dns-domain"].problem
+
+
+def test_a_lease_of_its_own_is_nearer_than_systemd_resolveds_record(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_unit(laptop, "systemd-resolved")
+    forbid_programs(monkeypatch)
     laptop.install("/var/lib/dhcp/dhclient.eth0.leases", "dhclient-cafe.leases")
     laptop.addresses["eth0"] = ("192.168.3.104",)
     assert laptop.see() == ((), ("192.168.3.1",))
@@ -680,8 +747,14 @@ TEXTS = st.text() | st.lists(WORDS | st.just("\n") | st.text(max_size=5), max_si
 
 def read_systemds_records(text: str) -> Announcement:
     values = dns.parse_settings(text)
-    link, lease, netif = dns.read_networkd_link(values), dns.read_networkd_lease(values), dns.read_resolved_link(values)
-    return Announcement(link.domains + lease.domains + netif.domains, link.servers + lease.servers + netif.servers)
+    link, lease = dns.read_networkd_link(values), dns.read_networkd_lease(values)
+    return Announcement(link.domains + lease.domains, link.servers + lease.servers)
+
+
+def read_resolvectl(text: str) -> Announcement:
+    words = dns.parse_resolvectl(f"Link 2 (eth0): {text}", "eth0")
+    assert words == text.split()
+    return dns._make_announcement(words, words)
 
 
 def read_leases(text: str) -> Announcement:
@@ -697,6 +770,7 @@ PARSERS: list[Callable[[str], Announcement]] = [
     dns.parse_resolver_record,
     dns.parse_dhcpcd_dump,
     read_systemds_records,
+    read_resolvectl,
     read_leases,
     read_statements,
 ]
