@@ -173,9 +173,9 @@ def _list_lines(explanation: Explanation) -> list[str]:
     for rule in rules.vpns:
         alone = verdicts[rule.kind, rule.name]
         lines.append(f"  netconf-vpn {rule.text}: {alone.state}, as far as {record.iface} goes: {alone.because}")
-    for rule in rules.guards:
-        guard = decide_guard(rule, describe_situation(record, rules))
-        lines.append(f"  netconf-guard {rule.text}: {guard.state}: {guard.because}")
+    for guard in rules.guards:
+        verdict = decide_guard(guard, describe_situation(record, rules))
+        lines.append(f"  netconf-guard {guard.text}: {verdict.state}: {verdict.because}")
     if conflict := find_conflict(record.passes):
         lines.append(f"  error: {conflict}: the guard stays closed")
     return lines

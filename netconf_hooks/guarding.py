@@ -134,7 +134,9 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
 def join_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
     """Remember that a pass without a guard of its own comes up on a device that may have one.
 
-    Where the admin has taken the guard out of its last stanza, it goes.  again: as in `put_guard`.  Raises `GuardError`.
+    Where the admin has taken the guard out of its last stanza, it goes.  again: as in `put_guard`.
+
+    Raises `GuardError`.
     """
     device = device_of(invocation.iface)
     with store.lock_acting():
@@ -660,7 +662,7 @@ def _list_ifaces(guard: GuardRecord) -> list[str]:
 
 
 def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
-    """Return the passes of an interface whose device has a guard, also those that have only come to pre-up; else None."""
+    """Return the passes of an interface, also those that have only come to pre-up; None if its device has no guard."""
     with store.lock_records():
         guard = read_guard(store, device_of(iface))
     return list_of(guard.passes, iface) if guard else None

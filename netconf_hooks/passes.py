@@ -100,8 +100,8 @@ def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple
 
     old: the pass that ends; down: whether the link is; kept: as in `leave_passes`.
 
-    A link that is down has no pass any more.  While it is up, the passes of an interface stay together until the last of
-    them has ended; when they are the last on their device, until the link is down.
+    A link that is down has no pass any more.  While it is up, the passes of an interface stay together until the last
+    of them has ended; when they are the last on their device, until the link is down.
     """
     marked = list(leave_passes(passes, old.iface, old.logical, kept))
     for number, each in enumerate(marked):

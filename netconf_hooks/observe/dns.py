@@ -3,7 +3,8 @@
 Each record is read that tells of this link alone: the stanza's ``dns-*`` options, the leases of dhclient, what dhcpcd's
 hook keeps by interface, resolvconf's and openresolv's records.  If none of these has anything of the link,
 systemd-networkd's records are read and systemd-resolved is asked, then dhcpcd itself, and ``/etc/resolv.conf`` last,
-only if it can belong to no other link.  Where all of that leaves open what was asked, the IPv6 routers are (`advertisement`).
+only if it can belong to no other link.  If all of that leaves a question open, the IPv6 routers are asked
+(`advertisement`).
 
 Records outlive what they tell of.  ifdown leaves resolv.conf as it is; dhclient crashes when it is to give up a DHCPv6
 lease (isc-dhcp 4.4.3 in Debian 12), and resolvconf's ``eth0.ip6.dhclient`` names the domain of home in the café; a

@@ -128,8 +128,8 @@ def find_version(host: str) -> int:
 def is_own(address: str) -> bool:
     """Whether an address is one of this machine's, now.
 
-    Don't try to bind a socket to it: with net.ipv4.ip_nonlocal_bind=1, and while no interface has an address, that works
-    for any address.
+    Don't try to bind a socket to it: with net.ipv4.ip_nonlocal_bind=1, and while no interface has an address, that
+    works for any address.
     """
     if not find_version(address) or address in _ANY:
         return False

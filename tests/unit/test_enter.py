@@ -91,8 +91,8 @@ LEFT = (0, None, None, "")
 
 
 @pytest.mark.parametrize("iface", [
-    "eth0", "--all", "", "lo", ".", "..", "a b", "eth0\n", "eth0:1", ":1", "../guards", "*", "/", "-e", "(", "\\", "$(echo)",
-    "eth0.5", "é",
+    "eth0", "--all", "", "lo", ".", "..", "a b", "eth0\n", "eth0:1", ":1", "../guards", "*", "/", "-e", "(", "\\",
+    "$(echo)", "eth0.5", "é",
 ])  # fmt: skip
 def test_without_options_and_record_it_leaves(entrance, iface):
     environ = {"IFACE": iface, "IF_ADDRESS": "192.0.2.1", "PATH": "/usr/bin:/bin", "MODE": "start"}

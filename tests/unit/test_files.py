@@ -79,7 +79,8 @@ def test_an_openvpn_configuration(tmp_path, fifo, large):
 
 
 def test_ipsec_configurations(tmp_path, fifo, large):
-    for module, text in ((ipsec_conf, "conn corp\n    right=192.0.2.1\n"), (swanctl_conf, "connections { corp { } }\n")):
+    texts = {ipsec_conf: "conn corp\n    right=192.0.2.1\n", swanctl_conf: "connections { corp { } }\n"}
+    for module, text in texts.items():
         read = module.read_conns if module is ipsec_conf else module.read_configuration
         path = tmp_path / "some.conf"
         path.write_text(f"include {fifo}\ninclude {large}\n{text}")
@@ -160,8 +161,10 @@ SIZE = 2000
 """Bytes, about, of the smaller text; the larger one has sixteen times as many."""
 GROWTH = 16
 MOST = 5
-"""The larger text may take so many times longer than sixteen times as long: what is quadratic takes sixteen times longer
-than that.  Where it seems to, both are measured again: what a busy machine does to one of them it does not do to all."""
+"""How many times longer than sixteen times as long the larger text may take: quadratic time takes sixteen times longer.
+
+If it seems to, both are measured again: a busy machine does not slow down the same text each time.
+"""
 AT_LEAST = 0.03
 """Seconds that the larger text may take in any case: what is quadratic takes seconds."""
 
@@ -182,17 +185,20 @@ def read_rules(option):
     return lambda text: rules._read_options({option: text})
 
 
-UNITS = ["\\", '"', "'", "a", "a ", "a=", "a\n", "a=b\n", "{", "a{", "}", "#", "#\n", " ", "\n", "\\\n", ",", "a,", ":", "a:",
+UNITS = ["\\", '"', "'", "a", "a ", "a=", "a\n", "a=b\n", "{", "a{", "}", "#", "#\n", " ", "\n", "\\\n", ",", "a,",
+         ":", "a:",
          ": a", "a : b", 'a="', '\\"', "<a>\n", "\t", ";", "\r", "include ", "\\x41", "é"]  # fmt: skip
 """What a text is made of by repeating it; each parser gets them all behind its own beginnings."""
 
 PARSERS = {
     "openvpn": (lambda _: openvpn_conf.parse_configuration, ["", "<ca>\n", "remote ", "x \""],
                 ["remote a 1194 udp\n", "<connection>\nremote a\n</connection>\n", "setenv opt a\n"]),
-    "openvpn connections": (lambda _: lambda text: openvpn_conf.find_connections(openvpn_conf.parse_configuration(text)),
+    "openvpn connections": (lambda _: lambda text: openvpn_conf.find_connections(
+                             openvpn_conf.parse_configuration(text)),
                             ["client\nremote a\n"],
                             ["remote a 1194 udp\n", "<connection>\nremote a\n</connection>\n", "http-proxy a 1\n"]),
-    "openvpn arguments": (lambda _: lambda text: openvpn.parse_arguments(text.split()), ["--remote "], ["--a b ", "-- "]),
+    "openvpn arguments": (lambda _: lambda text: openvpn.parse_arguments(text.split()),
+                          ["--remote "], ["--a b ", "-- "]),
     "wireguard": (lambda _: wireguard.parse_configuration, ["", "[Peer]\nAllowedIPs = "],
                   ["[Peer]\nEndpoint = 192.0.2.1:1\n", "[Interface]\n", "0.0.0.0/0,"]),
     "ipsec.conf": (lambda path: read_file_of(ipsec_conf.read_conns, path), ["", "conn a\n also="],
@@ -205,7 +211,8 @@ PARSERS = {
     "ifquery": (lambda _: parse_options, [""], ["a: b\n", "b\n"]),
     "hosts": (lambda path: read_file_of(lambda name: hosts.pin_names("eth0", {"a": ("192.0.2.1",)}, name), path),
               ["", "192.0.2.1 "], ["192.0.2.1 a\n", "192.0.2.1 a # netconf-hooks: guard of eth0\n"]),
-    "leases": (lambda _: lambda text: list(lease.split_leases(text)), ["", "lease {\n", 'lease {\noption domain-name "'],
+    "leases": (lambda _: lambda text: list(lease.split_leases(text)),
+               ["", "lease {\n", 'lease {\noption domain-name "'],
                ["lease {\n}\n", "lease {\n", "lease {\n  option domain-name \"a\";\n}\n"]),
     "lease values": (lambda _: lease.split_values, ["", '"'], ['"a", ', "a, "]),
     "resolv.conf": (lambda _: dns.parse_resolver_record, ["", "search ", "nameserver "], ["nameserver 192.0.2.1\n"]),
