@@ -6,6 +6,7 @@
 #   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
 #   make test-unit      the unit tests alone, but the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
+#   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
 #   make lint           flake8, mypy, vulture, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
 #   make clean          takes away what the others made
@@ -57,8 +58,11 @@ PYTEST =
 # make bench ROWS='ifup-plain memory' ROUNDS=5
 ROWS =
 ROUNDS =
+# make mutants FILE=netconf_hooks/decide.py MUTANTS='--count 100 --seed 7'
+FILE =
+MUTANTS =
 
-.PHONY: help demo test test-unit test-vm bench lint deb clean root
+.PHONY: help demo test test-unit test-vm bench mutants lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -80,6 +84,9 @@ bench: root needs-bench
 
 test-unit: needs-unit
 	NETCONF_EXAMPLES=20 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
+
+mutants: needs-unit
+	$(PYTHON) -m tests.mutants $(MUTANTS) $(FILE)
 
 lint: needs-lint
 	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/map libexec/tunnel sbin/*

@@ -1,0 +1,135 @@
+"""The tool that asks whether the tests would notice: which changes it makes, and what it says of them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import find_own_tests, list_mutants, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def change(source: str) -> set[str]:
+    """Return every changed form of a source."""
+    return {mutant.apply(source.encode()).decode() for mutant in list_mutants(source.encode())}
+
+
+@pytest.mark.parametrize(
+    "source, changed",
+    [
+        ("x = a < b", {"x = (a <= b)", "x = (a >= b)"}),
+        ("x = a == b", {"x = (a != b)"}),
+        ("x = a not in b", {"x = (a in b)"}),
+        ("x = a is None", {"x = (a is not None)"}),
+        ("x = a and b", {"x = (a or b)"}),
+        ("x = not a", {"x = (a)"}),
+        ("x = a + b", {"x = (a - b)"}),
+        ("x += y", {"x -= y"}),
+        ("x = True", {"x = False"}),
+        ("x = 7", {"x = 8"}),
+        ("x = 'eth0'", {"x = ''"}),
+        ("x = ''", {"x = 'mutant'"}),
+        ("if a:\n    b = c", {"if (not a):\n    b = c"}),
+        ("x = [a for a in b if c]", {"x = [a for a in b if (not c)]"}),
+        ("def f():\n    return a", {"def f():\n    return (None)"}),
+        ("f(a)", {"pass"}),
+        ("é = a == b", {"é = (a != b)"}),
+    ],
+)
+def test_a_change(source: str, changed: set[str]) -> None:
+    if "return" in source:
+        changed = {text.replace("(None)", "None") for text in changed}
+    assert {text.replace("(None)", "None") for text in change(source)} == changed
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""What it does: 7."""',
+        "def f(a: Literal['x']) -> Literal[7]:\n    '''Say.'''\n    pass",
+        "if TYPE_CHECKING:\n    x = 7",
+        "x = f'{a}: {b!r:7}'",
+        "x = 'a message'",
+        "return_ = None",
+    ],
+)
+def test_what_is_left_as_it_is(source: str) -> None:
+    assert change(source) == set()
+
+
+@pytest.mark.parametrize("module", ["decide", "guards/nftables", "observe/dns"])
+def test_changes_of_real_modules(module: str) -> None:
+    """Each is another program that Python can read, and in one place only."""
+    source = (ROOT / f"netconf_hooks/{module}.py").read_bytes()
+    mutants = list_mutants(source)
+    assert len(mutants) > 100
+    assert len(set(mutants)) == len(mutants)
+    for mutant in mutants[::10]:
+        changed = mutant.apply(source)
+        assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+        assert changed.startswith(source[:mutant.start]) and changed.endswith(source[mutant.end:])
+
+
+def test_own_tests() -> None:
+    assert find_own_tests("netconf_hooks/decide.py", ROOT) == ["tests/unit/test_decide.py"]
+    tests = ["tests/unit/guards/test_hosts.py", "tests/unit/guards"]
+    assert find_own_tests("netconf_hooks/guards/hosts.py", ROOT) == tests
+    assert find_own_tests("netconf_hooks/guards/nftables.py", ROOT) == ["tests/unit/guards"]
+    assert find_own_tests("netconf_hooks/record.py", ROOT) == ["tests/unit/test_record.py"]
+
+
+MODULE = """\
+def cut(number):
+    if number > 9:
+        number -= 9
+    return number
+"""
+TESTS = """\
+from netconf_hooks.size import cut
+
+
+def test_cut():
+    assert cut(8) == 8
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a module of which the tests forget a part."""
+    for name, text in (("netconf_hooks/size.py", MODULE), ("tests/unit/test_size.py", TESTS), ("conftest.py", "")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "setup.cfg").write_text("[tool:pytest]\npythonpath = .\nmarkers = thorough\n")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    return tmp_path
+
+
+@pytest.mark.thorough
+def test_what_nobody_noticed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints what the tests forget, counts what they do not, and leaves the checkout as it is."""
+    arguments = [str(project / "netconf_hooks/size.py"), "--seed", "1", "--tests", "tests/unit/test_size.py"]
+    assert main(arguments, project) == 1
+    said = capsys.readouterr().out
+    assert "-        number -= 9\n+        number += 9" in said
+    assert "number <= 9" not in said
+    assert "+    return None" not in said
+    assert said.count("nobody noticed:") == 4
+    assert "netconf_hooks/size.py: 3 of 7 changes noticed" in said
+    assert (project / "netconf_hooks/size.py").read_text() == MODULE
+
+
+@pytest.mark.thorough
+def test_tests_that_fail_already(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "tests/unit/test_other.py").write_text("def test_wrong():\n    assert False\n")
+    assert main([str(project / "netconf_hooks/size.py"), "--seed", "1"], project) == 2
+    assert "test_wrong" in capsys.readouterr().err
+
+
+def test_no_such_module(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(project / "netconf_hooks/none.py")], project)
+    assert "expected a module below" in capsys.readouterr().err
