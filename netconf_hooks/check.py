@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netconf_hooks import log
-from netconf_hooks.check_guard import list_guard_errors, list_guard_warnings
+from netconf_hooks.check_guard import list_early_lines, list_guard_errors, list_guard_warnings
 from netconf_hooks.command import FAILED, OK
 from netconf_hooks.interfaces import InterfacesError, query_options, read_names
 from netconf_hooks.locate import is_match, is_proof
@@ -43,6 +43,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
         for list_warnings in (list_dead_lines, _list_boot_starts, _list_trust_warnings):
             _report(f"{iface}: warning", list_warnings(rules))
         _report(f"{iface}: warning", list_guard_warnings(iface, rules))
+        _report(f"{iface}: warning", list_early_lines(iface, written, rules, names))
         examined += 1
     mapped = ", ".join(names.mapped)
     print(f"{examined} stanzas examined, {errors} errors" + (f"; mapping scripts not run: {mapped}" if mapped else ""))

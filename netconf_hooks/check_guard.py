@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.decide import can_open
-from netconf_hooks.guarding import find_unguardable
-from netconf_hooks.guards import GuardError, choose_guard, read_network
+from netconf_hooks.guarding import find_unguardable, find_unheld
+from netconf_hooks.guards import GuardError, Ports, choose_guard, read_network
 from netconf_hooks.guards.iptables import has_legacy_guard
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.locate import is_proof
+from netconf_hooks.observe.ports import is_bridge
 from netconf_hooks.rules import SITUATIONS
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -43,6 +44,8 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
     method = headings[0][0].method if headings else ""
     invocation = Invocation("pre-up", iface, "", "any", False, options, "", method)
     if problem := find_unguardable(invocation):
+        yield f"{what}: {problem}"
+    if problem := _find_unheld_bridge(iface, options, rules):
         yield f"{what}: {problem}"
     if headings and not headings[0][1]:
         yield (
@@ -96,6 +99,70 @@ def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[st
     return found
 
 
+def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) -> str:
+    """Return in words that the firewall does not see what the guests of a bridge send; else nothing."""
+    device = device_of(iface)
+    if not ("bridge-ports" in options or is_bridge(device)):
+        return ""
+    try:
+        backend = choose_guard(rules.backend).name if os.geteuid() == 0 else rules.backend
+    except GuardError:
+        return ""  # the warning for it says more
+    return find_unheld(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
+
+
+def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+    """Return a warning for each ``pre-up`` line of a stanza that sets a link up before a guard of it is put up.
+
+    ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard every such line counts: it sets up
+    the interface itself, or one of its ports.  In another one it counts if the link has a guard in its own stanza, as
+    pppoeconf's ``pre-up /sbin/ifconfig eth0 up`` does.
+    """
+    warnings = []
+    for line in options.get("pre-up", "").split("\n"):
+        for device in find_links_set_up(line, device_of(iface)):
+            headings = names.list_headings_with("netconf-guard", device) if device != device_of(iface) else []
+            if rules.is_guarded() or any(has for _, has in headings):
+                guarded = iface if rules.is_guarded() else device
+                warnings.append(
+                    f'pre-up "{line.strip()}": it sets {device} up before the guard of {guarded} is put up, since ifup '
+                    "runs these lines before all hooks, and what leaves meanwhile is not held: leave it to ifup and to "
+                    "the packages' own options (bridge_ports), or bring the link up by a stanza of its own"
+                )
+    return warnings
+
+
+def find_links_set_up(line: str, iface: str) -> list[str]:
+    """Return the devices that a shell command sets up by ip(8) or ifconfig(8).  iface: what $IFACE stands for."""
+    found = []
+    for command in line.partition(" #")[0].replace("&&", ";").replace("||", ";").replace("|", ";").split(";"):
+        words = [word.strip("\"'(){}") for word in command.split()]
+        words = [iface if word in ("$IFACE", "${IFACE", "$IFACE}") else word for word in words if word]
+        for at, word in enumerate(words):
+            program, arguments = word.rpartition("/")[2], words[at + 1:]
+            if program == "ip":
+                found += _find_set_up_by_ip(arguments)
+            elif program == "ifconfig":
+                device, *words_after = [*(word for word in arguments if not word.startswith("-")), ""]
+                # With an address it comes up without being told: ifconfig(8).
+                if "up" in words_after or words_after and words_after[0][:1].isdigit():
+                    found.append(device)
+    return list(dict.fromkeys(found))
+
+
+def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
+    """Return the device of ``ip [OPTIONS] link set [dev] DEVICE ... up``; iproute2 takes beginnings of its words."""
+    while arguments and arguments[0].startswith("-"):
+        arguments = arguments[1:]
+    if len(arguments) < 4 or not ("link".startswith(arguments[0]) and "set".startswith(arguments[1])):
+        return []
+    settings = list(arguments[2:])
+    if "up" not in settings:
+        return []
+    named = settings.index("dev") + 1 if "dev" in settings else 0
+    return settings[named:named + 1]
+
+
 def list_guard_warnings(iface: str, rules: Rules) -> list[str]:
     """Return what the guard of an interface does not hold, or who can open it."""
     if not rules.is_guarded() or rules.guard is None:
@@ -131,6 +198,8 @@ def _find_warnings(iface: str, rules: Rules) -> Iterator[str]:
         if rule.kind == "unit":
             yield f'netconf-vpn "{rule.text}": what it sends is not known: netconf-guard-allow must name it'
     device = device_of(iface)
+    if is_bridge(device):
+        yield f"{what}: {device} is a bridge: what this machine sends to its guests is held like everything else"
     for name, relation in list_relations(device):
         yield f"{what}: {device} {relation} {name}: what {name} sends over it is dropped with everything else"
 

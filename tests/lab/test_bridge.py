@@ -237,9 +237,32 @@ def test_the_iptables_backend_refuses_a_bridge(lab: Lab) -> None:
     assert not laptop.run(["ip", "-4", "addr", "show", "br0"], check=False).stdout
     assert list_ruleset(laptop) == "" and find_records(lab) == []
     # Before it exists, nobody can know that br0 will be a bridge: the stanza makes it by hand.
-    assert checked.returncode == 0
+    assert "it takes nftables" not in checked.stdout
     checked = laptop.run(["netconf-hooks", "check", "br0"], check=False)
     assert checked.returncode == 1 and "it takes nftables" in checked.stdout
+    early = 'br0: warning: pre-up "ip link set eth0 master br0 up": it sets eth0 up before the guard of br0 is put up'
+    assert early in checked.stdout
+
+
+def test_a_link_that_a_ppp_stanza_dials_in_over_is_refused(lab: Lab) -> None:
+    """F6: the guard would drop the frames of PPPoE."""
+    laptop = lab.laptop
+    configure(lab, CORP, UNLESS, HINTS)
+    stanza = "\niface dsl inet ppp\n    pre-up /sbin/ifconfig eth0 up # line maintained by pppoeconf\n    provider dsl\n"
+    laptop.write("/etc/network/interfaces", laptop.read("/etc/network/interfaces") + stanza)
+    laptop.write("/etc/ppp/peers/dsl", "noauth\nplugin rp-pppoe.so\nnic-eth0\n")
+    result = laptop.ifup("eth0", check=False)
+    assert result.returncode != 0
+    told = "dsl dials in over eth0 by PPPoE (/etc/ppp/peers/dsl), whose frames the guard of eth0 would drop: let a router"
+    assert told in result.stderr
+    checked = laptop.run(["netconf-hooks", "check"], check=False)
+    assert checked.returncode == 1 and told in checked.stdout
+    assert "it sets eth0 up before the guard of eth0 is put up" in checked.stdout
+    assert list_ruleset(laptop) == "" and find_records(lab) == []
+    laptop.write("/etc/ppp/peers/dsl", "noauth\nplugin rp-pppoe.so\nnic-eth1\n")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_for_tunnel(lab)
 
 
 def test_what_the_ports_own_address_sends_is_held(lab: Lab) -> None:

@@ -5,7 +5,9 @@ import os
 import pytest
 
 from netconf_hooks import check_guard
-from netconf_hooks.check_guard import list_guard_errors, list_guard_warnings, list_relations
+from netconf_hooks.check_guard import (
+    find_links_set_up, list_early_lines, list_guard_errors, list_guard_warnings, list_relations
+)  # fmt: skip
 from netconf_hooks.guards import GuardError
 from netconf_hooks.interfaces import Heading, Names
 from netconf_hooks.rules import read_rules
@@ -242,3 +244,95 @@ def test_which_allowances_are_everything_together():
     assert error.partition('"')[2].partition('"')[0].split() == networks
     del networks[77]
     assert find_errors(guard="yes", **{"guard-allow": " ".join(networks)}) == []
+
+
+# Bridges, and what comes before the hooks
+
+
+def check_bridge(monkeypatch, *bridges, backend="nftables"):
+    monkeypatch.setattr(check_guard, "is_bridge", lambda device: device in bridges)
+    monkeypatch.setattr(Firewall, "name", backend)
+
+
+@pytest.mark.parametrize("iface, options, wrong", [
+    ("br0", {}, True),
+    ("br0:1", {}, True),
+    ("br1", {"bridge-ports": "eth0"}, True),
+    ("eth0", {}, False),
+])
+def test_iptables_does_not_hold_a_bridge(monkeypatch, iface, options, wrong):
+    for backend, errors in (("iptables", wrong), ("nftables", False)):
+        check_bridge(monkeypatch, "br0", backend=backend)
+        written = {"netconf-guard": "yes", **options}
+        found = list_guard_errors(iface, written, read_rules(written), Names((), (), (), (), ()))
+        assert ["and iptables does not see what its guests send" in error for error in found] == [True] * errors
+
+
+@pytest.mark.parametrize("backend, wrong", [("auto", False), ("nftables", False), ("iptables", True)])
+def test_without_root_what_is_written_counts(monkeypatch, backend, wrong):
+    check_bridge(monkeypatch, "br0")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert bool(find_errors("br0", guard="yes", guard_backend=backend)) is wrong
+
+
+def test_where_no_firewall_works_the_warning_says_more(monkeypatch):
+    check_bridge(monkeypatch, "br0")
+
+    def refuse(backend):
+        raise GuardError("none works")
+
+    monkeypatch.setattr(check_guard, "choose_guard", refuse)
+    assert find_errors("br0", guard="yes") == []
+    assert any("ifup will refuse: none works" in warning for warning in find_warnings("br0", guard="yes"))
+
+
+def test_what_the_host_sends_its_guests_is_held(monkeypatch):
+    check_bridge(monkeypatch, "br0")
+    held = "br0 is a bridge: what this machine sends to its guests is held like everything else"
+    assert [held in warning for warning in find_warnings("br0", guard="yes")] == [True]
+    assert find_warnings("eth0", guard="yes") == []
+
+
+@pytest.mark.parametrize("line, devices", [
+    ("ip link set eth0 up", ["eth0"]),
+    ("/sbin/ifconfig eth0 up # line maintained by pppoeconf", ["eth0"]),
+    ("ip -4 l s dev $IFACE up", ["br0"]),
+    ("ip link set dev ${IFACE} master br1 up || true", ["br0"]),
+    ('[ -e /x ] && /usr/sbin/ip link set up dev "eth0"', ["eth0"]),
+    ("ip link add br0 type bridge; ip link set br0 up; ip link set eth0 up; ip link set br0 up", ["br0", "eth0"]),
+    ("(ifconfig eth1 192.0.2.1 netmask 255.255.255.0)", ["eth1"]),
+    ("ip link set eth0 down", []),
+    ("ip link set eth0 mtu 9000", []),
+    ("ifconfig eth0 down", []),
+    ("ifconfig eth0 mtu 9000", []),
+    ("ifconfig -a", []),
+    ("ifconfig", []),
+    ("ip link show up", []),
+    ("ip route add default dev eth0", []),
+    ("", []),
+])
+def test_which_lines_set_a_link_up(line, devices):
+    assert find_links_set_up(line, "br0") == devices
+
+
+def find_early(iface, pre_up, headings=(), **options):
+    written = {f"netconf-{option}": value for option, value in options.items()} | {"pre-up": pre_up}
+    return list_early_lines(iface, written, read_rules(written), Names((), (), (), (), tuple(headings)))
+
+
+def test_a_link_that_is_set_up_before_its_guard():
+    lines = "ip link add br0 type bridge\nip link set eth0 master br0 up\n/sbin/ip link set br0 up"
+    found = find_early("br0", lines, guard="yes")
+    begin = 'pre-up "{}": it sets {} up before the guard of br0 is put up, since ifup runs these lines before all hooks'
+    assert [warning.startswith(begin.format(line, device)) for warning, line, device in zip(
+        found, lines.split("\n")[1:], ("eth0", "br0"), strict=True
+    )] == [True, True]
+    assert find_early("br0", lines) == find_early("br0", lines, guard="no") == []
+    assert find_early("br0", "", guard="yes") == []
+
+
+@pytest.mark.parametrize("options, warned", [(("netconf-guard",), True), (("netconf-vpn",), False)])
+def test_another_stanza_sets_a_guarded_link_up(options, warned):
+    headings = [Heading("eth0", "inet", "dhcp", "", options), Heading("dsl", "inet", "ppp", "", ("pre-up",))]
+    found = find_early("dsl", "/sbin/ifconfig eth0 up # line maintained by pppoeconf", headings)
+    assert ["before the guard of eth0 is put up" in warning for warning in found] == [True] * warned

@@ -17,7 +17,7 @@ from netconf_hooks.guarding import (
     close_guards, find_unguardable, follow_closing, is_any_open, is_same_network, open_portal, put_back,
     release_guard, renew_guards, shut_guard, shut_lost_guards
 )  # fmt: skip
-from netconf_hooks.guards import GuardError, Opening
+from netconf_hooks.guards import GuardError, Opening, Ports
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observe import Answer
 from netconf_hooks.observe.connection import MARK
@@ -906,3 +906,64 @@ def test_steps_kill_where_they_are_told_to():
         steps()
     with pytest.raises(hook.Ended):
         steps()
+
+
+# Links made of others
+
+
+@pytest.fixture
+def bridges(monkeypatch):
+    """What the kernel says of a guarded link's ports, by device."""
+    known = {}
+
+    def read_ports(device, options, patterns):
+        asked.append((device, options.get("bridge-ports"), patterns))
+        return known.get(device)
+
+    asked = []
+    known["asked"] = asked
+    monkeypatch.setattr(guarding, "read_ports", read_ports)
+    return known
+
+
+BRIDGED = {**GUARD, "IF_BRIDGE_PORTS": "eth0 eth1", "IF_NETCONF_OUTSIDE_PORTS": "eth*"}
+
+
+def test_a_bridge_is_closed_with_its_ports_before_it_exists(store, links, firewall, bridges):
+    bridges["br0"] = Ports(True, ("eth0", "eth1"))
+    assert run_hook(store, "pre-up", "br0", **BRIDGED) == 0
+    assert firewall.ports == {"br0": bridges["br0"]}
+    assert bridges["asked"] == [("br0", "eth0 eth1", ("eth*",))]
+    assert_closed(store, firewall, "br0")
+
+
+def test_iptables_is_refused_for_a_bridge(store, links, firewalls, bridges, messages):
+    bridges["br0"] = Ports(True, ("eth0",))
+    options = {**BRIDGED, "IF_NETCONF_GUARD_BACKEND": "iptables"}
+    assert run_hook(store, "pre-up", "br0", **options) == hook.REFUSE
+    assert firewalls["iptables"].stands == {} and not store.has_guards()
+    assert any("br0 is a bridge, and iptables does not see what its guests send" in message for message in messages)
+    bridges["br0"] = Ports(False, ("eth0",))
+    assert run_hook(store, "pre-up", "br0", **options) == 0, "a bond forwards nothing"
+
+
+def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, firewall, bridges, place):
+    bridges["br0"] = Ports(True, ("eth0",))
+    ifup(store, links, "br0", **BRIDGED)
+    assert not guarding.put_back(store)
+    assert "change ports of br0" not in firewall.asked
+    bridges["br0"] = Ports(True, ("eth0",), ("tap0",))
+    guarding.put_back(store)
+    assert firewall.asked[-1] == "change ports of br0" and firewall.ports["br0"] == bridges["br0"]
+    del firewall.stands["br0"]
+    guarding.put_back(store)
+    assert firewall.asked[-1] == "close br0" and firewall.ports["br0"] == bridges["br0"]
+
+
+def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monkeypatch):
+    monkeypatch.setattr(guarding, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
+    assert run_hook(store, "pre-up", "eth0", **GUARD) == hook.REFUSE
+    assert firewall.stands == {}
+    said = "dsl dials in over eth0 by PPPoE (/peers/dsl), whose frames the guard of eth0 would drop: let a router"
+    assert any(said in message for message in messages)
+    assert run_hook(store, "pre-up", "eth1", **GUARD) == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from netconf_hooks.guards import Ports
 from netconf_hooks.observe import ports, wireless
 from netconf_hooks.observe.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
 
@@ -214,3 +215,53 @@ def test_which_ports_are_guests(machine, monkeypatch):
     assert ports.list_guests("br0", ("tap0",), machine.sysfs) == ("veth1", "vx0")
     assert ports.list_guests("eth0", sysfs=machine.sysfs) == ()
     assert ports.list_bridges(machine.sysfs) == ("br0",)
+
+
+@pytest.fixture
+def guarded(machine, monkeypatch):
+    """The same machine as the one whose links are guarded."""
+    class Conversation:
+        def __enter__(self):
+            return machine
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(ports, "Netlink", Conversation)
+    monkeypatch.setattr(ports, "SYSFS", machine.sysfs)
+    for function in (ports.list_guests, ports.list_ports, ports.is_bridge, ports.list_bridges):
+        defaults = tuple(machine.sysfs if value == "/sys/class/net" else value for value in function.__defaults__)
+        monkeypatch.setattr(function, "__defaults__", defaults)
+    return machine
+
+
+@pytest.mark.parametrize("options, named", [
+    ({}, ()),
+    ({"bridge-ports": "none"}, ()),
+    ({"bridge-ports": "eth0 eth7 eth0"}, ("eth0", "eth7")),
+    ({"bridge-ports": "all"}, ("eth0", "eth1", "wlan0")),
+    ({"bridge-ports": "regex eth[0-9]|wl.* noregex tap9"}, ("eth0", "eth1", "wlan0", "tap9")),
+    ({"bridge-ports": "regex ( eth"}, ()),
+    ({"bond-slaves": "eth0\neth1"}, ("eth0", "eth1")),
+    ({"slaves": "eth0", "bond-slaves": "none"}, ("eth0",)),
+    ({"netconf-guard": "yes", "dns-domain": "x"}, ()),
+])
+def test_which_ports_a_stanza_names(guarded, options, named):
+    assert ports.list_named_ports(options) == named
+
+
+def test_what_a_guard_has_to_know(guarded):
+    assert ports.read_ports("eth0", {}) is None, "a card has no ports"
+    assert ports.read_ports("gone", {}) is None
+    expected = Ports(True, ("eth0", "eth7"), (), ())
+    assert ports.read_ports("br9", {"bridge-ports": "eth0 eth7"}) == expected, "it does not exist yet"
+    guarded.join("br0", "eth0", "tap0", "veth2")
+    guarded.add("br1", "bridge")
+    guarded.join("br1", "vx0")
+    assert ports.read_ports("br0", {}) == Ports(True, ("eth0", "veth2"), ("tap0",), ("vx0",))
+    assert ports.read_ports("br0", {"bridge-ports": "tap0 eth7"}, ("eth0",)) == Ports(
+        True, ("eth7", "eth0"), ("tap0", "veth2"), ("vx0",)
+    )
+    assert ports.read_ports("bond0", {}) == Ports(False, ("eth1", "wlan0"))
+    assert ports.read_ports("bond7", {"bond-slaves": "eth0 eth1"}) == Ports(False, ("eth0", "eth1"))
+    assert ports.read_ports("bond0.7", {}) is None, "its parent has a stanza of its own"
