@@ -248,12 +248,13 @@ def test_a_link_that_a_ppp_stanza_dials_in_over_is_refused(lab: Lab) -> None:
     """F6: the guard would drop the frames of PPPoE."""
     laptop = lab.laptop
     configure(lab, CORP, UNLESS, HINTS)
-    stanza = "\niface dsl inet ppp\n    pre-up /sbin/ifconfig eth0 up # line maintained by pppoeconf\n    provider dsl\n"
+    stanza = "\niface dsl inet ppp\n    pre-up /sbin/ifconfig eth0 up # line maintained by pppoeconf\n"
+    stanza += "    provider dsl\n"
     laptop.write("/etc/network/interfaces", laptop.read("/etc/network/interfaces") + stanza)
     laptop.write("/etc/ppp/peers/dsl", "noauth\nplugin rp-pppoe.so\nnic-eth0\n")
     result = laptop.ifup("eth0", check=False)
     assert result.returncode != 0
-    told = "dsl dials in over eth0 by PPPoE (/etc/ppp/peers/dsl), whose frames the guard of eth0 would drop: let a router"
+    told = "dsl dials in over eth0 by PPPoE (/etc/ppp/peers/dsl), whose frames the guard of eth0 would drop: let a"
     assert told in result.stderr
     checked = laptop.run(["netconf-hooks", "check"], check=False)
     assert checked.returncode == 1 and told in checked.stdout
