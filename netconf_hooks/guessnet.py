@@ -20,6 +20,7 @@ import struct
 import time
 
 from netconf_hooks import log
+from netconf_hooks.early_guard import SLACK, EarlyGuard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
 from netconf_hooks.mapping import RaisedLink, is_stanza_name, serve
@@ -298,7 +299,10 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
         select.poll().poll(lines.options.init_delay * 1000)
     began = time.monotonic()
     try:
-        with RaisedLink(device_of(iface)) as raised:
+        stanzas = (*(candidate.name for candidate in candidates), lines.options.default)
+        seconds = lines.options.init_time + lines.options.timeout + SLACK
+        early = EarlyGuard(iface, device_of(iface), stanzas, seconds, path)
+        with RaisedLink(device_of(iface), early=early) as raised:
             if raised.status is None:
                 log.error(f"{iface}: no such device")
                 return ""

@@ -17,6 +17,7 @@ import sys
 import time
 
 from netconf_hooks import log, rules
+from netconf_hooks.early_guard import SLACK, EarlyGuard
 from netconf_hooks.files import LIMIT
 from netconf_hooks.ifenv import device_of, is_name
 from netconf_hooks.locate import Place, find_needed, find_place, find_questions
@@ -80,13 +81,14 @@ class RaisedLink:
     ifup wants it as it was: a bond takes no port that is up, nor some drivers a new MAC address; and an IPv6 address
     that the network hands out meanwhile goes with it.
 
-    needed: else it is only looked at.
+    needed: else it is only looked at.  early: what keeps it closed while it is up only because of us.
     status: its state, None where it does not exist; raised: whether it was down.
     """
 
-    def __init__(self, device: str, needed: bool = True) -> None:
+    def __init__(self, device: str, needed: bool = True, early: EarlyGuard | None = None) -> None:
         self.device = device
         self._needed = needed
+        self._early = early
         self.status: LinkStatus | None = None
         self.raised = False
 
@@ -95,6 +97,8 @@ class RaisedLink:
             self.status = netlink.get_link(self.device)
             if self._needed and self.status is not None and not self.status.up:
                 self.raised = True
+                if self._early:
+                    self._early.close()
                 try:
                     self._set_flags(netlink, IFF_UP)
                 except NetlinkError as error:  # by rfkill, or a driver without its firmware
@@ -106,6 +110,8 @@ class RaisedLink:
         if self.raised:
             with Netlink() as netlink:
                 self._set_flags(netlink, 0)
+            if self._early:
+                self._early.lift()
 
     def wait_for_carrier(self, patience: float) -> bool:
         """Return whether it has carrier, giving it `patience` seconds where it was down.
@@ -176,12 +182,15 @@ def _observe_lines(iface: str, lines: MapLines) -> tuple[Place, str]:
     locations = lines.locations
     device = device_of(iface)
     answers: dict[str, Answer] = {}
-    with RaisedLink(device, any(test.key != "interface" for line in locations for test in line.tests)) as raised:
+    needed = any(test.key != "interface" for line in locations for test in line.tests)
+    stanzas = (*(line.name for line in locations), lines.default, iface)
+    early = EarlyGuard(iface, device, stanzas, CARRIER_PATIENCE + lines.timeout + SLACK)
+    with RaisedLink(device, needed, early) as raised:
         carrier = raised.wait_for_carrier(CARRIER_PATIENCE)
         deadline = time.monotonic() + lines.timeout
         link = Link(iface, device, raised.status.index if raised.status else 0, carrier, {})
-        while needed := find_needed(locations, answers):
-            answers.update(observe_link(needed, link, deadline))
+        while keys := find_needed(locations, answers):
+            answers.update(observe_link(keys, link, deadline))
         ask_network(_Remaining(locations, answers).list_questions, answers, link, deadline)
     place = find_place(locations, answers)
     if place.location:

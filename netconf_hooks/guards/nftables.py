@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 INET = "inet netconf-guard"
 NETDEV = "netdev netconf-guard"
 BRIDGE = "bridge netconf-guard"
+EARLY = "inet netconf-guard-early"
 
 # Which chain of a device decides in which hook: by the map of that name, from the device to its chain ``MAP-DEVICE``.
 # 350: behind all standard priorities of nft(8), up to srcnat at 100, and the last of linux/netfilter_ipv4.h, at 300.
@@ -400,6 +401,31 @@ class Guard:
             if not problem:
                 break
         return problem
+
+    def close_early(self, device: str, seconds: float) -> None:
+        """Close a device, in a table of its own, for so many seconds at most: before a mapping looks at it.
+
+        The kernel opens it again by itself.  Raw frames are not judged.  Raises `GuardError`.
+        """
+        check_device(device)
+        table = f"{EARLY}-{device}"
+        self._run(
+            device,
+            f"add table {table}",
+            f"delete table {table}",  # one that a killed script has left
+            f"add table {table}",
+            f"add set {table} closed {{ type ifname; flags timeout; }}",
+            f'add element {table} closed {{ "{device}" timeout {max(1, round(seconds * 1000))}ms }}',
+            f"add chain {table} postrouting {{ {HOOKS['postrouting'][0]} }}",
+            f"add rule {table} postrouting oifname != @closed accept",
+            *(f"add rule {table} postrouting {rule}" for rule in ALWAYS),
+            f"add rule {table} postrouting counter drop",
+        )
+
+    def lift_early(self, device: str) -> None:
+        """Take away what `close_early` has put up, if it is still there.  Raises `GuardError`."""
+        check_device(device)
+        self._run(device, f"add table {EARLY}-{device}", f"delete table {EARLY}-{device}")
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyGuard.list_devices`."""

@@ -161,10 +161,8 @@ SIZE = 2000
 """Bytes, about, of the smaller text; the larger one has sixteen times as many."""
 GROWTH = 16
 MOST = 5
-"""How many times longer than sixteen times as long the larger text may take: quadratic time takes sixteen times longer.
-
-If it seems to, both are measured again: a busy machine does not slow down the same text each time.
-"""
+"""The larger text may take so many times longer than sixteen times as long: what is quadratic takes sixteen times
+longer than that.  Where it seems to, both are measured again: a busy machine does not disturb all measurements."""
 AT_LEAST = 0.03
 """Seconds that the larger text may take in any case: what is quadratic takes seconds."""
 
@@ -180,25 +178,27 @@ def read_file_of(read, tmp_path):
     return call
 
 
+def find_connections(text):
+    """Read a whole configuration of OpenVPN."""
+    return openvpn_conf.find_connections(openvpn_conf.parse_configuration(text))
+
+
 def read_rules(option):
     """Return a function that reads a text as an option."""
     return lambda text: rules._read_options({option: text})
 
 
-UNITS = ["\\", '"', "'", "a", "a ", "a=", "a\n", "a=b\n", "{", "a{", "}", "#", "#\n", " ", "\n", "\\\n", ",", "a,",
-         ":", "a:",
-         ": a", "a : b", 'a="', '\\"', "<a>\n", "\t", ";", "\r", "include ", "\\x41", "é"]  # fmt: skip
+UNITS = ["\\", '"', "'", "a", "a ", "a=", "a\n", "a=b\n", "{", "a{", "}", "#", "#\n", " ", "\n", "\\\n", ",", "a,", ":",
+         "a:", ": a", "a : b", 'a="', '\\"', "<a>\n", "\t", ";", "\r", "include ", "\\x41", "é"]  # fmt: skip
 """What a text is made of by repeating it; each parser gets them all behind its own beginnings."""
 
 PARSERS = {
     "openvpn": (lambda _: openvpn_conf.parse_configuration, ["", "<ca>\n", "remote ", "x \""],
                 ["remote a 1194 udp\n", "<connection>\nremote a\n</connection>\n", "setenv opt a\n"]),
-    "openvpn connections": (lambda _: lambda text: openvpn_conf.find_connections(
-                             openvpn_conf.parse_configuration(text)),
-                            ["client\nremote a\n"],
+    "openvpn connections": (lambda _: find_connections, ["client\nremote a\n"],
                             ["remote a 1194 udp\n", "<connection>\nremote a\n</connection>\n", "http-proxy a 1\n"]),
-    "openvpn arguments": (lambda _: lambda text: openvpn.parse_arguments(text.split()),
-                          ["--remote "], ["--a b ", "-- "]),
+    "openvpn arguments": (lambda _: lambda text: openvpn.parse_arguments(text.split()), ["--remote "],
+                          ["--a b ", "-- "]),
     "wireguard": (lambda _: wireguard.parse_configuration, ["", "[Peer]\nAllowedIPs = "],
                   ["[Peer]\nEndpoint = 192.0.2.1:1\n", "[Interface]\n", "0.0.0.0/0,"]),
     "ipsec.conf": (lambda path: read_file_of(ipsec_conf.read_conns, path), ["", "conn a\n also="],
@@ -211,8 +211,7 @@ PARSERS = {
     "ifquery": (lambda _: parse_options, [""], ["a: b\n", "b\n"]),
     "hosts": (lambda path: read_file_of(lambda name: hosts.pin_names("eth0", {"a": ("192.0.2.1",)}, name), path),
               ["", "192.0.2.1 "], ["192.0.2.1 a\n", "192.0.2.1 a # netconf-hooks: guard of eth0\n"]),
-    "leases": (lambda _: lambda text: list(lease.split_leases(text)),
-               ["", "lease {\n", 'lease {\noption domain-name "'],
+    "leases": (lambda _: lambda text: list(lease.split_leases(text)), ["", "lease {\n", 'lease {\noption domain-name "'],
                ["lease {\n}\n", "lease {\n", "lease {\n  option domain-name \"a\";\n}\n"]),
     "lease values": (lambda _: lease.split_values, ["", '"'], ['"a", ', "a, "]),
     "resolv.conf": (lambda _: dns.parse_resolver_record, ["", "search ", "nameserver "], ["nameserver 192.0.2.1\n"]),

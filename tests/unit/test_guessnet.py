@@ -545,7 +545,7 @@ class FakeRaised:
     status: LinkStatus | None = LinkStatus(7, "eth0", 1, True, True, "02:00:00:00:00:01")
     waited: list[float] = []
 
-    def __init__(self, device):
+    def __init__(self, device, early):
         self.device = device
         self.waited.clear()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from test_imports import DEAR
 
-from netconf_hooks import mapping
+from netconf_hooks import early_guard, mapping
 from netconf_hooks.mapping import MapLines, RaisedLink, choose_stanza, read_lines
 from netconf_hooks.observe import Answer
 from netconf_hooks.observe.netlink import IFF_UP, LinkStatus, NetlinkError
@@ -125,6 +125,7 @@ class FakeKernel:
 def kernel(monkeypatch):
     kernel = FakeKernel()
     monkeypatch.setattr(mapping, "Netlink", kernel)
+    monkeypatch.setattr(early_guard, "is_any_guarded", lambda stanzas, path: False)  # not of this machine's stanzas
     return kernel
 
 
