@@ -36,7 +36,7 @@ def list_tables(scene: Scene) -> str:
 @BOTH
 @pytest.mark.parametrize("mapping", [MAPPING, GUESSNET], ids=["map", "guessnet"])
 def test_nothing_leaves_while_a_mapping_asks(scene: Scene, mapping: str) -> None:
-    """First where ifup refuses the interface afterwards, so that all there is is the mapping's; then as far as it goes."""
+    """First where ifup refuses the interface afterwards, so that all that is sent is sent during the mapping."""
     scene.write_stanza("trust hints", vpn="", head=mapping.format(default="nothing"))
     scene.lab.plug(CAFE.name)
     scene.forget()
