@@ -28,8 +28,8 @@ import pytest
 
 from netconf_hooks.guards import OPEN, PORTAL, Opening, TokenGone, Window, iptables, nftables
 
-from .namespaces import Namespaces
-from .test_router import QUIET, enter_network
+from .namespaces import Namespaces, enter_network
+from .pair import QUIET
 from .waiting import wait_until
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import pytest
 
 from netconf_hooks.tunnels import Endpoint
 
-from . import test_ipsec
+from . import ipsec_laptop
 from .attacks.capture import Capture, describe, read_packet
 from .ipsec import LIBRESWAN, LIBRESWAN_CONF, SWANCTL_CONF, IpsecGateway, write_libreswan
+from .ipsec_laptop import STRONGSWANS, Client, go_up, wait_until_up
 from .lab import Lab
 from .network import CAFE, CORP_HOST, VPN_GATEWAY
-from .test_ipsec import STRONGSWANS, Client, go_up, wait_until_up
 from .waiting import wait_until
 
-gateway, images, lab = test_ipsec.gateway, test_ipsec.images, test_ipsec.lab
+gateway, images, lab = ipsec_laptop.gateway, ipsec_laptop.images, ipsec_laptop.lab
 
 VOICES = pytest.mark.parametrize(
     "client", [STRONGSWANS["swanctl with charon-systemd"], STRONGSWANS["ipsec alone"]], ids=["swanctl", "ipsec.conf"]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import select
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,14 +22,15 @@ from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.peer import read_arp_reply
 from netconf_hooks.rules import Rules, read_rules
 
-from .namespaces import Namespaces
-from .test_router import QUIET, Wire, enter_network, wire_carrier
+from .namespaces import Namespaces, enter_network
+from .pair import QUIET, Wire, wire_carrier
+from .servers import ROUTER, Certificate, Far
 from .waiting import wait_until
 
 OWN_MAC = "02:00:00:00:00:01"
 MAC = "02:00:00:00:00:0a"
 OTHER_MAC = "02:00:00:00:00:0c"
-ROUTER, ROUTER6 = "192.168.7.1", "fe80::a"
+ROUTER6 = "fe80::a"
 GLOBAL6 = "2001:db8:7::1"
 ABSENT, ABSENT6 = "192.168.7.99", "fe80::99"
 PUBLIC = "203.0.113.7"
@@ -41,125 +39,6 @@ HEX = 64 * "0"
 # Seconds that hostile servers are given, and what a slow machine may take beyond that.
 SHORT, MARGIN = 0.6, 0.6
 PATIENT = 10.0
-
-
-class Far:
-    """What answers at the other end of the wire: servers in threads, which end with the test.
-
-    network: the file of the network namespace that they are in.
-    """
-
-    def __init__(self, network: str, undo: contextlib.ExitStack) -> None:
-        self.network = network
-        self._undo = undo
-        self.over = threading.Event()
-        undo.callback(self.over.set)
-
-    def call(self, function: Callable[[], socket.socket]) -> socket.socket:
-        """Return the socket that `function` makes in the other network; it is closed at the end."""
-        made: list[socket.socket] = []
-
-        def work() -> None:
-            enter_network(self.network)
-            made.append(function())
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        self._undo.callback(made[0].close)
-        return made[0]
-
-    def serve(self, handle: Callable[[socket.socket], None], port: int = 0, address: str = ROUTER) -> str:
-        """Accept TCP connections and leave each to `handle`; return HOST:PORT."""
-        listener = self.call(lambda: socket.create_server(
-            (address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET
-        ))
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=self._handle, args=(handle, connection), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        # shutdown wakes accept(), close alone does not.
-        self._undo.callback(listener.shutdown, socket.SHUT_RDWR)
-        number = listener.getsockname()[1]
-        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
-
-    def answer_datagrams(self, handle: Callable[[bytes], list[bytes]], address: str) -> None:
-        """Be a name server: `handle` gives the answers to a packet."""
-        server = self.call(lambda: _bind_datagrams(address))
-
-        def work() -> None:
-            while not self.over.is_set():
-                try:
-                    data, sender = server.recvfrom(4096)
-                    for answer in handle(data):
-                        server.sendto(answer, sender)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return
-
-        server.settimeout(0.2)  # and it looks whether the test is over
-        threading.Thread(target=work, daemon=True).start()
-
-    def lay_tunnel(self, wire: Wire, name: str) -> None:
-        """Make a device of this name at both ends, as OpenVPN does, and carry packets between them."""
-        ends = (open_tunnel(wire.laptop.files["net"], name), open_tunnel(self.network, name))
-
-        def carry() -> None:
-            poll = select.poll()
-            for end in ends:
-                poll.register(end, select.POLLIN)
-            while not self.over.is_set():
-                for end, _ in poll.poll(200):
-                    with contextlib.suppress(OSError):  # a device that is not set up
-                        os.write(ends[end == ends[0]], os.read(end, 2000))
-            for end in ends:
-                os.close(end)
-
-        threading.Thread(target=carry, daemon=True).start()
-
-    def capture(self) -> socket.socket:
-        """Return a packet(7) socket that has all frames the laptop sends from now on."""
-        def listen() -> socket.socket:
-            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            packets.bind(("r0", 3))
-            packets.setblocking(False)
-            return packets
-
-        return self.call(listen)
-
-    @staticmethod
-    def _handle(handle: Callable[[socket.socket], None], connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            handle(connection)
-
-
-def open_tunnel(network: str, name: str) -> int:
-    """Return a descriptor of a new tun device in a network namespace (Linux Documentation/networking/tuntap.rst)."""
-    opened: list[int] = []
-
-    def work() -> None:
-        enter_network(network)
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))  # TUNSETIFF, IFF_TUN|NO_PI
-        opened.append(descriptor)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return opened[0]
-
-
-def _bind_datagrams(address: str) -> socket.socket:
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind((address, 53))
-    return server
 
 
 def read_frames(capture: socket.socket) -> list[bytes]:
@@ -220,28 +99,6 @@ def connected(wire: Wire) -> None:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Certificate]:
     directory = tmp_path_factory.mktemp("certificates")
     return {name: Certificate(directory / name) for name in ("office", "impostor")}
-
-
-class Certificate:
-    """A self-signed certificate."""
-
-    def __init__(self, path: Path) -> None:
-        key, pem = f"{path}.key", f"{path}.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-             "-subj", "/CN=intranet.corp.example.com", "-days", "1", "-keyout", key, "-out", pem],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        self.names: list[str | None] = []
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(pem, key)
-        self.context.sni_callback = lambda _, name, __: self.names.append(name)
-        self.sha256 = hashlib.sha256(ssl.PEM_cert_to_DER_cert(Path(pem).read_text())).hexdigest()
-
-    def serve(self, connection: socket.socket) -> None:
-        """Be a TLS server: shake hands, and wait until the other side is done."""
-        with self.context.wrap_socket(connection, server_side=True) as tls:
-            tls.recv(1)
 
 
 def ask(

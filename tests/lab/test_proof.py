@@ -11,8 +11,8 @@ import pytest
 
 from .lab import Lab
 from .network import CAFE, OFFICE
+from .servers import Certificate, Far
 from .stanzas import find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
-from .test_probes import Certificate, Far
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 MEMORY = "/var/lib/netconf-hooks/servers"
