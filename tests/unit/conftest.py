@@ -137,7 +137,8 @@ def steps():
 @pytest.fixture
 def firewalls(monkeypatch, journal, place, hosts_file, steps):
     """The machine's firewalls by name, instead of the real ones, which would close links of this machine."""
-    firewalls = {name: FakeFirewall(name, journal, steps) for name in ("nftables", "iptables")}
+    names = ("nftables", "iptables", "iptables-legacy", "iptables-nft")
+    firewalls = {name: FakeFirewall(name, journal, steps) for name in names}
 
     def load(backend, *_, **__):
         firewall = firewalls["nftables" if backend == "auto" else backend]
@@ -262,6 +263,7 @@ def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
     monkeypatch.setattr(check_guard, "choose_guard", guarding.choose_guard)
+    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
     for module in (check, explain, observation):

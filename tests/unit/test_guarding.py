@@ -387,6 +387,29 @@ def test_another_backend_takes_over_without_a_gap(store, links, network, firewal
     assert (store.read_guard("eth0").backend, store.read_guard("eth0").former) == ("nftables", "")
 
 
+def test_another_iptables_takes_over(store, links, network, firewalls, monkeypatch):
+    """A guard may be left in more than one firewall: none is forgotten, and each is cleared when it works again."""
+    chosen = "iptables-legacy"
+    monkeypatch.setattr(guarding, "choose_guard", lambda backend: firewalls[chosen])
+    ifup(store, links)
+    for chosen, former in (("iptables-nft", "iptables-legacy"), ("nftables", "iptables-nft iptables-legacy")):
+        firewalls[former.split()[0]].broken = "not installed"
+        assert ifup(store, links) == 0
+        assert_closed(store, firewalls[chosen])
+        assert (store.read_guard("eth0").backend, store.read_guard("eth0").former) == (chosen, former)
+    firewalls["iptables-nft"].broken = ""
+    assert ifup(store, links) == 0
+    assert store.read_guard("eth0").former == "iptables-legacy"
+    # The first one again: what is left there is not left over any more.
+    chosen = "iptables-legacy"
+    firewalls["iptables-legacy"].broken = ""
+    assert ifup(store, links) == 0
+    assert store.read_guard("eth0").former == ""
+    assert [name for name, firewall in firewalls.items() if firewall.stands] == ["iptables-legacy"]
+    ifdown(store, links)
+    assert not any(firewall.stands for firewall in firewalls.values())
+
+
 def test_a_former_backend_that_does_not_work_any_more_stops_nothing(store, links, network, firewalls, messages):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_BACKEND="iptables")
     firewalls["iptables"].broken = "not installed"
