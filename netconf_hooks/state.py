@@ -618,6 +618,10 @@ def _format_guard(record: GuardRecord) -> list[str]:
     return [*lines, _END]
 
 
+# The name in records that were written before the nft variant could be used; this machine's iptables may be that one.
+_BACKENDS = {"iptables": "iptables-legacy"}
+
+
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
     from netconf_hooks.guards import BACKENDS
 
@@ -640,7 +644,7 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
                 raise ValueError(f"{key} {facts[key]}")
         return GuardRecord(
             device=device,
-            backend=facts["backend"],
+            backend=_BACKENDS.get(facts["backend"], facts["backend"]),
             verdict=facts["verdict"],
             because=facts["because"],
             passes=tuple(each.join() for each in passes),

@@ -137,8 +137,9 @@ def steps():
 @pytest.fixture
 def firewalls(monkeypatch, journal, place, hosts_file, steps):
     """The machine's firewalls by name, instead of the real ones, which would close links of this machine."""
-    names = ("nftables", "iptables", "iptables-legacy", "iptables-nft")
+    names = ("nftables", "iptables-legacy", "iptables-nft")
     firewalls = {name: FakeFirewall(name, journal, steps) for name in names}
+    firewalls["iptables"] = firewalls["iptables-nft"]  # this machine's
 
     def load(backend, *_, **__):
         firewall = firewalls["nftables" if backend == "auto" else backend]

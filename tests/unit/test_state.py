@@ -459,7 +459,7 @@ guards = st.builds(
     passes=st.lists(
         st.builds(Pass, families, options, hostile, st.sampled_from(["eth0", "eth0:1", "eth0:a b"])), max_size=3
     ).map(tuple),
-    backend=st.sampled_from(["nftables", "iptables"]),
+    backend=st.sampled_from(["nftables", "iptables-legacy", "iptables-nft"]),
     verdict=st.sampled_from(["closed", "open", "released"]),
     because=hostile,
     openings=lines,
@@ -474,7 +474,7 @@ guards = st.builds(
     asking=times,
     asking_openings=lines,
     problem=hostile,
-    former=st.sampled_from(["", "nftables", "iptables"]),
+    former=st.sampled_from(["", "nftables", "iptables-legacy", "iptables-nft nftables"]),
 )
 
 
@@ -492,6 +492,12 @@ def test_a_guard_reads_as_it_was_written(tmp_path_factory, record):
     store.remove_guard("eth0")
     store.remove_guard("eth0")
     assert store.read_guard("eth0") is None and not store.has_guards()
+
+
+def test_a_guard_of_before_the_nft_variant_could_be_used(store):
+    """It stands in the legacy tables, whatever this machine's iptables is by now."""
+    store.write_guard(GuardRecord("eth0", "iptables"))
+    assert store.read_guard("eth0").backend == "iptables-legacy"
 
 
 def test_a_guards_passes_keep_whose_they_are(store):
