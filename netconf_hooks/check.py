@@ -5,9 +5,11 @@ from __future__ import annotations
 from netconf_hooks import log
 from netconf_hooks.check_guard import list_early_lines, list_guard_errors, list_guard_warnings
 from netconf_hooks.command import FAILED, OK
-from netconf_hooks.interfaces import InterfacesError, query_options, read_names
+from netconf_hooks.interfaces import InterfacesError, query_options, query_passes, read_names
 from netconf_hooks.locate import is_match, is_proof
-from netconf_hooks.rules import TESTS, Rules, list_doubts, list_undefined_words, read_rules
+from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
+from netconf_hooks.rules import TESTS, Rules, list_doubts, list_undefined_words
+from netconf_hooks.state import merge_options
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -31,8 +33,10 @@ def check_stanzas(options: Namespace, store: Store) -> int:
     examined = 0
     for iface in options.ifaces or names.stanzas:
         try:
-            written = query_options(iface)
-            rules = read_rules(written)
+            passes = make_passes(iface, query_passes(iface, names))
+            written = merge_options(passes)
+            commands = query_options(iface)  # the rules are read from the passes, which have no pre-up lines
+            rules = read_rules_of(passes)
         except InterfacesError as error:
             errors += _report("error", [str(error)])
             continue
@@ -40,10 +44,11 @@ def check_stanzas(options: Namespace, store: Store) -> int:
         errors += _report(f"{iface}: error", [*list_undefined_words(rules), *list_doubts(rules)])
         errors += _report(f"{iface}: error", list(_list_tunnel_errors(rules)))
         errors += _report(f"{iface}: error", list_guard_errors(iface, written, rules, names))
+        errors += _report(f"{iface}: error", [conflict for conflict in (find_conflict(passes),) if conflict])
         for list_warnings in (list_dead_lines, _list_boot_starts, _list_trust_warnings):
             _report(f"{iface}: warning", list_warnings(rules))
         _report(f"{iface}: warning", list_guard_warnings(iface, rules))
-        _report(f"{iface}: warning", list_early_lines(iface, written, rules, names))
+        _report(f"{iface}: warning", list_early_lines(iface, commands, rules, names))
         examined += 1
     mapped = ", ".join(names.mapped)
     print(f"{examined} stanzas examined, {errors} errors" + (f"; mapping scripts not run: {mapped}" if mapped else ""))

@@ -52,14 +52,15 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
             f"{what}: it stands in the {' and '.join(heading.family for heading, has in headings if has)} stanza, and "
             f"the {headings[0][0].family} stanza comes up before: write it into the first one"
         )
-    condition = guard.condition
-    wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
     proofs = {location.name for location in rules.locations if is_proof(location)}
-    if guard.readable and not guard.doubt and wants_opening and not can_open(guard, rules.trust, proofs):
-        yield (
-            f"{what}: it can never open: it takes a tls or command test in the line of a location that it names, or "
-            '"netconf-trust hints"'
-        )
+    for each in rules.guards:
+        condition = each.condition
+        wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
+        if each.readable and not each.doubt and wants_opening and not can_open(each, rules.trust, proofs):
+            yield (
+                f'netconf-guard "{each.text}": it can never open: it takes a tls or command test in the line of a '
+                'location that it names, or "netconf-trust hints"'
+            )
     for version, words in find_everything(rules.allowances):
         yield (
             f'netconf-guard-allow "{" ".join(words)}": this lets all of IPv{version} through: with it, this is no guard'

@@ -13,7 +13,7 @@ from netconf_hooks.apply import describe_situation, observe_interface
 from netconf_hooks.command import OK, CommandError
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import query_options
+from netconf_hooks.interfaces import query_passes
 from netconf_hooks.locate import (
     AUTHENTICATED, complete_answers, find_place, is_proof, judge, judge_tests, list_word_tests
 )  # fmt: skip
@@ -21,9 +21,9 @@ from netconf_hooks.observation import OPEN, describe_answers, read_observation
 from netconf_hooks.observe import Answer, make_link
 from netconf_hooks.passage import make_pass
 from netconf_hooks.record import Record
-from netconf_hooks.passes import describe_pass, find_conflict, read_rules_of
+from netconf_hooks.passes import describe_pass, find_conflict, make_passes, read_rules_of
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
-from netconf_hooks.state import Finding, InterfaceRecord, Pass, Store, merge_options
+from netconf_hooks.state import Finding, InterfaceRecord, Store, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def explain_rules(options: Namespace, store: Store) -> int:
 
 def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanation:
     origin = RECORD if record else STANZA
-    passes = record.passes if record else (Pass("any", query_options(iface)),)
+    passes = record.passes if record else make_passes(iface, query_passes(iface))
     rules = read_rules_of(passes)
     if rules.uplinks:
         return Explanation(rules, origin, "", record or InterfaceRecord(iface, 0, passes, wish=True), {})
@@ -101,7 +101,7 @@ def _explain_recording(path: str, iface: str | None) -> Explanation:
     """Decide on what was seen at another time, perhaps by another interface, by the rules as they stand now."""
     seen = read_observation(path)
     iface = iface or seen.iface
-    passes = (Pass("any", query_options(iface)),)
+    passes = make_passes(iface, query_passes(iface))
     rules = read_rules_of(passes)
     if rules.uplinks:
         return Explanation(rules, STANZA, path, InterfaceRecord(iface, 0, passes, wish=True), {})

@@ -263,7 +263,7 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
     """Forget an interface; return whether there is something to do.
 
     ifupdown knows only the logical interface that was raised last, so its ifdown is the end of all.  wpa_action's
-    ifdown is not the end of the stanza over which it has raised another one: that one is in force until the admin's.
+    ifdown is not the end of the stanza over which it has raised another one: that is in force until the admin's.
     """
     if record and is_roaming(invocation.iface):
         kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)

@@ -20,10 +20,8 @@ MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
 # The stanza's own words about its resolvers, resolvconf(8): evidence for `dns-domain` and `dns-server`.
 EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
 
-# ifupdown 0.8 sets this for each interface that it is configuring (interface.c); the others do not.
-_CONFIGURING = "IFUPDOWN_"
-
-# Of which programs the hooks of a run are the descendants, and how many parents are looked at: run-parts, sh, ifup.
+# A hook of ifupdown is a child of run-parts, which ifup runs in a shell.  How many parents are looked at for it.
+_PARENT = b"run-parts"
 _RUNS = (b"ifup", b"ifdown")
 _DEEPEST = 16
 
@@ -85,7 +83,7 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
     for variable, value in environ.items():
         if variable.startswith("IF_"):
             option = variable[3:].lower().replace("_", "-")
-            if option.startswith("netconf-") or option in EVIDENCE or option in PARTS:
+            if is_relevant(option):
                 options[option] = value
     return Invocation(
         phase=phase,
@@ -103,18 +101,20 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
 def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
     """Return which run of ifup a hook belongs to: the process and when it started, ``4711:123456`` (proc(5)).
 
-    Empty for ifupdown-ng and ifupdown2, which run the hooks once for an interface; `UNKNOWN_RUN` where no ifup is found
-    among the hook's ancestors.
+    Empty for ifupdown-ng, which tells no logical interface, and for ifupdown2, which runs the hooks itself: both have
+    one pass for an interface.  `UNKNOWN_RUN` where no ifup is found among the hook's ancestors.
     """
-    if not any(name.startswith(_CONFIGURING) for name in environ):
+    if not (environ.get("LOGICAL") and environ.get("ADDRFAM")):
         return ""
     pid = os.getppid()
-    for _ in range(_DEEPEST):
+    for depth in range(_DEEPEST):
         try:
             with open(f"{proc}/{pid}/stat", "rb") as file:
                 before, _, after = file.read().rpartition(b")")  # the program's name may hold anything
-            fields = after.split()
-            if before.partition(b"(")[2] in _RUNS:
+            program, fields = before.partition(b"(")[2], after.split()
+            if depth == 0 and program not in (_PARENT, b""):
+                return ""
+            if program in _RUNS:
                 return f"{pid}:{int(fields[19])}"
             pid = int(fields[1])
         except (OSError, IndexError, ValueError):
@@ -141,6 +141,11 @@ def has_wpa_action(iface: str, directory: str = "/run") -> bool:
             return os.path.exists(f"/proc/{int(file.read(32))}")
     except (OSError, ValueError):
         return False
+
+
+def is_relevant(option: str) -> bool:
+    """Whether an option of a stanza is one of ours, or evidence, or says what a link is made of."""
+    return option.startswith("netconf-") or option in EVIDENCE or option in PARTS
 
 
 def device_of(iface: str) -> str:

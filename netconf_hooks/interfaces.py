@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.files import read_text
+from netconf_hooks.ifenv import is_relevant
 from netconf_hooks.programs import ProgramError, run
 from netconf_hooks.record import Record
 
@@ -88,6 +89,19 @@ class Names(Record):
         """Return the stanzas called `name`, each with whether it has an option, its own or inherited."""
         return [(heading, self._has(option, heading, set())) for heading in self.headings if heading.name == name]
 
+    def list_options(self, heading: Heading) -> set[str]:
+        """Return the names of a stanza's options, its own and inherited."""
+        options = set(heading.options)
+        seen: set[str] = set()
+        while heading.parent and heading.parent not in seen:
+            seen.add(heading.parent)
+            parent = next((each for each in self.headings if each.name == heading.parent), None)
+            if parent is None:
+                break
+            options.update(parent.options)
+            heading = parent
+        return options
+
     def _has(self, option: str, heading: Heading, seen: set[str]) -> bool:
         if option in heading.options:
             return True
@@ -119,6 +133,42 @@ def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[st
     if result.status != 0:
         raise InterfacesError(f"{name}: {result.output.strip() or 'ifquery knows no such interface'}")
     return parse_options(result.output)
+
+
+def query_passes(
+    name: str, names: Names | None = None, path: str = FILE, timeout: float = 10.0
+) -> list[tuple[str, dict[str, str]]]:
+    """Return the address family and the options of each stanza called `name`, in the order written; as `query_options`.
+
+    ifquery prints the options of all of them with nothing in between.  It prints those of a stanza under a name each,
+    so what is written (`Names.headings`) tells where the next one begins, as far as options count that hooks look at.
+    Where that can't be told, all are returned as one stanza, of the family ``any``.  names: of `path`, if already read.
+    """
+    try:
+        result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)
+    except ProgramError as error:
+        raise InterfacesError(f"{name}: {error}") from error
+    if result.status != 0:
+        raise InterfacesError(f"{name}: {result.output.strip() or 'ifquery knows no such interface'}")
+    return split_passes(result.output, name, names or read_names(path))
+
+
+def split_passes(output: str, name: str, names: Names) -> list[tuple[str, dict[str, str]]]:
+    """Return what ifquery printed of the stanzas called `name`, stanza by stanza."""
+    rest = [(option, value) for option, value in _read_entries(output) if is_relevant(option)]
+    passes: list[tuple[str, dict[str, str]]] = []
+    for heading in names.headings:
+        if heading.name != name:
+            continue
+        written = {option for option in names.list_options(heading) if is_relevant(option)}
+        options = dict(rest[:len(written)])
+        if options.keys() != written:
+            return [("any", parse_options(output))]
+        rest = rest[len(written):]
+        passes.append((heading.family or "any", options))
+    if rest or not passes:
+        return [("any", parse_options(output))]
+    return passes
 
 
 def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0) -> dict[str, dict[str, str]]:
@@ -153,16 +203,21 @@ def parse_options(output: str) -> dict[str, str]:
     """Return the options in what ifquery printed: ``option: value``, and a line for each further value of a repeated
     one.  Names are written as hooks get them: ``NetConf_VPN`` is ``netconf-vpn``."""
     options: dict[str, str] = {}
-    latest = ""
+    for name, value in _read_entries(output):
+        options[name] = f"{options[name]}\n{value}" if name in options else value
+    return options
+
+
+def _read_entries(output: str) -> list[tuple[str, str]]:
+    """Return the names that ifquery printed, each with its lines."""
+    entries: list[tuple[str, str]] = []
     for line in output.splitlines():
         name, colon, value = line.partition(": ")
         if colon and name[:1] in _LETTERS and _NAME.issuperset(name):
-            latest = name.lower().replace("_", "-")
-        else:
-            value = line
-        if latest:
-            options[latest] = f"{options[latest]}\n{value}" if latest in options else value
-    return options
+            entries.append((name.lower().replace("_", "-"), value))
+        elif entries:
+            entries[-1] = (entries[-1][0], f"{entries[-1][1]}\n{line}")
+    return entries
 
 
 def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], depth: int) -> None:

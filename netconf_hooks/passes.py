@@ -17,7 +17,7 @@ from netconf_hooks.state import ENDED, KEPT, LEAVING, UP, Pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from netconf_hooks.ifenv import Invocation
 
@@ -27,6 +27,15 @@ def make_pass(invocation: Invocation) -> Pass:
     return Pass(
         invocation.family, invocation.options, invocation.logical, iface=invocation.iface, run=invocation.run
     )
+
+
+def make_passes(iface: str, stanzas: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Pass, ...]:
+    """Return the passes that ifup will make for an interface.
+
+    stanzas: the address family and the options of each; those without options of ours are left out.
+    """
+    passes = tuple(Pass(family, options, iface, iface) for family, options in stanzas)
+    return tuple(each for each in passes if each.options) or passes[:1]
 
 
 def read_rules_of(passes: Iterable[Pass]) -> Rules:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from netconf_hooks import NetworkError
 from netconf_hooks.apply import observe_interface
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import InterfacesError, query_options
+from netconf_hooks.interfaces import InterfacesError, query_passes
 from netconf_hooks.locate import Place
 from netconf_hooks.observation import find_options, observe_network
 from netconf_hooks.observe.netlink import NetlinkError
 from netconf_hooks.passage import make_pass
-from netconf_hooks.passes import read_rules_of
+from netconf_hooks.passes import make_passes, read_rules_of
 from netconf_hooks.rules import DEFAULT_TIMEOUT
 from netconf_hooks.state import Pass, RecordError, Store
 
@@ -85,4 +85,4 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
 
 def _find_passes(iface: str) -> tuple[Pass, ...]:
     record = Store().read_interface(iface)
-    return record.passes if record else (Pass("any", query_options(iface)),)
+    return record.passes if record else make_passes(iface, query_passes(iface))

@@ -51,8 +51,9 @@ def lab(roaming_image: Image) -> Iterator[Lab]:
         network = 'ctrl_interface=DIR=/run/wpa_supplicant\nap_scan=0\nnetwork={\n    key_mgmt=NONE\n}\n'
         lab.laptop.write(CONF, network, 0o600)
         lab.laptop.run(
-            ["sysctl", "-qw", "net.ipv6.conf.wlan0.accept_dad=0", "net.ipv6.conf.wlan0.router_solicitation_delay=0"]
-        )
+            ["sysctl", "-q", "-w", "net.ipv6.conf.wlan0.accept_dad=0",
+             "net.ipv6.conf.wlan0.router_solicitation_delay=0"]
+        )  # fmt: skip
         try:
             yield lab
         except BaseException:
@@ -171,7 +172,7 @@ def test_the_rules_hold_over_what_is_raised(lab: Lab, capture: Capture, stanzas:
 
 @pytest.mark.parametrize("end", [stop, force_down])
 def test_the_admin_ends_it_while_it_is_disconnected(lab: Lab, capture: Capture, end: object) -> None:
-    """ifupdown knows nothing of it then, and runs no hook for ``wpa_action stop``; the daemon sets the link down."""
+    """ifupdown knows nothing of it then, and runs no hook for ``wpa_action stop``."""
     write(lab, *STANZAS["in the roaming stanza"])
     lab.plug("cafe", "wlan0")
     lab.laptop.ifup("wlan0")

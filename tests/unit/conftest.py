@@ -267,8 +267,8 @@ def command(store, tunnel, network, monkeypatch, capfd):
     monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
-    for module in (check, explain, observation):
-        monkeypatch.setattr(module, "query_options", lambda name: pytest.fail("asked this machine's ifquery"))
+    for module, query in ((check, "query_passes"), (explain, "query_passes"), (observation, "query_options")):
+        monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"))
 
     def run(*arguments):
         status = cli.main(arguments)

@@ -18,13 +18,14 @@ def stanzas(command, monkeypatch):
     stanzas = {}
     rest = {"mapped": (), "parents": (), "problems": ()}
 
-    def query_options(name):
+    def query_passes(name, names):
         if name not in stanzas:
             raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
-        return stanzas[name]
+        found = stanzas[name]
+        return [("inet", found)] if isinstance(found, dict) else [("inet", each) for each in found]
 
     monkeypatch.setattr(check, "read_names", lambda: Names(stanzas=tuple(stanzas), **rest))
-    monkeypatch.setattr(check, "query_options", query_options)
+    monkeypatch.setattr(check, "query_passes", query_passes)
     stanzas["lo"] = {}
     return stanzas, rest
 
@@ -313,3 +314,20 @@ def test_check_warns_where_hints_open_a_guard(command, stanzas, monkeypatch):
     assert [line for line in lines if "whoever forges the hints of office opens it" in line]
     stanzas[0]["eth0"]["netconf-guard"] = "yes"
     assert not [line for line in run_check(command)[1] if "forges" in line]
+
+
+def test_several_stanzas_of_an_interface(command, stanzas, tunnel):
+    found, _ = stanzas
+    found["eth0"] = [
+        {"netconf-guard": "unless office", "netconf-trust": "hints", "netconf-location": "office gateway=192.0.2.1"},
+        {"netconf-guard": "yes", "netconf-guard-backend": "nftables"},
+    ]
+    status, lines = run_check(command, "eth0")[:2]
+    assert status == 0 and not any("error" in line for line in lines)
+    found["eth0"].append({"netconf-guard-backend": "iptables", "netconf-vpn": "openvpn corp unles office"})
+    status, lines = run_check(command, "eth0")[:2]
+    assert status == 1
+    errors = [line for line in lines if ": error: " in line]
+    assert len(errors) == 2
+    assert 'expected "on" or "unless"' in errors[0]
+    assert 'netconf-guard-backend is "nftables" in the inet stanza of eth0 and "iptables" in' in errors[1]

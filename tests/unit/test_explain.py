@@ -54,9 +54,14 @@ def test_explain_shows_every_line_and_test(command, store, links, network):
     assert Path(store.interfaces, "eth0").read_text() == before
 
 
+def as_stanza(options):
+    """What there is of an interface with one stanza."""
+    return [("inet", options)]
+
+
 def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch):
     links.plug("eth0", 7)
-    monkeypatch.setattr(explain, "query_options", lambda name: STANZA if name == "eth0" else pytest.fail(name))
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(STANZA if name == "eth0" else pytest.fail(name)))
     status, output, _ = command("explain", "eth0")
     assert status == 0
     assert output.startswith("eth0 is at an unknown place (not up; by the rules that stand in its stanza)\n")
@@ -77,10 +82,10 @@ def test_explain_says_why_a_wireless_link_is_insecure(command, links, monkeypatc
 
 
 def test_explain_of_an_unknown_interface(command, monkeypatch):
-    def query_options(name):
+    def query_passes(name):
         raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
 
-    monkeypatch.setattr(explain, "query_options", query_options)
+    monkeypatch.setattr(explain, "query_passes", query_passes)
     assert command("explain", "eth9") == (1, "", "netconf-hooks: eth9: ifquery: unknown interface eth9\n")
 
 
@@ -135,7 +140,7 @@ def test_explain_for_programs(command, store, links, network):
 
 def test_explain_of_a_wish_for_programs(command, monkeypatch):
     stanza = {"netconf-vpn": "openvpn corp", "netconf-uplink": "eth0 wlan0"}
-    monkeypatch.setattr(explain, "query_options", lambda name: stanza)
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(stanza))
     status, output, _ = command("explain", "--json", "corp")
     assert status == 0
     assert json.loads(output)["interfaces"]["corp"] == {
@@ -176,7 +181,7 @@ def test_a_recorded_network_is_decided_on_as_it_was(command, network, recording,
         "office gateway=192.0.2.1 !dns-domain=x.example\nplain gateway=192.0.2.1 interface=wlan0",
         "netconf-vpn": "openvpn corp on insecure\nopenvpn archive on unroutable",
     }
-    monkeypatch.setattr(explain, "query_options", lambda name: rules if name == "wlan0" else pytest.fail(name))
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(rules if name == "wlan0" else pytest.fail(name)))
     status, output, errors = command("explain", "--as", path)
     assert (status, errors) == (0, "")
     assert output.splitlines() == [
@@ -204,7 +209,7 @@ def test_a_recorded_network_is_decided_on_as_it_was(command, network, recording,
 def test_a_network_recorded_by_another_interface(command, network, recording, monkeypatch):
     network["interface"] = Answer(("eth7",))
     path = recording("eth7")
-    monkeypatch.setattr(explain, "query_options", lambda name: {"netconf-location": f"here interface={name}"})
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza({"netconf-location": f"here interface={name}"}))
     assert command("explain", "--as", path, "wlan0")[1].startswith("wlan0 is at here (as recorded")
     assert command("explain", "--as", path)[1].startswith("eth7 is at here (as recorded")
     seen = json.loads(command("explain", "--json", "--as", path, "wlan0")[1])["interfaces"]["wlan0"]["seen"]
@@ -216,7 +221,7 @@ def test_a_recording_decides_by_the_stanza_and_not_by_what_was_recorded_at_ifup(
 ):
     network["gateway"] = Answer(("192.0.2.1",))
     path = recording("eth0")
-    monkeypatch.setattr(explain, "query_options", lambda name: {"netconf-location": "new gateway=192.0.2.1"})
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza({"netconf-location": "new gateway=192.0.2.1"}))
     assert command("explain", "--as", path)[1].startswith("eth0 is at new (as recorded in")
 
 
@@ -227,7 +232,7 @@ def test_what_a_recording_says_of_probes_counts(command, network, recording, mon
     }  # fmt: skip
     path = recording("eth0", seen=seen)
     rules = {"netconf-location": f"bank !reach=192.0.2.8:80 tls={CERTIFICATE}"}
-    monkeypatch.setattr(explain, "query_options", lambda name: rules)
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(rules))
     output = command("explain", "--as", path)[1]
     assert output.startswith("eth0 is at bank (as recorded")
     assert "bank is proven" in output
@@ -236,7 +241,7 @@ def test_what_a_recording_says_of_probes_counts(command, network, recording, mon
 def test_a_recording_comes_from_standard_input(command, network, recording, monkeypatch):
     network["gateway"] = Answer(("192.0.2.1",))
     path = recording("eth0")
-    monkeypatch.setattr(explain, "query_options", lambda name: STANZA)
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(STANZA))
     with open(path) as file:
         saved = os.dup(0)
         try:
@@ -284,3 +289,21 @@ def test_a_recording_that_can_not_be_read_at_all(command, tmp_path):
     )
     (tmp_path / "binary").write_bytes(b"\xff\xfe\xff")
     assert command("explain", "--as", str(tmp_path / "binary"))[0] == 1
+
+
+def test_explain_of_several_stanzas(command, links, monkeypatch, network):
+    """Each for itself, and then together: the last line of one wins over no other one's."""
+    links.plug("eth0", 7)
+    network["gateway"] = Answer(("192.0.2.1",))
+    first = {"netconf-location": "office gateway=192.0.2.1", "netconf-trust": "hints", "netconf-guard": "unless office"}
+    stanzas = [("inet", first), ("inet", {}), ("inet6", {"netconf-guard": "yes", "netconf-guard-backend": "nftables"})]
+    monkeypatch.setattr(explain, "query_passes", lambda name: stanzas)
+    _, output, _ = command("explain", "eth0")
+    assert "  by the inet stanza of eth0\n  by the inet6 stanza of eth0\n" in output
+    assert '  netconf-guard unless office: open: eth0 is at office: "unless office"\n' in output
+    assert "  netconf-guard yes: closed: eth0 is at office: wanted anywhere\n" in output
+    _, output, _ = command("explain", "--json", "eth0")
+    assert json.loads(output)["interfaces"]["eth0"]["guard"]["state"] == "closed"
+    stanzas[1] = ("inet", {"netconf-guard-backend": "iptables"})
+    _, output, _ = command("explain", "eth0")
+    assert "expected the same in all stanzas of a device: the guard stays closed\n" in output

@@ -185,6 +185,8 @@ def test_only_our_options_and_evidence_are_kept():
 
 # Which run of ifup it is
 
+TOLD = {"IFACE": "eth0:1", "LOGICAL": "eth0:1", "ADDRFAM": "inet"}
+
 
 def write_process(proc, pid, name, parent, began):
     """Write what proc(5) has of a process; its name may hold anything."""
@@ -200,20 +202,24 @@ def test_the_run_is_the_ifup_above_the_hook(tmp_path, monkeypatch, program):
     write_process(tmp_path, 30, "sh) (x 1 2", 20, 800)
     write_process(tmp_path, 20, program, 10, 700)
     write_process(tmp_path, 10, "ifup", 1, 600)  # it raises this one for another
-    assert ifenv.find_run({"IFUPDOWN_eth0": "pre-up"}, str(tmp_path)) == "20:700"
+    assert ifenv.find_run(TOLD, str(tmp_path)) == "20:700"
 
 
-def test_other_ifupdowns_have_no_runs(tmp_path):
-    assert ifenv.find_run({"IFACE": "eth0", "PHASE": "up"}, str(tmp_path)) == ""
+def test_other_ifupdowns_have_no_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.getppid", lambda: 40)
+    write_process(tmp_path, 40, "ifup", 1, 900)  # ifupdown2
+    assert ifenv.find_run(TOLD, str(tmp_path)) == ""
+    assert ifenv.find_run({"IFACE": "eth0", "PHASE": "up"}, "/nowhere") == ""  # ifupdown-ng
 
 
-@pytest.mark.parametrize("stat", [None, "", "40 (run-parts", "40 (ifup) S", "40 (sh) S x 5", "40 (sh) S 40 1"])
+@pytest.mark.parametrize("stat", [None, "", "40 (run-parts", "40 (run-parts) S", "40 (run-parts) S x 5",
+                                  "40 (run-parts) S 40 1"])
 def test_what_proc_does_not_tell_is_an_unknown_run(tmp_path, monkeypatch, stat):
     monkeypatch.setattr("os.getppid", lambda: 40)
     if stat is not None:
         (tmp_path / "40").mkdir()
         (tmp_path / "40/stat").write_text(stat)
-    assert ifenv.find_run({"IFUPDOWN_eth0": "pre-up"}, str(tmp_path)) == UNKNOWN_RUN
+    assert ifenv.find_run(TOLD, str(tmp_path)) == UNKNOWN_RUN
 
 
 def test_the_hook_is_told_its_run(monkeypatch):

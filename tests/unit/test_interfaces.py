@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
-    FILE, InterfacesError, Names, parse_options, query_options, query_stanzas, read_names
+    FILE, InterfacesError, Names, parse_options, query_options, query_stanzas, read_names, split_passes
 )  # fmt: skip
 from netconf_hooks.programs import ProgramError, Result
 from netconf_hooks.rules import read_rules
@@ -306,3 +306,49 @@ def test_ifupdown_finds_the_same_names(real_ifquery, tmp_path_factory, lines):
             assert name not in names
         else:
             assert name in names
+
+
+# Several stanzas of one name, as `ifquery` of ifupdown 0.8.41 prints them
+
+PASSES = """\
+iface base inet manual
+    netconf-trust hints
+    netconf-guard yes
+iface eth0 inet dhcp
+    netconf-location home gateway=192.0.2.1
+    inherits base
+iface eth0 inet dhcp inherits base
+    netconf-guard unless a
+iface eth0 inet static
+    address 192.0.2.2/24
+    netconf_guard on b
+    netconf-guard-backend iptables
+iface eth0 inet6 auto
+"""
+PRINTED = """\
+netconf-trust: hints
+netconf-guard: yes
+unless a
+address: 192.0.2.2/24
+netconf-guard: on b
+netconf-guard-backend: iptables
+broadcast: 192.0.2.255
+netmask: 255.255.255.0
+accept_ra: 2
+"""
+
+
+def test_the_stanzas_of_an_interface_are_told_apart(fs):
+    text = PASSES.replace("iface eth0 inet dhcp\n    netconf-location home gateway=192.0.2.1\n    inherits base\n", "")
+    fs.create_file(FILE, contents=text)
+    assert split_passes(PRINTED, "eth0", read_names()) == [
+        ("inet", {"netconf-trust": "hints", "netconf-guard": "yes\nunless a"}),
+        ("inet", {"netconf-guard": "on b", "netconf-guard-backend": "iptables"}),
+        ("inet6", {}),
+    ]
+
+
+def test_where_that_can_not_be_told_they_are_one(fs):
+    fs.create_file(FILE, contents=PASSES)
+    assert split_passes(PRINTED, "eth0", read_names()) == [("any", parse_options(PRINTED))]
+    assert split_passes(PRINTED, "eth1", read_names()) == [("any", parse_options(PRINTED))]

@@ -25,7 +25,7 @@ def machine(store, links, network, monkeypatch):
         raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
 
     monkeypatch.setattr(questions, "Store", lambda: store)
-    monkeypatch.setattr(questions, "query_options", query_options)
+    monkeypatch.setattr(questions, "query_passes", lambda name: [("inet", query_options(name))])
     monkeypatch.setattr("netconf_hooks.observation.query_options", query_options)
     store.prepare()
     links.plug("eth0", 7)
@@ -43,7 +43,9 @@ def test_the_place_by_the_recorded_rules(machine, network):
 
 def test_the_place_by_the_stanza_of_an_interface_that_is_not_up(machine, network, monkeypatch):
     network["gateway"] = Answer(("192.0.2.1",))
-    monkeypatch.setattr(questions, "query_options", lambda name: {"netconf-location": f"{name} gateway=192.0.2.1"})
+    monkeypatch.setattr(
+        questions, "query_passes", lambda name: [("inet", {"netconf-location": f"{name} gateway=192.0.2.1"})]
+    )
     assert netconf_hooks.locate("eth0").location == "eth0"
 
 

@@ -1,7 +1,7 @@
 """Whatever ifup and ifdown do, in whichever order: the guard is closed while a pass that is up asks for it.
 
-Two of everything: hypothesis tells a story of ifup, ifup --force, ifdown, edited stanzas, killed hooks and wpa_action;
-a model that knows nothing of records says which stanzas are up; the hooks do their work on the fakes of `guarded`.
+Hypothesis tells a story of ifup, ifup --force, ifdown, edited stanzas, killed hooks and wpa_action; a model that knows
+nothing of records says which stanzas are up; the hooks do their work on the fakes of `guarded`.
 """
 
 import os
