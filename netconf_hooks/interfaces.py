@@ -140,9 +140,9 @@ def query_passes(
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the address family and the options of each stanza called `name`, in the order written; as `query_options`.
 
-    ifquery prints the options of all of them with nothing in between.  It prints those of a stanza under a name each,
-    so what is written (`Names.headings`) tells where the next one begins, as far as options count that hooks look at.
-    Where that can't be told, all are returned as one stanza, of the family ``any``.  names: of `path`, if already read.
+    ifquery prints the options of all of them with nothing in between.  What is written (`Names.headings`) tells which
+    options each stanza has, and so where the next one begins; only options that hooks look at are returned.  If that
+    can't be told, all are returned as one stanza, of the family ``any``.  names: of `path`, if already read.
     """
     try:
         result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)

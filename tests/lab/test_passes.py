@@ -93,7 +93,7 @@ def test_all_stanzas_count_together(lab: Lab, capture: Capture, stanzas: list[st
 
 
 def is_open(lab: Lab) -> bool:
-    """Whether the firewall lets everything through eth0: there is no table, or the set of the opened guard is filled."""
+    """Whether the firewall lets everything through eth0: there is no table, or the set for that has an element."""
     laptop = lab.laptop
     tables = laptop.run(["nft", "list", "tables"]).stdout
     if "inet netconf-guard" not in tables:

@@ -61,7 +61,8 @@ def as_stanza(options):
 
 def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch):
     links.plug("eth0", 7)
-    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(STANZA if name == "eth0" else pytest.fail(name)))
+    found = {"eth0": as_stanza(STANZA)}
+    monkeypatch.setattr(explain, "query_passes", found.__getitem__)
     status, output, _ = command("explain", "eth0")
     assert status == 0
     assert output.startswith("eth0 is at an unknown place (not up; by the rules that stand in its stanza)\n")
@@ -181,7 +182,8 @@ def test_a_recorded_network_is_decided_on_as_it_was(command, network, recording,
         "office gateway=192.0.2.1 !dns-domain=x.example\nplain gateway=192.0.2.1 interface=wlan0",
         "netconf-vpn": "openvpn corp on insecure\nopenvpn archive on unroutable",
     }
-    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(rules if name == "wlan0" else pytest.fail(name)))
+    found = {"wlan0": as_stanza(rules)}
+    monkeypatch.setattr(explain, "query_passes", found.__getitem__)
     status, output, errors = command("explain", "--as", path)
     assert (status, errors) == (0, "")
     assert output.splitlines() == [
