@@ -174,8 +174,8 @@ def _list_lines(explanation: Explanation) -> list[str]:
         alone = verdicts[rule.kind, rule.name]
         lines.append(f"  netconf-vpn {rule.text}: {alone.state}, as far as {record.iface} goes: {alone.because}")
     for guard in rules.guards:
-        verdict = decide_guard(guard, describe_situation(record, rules))
-        lines.append(f"  netconf-guard {guard.text}: {verdict.state}: {verdict.because}")
+        decided = decide_guard(guard, describe_situation(record, rules))
+        lines.append(f"  netconf-guard {guard.text}: {decided.state}: {decided.because}")
     if conflict := find_conflict(record.passes):
         lines.append(f"  error: {conflict}: the guard stays closed")
     return lines
