@@ -558,12 +558,10 @@ def put_back(store: Store) -> bool:
             if record.verdict == RELEASED:
                 continue
             try:
-                guard = load_guard(record.backend)
-                if guard.is_standing(record.device):
-                    if ports := find_ports(record):
-                        guard.change_ports(record.device, ports)
+                if load_guard(record.backend).is_standing(record.device):
+                    _change_ports(record)
                     continue
-            except (GuardError, NetlinkError) as error:
+            except GuardError as error:
                 log.error(f"{record.device}: netconf-guard: {error}")
             log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
             _tell(store, record, opened=False)
@@ -666,6 +664,15 @@ def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
     with store.lock_records():
         guard = read_guard(store, device_of(iface))
     return list_of(guard.passes, iface) if guard else None
+
+
+def _change_ports(record: GuardRecord) -> None:
+    """Tell the firewall which ports a guarded link has now.  One that it does not know yet counts as outside."""
+    try:
+        if ports := find_ports(record):
+            load_guard(record.backend).change_ports(record.device, ports)
+    except (GuardError, NetlinkError) as error:
+        log.error(f"{record.device}: netconf-guard: its ports can't be told to the firewall: {error}")
 
 
 def find_ports(record: GuardRecord) -> Ports | None:

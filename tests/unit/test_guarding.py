@@ -978,6 +978,14 @@ def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, 
     bridges["br0"] = Ports(True, ("eth0",), ("tap0",))
     guarding.put_back(store)
     assert firewall.asked[-1] == "change ports of br0" and firewall.ports["br0"] == bridges["br0"]
+    asked = list(firewall.asked)
+
+    def fail(device, ports):
+        raise GuardError("no")
+
+    firewall.change_ports = fail
+    guarding.put_back(store)
+    assert firewall.asked == asked, "that it stands is not in doubt"
     del firewall.stands["br0"]
     guarding.put_back(store)
     assert firewall.asked[-1] == "close br0" and firewall.ports["br0"] == bridges["br0"]
