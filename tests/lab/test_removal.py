@@ -79,9 +79,9 @@ def list_guards(laptop: Laptop) -> list[str]:
 
 def is_guarded(laptop: Laptop) -> bool:
     """Whether a guard stands and holds back a ping."""
-    guarded = bool(list_guards(laptop))
-    assert guarded != laptop.pings(HOME.router)
-    return guarded
+    guards = list_guards(laptop)
+    assert bool(guards) != laptop.pings(HOME.router), guards
+    return bool(guards)
 
 
 def list_ours(laptop: Laptop) -> list[str]:
