@@ -55,19 +55,18 @@ def test_nothing_leaves_while_a_mapping_asks(scene: Scene, mapping: str) -> None
 @pytest.mark.parametrize("guard", ["nftables"])
 def test_a_killed_mapping_leaves_nothing_closed(scene: Scene) -> None:
     """The kernel opens the link again, and the next mapping takes away what is left."""
-    scene.write_stanza("trust hints", vpn="", head=MAPPING.format(default="nothing").replace(
-        "    map default", "    map timeout: 0.2\n    map default"))  # fmt: skip
+    scene.write_stanza("trust hints", vpn="", head=MAPPING.format(default="nothing"))
+    scene.laptop.write("/usr/local/sbin/hang", "#!/bin/sh\nexec tail -f /dev/null\n", 0o755)
     scene.lab.plug(CAFE.name)
     scene.forget()
-    scene.laptop.run(
-        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=bind:signal=KILL:when=6+",
-         "/usr/lib/netconf-hooks/map", "eth0"],
-        check=False, text=f"home-lan peer={HOME.router}\ntimeout: 0.2\n",
-    )  # fmt: skip
-    assert TABLE in list_tables(scene)
+    lines = "home-lan command=/usr/local/sbin/hang\ntimeout: 5\n"
+    scene.laptop.start(["/usr/lib/netconf-hooks/map", "eth0"], text=lines)
+    wait_until(lambda: TABLE in list_tables(scene), "the link to be closed")
+    (pid,) = [pid for pid, command in scene.laptop.processes().items() if command.endswith("netconf-hooks/map eth0")]
+    scene.laptop.run(["kill", "-KILL", str(pid)])
     scene.judge("after the mapping was killed")
     show = ["nft", "list", "set", "inet", f"{TABLE}-eth0", "closed"]
-    wait_until(lambda: "expires" not in scene.laptop.run(show).stdout, "the link to open", 15)
+    wait_until(lambda: "expires" not in scene.laptop.run(show).stdout, "the link to open", 30)
     scene.laptop.run(["ip", "link", "set", "eth0", "down"])
     scene.laptop.ifup("eth0", check=False)
     assert TABLE not in list_tables(scene)
