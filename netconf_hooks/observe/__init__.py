@@ -1,14 +1,17 @@
 """What can be seen of the network: one module a kind of evidence.
 
-Observers return data and change nothing.  Each module of this package answers the tests that `rules.TESTS` registers
-for it.  What is in the kernel's tables and in files is seen for a key, whatever value is wanted, through one function::
+Observers return data and change nothing.  A module that `rules.TESTS` names answers the tests of its keys; the others
+(`connection`, `lease`, `names`, `netlink`, `nl80211`, `probes`, `servers`, ...) are what these are built on.
 
-    def observe(keys, link, deadline): -> dict[str, Answer]
+Evidence in the kernel's tables and in files is the same whatever value a test wants.  Such a module has one function,
+which only `observe_link` below calls::
 
-`observe_link` below is the only caller.  What has to be asked for each value (`TestKind.asked`), by packets or by a
-program, is asked through one generator, which `probes.ask_network` runs beside all others::
+    def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]: ...
 
-    def ask(question, view): -> Steps
+Evidence that takes packets or a program (`TestKind.asked`) is asked for each value.  Such a module has one generator,
+and `probes.ask_network` runs all of them at the same time::
+
+    def ask(question: Question, view: View) -> Steps: ...
 """
 
 from __future__ import annotations

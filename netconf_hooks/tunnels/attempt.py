@@ -1,10 +1,10 @@
-"""Attempts: bringing up a tunnel by programs that block, in a process of its own.
+"""Initiators: processes that bring up a tunnel by programs that block.
 
-A hook must not wait for ``swanctl --initiate`` or ``ipsec up``, and what they start must not live in the control group
-of ifup@.service or networking.service, with which it would be killed.  So the hook asks for an attempt, which is
-``/usr/lib/netconf-hooks/tunnel start KIND-NAME``: the unit netconf-hooks-tunnel@KIND-NAME.service where systemd runs,
-else a process of its own session.  It calls the tunnel's `connect`, which returns when the tunnel is up or raises
-`TunnelError` with the reason why it is not, says in the log how that ended, and ends.
+A hook must not wait for ``swanctl --initiate`` or ``ipsec up``, and these must not run in the control group of
+ifup@.service or networking.service, which systemd kills with the service.  So the hook requests an initiator:
+``/usr/lib/netconf-hooks/tunnel start KIND-NAME``, with systemd as the unit netconf-hooks-tunnel@KIND-NAME.service,
+otherwise in a session of its own.  The initiator calls the tunnel's `connect`, which returns when the tunnel is up and
+otherwise raises `TunnelError` with the reason, logs the outcome, and exits.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ENTRY = "/usr/lib/netconf-hooks/tunnel"
-"""The program of an attempt, as Debian's package installs it."""
+"""The initiator's program, as Debian's package installs it."""
 
 END_TIMEOUT = 2.0
-"""Seconds that an attempt may take to end when it is cancelled; then it is killed."""
+"""Seconds that a cancelled initiator may take to exit; then it is killed."""
 
 
-class Attempts:
-    """The attempts of one tunnel.
+class Initiator:
+    """The initiator of one tunnel: at most one process at a time.
 
-    proc, entry, runlevel: procfs, the program of an attempt and runlevel(8), by path or name.
+    proc, entry, runlevel: procfs, the initiator's program and runlevel(8), by path or name.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Attempts:
         self._runlevel = runlevel
 
     def request(self) -> None:
-        """Ask for an attempt; one that is under way is enough.  Raises `TunnelError`."""
+        """Start the initiator, unless it runs already.  Raises `TunnelError`."""
         if self._systemd.is_running():
             self._systemd.start(self._unit)
         elif not self._find_running():
@@ -69,12 +69,9 @@ class Attempts:
                 raise TunnelError(str(error)) from None
 
     def cancel(self) -> None:
-        """End an attempt that is under way, whoever asked for it; when this returns nothing comes of it any more.
-
-        Raises `TunnelError`.
-        """
+        """Stop the initiator, whoever started it; afterwards it does nothing any more.  Raises `TunnelError`."""
         if self._systemd.is_running():
-            # First of all, for it may not have begun yet: at boot it waits for basic.target.
+            # Stop the unit first: its start may still be queued, since at boot it waits for basic.target.
             self._systemd.stop([self._unit])
             wait_until(self._is_unit_idle, END_TIMEOUT)
         for pid in self._find_running():
@@ -85,7 +82,7 @@ class Attempts:
         return state.active in ("inactive", "failed", "")
 
     def _find_running(self) -> list[int]:
-        """Return the pids of attempts at this tunnel: processes that run our program with its name."""
+        """Return the pids of this tunnel's initiators: processes that run our program with its name."""
         ours = [self._entry, "start", self._instance]
         found = []
         for entry in os.listdir(self._proc):
@@ -95,7 +92,7 @@ class Attempts:
                         words = os.fsdecode(file.read()).split("\0")[:-1]
                 except OSError:
                     continue  # it has ended, or is hidden from this user
-                # Before ours stand the interpreter and its options.
+                # The words before are the interpreter and its options.
                 if words[-3:] == ours and int(entry) != os.getpid():
                     found.append(int(entry))
         return found
@@ -106,7 +103,7 @@ class Attempts:
         except ProcessLookupError:
             return
         try:
-            # The handle is the process's, whatever becomes of its number: look once more who that is.
+            # Check the pid again: it may have been reused before the handle was opened, but not since.
             if pid in self._find_running():
                 for number in (signal.SIGTERM, signal.SIGKILL):
                     signal.pidfd_send_signal(handle, number)
@@ -121,7 +118,7 @@ class Attempts:
 
 
 class Work(Record):
-    """What an attempt is for: the words of its command line."""
+    """The tunnel that an initiator is to bring up, as its command line names it."""
 
     __slots__ = ("kind", "name")
 
@@ -131,11 +128,11 @@ class Work(Record):
 
 
 class Ended(BaseException):
-    """SIGTERM: the attempt is cancelled."""
+    """SIGTERM: the initiator is cancelled."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be an attempt: ``start KIND-NAME``.  Return the exit status: 0 connected, 1 not, 2 called in a wrong way."""
+    """Run as an initiator: ``start KIND-NAME``.  Return the exit status: 0 connected, 1 not, 2 wrong usage."""
     import sys
 
     log.fill_descriptors()
@@ -148,8 +145,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _connect(work)
     except Ended:
-        # The client of a daemon that is still to send its request must not do so: whoever cancels us ends the tunnel
-        # next, and does not know of this client.
+        # A client (swanctl) must not send its request to the daemon any more: the process that cancelled us stops the
+        # tunnel next, and does not know of this client.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _kill_children()
         return 1
@@ -170,7 +167,7 @@ def _connect(work: Work) -> int:
         tunnel = load_tunnel(work.kind, work.name)
         connect = getattr(tunnel, "connect", None)
         if connect is None:
-            log.complain(f"a tunnel of the kind {work.kind} needs no attempt")
+            log.complain(f"a tunnel of the kind {work.kind} needs no initiator")
             return 2
         connect()
     except TunnelError as error:
@@ -191,10 +188,10 @@ def _log_exception(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 def _kill_children() -> None:
-    """Kill the programs that run for us, each with its session: `programs.run` has left them to themselves."""
+    """Kill the programs that we have started, each with its session: `programs.run` lets them run on."""
     pid = os.getpid()
     try:
-        # There is one thread: all children are its own, proc(5).
+        # This process has one thread, so all children are listed here, proc(5).
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             children = [int(word) for word in file.read().split()]
     except FileNotFoundError:

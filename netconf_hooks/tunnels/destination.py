@@ -12,15 +12,14 @@ _MAX_NAME = 254
 """Characters in a name with the dot at its end, RFC 1035 section 2.3.4."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
-"""What an IPv4 address begins with that is written as an IPv6 one, RFC 4291 section 2.5.5.2."""
+"""The prefix of IPv4-mapped IPv6 addresses, RFC 4291 section 2.5.5.2."""
 
 
 def read_host(text: str) -> tuple[str, int]:
-    """Return an address as inet_ntop(3) writes it and its version, or the name that it is and 0.
+    """Return an address as inet_ntop(3) writes it, and its version; or a name, and 0.
 
-    An address's scope (``fe80::1%eth0``) is left out.  An IPv4 address is also ``10.1`` and ``0x0a000001``,
-    inet_aton(3); and ``::ffff:10.0.0.1`` is one: the packets that go there are IPv4's.  Raises `TunnelError` for what
-    can be neither.
+    The scope of an address (``fe80::1%eth0``) is left out.  ``10.1`` and ``0x0a000001`` are IPv4 addresses,
+    inet_aton(3), and so is ``::ffff:10.0.0.1``, since packets to it are IPv4.  Raises `TunnelError` for anything else.
     """
     import _socket
 
@@ -44,7 +43,7 @@ def read_host(text: str) -> tuple[str, int]:
 def read_port(text: str, protocol: str) -> int:
     """Return a port, given by its number or by its name in /etc/services.  protocol: ``udp`` or ``tcp``.
 
-    Raises `TunnelError` for what is no port, 0 among it.
+    Raises `TunnelError` for anything else, and for 0.
     """
     import _socket
 

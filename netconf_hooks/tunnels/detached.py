@@ -1,4 +1,4 @@
-"""What the tunnels need where no systemd runs: programs that may block, started so that no hook waits for them."""
+"""Without systemd: programs that may block, started so that no hook waits for them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PATIENCE = 3.0
-"""Seconds that a program is waited for: most are done in a tenth of one, and then the hook can say what went wrong."""
+"""Seconds to wait for a program: most are done in 0.1 s, and then the hook can say what went wrong."""
 
 LIMIT = 120.0
-"""Seconds after which a program is killed: wg(8) asks for a name for 72 s before it gives up."""
+"""Seconds after which a program is killed: wg(8) tries to resolve a name for 72 s."""
 
 
 def launch(
     what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], patience: float = PATIENCE,
     limit: float = LIMIT,
 ) -> None:
-    """Start a program that may block, in a session of its own, and wait `patience` seconds for its end.
+    """Start a program that may block, in a session of its own, and wait up to `patience` seconds until it exits.
 
-    Then it goes on without us, to its own end or until it is killed after `limit` seconds; if it fails by then, that is
-    logged.  what: how the log calls it; describe: returns why it failed, empty when it did not.
-    Raises `TunnelError` with that reason while it is waited for, or when the program can't be started.
+    After that it runs on by itself, and is killed after `limit` seconds; a failure is then logged.
+    what: how the log calls it; describe: returns why it failed, empty if it did not.
+    Raises `TunnelError` with the reason if it fails within `patience`, or if it can't be started.
     """
     import signal
 
     reader, writer = os.pipe()
-    # A signal to the hook must not be taken by the copy of it, before that has forgotten what the hook does then.
+    # The copy of the hook must not handle a signal as the hook would.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         child = os.fork()
         if child == 0:
             try:
-                if os.fork() == 0:  # its parent is init then, and it can't become our zombie
+                if os.fork() == 0:  # init becomes its parent: it can't become our zombie
                     _keep_only(writer)
                     _watch(what, argv, describe, limit, writer)
             finally:
-                os._exit(0)  # whatever happens, this copy of the hook must not run on
+                os._exit(0)  # this copy of the hook must never return from here
     finally:
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -56,7 +56,7 @@ def launch(
 
 
 def is_halting(program: str = "runlevel") -> bool:
-    """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
+    """Whether SysV init is changing to runlevel 0 or 6.  False without runlevel(8)."""
     try:
         words = programs.run([program], 1.0).output.split()
     except programs.ProgramError:
@@ -65,7 +65,7 @@ def is_halting(program: str = "runlevel") -> bool:
 
 
 def _keep_only(writer: int) -> None:
-    """Give up what this process has of the hook: its session, signal handlers and descriptors, locks among them."""
+    """Drop what this process has inherited from the hook: session, signal handlers, descriptors with their locks."""
     import signal
     import syslog
 
@@ -74,7 +74,7 @@ def _keep_only(writer: int) -> None:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    syslog.closelog()  # it would go on writing to a descriptor that is something else by then
+    syslog.closelog()  # its descriptor is closed below, and its number may be reused
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
@@ -85,7 +85,7 @@ def _keep_only(writer: int) -> None:
 def _watch(
     what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], limit: float, writer: int
 ) -> None:
-    """Run the program, and say why it failed: to the hook as long as it listens, then to the log."""
+    """Run the program.  Report a failure to the hook while it waits, afterwards to the log."""
     try:
         reason = describe(programs.run(argv, limit))
     except programs.ProgramError as error:

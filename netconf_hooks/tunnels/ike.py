@@ -1,13 +1,13 @@
 """IKE and ESP: where the packets of an IPsec connection go, whichever daemon it belongs to.
 
-IKE is UDP from port 500 to port 500.  Where there is a NAT, and with MOBIKE always, it floats to port 4500 at both ends
-(RFC 7296 section 2.23, RFC 4555 section 3.3), and ESP goes there with it, in UDP (RFC 3948); else ESP goes by itself.
-What leaves from 4500 is the daemon's, or the kernel's, and then it belongs to whoever's packet it carries: so all of it
-is told by its source port.
+IKE is UDP from port 500 to port 500.  Behind a NAT, and always with MOBIKE, both ends move to port 4500 (RFC 7296
+section 2.23, RFC 4555 section 3.3), and ESP is sent there too, in UDP (RFC 3948); otherwise ESP is a protocol of its
+own.  Packets from port 4500 are sent by the daemon or by the kernel, and those of the kernel have the socket of the
+packet inside: so all of them are matched by source port.
 
-**What does not pass**: the peer's other addresses, to which MOBIKE may move (RFC 4555) and an IKEv2 gateway may
-redirect (RFC 5685), since only the gateway names them; a gateway behind a NAT that answers from other ports; AH, which
-does not encrypt.
+**Not let through**: further addresses of the peer, to which MOBIKE may move (RFC 4555) or an IKEv2 gateway may redirect
+(RFC 5685), since only the gateway knows them; a gateway behind a NAT that answers from other ports; AH, which does not
+encrypt.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NAT_PORT = 4500
 
 _FAMILIES = {"%any4": 4, "%any6": 6, "0.0.0.0": 4, "::": 6}
 _ANY = ("%any", *_FAMILIES)
-"""Whoever comes, or any address of ours: host_create_from_string() of strongSwan's host.c."""
+"""Any peer, or any of our own addresses: host_create_from_string() of strongSwan's host.c."""
 
 
 class Flow(Record):
-    """Packets that go to a peer, as the fields of `Endpoint` tell them."""
+    """Packets to a peer, as `Endpoint` matches them."""
 
     __slots__ = ("protocol", "port", "source_port", "uids")
 
@@ -45,10 +45,10 @@ ESP = Flow("esp")
 
 
 class Peer(Record):
-    """Whom a connection goes to.
+    """The other end of a connection.
 
-    place: where that is configured, in words; hosts: addresses and names; version: 4 or 6 where nothing else is spoken,
-    else 0; local_port, remote_port: of IKE, 0 for the daemon's own.
+    place: where it is configured, in words; hosts: addresses and names; version: 4 or 6 if only that one is used, else
+    0; local_port, remote_port: of IKE, 0 for the daemon's default.
     """
 
     __slots__ = ("place", "hosts", "version", "local_port", "remote_port")
@@ -83,8 +83,9 @@ def make_endpoints(peer: Peer, flows: Iterable[Flow]) -> tuple[Endpoint, ...]:
 def read_hosts(option: str, value: str) -> tuple[str, ...]:
     """Return the addresses and names in a list with commas, as ``remote_addrs`` of swanctl.conf(5) takes it.
 
-    A daemon that begins goes to one of those; what the list has beside them, ``%any``, networks and ranges, is whom it
-    lets come.  Raises `TunnelError` where there are none, or one is neither address nor name; option: how it is called.
+    An initiator connects to one of these; ``%any``, networks and ranges in the list are for responders, and left out.
+    option: the name of the list, for messages.  Raises `TunnelError` if nothing is left, or if a word is neither an
+    address nor a name.
     """
     hosts = []
     for word in _split(value):
@@ -102,14 +103,14 @@ def read_hosts(option: str, value: str) -> tuple[str, ...]:
 
 
 def find_family(value: str) -> int:
-    """Return 4 or 6 where all of our own addresses in a list are of one family, else 0 (ike_cfg_get_family() of
+    """Return 4 or 6 if all addresses in a list of our own are of one family, else 0 (ike_cfg_get_family() of
     ike_cfg.c)."""
     versions = {_FAMILIES.get(word, 0) or find_version(word) for word in _split(value)}
     return versions.pop() if len(versions) == 1 else 0
 
 
 def read_port(option: str, value: str) -> int:
-    """Return a port; 0 for that and for no value.  Raises `TunnelError`."""
+    """Return a port; 0 for "0" and for an empty value.  Raises `TunnelError`."""
     if not value:
         return 0
     if not value.isascii() or not value.isdecimal() or len(value) > 5 or int(value) > 0xFFFF:
@@ -118,7 +119,7 @@ def read_port(option: str, value: str) -> int:
 
 
 def find_version(host: str) -> int:
-    """Return 4 or 6 for an address, 0 for a name and for what is neither."""
+    """Return 4 or 6 for an address, 0 for anything else."""
     try:
         return read_host(host)[1]
     except TunnelError:
@@ -141,7 +142,7 @@ def is_own(address: str) -> bool:
 
 
 def refuse_ah(option: str, value: str) -> None:
-    """Raise `TunnelError` for a connection that asks for AH: it does not encrypt, and no guard lets it through."""
+    """Raise `TunnelError` for a connection that uses AH, which does not encrypt: a guard must not let it through."""
     if value:
         raise TunnelError(f'{option} "{value}": AH does not encrypt, so it is not let through')
 

@@ -12,11 +12,11 @@ configuration            NAME is                                        daemon
 (loaded by others)       what charon or pluto list                      runs
 =======================  =============================================  ==========================================
 
-The programs block for as long as the gateway keeps silent, and the daemon may have to be started first.  So `start`
-asks for an attempt (see `attempt`), which calls `connect`.  The daemon is left running when the tunnel ends.
+The programs block until the gateway answers, and the daemon may have to be started first.  So `start` requests an
+initiator (see `attempt`), which calls `connect`.  The daemon keeps running after the tunnel has ended.
 
-**Connected** is a CHILD_SA that is installed, an established IPsec SA in Libreswan's words: whether the kernel
-encrypts (policies, no interface) or charon itself (the plugin kernel-libipsec, a tun device).  No exit status counts.
+**Connected** means that a CHILD_SA is installed (Libreswan: an IPsec SA is established), whether the kernel encrypts
+(policies, no interface) or charon itself (the plugin kernel-libipsec, a tun device).  Exit statuses don't count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from netconf_hooks import programs
 from netconf_hooks.record import Record
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, libreswan, swanctl_conf
-from netconf_hooks.tunnels.attempt import Attempts
+from netconf_hooks.tunnels.attempt import Initiator
 from netconf_hooks.tunnels.ike import Peer, find_family, make_endpoints, read_hosts
 from netconf_hooks.tunnels.ipsec_conf import read_conns, read_parameters, read_starter_peer
 from netconf_hooks.tunnels.libreswan import Pluto, belongs
@@ -88,20 +88,20 @@ if TYPE_CHECKING:
 
 
 DAEMON_TIMEOUT = 300.0
-"""Seconds until a daemon must answer that systemd was asked for: at boot its unit waits for network-online.target."""
+"""Seconds until a daemon started by systemd must answer: at boot its unit waits for network-online.target."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds until a daemon must answer that runs, for all that is known; it takes 0.1."""
+"""Seconds until a running daemon must answer, which usually takes 0.1 s."""
 
 LOAD_TIMEOUT = 2.0
-"""Seconds until a connection must be loaded: the starter does that on its own time."""
+"""Seconds until a connection must be loaded: the starter does that later than its start."""
 
 LAUNCH_TIMEOUT = 10.0
 """Seconds that one step of starting a daemon may take."""
 
 
 class Found(Record):
-    """Where a name was looked for.  connections: what it can mean; looked: the files and daemons, in words."""
+    """The result of a search for a name.  connections: what it can mean; looked: files and daemons, in words."""
 
     __slots__ = ("connections", "looked")
 
@@ -111,10 +111,10 @@ class Found(Record):
 
 
 class Daemon:
-    """How a daemon is started where it does not run.
+    """How to start a daemon.
 
-    units: the first that there is, is asked for, where systemd runs; commands: what starts it elsewhere, one after
-    another, the last as a process of its own when `detached`.
+    units: with systemd, the first of these that exists is started; commands: without systemd, the programs that start
+    it, one after the other, the last in a process of its own if `detached`.
     """
 
     def __init__(
@@ -309,7 +309,7 @@ class Tunnel:
         strongswan_conf: str = "/etc/strongswan.conf",
         path: str = programs.ENVIRONMENT["PATH"],
         systemd: Systemd | None = None,
-        attempts: Attempts | None = None,
+        initiator: Initiator | None = None,
     ) -> None:
         self._name = name
         self._swanctl_conf = swanctl_conf
@@ -317,7 +317,7 @@ class Tunnel:
         self._strongswan_conf = strongswan_conf
         self._path = path
         self._systemd = systemd or Systemd()
-        self._attempts = attempts or Attempts("ipsec", name, self._systemd)
+        self._initiator = initiator or Initiator("ipsec", name, self._systemd)
         self._implementations: tuple[Implementation, ...] | None = None
 
     def check(self) -> None:
@@ -332,7 +332,7 @@ class Tunnel:
                 return
         except TunnelError:
             pass  # a daemon in trouble is the attempt's to report
-        self._attempts.request()
+        self._initiator.request()
 
     def connect(self) -> None:
         """Bring the tunnel up and return when it is; what an attempt does.  Raises `TunnelError` with the reason."""
@@ -344,7 +344,7 @@ class Tunnel:
 
         Raises `TunnelError`.
         """
-        self._attempts.cancel()
+        self._initiator.cancel()
         for implementation in self._list_implementations():
             implementation.disconnect(self._name)
 

@@ -7,27 +7,27 @@ client/NAME.conf       ``openvpn-client@NAME.service``          the daemon itsel
 NAME.conf              ``openvpn@NAME.service``                 likewise
 =====================  =======================================  ====================================
 
-Without systemd this module writes below ``/run/openvpn``, the only place of a tunnel under ``/run`` besides the records
-of `state`: the directory (where Debian's tmpfiles did not make it), OpenVPN's pid file and status file under the names
-that Debian's init script uses, and a management socket of ours.
+Without systemd this module writes to ``/run/openvpn``: it creates the directory if Debian's tmpfiles did not, OpenVPN's
+pid file and status file with the names that Debian's init script uses, and a management socket.
 
-**Connected** is what OpenVPN says *now*, in this order:
+**Connected**: the first of these that gives an answer counts.
 
-1. Nothing of it runs: down.
-2. The management interface (the configuration's own or ours) answers: up in state CONNECTED, else down.  It serves one
-   client at a time; busy, closed to this user, or not safe to ask (see `find_management`), it says nothing.
-3. systemd's StatusText is not yet "Initialization Sequence Completed": down.  Once there it stays, through every lost
-   connection, and so proves nothing more.
-4. The status file (openvpn@ and the init script have it rewritten every 10 s, so this comes that much late), while it
-   is fresh: bytes that decrypted since the last reconnection began: up; bytes sent and none received: down.
-5. Else it can't be told.  A line ``management /run/openvpn/NAME.sock unix`` in the configuration cures that.
+1. No OpenVPN runs for this configuration: down.
+2. The management interface (the configuration's own or ours) answers: up in state CONNECTED, else down.  It gives no
+   answer if it serves another client (it takes one at a time), refuses this user, or must not be asked
+   (`find_management`).
+3. systemd's StatusText is not yet "Initialization Sequence Completed": down.  OpenVPN never changes it again, not even
+   after it has lost the connection, so it proves nothing else.
+4. The status file, if it is fresh (openvpn@ and the init script have it rewritten every 10 s, so this answer is late by
+   that much): up if bytes were decrypted since the last reconnection, down if bytes were sent and none received.
+5. Otherwise it can't be told.  ``management /run/openvpn/NAME.sock unix`` in the configuration helps.
 
-**Whose packets** they are: the daemon's, told by the users of whom its sockets can be: root, the configuration's
-``user`` (who opens them again after a lost connection), the unit's ``User=``.  Not by ``mark``: a daemon that has
-become ``user nobody`` may not mark its next socket, and OpenVPN then goes on without.  With data channel offload (see
-`openvpn_dco`) the kernel's packets are told by mark and by source port.  Where no ``lport`` fixes the port, it is known
-only while the daemon runs, and is another after each lost connection: `Tunnel.endpoints` is to be asked again then.
-``mark`` (with the module ovpn) or ``disable-dco`` in the configuration cures that as well.
+**Its own packets** are the daemon's, matched by the users who can own its sockets: root, the configuration's ``user``
+(its sockets after a lost connection), the unit's ``User=``.  Not by ``mark``: a daemon that runs as ``user nobody`` may
+not mark its next socket, and OpenVPN then continues without a mark.  With data channel offload (`openvpn_dco`) the
+kernel sends packets too, which are matched by mark and by source port.  Without ``lport`` this port is known only while
+the daemon runs and changes after each lost connection: then `Tunnel.endpoints` has to be called again.  ``mark`` (with
+the module ovpn) or ``disable-dco`` in the configuration avoid that.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ COMPLETED = "Initialization Sequence Completed"
 """The StatusText that openvpn(8) sends when it has connected for the first time."""
 
 LAUNCH_TIMEOUT = 3.0
-"""Seconds until the daemon must have gone to the background: it does so before it touches the network."""
+"""Seconds until the daemon must have detached, which it does before it uses the network."""
 
 STOP_TIMEOUT = 2.0
-"""Seconds that `Tunnel.stop` waits for the daemon; a longer farewell (explicit-exit-notify) goes on without us."""
+"""Seconds that `Tunnel.stop` waits for the daemon, which ends later by itself (explicit-exit-notify)."""
 
 ASK_TIMEOUT = 1.0
 """Seconds for one question to the management interface; an idle OpenVPN answers in a millisecond."""

@@ -1,8 +1,8 @@
-"""OpenVPN's data channel offload (2.6 and later): the kernel sends the packets of data, the daemon only the handshakes.
+"""OpenVPN's data channel offload (2.6 and later): the kernel sends the data packets, the daemon only the handshakes.
 
-What the kernel sends from the daemon's UDP socket belongs to whoever sent the packet inside, so it can't be told by the
-daemon's uid: only by the socket's port, and by its mark with the modules that keep it (ovpn, since Linux 6.16; not
-ovpn-dco).  By TCP the packets are the socket's, the daemon's own.
+A data packet over UDP has the uid of the process that sent the packet inside, so the daemon's uid does not match it.
+The source port of the daemon's socket does, and its mark with modules that keep it (ovpn, since Linux 6.16; not
+ovpn-dco).  Over TCP the packets belong to the daemon's socket.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MODULES = ("ovpn", "ovpn_dco_v2")
 def is_wished(options: Sequence[Sequence[str]]) -> bool:
     """Whether OpenVPN would use the kernel with this configuration, if the kernel could.
 
-    dco_check_startup_option() of OpenVPN's dco.c.  What else may keep it from that (compression, ciphers, topology,
-    static keys) is not looked at.
+    dco_check_startup_option() of OpenVPN's dco.c.  Other reasons not to (compression, ciphers, topology, static keys)
+    are not checked.
     """
     device = device_type = ""
     for name, *words in options:
@@ -62,9 +62,9 @@ def is_possible(loaded: str = "/sys/module", available: str = "/lib/modules") ->
 
 
 def find_ports(pid: int, proc: str = "/proc") -> tuple[int, ...]:
-    """Return the ports of a process's UDP sockets that are connected to nobody, as OpenVPN's is: proc(5).
+    """Return the ports of a process's unconnected UDP sockets, as OpenVPN's is: proc(5).
 
-    Empty where there are none, the process has ended, or it is not for this user to see.
+    Empty if there are none, if the process has ended, or if this user may not see them.
     """
     try:
         sockets = set(_read_sockets(f"{proc}/{pid}/fd"))

@@ -1,4 +1,4 @@
-"""What the tunnels need of systemd: units asked for, ended and looked at through systemctl(1).
+"""systemd: units started, stopped and queried with systemctl(1).
 
 Every request is queued (``--no-block``): a hook may run inside a unit that the request would wait for.
 """
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BOOTED = "/run/systemd/system"
-"""Exists exactly where systemd is the running init, sd_booted(3)."""
+"""Exists if and only if systemd is the running init, sd_booted(3)."""
 
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
 TIMEOUT = 5.0
-"""Seconds that one systemctl call may take: it only talks to systemd, which answers at once or is in trouble."""
+"""Seconds that one systemctl call may take: systemd answers at once or is in trouble."""
 
 _NOT_LOADED = 5
-"""systemctl(1), EXIT STATUS: there is no such unit; nothing of it can be running."""
+"""systemctl(1), EXIT STATUS: there is no such unit, so it can't be running."""
 
 
 class SystemStopping(TunnelError):
-    """Nothing is started any more: the system is going down."""
+    """The system is shutting down: nothing is started any more."""
 
 
 class UnitState(Record):
     """A unit's properties as ``systemctl show`` names them, org.freedesktop.systemd1(5).
 
     load: ``loaded``, ``not-found``, ``masked``, ...; active: ``active``, ``inactive``, ``activating``, ...;
-    sub: ``running``, ``exited``, ...; text: what the service itself said last with sd_notify(3), or empty.
+    sub: ``running``, ``exited``, ...; text: the last status that the service set with sd_notify(3), or empty.
     """
 
     __slots__ = ("load", "active", "sub", "text")
@@ -62,16 +62,15 @@ class Systemd:
         return os.path.isdir(self._booted)
 
     def start(self, unit: str) -> None:
-        """Ask for `unit`; one that is active stays as it is.  Raises `TunnelError`, `SystemStopping` while the
-        system stops."""
+        """Start `unit`, unless it is active.  Raises `TunnelError`, `SystemStopping` while the system shuts down."""
         self._begin("start", unit)
 
     def restart(self, unit: str) -> None:
-        """Ask for `unit` anew: it is ended first where it is active.  Raises `TunnelError` as `start` does."""
+        """Restart `unit`, or start it if it is not active.  Raises as `start`."""
         self._begin("restart", unit)
 
     def stop(self, units: Sequence[str]) -> None:
-        """Ask for the end of `units`; those that don't run or don't exist are left so.  Raises `TunnelError`."""
+        """Stop `units`, except those that don't run or don't exist.  Raises `TunnelError`."""
         result = self._call("--no-block", "stop", *units)
         if result.status not in (0, _NOT_LOADED):
             raise TunnelError(f"systemctl stop {' '.join(units)}: {_describe(result)}")
@@ -92,9 +91,9 @@ class Systemd:
         return dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
 
     def find_wants(self, unit: str) -> str:
-        """Return the link by which another unit pulls `unit` in at boot (systemd.unit(5), ``WantedBy=``), or nothing.
+        """Return the link by which another unit starts `unit` at boot (systemd.unit(5), ``WantedBy=``), or nothing.
 
-        What is wanted by a location's target only starts with that location, not at boot.
+        A unit that only a location's target wants is started with that location, not at boot.
         """
         for directory in self._directories:
             for name in _list_directory(directory):

@@ -38,19 +38,19 @@ class Tunnel:
             raise TunnelError(f"the unit {self._unit} can't be used: systemd says LoadState={state.load}")
 
     def start(self) -> None:
-        """Ask systemd for the unit; an active one stays as it is.  Raises `TunnelError`."""
+        """Start the unit, unless it is active.  Raises `TunnelError`."""
         self.check()
         self._systemd.start(self._unit)
 
     def stop(self) -> None:
-        """Ask systemd for the unit's end.  Raises `TunnelError`."""
+        """Stop the unit.  Raises `TunnelError`."""
         self._require_systemd()
         self._systemd.stop([self._unit])
 
     def is_up(self) -> bool | None:
-        """Whether the unit is active (also a oneshot that remains so after its exit); None if systemd won't say.
+        """Whether the unit is active (also a oneshot with RemainAfterExit=); None if systemd does not answer.
 
-        Active is all that can be known of a unit whose program is not known: what it means is the unit's own matter.
+        What an active unit has achieved depends on its program, which we don't know.
         """
         if not self._systemd.is_running():
             return False
@@ -66,9 +66,9 @@ class Tunnel:
         return f"{self._unit} is enabled ({link})" if link else ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return none: what a unit's programs send, and where, is not known here.
+        """Return ``()``: it is not known what the unit's programs send, and where to.
 
-        Behind a guard ``netconf-guard-allow`` must name it.
+        Behind a guard the admin has to list it in ``netconf-guard-allow``.
         """
         return ()
 

@@ -1,17 +1,17 @@
-"""``netconf-vpn wireguard NAME``: WireGuard by wg-quick(8), in the kernel or in userland, whichever wg-quick finds.
+"""``netconf-vpn wireguard NAME``: WireGuard by wg-quick(8), which uses the kernel's implementation or wireguard-go.
 
-/etc/wireguard/NAME.conf is brought up by the unit ``wg-quick@NAME.service`` where systemd runs, else by wg-quick
-itself.  NAME is also the interface's name.
+With systemd the unit ``wg-quick@NAME.service`` brings up /etc/wireguard/NAME.conf, without it wg-quick itself.  NAME is
+also the interface's name.
 
-**Connected** is when any peer has shaken hands less than `REJECT_AFTER` seconds ago: after that long neither side
-accepts packets of that session (WireGuard: Next Generation Kernel Network Tunnel, section 6.2).  So a dead server shows
-at most that much later.  WireGuard is silent while there is nothing to send; so where no handshake is recent, each peer
-that has an endpoint is sent one packet that makes the two shake hands, and they are given `WAKE_TIMEOUT` for it.
-Any and not each: of several peers each is a tunnel of its own, and some may be laptops that sleep.
+**Connected** means that the last handshake with any peer is less than `REJECT_AFTER` seconds old: older sessions are
+rejected by both sides (WireGuard: Next Generation Kernel Network Tunnel, section 6.2).  So a dead server is noticed
+after at most that time.  WireGuard sends nothing while there is no traffic.  If no handshake is recent, we send one
+packet to each peer that has an endpoint, which triggers a handshake, and wait `WAKE_TIMEOUT` for it.
+One connected peer is enough: each peer is a tunnel of its own, and some may be laptops that sleep.
 
-**Its own packets** go to the peers' endpoints, those configured (at a start) and those that run now: a peer that moved
-has proved who it is, since WireGuard follows only packets that it could authenticate.  The kernel sends them, so they
-are told by what it puts on them: the interface's mark, else its port.
+**Its own packets** go to the endpoints in the configuration (for a start) and to those of the running interface: a peer
+that moved has proved its identity, since WireGuard follows only authenticated packets.  The kernel sends them, so they
+are matched by the interface's mark, or else by its source port.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REJECT_AFTER = 180.0
 """Seconds that a session lasts: REJECT_AFTER_TIME, in the kernel's drivers/net/wireguard/messages.h as well."""
 
 WAKE_TIMEOUT = 1.5
-"""Seconds for a handshake: it takes one round trip, after at most one for the server to be found."""
+"""Seconds for a handshake: one round trip, and at most another one to resolve the next hop's MAC address."""
 
 ASK_TIMEOUT = 2.0
 """Seconds for one question to wg(8), which answers in milliseconds."""
@@ -52,20 +52,20 @@ _MAX_NAME = 15
 """Characters in an interface's name, IFNAMSIZ - 1."""
 
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
-"""What wg-quick(8) takes in a name, its parse_options()."""
+"""Characters that wg-quick(8) accepts in a name, parse_options()."""
 
 _WG_QUICK_MARK = 51820
-"""The mark that wg-quick gives to an interface with a default route and no mark: its add_default(), which takes the
-next number where there is a routing table of this one."""
+"""The mark that wg-quick sets on an interface with a default route and no mark, add_default(): this number, or
+the next one if there is a routing table of this number."""
 
 _DISCARD = 9
-"""The port of the service that throws everything away, RFC 863."""
+"""The port of the discard service, RFC 863."""
 
 
 class Configuration(Record):
-    """What a configuration says of the interface's own packets.
+    """What a configuration says about the interface's own packets.
 
-    endpoints: where the peers are, host and port as written; mark, port: of the packets, 0 for none given.
+    endpoints: host and port of each peer, as written; mark, port: mark and source port of the packets, 0 if not set.
     """
 
     __slots__ = ("endpoints", "mark", "port")
@@ -106,7 +106,7 @@ class Tunnel:
     """The WireGuard interface that NAME.conf configures.
 
     etc: the directory of the configurations; interfaces, proc: where the kernel lists all interfaces and processes;
-    wg, wg_quick, runlevel: the programs, by name or path; clock: the time that handshakes are told in.
+    wg, wg_quick, runlevel: the programs, by name or path; clock: returns the time, in seconds since 1970.
     """
 
     def __init__(
@@ -169,9 +169,9 @@ class Tunnel:
             detached.launch(what, [self._wg_quick, "up", self._name], describe_failure)
 
     def stop(self) -> None:
-        """Take the interface down, whoever brought it up and even if its configuration is gone.  Raises `TunnelError`.
+        """Take the interface down, whoever brought it up, even if its configuration is gone.  Raises `TunnelError`.
 
-        One of that name which is not WireGuard's is not touched.
+        An interface of that name that is not WireGuard's is not touched.
         """
         if not self._is_possible():
             return
@@ -187,9 +187,9 @@ class Tunnel:
             self._systemd.stop([self._unit])
 
     def is_up(self) -> bool | None:
-        """Whether a peer answers: see the head of this module.  None for a user who may not ask.
+        """Whether a peer answers, see above.  None for a user who may not ask.
 
-        Takes up to `WAKE_TIMEOUT` when none does.
+        Takes up to `WAKE_TIMEOUT` if no peer answers.
         """
         if not self._is_possible() or not os.path.exists(self._link):
             return False
@@ -209,14 +209,15 @@ class Tunnel:
         return f"{self._unit} is enabled ({link})" if link else ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the interface's own packets go, each told by its mark or else by its source port.
+        """Return where the interface's own packets go, matched by mark or else by source port.
 
-        Of an interface that is up its real mark and port count.  Of one that is not, those of the configuration, or the
-        mark that wg-quick is going to set; where there is neither, the kernel is going to choose a port, nothing can be
-        let through yet, and this returns none: ask again when the interface is up.  Its packets till then are lost, and
-        WireGuard repeats them after 5 s.
+        If the interface is up, its real mark and port count.  If it is down, those of the configuration, or the mark
+        that wg-quick will set.  Without any of these the kernel will choose a port: nothing can be let through yet, and
+        this returns ``()``; ask again when the interface is up.  Packets until then are lost; WireGuard repeats them
+        after 5 s.
 
-        Raises `TunnelError`: no configuration, or one that can't be read, or an endpoint that is no place.
+        Raises `TunnelError`: no configuration, one that can't be read, or an endpoint that is neither an address nor a
+        name.
         """
         self.check()
         try:
@@ -271,9 +272,9 @@ class Tunnel:
             raise TunnelError(reason)
 
     def _end_launch(self) -> None:
-        """End the wg-quick of an earlier start that is still at it: it waits for a name, or for the admin's PreUp.
+        """End a wg-quick of an earlier start that still runs, because it waits for a name or for the admin's PreUp.
 
-        Going on, it would bring up what is to be down, and fail over what the next start does.
+        Otherwise it would bring the interface up after this stop, or collide with the next start.
         """
         import signal
 
@@ -292,9 +293,9 @@ class Tunnel:
                 os.close(handle)
 
     def _find_launches(self) -> list[int]:
-        """Return the processes that are ``wg-quick up NAME``, each the leader of its session: so `programs` starts it.
+        """Return the pids of ``wg-quick up NAME``.  Only session leaders, as `programs` starts them.
 
-        One that the admin started by hand belongs to a shell's session.
+        A wg-quick that the admin started by hand belongs to the session of a shell.
         """
         found = []
         for entry in os.listdir(self._proc):
@@ -311,7 +312,7 @@ class Tunnel:
                 continue  # it ended meanwhile; a kernel thread
         return found
 
-    # Whether a peer answers.
+    # Does a peer answer?
 
     def _read_status(self) -> Status | None:
         """Return the state of the interface, None where there is no WireGuard interface of this name.
@@ -328,18 +329,18 @@ class Tunnel:
             raise TunnelError(str(error)) from None
 
     def _is_recent(self, status: Status | None) -> bool:
-        # One from the future is from before the clock was set back: nobody knows how old it is.
+        # A handshake in the future was before the clock was set back: its age is not known.
         now = self._clock()
         return any(peer.handshake and 0 <= now - peer.handshake < REJECT_AFTER for peer in _list_peers(status))
 
     def _has_shaken(self, before: Status | None) -> bool:
-        """Whether a peer has shaken hands since it was `before`."""
+        """Whether there was a handshake since the status was `before`."""
         known = {peer.key: peer.handshake for peer in _list_peers(before)}
         now = _list_peers(self._read_status())
         return any(peer.handshake and peer.handshake != known.get(peer.key) for peer in now)
 
     def _wake(self, status: Status | None) -> bool:
-        """Send each peer a packet that makes it shake hands; return whether any could be sent."""
+        """Send a packet to each peer, which triggers a handshake; return whether any could be sent."""
         woken = False
         for peer in _list_peers(status):
             if peer.endpoint:
@@ -375,7 +376,7 @@ def parse_dump(output: str) -> Status | None:
 
 
 def parse_configuration(text: str) -> Configuration:
-    """Read a configuration: wg-quick(8), and wg(8), "CONFIGURATION FILE FORMAT", which passes over all white space.
+    """Read a configuration: wg-quick(8), and wg(8), "CONFIGURATION FILE FORMAT", which ignores all white space.
 
     Raises `TunnelError` for an endpoint, a port or a mark that wg would refuse.
     """
@@ -428,8 +429,7 @@ def parse_mark(text: str) -> int | None:
 def send_into(device: str, network: str) -> bool:
     """Send an empty UDP packet to an address of `network` (``ADDRESS/LENGTH``) through `device`; whether that worked.
 
-    It does no harm: it is for the port of the discard service, and may make no hop (TTL 1), so it ends at the peer,
-    who answers that, or nothing.
+    It is harmless: it is addressed to the discard port with TTL 1, so no peer forwards it.
     """
     import _socket
 
@@ -455,9 +455,9 @@ def send_into(device: str, network: str) -> bool:
 
 
 def choose_address(network: str) -> str:
-    """Return an address to stand for `network`: its first that a host can have; for all of the internet, a nobody's.
+    """Return the first address of `network` that a host can have; for a default route, an address that nobody has.
 
-    Those are reserved for documentation: RFC 5737, RFC 3849.
+    That one is reserved for documentation: RFC 5737, RFC 3849.
     """
     import _socket
 
@@ -475,8 +475,8 @@ def choose_address(network: str) -> str:
 def describe_failure(result: programs.Result) -> str:
     """Return why wg-quick failed, in one line; empty when it did not.
 
-    It shows each command as ``[#] COMMAND`` before it runs it; when one fails it undoes what it did, in silence, so the
-    last complaint is the reason.
+    It prints each command as ``[#] COMMAND`` before it runs it.  If one fails, it undoes everything without printing
+    anything, so the last complaint is the reason.
     """
     if result.status == 0:
         return ""

@@ -15,7 +15,7 @@ import pytest
 from fake_systemd import FakeSystemd
 
 from netconf_hooks.tunnels import TunnelError, attempt
-from netconf_hooks.tunnels.attempt import Attempts, Work, main, read_arguments
+from netconf_hooks.tunnels.attempt import Initiator, Work, main, read_arguments
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -64,8 +64,8 @@ class Place:
         path.write_text(text)
         path.chmod(0o755)
 
-    def attempts(self, name: str = "work") -> Attempts:
-        return Attempts("ipsec", name, self.fake.systemd(), entry=str(self.entry), runlevel=str(self.runlevel))
+    def attempts(self, name: str = "work") -> Initiator:
+        return Initiator("ipsec", name, self.fake.systemd(), entry=str(self.entry), runlevel=str(self.runlevel))
 
     def find(self, name: str = "work") -> list[int]:
         return self.attempts(name)._find_running()
@@ -197,7 +197,7 @@ def said(monkeypatch):
     [
         (FakeTunnel(), 0, "info: ipsec work: connected"),
         (FakeTunnel("no answer"), 1, 'error: netconf-vpn "ipsec work": not connected: no answer'),
-        (object(), 2, "complain: a tunnel of the kind ipsec needs no attempt"),
+        (object(), 2, "complain: a tunnel of the kind ipsec needs no initiator"),
     ],
 )
 def test_how_it_ends(monkeypatch, said, tunnel, status, line):

@@ -30,18 +30,18 @@ done
 """
 
 
-class FakeAttempts:
+class FakeInitiator:
     """Keeps what was asked of it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def request(self) -> None:
-        """As attempt.Attempts."""
+        """As attempt.Initiator."""
         self.asked.append("request")
 
     def cancel(self) -> None:
-        """As attempt.Attempts."""
+        """As attempt.Initiator."""
         self.asked.append("cancel")
 
 
@@ -55,7 +55,7 @@ class Machine:
         self.strongswan_conf = directory / "strongswan.conf"
         self.programs = directory / "bin"
         self.programs.mkdir()
-        self.attempts = FakeAttempts()
+        self.initiator = FakeInitiator()
         self.fake = fake
 
     def install(self, program: str, version: str = "") -> None:
@@ -96,7 +96,7 @@ class Machine:
             strongswan_conf=str(self.strongswan_conf),
             path=f"/nonexistent:{self.programs}",
             systemd=self.fake.systemd(),
-            attempts=self.attempts,
+            initiator=self.initiator,
         )
 
 
@@ -151,7 +151,7 @@ def test_an_unknown_name_is_told_with_all_that_was_looked_at(strongswan):
     looked += f"charon ({strongswan.programs}/ipsec statusall): it does not run"
     for method in ("check", "start", "connect"):
         assert complaint(strongswan.tunnel("nosuch"), method) == f"no connection of this name: looked in {looked}"
-    assert strongswan.attempts.asked == []
+    assert strongswan.initiator.asked == []
 
 
 def test_a_user_who_may_not_ask_is_told_so(strongswan):
@@ -175,7 +175,7 @@ def test_one_that_is_down_is_asked_for(strongswan, write):
     tunnel = strongswan.tunnel()
     assert tunnel.is_up() is False
     tunnel.start()
-    assert strongswan.attempts.asked == ["request"]
+    assert strongswan.initiator.asked == ["request"]
     assert not any("initiate" in call or " up " in call for call in strongswan.calls), "that is the attempt's"
 
 
@@ -188,7 +188,7 @@ def test_one_that_is_up_is_left_as_it_is(strongswan, write, question, fixture):
     strongswan.answer(question, fixture)
     assert strongswan.tunnel().is_up() is True
     strongswan.tunnel().start()
-    assert strongswan.attempts.asked == []
+    assert strongswan.initiator.asked == []
 
 
 def test_up_is_each_child_of_the_connection(strongswan):
@@ -209,7 +209,7 @@ def test_what_only_the_daemon_knows(strongswan):
     strongswan.answer("--list-sas", "swanctl-sas-none")
     strongswan.tunnel("two").check()
     strongswan.tunnel().start()
-    assert strongswan.attempts.asked == ["request"]
+    assert strongswan.initiator.asked == ["request"]
     strongswan.answer("--list-sas", "swanctl-sas-up")
     assert strongswan.tunnel().is_up() is True
 
@@ -217,7 +217,7 @@ def test_what_only_the_daemon_knows(strongswan):
 def test_stopping_ends_the_attempt_first(strongswan):
     strongswan.write_swanctl()
     strongswan.tunnel().stop()
-    assert strongswan.attempts.asked == ["cancel"]
+    assert strongswan.initiator.asked == ["cancel"]
     assert not any("terminate" in call for call in strongswan.calls), "nothing runs"
 
 
@@ -258,7 +258,7 @@ def test_libreswan_is_found_by_its_version(libreswan):
     assert libreswan.tunnel().boot_start() == f"auto = up in {libreswan.ipsec_conf}"
     assert libreswan.tunnel().is_up() is False
     libreswan.tunnel().start()
-    assert libreswan.attempts.asked == ["request"]
+    assert libreswan.initiator.asked == ["request"]
     assert "pluto" in complaint(libreswan.tunnel("nosuch"))
 
 
