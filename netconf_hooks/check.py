@@ -5,8 +5,11 @@ from __future__ import annotations
 from netconf_hooks import log
 from netconf_hooks.check_guard import list_early_lines, list_guard_errors, list_guard_warnings
 from netconf_hooks.command import FAILED, OK
+from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError, query_options, query_passes, read_names
 from netconf_hooks.locate import is_match, is_proof
+from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.observe.ports import find_isolation
 from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
 from netconf_hooks.rules import TESTS, Rules, list_doubts, list_undefined_words
 from netconf_hooks.state import merge_options
@@ -49,6 +52,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
             _report(f"{iface}: warning", list_warnings(rules))
         _report(f"{iface}: warning", list_guard_warnings(iface, rules))
         _report(f"{iface}: warning", list_early_lines(iface, commands, rules, names))
+        _report(f"{iface}: warning", _list_port_warnings(iface, rules))
         examined += 1
     mapped = ", ".join(names.mapped)
     print(f"{examined} stanzas examined, {errors} errors" + (f"; mapping scripts not run: {mapped}" if mapped else ""))
@@ -80,6 +84,16 @@ def _list_boot_starts(rules: Rules) -> list[str]:
             if also:
                 problems.append(f'netconf-vpn "{rule.text}": it also starts at boot: {also}')
     return problems
+
+
+def _list_port_warnings(iface: str, rules: Rules) -> list[str]:
+    if not (rules.locations or rules.vpns or rules.guard):
+        return []
+    try:
+        problem = find_isolation(device_of(iface), rules.outside_ports)
+    except NetlinkError as error:
+        problem = f"which ports it has can't be seen: {error}"
+    return [problem] if problem else []
 
 
 def _list_trust_warnings(rules: Rules) -> list[str]:

@@ -105,6 +105,24 @@ def list_guests(bridge: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -
     return tuple(port.name for port in ports if port is not None and is_guest(port, patterns, sysfs))
 
 
+def find_isolation(device: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -> str:
+    """Return in words that no port of a bridge is known to lead outside, so that it never has carrier; else nothing.
+
+    patterns: ``netconf-outside-ports``.  Raises `NetlinkError`.
+    """
+    names = list_ports(device, sysfs)
+    if not names:
+        return ""
+    with Netlink() as netlink:
+        ports = [netlink.get_link(name) for name in names]
+    if any(port is not None and leads_outside(port, patterns, sysfs) for port in ports):
+        return ""
+    return (
+        f"none of the ports of {device} ({', '.join(names)}) is known to lead outside, so that it never has carrier: "
+        "netconf-outside-ports names those that do"
+    )
+
+
 def list_named_ports(options: Mapping[str, str]) -> tuple[str, ...]:
     """Return the devices that a stanza names as its ports, whether they exist or not.
 

@@ -331,3 +331,22 @@ def test_several_stanzas_of_an_interface(command, stanzas, tunnel):
     assert len(errors) == 2
     assert 'expected "on" or "unless"' in errors[0]
     assert 'netconf-guard-backend is "nftables" in the inet stanza of eth0 and "iptables" in' in errors[1]
+
+
+@pytest.mark.parametrize("options, warned", [
+    ({"netconf-vpn": "openvpn corp"}, True),
+    ({"netconf-vpn": "openvpn corp", "netconf-outside-ports": "eth*"}, False),
+    ({"address": "192.0.2.1"}, False),
+])
+def test_check_warns_of_a_bridge_without_carrier(command, stanzas, monkeypatch, options, warned):
+    asked = []
+
+    def find_isolation(device, patterns):
+        asked.append((device, patterns))
+        return "" if patterns else "none of its ports is known to lead outside"
+
+    monkeypatch.setattr(check, "find_isolation", find_isolation)
+    stanzas[0]["br0:1"] = options
+    said = command("check")[1]
+    assert ("br0:1: warning: none of its ports is known to lead outside" in said) is warned
+    assert [device for device, _ in asked] == ["br0"] * ("netconf-vpn" in options)

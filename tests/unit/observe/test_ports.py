@@ -265,3 +265,15 @@ def test_what_a_guard_has_to_know(guarded):
     assert ports.read_ports("bond0", {}) == Ports(False, ("eth1", "wlan0"))
     assert ports.read_ports("bond7", {"bond-slaves": "eth0 eth1"}) == Ports(False, ("eth0", "eth1"))
     assert ports.read_ports("bond0.7", {}) is None, "its parent has a stanza of its own"
+
+
+def test_a_bridge_that_can_never_have_carrier(guarded):
+    sysfs = guarded.sysfs
+    assert ports.find_isolation("br0", sysfs=sysfs) == ports.find_isolation("eth0", sysfs=sysfs) == "", "no ports yet"
+    guarded.join("br0", "veth1", "vx0")
+    told = "none of the ports of br0 (veth1, vx0) is known to lead outside, so that it never has carrier"
+    assert ports.find_isolation("br0", sysfs=sysfs).startswith(told)
+    assert ports.find_isolation("br0", ("eth*",), sysfs).startswith(told)
+    assert ports.find_isolation("br0", ("veth1",), sysfs) == ""
+    guarded.join("br0", "eth0")
+    assert ports.find_isolation("br0", sysfs=sysfs) == ""
