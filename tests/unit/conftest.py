@@ -267,8 +267,9 @@ def command(store, tunnel, network, monkeypatch, capfd):
     monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
-    for module, query in ((check, "query_passes"), (explain, "query_passes"), (observation, "query_options")):
-        monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"))
+    for module in (check, explain, observation):
+        for query in ("query_passes", "query_options"):
+            monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"), raising=False)
 
     def run(*arguments):
         status = cli.main(arguments)

@@ -10,6 +10,7 @@ from netconf_hooks.interfaces import InterfacesError, Names
 from netconf_hooks.locate import find_place
 from netconf_hooks.observe import Answer
 from netconf_hooks.rules import TESTS, TestKind, read_rules
+from netconf_hooks.state import Pass, merge_options
 
 
 @pytest.fixture
@@ -24,8 +25,12 @@ def stanzas(command, monkeypatch):
         found = stanzas[name]
         return [("inet", found)] if isinstance(found, dict) else [("inet", each) for each in found]
 
+    def query_options(name):
+        return merge_options(Pass(*each) for each in query_passes(name, None))
+
     monkeypatch.setattr(check, "read_names", lambda: Names(stanzas=tuple(stanzas), **rest))
     monkeypatch.setattr(check, "query_passes", query_passes)
+    monkeypatch.setattr(check, "query_options", query_options)
     stanzas["lo"] = {}
     return stanzas, rest
 

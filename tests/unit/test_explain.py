@@ -76,7 +76,7 @@ def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch
 ])
 def test_explain_says_why_a_wireless_link_is_insecure(command, links, monkeypatch, device, reason):
     links.plug(device, 7)
-    monkeypatch.setattr(explain, "query_options", lambda name: STANZA)
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(STANZA))
     status, output, _ = command("explain", device)
     assert status == 0
     assert f"  {reason}: insecure\n" in output

@@ -119,7 +119,7 @@ def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage
     for _ in range(3):
         apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
         assert_lost(office, firewall)
-    assert Opening(network="192.0.2.0/24") in firewall.list_openings("eth0")
+    assert Opening(network="192.0.2.0/24", guests=True) in firewall.list_openings("eth0")
     assert LOST_RULE in office.read_guard("eth0").because
     # Another family without a guard of its own opens nothing.
     run_hook(office, "pre-up", family="inet6", run="99:1")
@@ -163,10 +163,10 @@ def test_without_any_record_the_guard_is_the_devices(store, links, firewall):
 def test_it_is_put_where_the_firewall_has_it(office, firewalls):
     firewalls["iptables"].stands["eth0"] = firewalls["nftables"].stands.pop("eth0")
     damage_record(office, empty)
-    assert shut_lost("eth0") == "iptables"
+    assert shut_lost("eth0") == "iptables-nft"
     assert not firewalls["iptables"].is_open("eth0")
     restore_records(office)
-    assert office.read_guard("eth0").backend == "iptables"
+    assert office.read_guard("eth0").backend == "iptables-nft"
 
 
 def test_a_firewall_that_does_not_work_hinders_nobody(office, firewalls, messages):
