@@ -9,8 +9,8 @@ for an open link and what IPsec will encrypt.  ``output`` is comfort: a local co
 refused at once instead of hanging.
 
 ``netdev netconf-guard`` looks at every frame of the device (hook ``egress``, kernel 5.16): raw ones, those of macvlan
-and VLAN children, of a bridge that the device is a port of.  It knows neither users nor connections, so it lets through
-all frames of the shape that the first lets through, and never replaces it.
+and VLAN children, of a bridge that the device is a port of.  It knows no connections, and users only of sockets in this
+network namespace, so it lets through all frames of the shape that the first lets through, and never replaces it.
 
 ``bridge netconf-guard`` holds the guests of a guarded bridge: see `bridge`, which also holds what leaves by the ports'
 own devices.
@@ -135,9 +135,7 @@ def render_opening(opening: Opening) -> str:
     Raises `GuardError` for an opening that can't be.
     """
     check_opening(opening)
-    matches = [_render_network(opening, "meta nfproto"), _render_ports(opening)]
-    if opening.uids:
-        matches.append(f"meta skuid {{ {', '.join(str(uid) for uid in sorted(set(opening.uids)))} }}")
+    matches = [_render_network(opening, "meta nfproto"), _render_ports(opening), _render_users(opening)]
     if opening.mark:
         matches.append(f"meta mark {opening.mark:#x}")
     if opening.reply:
@@ -148,22 +146,23 @@ def render_opening(opening: Opening) -> str:
 def render_frames(opening: Opening) -> tuple[str, ...]:
     """Return what a frame of this opening matches, for the family netdev: any one of these.
 
-    Its user and whether it answers are not known here.  A packet may have been cut into fragments meanwhile, of which
+    Whether it is a reply is not known here.  Its user is, if the socket is in this network namespace: so what a
+    container sends through a macvlan does not match.  A packet may have been cut into fragments meanwhile, of which
     only the first tells the ports.
     """
     check_opening(opening)
     network = _render_network(opening, "meta protocol")
-    mark = f"meta mark {opening.mark:#x}" if opening.mark else ""
+    owner = " ".join(filter(None, (_render_users(opening), f"meta mark {opening.mark:#x}" if opening.mark else "")))
     if opening != Opening() and not (network or opening.protocol or opening.port or opening.source_port):
         network = "meta protocol { ip, ip6 }"  # whatever else it is for, IP it is
-    found = [" ".join(filter(None, (network, _render_ports(opening), mark)))]
+    found = [" ".join(filter(None, (network, _render_ports(opening), owner)))]
     if opening.port or opening.source_port:
         protocol = f"meta l4proto {opening.protocol or '{ tcp, udp }'}"
         version = _get_version(opening)
         if version != 6:
-            found.append(" ".join(filter(None, ("ip frag-off & 0x1fff != 0", protocol, network, mark))))
+            found.append(" ".join(filter(None, ("ip frag-off & 0x1fff != 0", protocol, network, owner))))
         if version != 4:
-            found.append(" ".join(filter(None, ("frag frag-off != 0", protocol, network, mark))))
+            found.append(" ".join(filter(None, ("frag frag-off != 0", protocol, network, owner))))
     return tuple(found)
 
 
@@ -559,6 +558,10 @@ def _render_network(opening: Opening, family: str) -> str:
         return f"ip daddr {inet_ntop(AF_INET, address)}/{length}"
     groups = ":".join(address[i:i + 2].hex() for i in range(0, 16, 2))
     return f"ip6 daddr {groups}/{length}"
+
+
+def _render_users(opening: Opening) -> str:
+    return f"meta skuid {{ {', '.join(str(uid) for uid in sorted(set(opening.uids)))} }}" if opening.uids else ""
 
 
 def _render_ports(opening: Opening) -> str:

@@ -121,13 +121,23 @@ class Crossing(Closing):
         ]
         self._tokens = itertools.count(1)
         self._capture = self._call(_FAR, _open_capture)
-        # One for all: the kernel takes 10 ms to close such a socket.
-        self._frames = self._call(_LAPTOP, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        self._frames: dict[int, socket.socket] = {}
+
+    @property
+    def laptop(self) -> int:
+        """The process whose network is the laptop's."""
+        return self._machines[_LAPTOP].pid
+
+    @property
+    def behind(self) -> int:
+        """The process whose network is that of the machine behind the laptop."""
+        return self._machines[_INNER].pid
 
     def close(self) -> None:
         """End its threads and machines."""
         self._capture.close()
-        self._frames.close()
+        for sender in self._frames.values():
+            sender.close()
         for thread in self._threads:
             thread.shutdown()
         for machine in self._machines:
@@ -153,13 +163,21 @@ class Crossing(Closing):
             keys.append(expected)
         for machine, sends in orders.items():
             self._call(machine, lambda: [send() for send in sends])
+        seen = self._collect()
+        return [tuple(key in seen for key in expected) for expected in keys]
+
+    def see(self, function: Callable[[], object], behind: bool = False) -> bytes:
+        """Call `function` on the laptop, or on the machine behind it, and return all frames that arrive."""
+        self._call(_INNER if behind else _LAPTOP, function)
+        return self._collect()
+
+    def _collect(self) -> bytes:
         last = [b"<%07d>" % next(self._tokens) for _ in range(2)]
         for token, device in zip(last, (GUARDED, FREE)):
             # ARP passes every guard, and nothing overtakes anything here.
             end = Packet(Origin.FRAME, device, ether=ARP, claimed=ARP)
-            self.call(partial(_send_frame, self._frames, end, token))
-        seen = self._receive(last)
-        return [tuple(key in seen for key in expected) for expected in keys]
+            self.call(partial(self._send_frame, end, token))
+        return self._receive(last)
 
     def _prepare(self, packet: Packet, how: str, token: bytes) -> tuple[int, Callable[[], None], tuple[bytes, ...]]:
         """Return which machine sends a packet, how, and what its pieces can be known by where they arrive."""
@@ -177,11 +195,24 @@ class Crossing(Closing):
         pieces, expected = build(packet, how, token)
         if packet.origin is Origin.FRAME:
             [piece] = pieces
-            return _LAPTOP, partial(_send_frame, self._frames, packet, piece), expected
+            return _LAPTOP, partial(self._send_frame, packet, piece), expected
         return _INNER if packet.origin is Origin.FORWARDED else _LAPTOP, partial(_send_raw, packet, pieces), expected
 
     def _call(self, machine: int, function: Callable[[], T]) -> T:
         return self._threads[machine].submit(function).result()
+
+    def _send_frame(self, packet: Packet, content: bytes) -> None:
+        """Send a frame: `ether` in its header, `claimed` in the kernel's own field."""
+        uid = packet.uid or 0
+        if uid not in self._frames:
+            # One for all of a user's: the kernel takes 10 ms to close such a socket.
+            with acting_as(uid):
+                self._frames[uid] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sender = self._frames[uid]
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, packet.mark)
+        header = bytes.fromhex((FAR_MAC + LAPTOP_MAC).replace(":", "")) + struct.pack("!H", packet.ether)
+        with contextlib.suppress(OSError):
+            sender.sendto(header + content, (packet.device, packet.claimed))
 
     def _receive(self, last: Sequence[bytes]) -> bytes:
         missing = set(last)
@@ -208,7 +239,7 @@ def _open_capture() -> socket.socket:
 
 
 @contextlib.contextmanager
-def _acting_as(uid: int | None) -> Iterator[None]:
+def acting_as(uid: int | None) -> Iterator[None]:
     """Make sockets that belong to `uid`: the owner that firewalls look at is setfsuid(2)'s, of this thread alone."""
     libc = ctypes.CDLL(None)
     libc.setfsuid(uid or 0)
@@ -318,7 +349,7 @@ def _make_address(packet: Packet, port: int = 0) -> tuple[str, int] | tuple[str,
 
 
 def _open_socket(packet: Packet, kind: int, protocol: int = 0) -> socket.socket:
-    with _acting_as(packet.uid):
+    with acting_as(packet.uid):
         made = socket.socket(socket.AF_INET6 if packet.version == 6 else socket.AF_INET, kind, protocol)
     if packet.mark:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, packet.mark)
@@ -356,14 +387,6 @@ def _send_raw(packet: Packet, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             with contextlib.suppress(PermissionError):
                 sender.sendto(piece, _make_address(packet))
-
-
-def _send_frame(sender: socket.socket, packet: Packet, content: bytes) -> None:
-    """Send a frame: `ether` in its header, `claimed` in the kernel's own field."""
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, packet.mark)
-    header = bytes.fromhex((FAR_MAC + LAPTOP_MAC).replace(":", "")) + struct.pack("!H", packet.ether)
-    with contextlib.suppress(OSError):
-        sender.sendto(header + content, (packet.device, packet.claimed))
 
 
 # --- at the far end

@@ -133,7 +133,7 @@ def _is_let_through(packet: Packet, guard: Guarded) -> bool:
 
 
 def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
-    """Return what happens to a raw frame, of which nobody knows the user, nor whether it is a reply."""
+    """Return what happens to a raw frame, of which nobody knows whether it is a reply."""
     if not guard.frames:
         return Verdict.PASSES
     windows = dict(guard.windows)
@@ -150,8 +150,8 @@ def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
         return Verdict.PASSES
     openings = (*guard.openings, *(opening for _, found in guard.windows for opening in found))
     for opening in openings:
-        shape = Opening(opening.protocol, opening.network, opening.port, opening.source_port, mark=opening.mark)
-        if _matches(shape, packet, ports=not later):
+        shape = packet._replace(reply=True)
+        if _matches(opening, shape, ports=not later):
             return Verdict.PASSES
     return Verdict.DROPPED
 

@@ -190,7 +190,9 @@ class Maker:
         if pick.random() < 0.3:
             ether = pick.choice((ARP, EAPOL, PREAUTH, 0x88B5, 0x0026, *VLANS))
             claimed = pick.choice((ether, ether, ARP, IPV4, 0x88B5))
-            return Packet(Origin.FRAME, GUARDED, ether=ether, claimed=claimed, mark=pick.choice(MARKS)), ""
+            return Packet(
+                Origin.FRAME, GUARDED, ether=ether, claimed=claimed, uid=pick.choice(UIDS), mark=pick.choice(MARKS)
+            ), ""
         packet = self._fill(guard)
         if pick.random() < 0.2:
             packet = self._make_dhcp(guard)[0]
@@ -199,7 +201,7 @@ class Maker:
         right = IPV4 if packet.version == 4 else IPV6
         ether = pick.choice((right, right, right, right, right, 0x88B5, *VLANS))
         claimed = pick.choice((ether, ether, ether, ether, right, ARP))
-        packet = packet._replace(origin=Origin.FRAME, uid=None, extended=False, ether=ether, claimed=claimed)
+        packet = packet._replace(origin=Origin.FRAME, extended=False, ether=ether, claimed=claimed)
         packet = packet._replace(pieces=Pieces.WHOLE)
         if not packet.icmp and pick.random() < 0.2:
             packet = packet._replace(pieces=pick.choice((Pieces.FIRST, Pieces.LATER)))

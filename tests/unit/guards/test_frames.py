@@ -24,7 +24,7 @@ def test_a_frame_is_read_as_ip_only_if_it_is_sent_as_ip() -> None:
 @pytest.mark.parametrize(
     "opening, rule",
     [
-        (Opening(uids=(1000,)), "meta protocol { ip, ip6 }"),
+        (Opening(uids=(1000,)), "meta protocol { ip, ip6 } meta skuid { 1000 }"),
         (Opening(mark=7), "meta protocol { ip, ip6 } meta mark 0x7"),
         (Opening("tcp"), "meta l4proto tcp"),
         (Opening("", "0.0.0.0/0"), "meta protocol ip"),

@@ -23,8 +23,8 @@ RENDERED = [
         Opening("udp", "203.0.113.1/32", 1194, uids=(65534, 0)),
         "ip daddr 203.0.113.1/32 udp dport 1194 meta skuid { 0, 65534 }",
         (
-            "ip daddr 203.0.113.1/32 udp dport 1194",
-            "ip frag-off & 0x1fff != 0 meta l4proto udp ip daddr 203.0.113.1/32",
+            "ip daddr 203.0.113.1/32 udp dport 1194 meta skuid { 0, 65534 }",
+            "ip frag-off & 0x1fff != 0 meta l4proto udp ip daddr 203.0.113.1/32 meta skuid { 0, 65534 }",
         ),
         (
             "-d 203.0.113.1/32 -p udp -m udp --dport 1194 -m owner --uid-owner 0",
@@ -133,7 +133,8 @@ def test_any_opening(opening: Opening) -> None:
             assert (f"--dport {opening.port}" in rule) == (opening.port > 0)
             assert (f"--sport {opening.source_port}" in rule) == (opening.source_port > 0)
     for frame in nftables.render_frames(opening):
-        assert "skuid" not in frame and "ct " not in frame
+        assert ("skuid" in frame) == bool(opening.uids)
+        assert "ct " not in frame
 
 
 @settings(suppress_health_check=[HealthCheck.data_too_large])
