@@ -181,13 +181,26 @@ def end_passes(store: Store) -> None:
         for record in over:
             link = links.get(device_of(record.iface))
             if not (link and link.up) and not has_wpa_action(record.iface):
-                log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and so is its link")
-                if forget_interface(store, record.iface):
+                if _forget_unchanged(store, record):
                     follow_decision(store)
     if store.has_guards():
         from netconf_hooks.guarding import end_guards
 
         end_guards(store)
+
+
+def _forget_unchanged(store: Store, record: InterfaceRecord) -> bool:
+    """As `forget_interface`, but not where an ifup has begun since the record was read."""
+    store.prepare()
+    with store.lock_records():
+        try:
+            if store.read_interface(record.iface) != record:
+                return False
+        except RecordError:
+            return False
+        log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and its link is down")
+        store.remove_interface(record.iface)
+        return _decide(store)
 
 
 def _list_passes(store: Store, record: InterfaceRecord) -> tuple[Pass, ...]:

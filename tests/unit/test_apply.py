@@ -6,7 +6,8 @@ import pytest
 
 from netconf_hooks import apply
 from netconf_hooks.apply import (
-    follow_decision, forget_interface, list_counting, make_link, merge_options, observe_interface, remember_interface
+    end_passes, follow_decision, forget_interface, list_counting, make_link, merge_options, observe_interface,
+    remember_interface
 )  # fmt: skip
 from netconf_hooks.decide import NO_RULE
 from netconf_hooks.observe import Answer, ports
@@ -449,3 +450,34 @@ def test_a_decision_says_why(store, links, tunnels, messages):
         CORP: TunnelRecord("openvpn", "corp", "down", 'eth0 is at office: "unless office"', True)
     }
     assert 'info: openvpn corp: down: eth0 is at office: "unless office"' in messages
+
+
+@pytest.mark.parametrize("stage, up, wpa, left", [
+    ("kept", False, False, False), ("kept", True, False, True), ("kept", False, True, True), ("up", False, False, True),
+])
+def test_what_ifupdown_is_done_with_is_forgotten_once_its_link_is_down(
+    store, links, tunnels, monkeypatch, stage, up, wpa, left
+):
+    monkeypatch.setattr("netconf_hooks.ifenv.has_wpa_action", lambda iface: wpa)
+    links.plug("wlan0", 7)
+    record = InterfaceRecord("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage=stage),))
+    assert remember_interface(store, record)
+    follow_decision(store)
+    links.plug("wlan0", 7, up=up)
+    end_passes(store)
+    assert (store.read_interface("wlan0") is not None) == left
+    assert tunnels.asked == ["start openvpn corp"] + ([] if left else ["stop openvpn corp"])
+
+
+def test_an_interface_that_comes_up_meanwhile_is_not_forgotten(store, links, monkeypatch):
+    record = InterfaceRecord("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage="kept"),))
+    store.prepare()
+    store.write_interface(record)
+
+    def come_up(iface):
+        store.write_interface(record.change(passes=(record.passes[0].change(stage="up"),)))
+        return False
+
+    monkeypatch.setattr("netconf_hooks.ifenv.has_wpa_action", come_up)
+    end_passes(store)
+    assert store.read_interface("wlan0").passes[0].stage == "up"
