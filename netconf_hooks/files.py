@@ -6,8 +6,8 @@ What a configuration includes may be a FIFO, which blocks whoever opens it, or a
 from __future__ import annotations
 
 import os
-from errno import EFBIG, EINVAL
-from stat import S_ISREG
+from errno import EFBIG, EINVAL, EISDIR
+from stat import S_ISDIR, S_ISREG
 
 MOST_FILES = 1000
 """Files that one configuration may include, however deep: with two lines each, ten files include a million times."""
@@ -42,7 +42,10 @@ def read_file(path: str, limit: int = LIMIT, follow: bool = True) -> bytes:
 
 def check_regular(descriptor: int, path: str) -> None:
     """Raise OSError unless an open file is a regular one.  path: its name, for the message."""
-    if not S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if S_ISDIR(mode):
+        raise OSError(EISDIR, os.strerror(EISDIR), path)
+    if not S_ISREG(mode):
         raise OSError(EINVAL, "not a regular file", path)
 
 

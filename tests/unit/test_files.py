@@ -39,10 +39,10 @@ def test_the_limit(tmp_path):
 def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zeros").symlink_to("/dev/zero")
-    for name in ("fifo", "zeros", "."):
+    for name, reason in (("fifo", "not a regular file"), ("zeros", "not a regular file"), (".", "Is a directory")):
         with pytest.raises(OSError) as caught:
             read_file(str(tmp_path / name))
-        assert caught.value.strerror == "not a regular file"
+        assert caught.value.strerror == reason
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
         read_file(str(tmp_path / "zeros"), follow=False)
     with pytest.raises(FileNotFoundError):

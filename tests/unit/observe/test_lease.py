@@ -109,9 +109,10 @@ def test_a_file_that_can_not_be_read_is_told_and_keeps_no_other_away(tmp_path: P
     assert find(tmp_path, "192.168.1.102") == HeldLeases((HOME,), (), (f"{path}: Is a directory",))
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "dhclient.eth0.leases")
-    assert find(tmp_path, "192.168.1.102") == HeldLeases((), (), ())
+def test_a_pipe_is_not_waited_for_but_told(tmp_path: Path) -> None:
+    path = tmp_path / "dhclient.eth0.leases"
+    os.mkfifo(path)
+    assert find(tmp_path, "192.168.1.102") == HeldLeases((), (), (f"{path}: not a regular file",))
 
 
 # --- what is in them
