@@ -21,7 +21,7 @@ from netconf_hooks.system.addresses import pack_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     Message = tuple[int, bytes]
 
@@ -43,10 +43,10 @@ NEIGHBOUR_PATIENCE = 1.5
 ANSWER_PATIENCE = 1.0
 TABLE_PATIENCE = 5.0
 
-RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNEXTHOP, RTM_GETNEXTHOP = 104, 106
 
 NLMSG_ERROR, NLMSG_DONE, NLMSG_MIN_TYPE = 2, 3, 16
@@ -93,6 +93,11 @@ COMPOSED = frozenset(("bridge", "bond", "team", "vlan", "macvlan", "macvtap", "i
 # sent to them.  The first of each are never a host's (the dummy address of RFC 7600, documentation of RFC 3849), so
 # hardly anyone has a route of their own there; in the lower half of IPv4 no such address exists.
 _ANYWHERE = {AF_INET: ("192.0.0.8", "7.7.7.7"), AF_INET6: ("2001:db8:ffff::1", "a000::1")}
+
+# asm-generic/socket.h; the second works beyond net.core.rmem_max.
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+_NEWS_BUFFER = 2**20
+_BPF = struct.Struct("=HBBI")  # sock_filter: code, jt, jf, k
 
 # A datagram of the kernel's is never larger: dumps are cut to 32 KiB (net/netlink/af_netlink.c, netlink_dump).
 _DATAGRAM = 65536
@@ -455,16 +460,27 @@ class Netlink:
         """
         wanted = tuple(addresses)
         with Netlink((NEIGHBOURS,)) as listener:
-            for address in wanted:
-                if not self._probe_neighbour(index, address):
-                    self.use_neighbour(index, address)
+            self.question_neighbours(index, wanted)
             while True:
-                found = self.get_known_neighbours(index, wanted)
-                sure = NUD_REACHABLE | NUD_NOARP | _NUD_PERMANENT
-                found = {address: neighbour for address, neighbour in found.items() if neighbour.state & sure}
+                found = self.get_sure_neighbours(index, wanted)
                 if len(found) == len(wanted) or time.monotonic() >= deadline:
                     return found
                 listener.wait(deadline)
+
+    def question_neighbours(self, index: int, addresses: Iterable[str]) -> None:
+        """Have the kernel ask neighbours of a link whether they are there, and don't wait for the answer.
+
+        `get_sure_neighbours` has it when it has come, which is news of the group `NEIGHBOURS`.
+        """
+        for address in addresses:
+            if not self._probe_neighbour(index, address):
+                self.use_neighbour(index, address)
+
+    def get_sure_neighbours(self, index: int, addresses: Iterable[str]) -> dict[str, Neighbour]:
+        """Return those neighbours that have answered lately or need not be asked, by address."""
+        sure = NUD_REACHABLE | NUD_NOARP | _NUD_PERMANENT
+        known = self.get_known_neighbours(index, addresses)
+        return {address: neighbour for address, neighbour in known.items() if neighbour.state & sure}
 
     def ask(self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         """Send a request and return its answers, as type and body.
@@ -508,6 +524,47 @@ class Netlink:
                     raise _as_netlink_error(error) from None
             some = True
         return some
+
+    def collect(self, most: int = 1000) -> tuple[list[Message], bool]:
+        """Return the news that have come, without waiting, and whether the kernel had to drop some (ENOBUFS).
+
+        most: how many datagrams are taken; the rest is left for the next time.
+        """
+        news: list[Message] = []
+        dropped = False
+        for _ in range(most):
+            try:
+                data, _, _, sender = self._socket.recvmsg(_DATAGRAM, 0, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise _as_netlink_error(error) from None
+                dropped = True
+                continue
+            if sender[0] == 0:
+                news += [(kind, body) for kind, _, _, _, body in split_messages(data) if kind >= NLMSG_MIN_TYPE]
+        return news, dropped
+
+    def filter_news(self, indexes: Collection[int], neighbours: Collection[str]) -> None:
+        """Have the kernel send only news of these links, of their neighbours at these addresses, and of default routes.
+
+        Classic BPF, socket(7) SO_ATTACH_FILTER: it sees one message of the kernel's as it is in memory.
+        """
+        from array import array  # only the watcher needs it
+
+        program = _build_filter(indexes, neighbours)
+        code = array("B", b"".join(_BPF.pack(*instruction) for instruction in program))
+        try:
+            self._socket.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS_BUFFER)
+        except OSError:
+            pass  # without CAP_NET_ADMIN it keeps the usual size
+        try:
+            self._socket.setsockopt(
+                _socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0])
+            )
+        except OSError as error:
+            raise _as_netlink_error(error) from None
 
     def _ask_once(
         self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None
@@ -666,6 +723,46 @@ class Netlink:
             if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
                 raise
         return True
+
+
+def _build_filter(indexes: Collection[int], neighbours: Collection[str]) -> list[tuple[int, int, int, int]]:
+    """Return the instructions of `Netlink.filter_news`: code, jump if true, jump if false, operand (linux/filter.h)."""
+    load_word, load_half, load_byte, equal, jump, answer = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
+    accept = (answer, 0, 0, 0xFFFFFFFF)
+    reject = (answer, 0, 0, 0)
+
+    def accept_any(values: Iterable[int]) -> list[tuple[int, int, int, int]]:
+        return [step for value in values for step in ((equal, 0, 1, value), accept)]
+
+    # What is loaded is in network order, what the kernel wrote in the machine's.  A link's and a neighbour's index have
+    # the same place; a neighbour's address is its first attribute (neigh_fill_info), judged by its last four bytes.
+    numbers = [int.from_bytes(_INT.pack(index), "big") for index in sorted(indexes)]
+    addresses = sorted({int.from_bytes(_pack_address(address)[1][-4:], "big") for address in neighbours})
+    links = [(load_word, 0, 0, 20), *accept_any(numbers), reject]
+    routes = [(load_byte, 0, 0, 17), *accept_any([0]), reject]
+    of_links = [step for number in numbers for step in ((equal, 0, 1, number), (jump, 0, 0, 0))]
+    tail = [
+        (load_half, 0, 0, 28),
+        (equal, 0, 2, int.from_bytes(_U16.pack(8), "big")),
+        (load_word, 0, 0, 32),
+        (jump, 0, 0, 3),
+        (equal, 1, 0, int.from_bytes(_U16.pack(20), "big")),
+        accept,  # an address of another length: better one piece of news too many
+        (load_word, 0, 0, 44),
+        *accept_any(addresses),
+        reject,
+    ]
+    of_links = [
+        (code, yes, no, len(of_links) - place if code == jump else value)
+        for place, (code, yes, no, value) in enumerate(of_links)
+    ]  # each jumps over the rest, and the `reject` behind it
+    near = [(load_word, 0, 0, 20), *of_links, reject, *tail]
+    sections = [(RTM_NEWLINK, links), (RTM_DELLINK, links), (RTM_NEWROUTE, routes), (RTM_DELROUTE, routes),
+                (RTM_NEWNEIGH, near), (RTM_DELNEIGH, near)]  # fmt: skip
+    program = [(load_half, 0, 0, 4)]
+    for kind, section in sections:
+        program += [(equal, 1, 0, int.from_bytes(_U16.pack(kind), "big")), (jump, 0, 0, len(section)), *section]
+    return [*program, reject]
 
 
 def split_messages(data: bytes) -> list[tuple[int, int, int, int, bytes]]:
