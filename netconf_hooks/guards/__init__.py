@@ -114,7 +114,7 @@ class GuardError(Exception):
 
 
 class TokenGone(GuardError):
-    """A guard was shut after the look began whose token this is; it stays shut until another look."""
+    """The guard was shut after the look began whose token was to open it: only a newer look may open it."""
 
 
 # What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
@@ -199,7 +199,7 @@ if TYPE_CHECKING:
             it stands.
 
             device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.
-            token: if the window `OPEN` is among `windows`, that of the look which it rests on; see `open_window`.
+            token: for the window `OPEN`, as in `open_window`; the tokens of other looks stay valid.
             Raises `GuardError`, `TokenGone`; then what stood before stands.
             """
 
@@ -207,26 +207,34 @@ if TYPE_CHECKING:
             """Tell a closed or open link's firewall what it is made of now.  Raises `GuardError`."""
 
         def begin_look(self, device: str, token: str) -> None:
-            """Remember that a look at the network of a closed device begins, beside others that are under way.
+            """Remember in the firewall that a look at the network of a closed device begins.
 
-            token: 8 lower-case hexadecimal digits, random.  Raises `GuardError`.
+            token: 8 lower-case hexadecimal digits, random.  It stays valid until it opens the window `OPEN`, until
+            that window is shut, or until the firewall forgets it, after ten minutes at the earliest.
+            Raises `GuardError`, also where the device is not guarded.
             """
 
         def open_window(self, device: str, window: Window, token: str = "") -> None:
-            """Open a window of a closed device, in place of that of the same name.
+            """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`.
 
-            token: for the window `OPEN`, that of the look which it rests on.  It is used up.  Raises `GuardError`, and
-            `TokenGone`, which opens nothing, if the window `OPEN` was shut since that look began.
+            token: of the look that the decision to open rests on, for the window `OPEN`.  The same transaction
+            removes it; raises `TokenGone`, and opens nothing, where the window was shut since that look began.
             """
 
-        def shut_window(self, device: str, name: str) -> None:
-            """Shut a window, if it is open; with `OPEN`, all tokens of the device are gone as well.
+        def renew_window(self, device: str, window: Window) -> bool:
+            """Let a window that is open stay so until `window.until`; return False, opening nothing, if it is shut.
 
             Raises `GuardError`.
             """
 
-        def renew_window(self, device: str, window: Window) -> bool:
-            """Give a window that is open another end; return False, and open nothing, if it is shut or over.
+        def is_open(self, device: str) -> bool:
+            """Return whether the firewall lets everything through now: the window `OPEN` is open, or nothing stands.
+
+            Raises `GuardError` if the firewall can't be asked.
+            """
+
+        def shut_window(self, device: str, name: str) -> None:
+            """Shut a window, if it is open.  `OPEN`: the same transaction removes the tokens of all looks.
 
             Raises `GuardError`.
             """

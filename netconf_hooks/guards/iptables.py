@@ -365,6 +365,17 @@ class Guard:
             changed = True
         return True
 
+    def is_open(self, device: str) -> bool:
+        """See `AnyGuard.is_open`."""
+        check_device(device)
+        now = time.time()
+        tables = [self._read(version) for version in VERSIONS]
+        return any(
+            f"nch-{device}" not in chains
+            or any(_is_within(rule, now) for rule in chains.get(_name_window(device, OPEN), ()))
+            for chains in tables
+        )
+
     def lift(self, device: str) -> None:
         """See `AnyGuard.lift`."""
         check_device(device)

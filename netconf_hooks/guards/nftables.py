@@ -21,6 +21,9 @@ nothing between.  Hooks and maps stay where they are: a hook that is replaced is
 
 A window is a chain that each packet is sent through while the device is an element of a set with a timeout, which the
 kernel keeps.  Such timeouts stand still while the machine sleeps, so the chain's first rule also looks at the clock.
+
+The tokens of looks (`AnyGuard.begin_look`) are elements of the set ``token-DEVICE``.  A transaction that begins by
+deleting an element fails as a whole if the element is missing; so opening fails once somebody has shut the window.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guards import (
-    OPEN, WINDOWS, GuardError, Opening, Ports, Window, check_device, check_opening, read_network
+    OPEN, WINDOWS, GuardError, Opening, Ports, TokenGone, Window, check_device, check_opening, check_token,
+    read_network
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -123,6 +127,9 @@ NO_EGRESS = "no egress chain (kernel 5.16 has it): nothing stops raw frames, nor
 
 # EOPNOTSUPP and ENOENT as strerror(3) says them; nothing of ours calls setlocale(3).
 _NOT_SUPPORTED, _NOT_FOUND = "not supported", "No such file or directory"
+
+# How long the token of a look stays valid that opened nothing and was never shut, minutes: no look takes longer.
+_TOKEN_TIME = 60
 
 _DAY = 86400
 _LONGEST = 3650 * _DAY  # seconds that a window is open at most
@@ -267,6 +274,7 @@ class Guard:
         device: str,
         openings: tuple[Opening, ...],
         windows: tuple[Window, ...] = (),
+        token: str = "",
         ports: Ports | None = None,
     ) -> None:
         """See `AnyGuard.close`.  The egress chain is added where the device exists."""
@@ -279,7 +287,12 @@ class Guard:
         for window in windows:
             commands += _render_element(device, window, now)
         commands += parts
-        hooked = self._put(device, commands, _fill(NETDEV, device, frames, ()))
+        if token and any(window.name == OPEN for window in windows):
+            commands = _take_token(device, token) + commands
+        try:
+            hooked = self._put(device, commands, _fill(NETDEV, device, frames, ()))
+        except GuardError as error:
+            raise _find_gone(error, device, token) from None
         wanted = {(INET, chain): len(rules) for chain, rules in chains.items()}
         wanted |= {(INET, chain): 1 for chain in HOOKS}
         if not self.lacks:
@@ -306,36 +319,59 @@ class Guard:
                 self._run(device, *bridge.render_ports(device, ports), *members)
                 return
 
-    def open_window(self, device: str, window: Window) -> None:
+    def begin_look(self, device: str, token: str) -> None:
+        """See `AnyGuard.begin_look`."""
+        check_device(device)
+        element = f"{_render_token(token)} timeout {_TOKEN_TIME}m"
+        if not self._change_window(device, f"add element {INET} token-{device} {{ {element} }}"):
+            raise GuardError(f"{device}: not guarded, so no look can open it")
+
+    def open_window(self, device: str, window: Window, token: str = "") -> None:
         """See `AnyGuard.open_window`."""
         check_device(device)
-        now = time.time()
-        if window.until <= now:
+        if window.until <= time.time():
             self.shut_window(device, window.name)
             return
-        changed = self._change_window(
-            device,
-            *_flush_window(INET, device, window.name),
-            *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
-            *_render_element(device, window, now),
-            *self._change_frames(device, window.name, build_frame_window(window)),
-            *(self._open_bridge(device, window, now) if window.name == OPEN and is_bridge(device) else ()),
-        )
-        if not changed:
-            raise GuardError(f"{device}: not guarded, so no window of it can be opened")
+        commands = self._fill_window(device, window)
+        if token:
+            commands = _take_token(device, token) + commands
+        if self._change_window(device, *commands):
+            return
+        if token:
+            raise TokenGone(f"{device}: it was shut since the look began that was to open it")
+        raise GuardError(f"{device}: not guarded, so no window of it can be opened")
+
+    def renew_window(self, device: str, window: Window) -> bool:
+        """See `AnyGuard.renew_window`."""
+        check_device(device)
+        if window.until <= time.time():
+            raise GuardError(f"{device}: can't be renewed into the past")
+        gone = f'delete element {INET} {window.name}-{device} {{ "{device}" }}'
+        return self._change_window(device, gone, *self._fill_window(device, window))
+
+    def is_open(self, device: str) -> bool:
+        """See `AnyGuard.is_open`."""
+        check_device(device)
+        # An element whose time is over is not found, though it may be listed until the kernel collects it.
+        return self._has_element(f"{OPEN}-{device}", device) or not self._has_element("out", device)
 
     def shut_window(self, device: str, name: str) -> None:
         """See `AnyGuard.shut_window`."""
         check_device(device)
-        commands = (*_flush_window(INET, device, name), *self._change_frames(device, name, ()))
-        if name != OPEN or not (is_bridge(device) or not _exists(device)):
-            self._change_window(device, *commands)
-            return
-        from netconf_hooks.guards.bridge import render_shutting
+        commands = _flush_window(INET, device, name)
+        frames = self._change_frames(device, name, ())
+        guests: list[str] = []
+        if name == OPEN:
+            commands += [_render_tokens(device), f"flush set {INET} token-{device}"]
+            # What has gone may have been a bridge; and what is one may have become it since it was closed.
+            if is_bridge(device) or not _exists(device):
+                from netconf_hooks.guards.bridge import render_shutting
 
-        # What has gone may have been a bridge; and what is one may have become it since it was closed.
-        if not self._change_window(device, *commands, *render_shutting(device)):
-            self._change_window(device, *commands)
+                guests = render_shutting(device)
+        # Somebody may have taken a table away alone: what IP sends is judged by the first one.
+        for more in ((*frames, *guests), frames, guests, ()):
+            if self._change_window(device, *commands, *more):
+                return
 
     def lift(self, device: str) -> None:
         """See `AnyGuard.lift`."""
@@ -455,6 +491,24 @@ class Guard:
             again = _delete_chains(NETDEV, [chain]) if chain in standing.get("chain", {}) else []
         raise AssertionError("not reached")
 
+    def _has_element(self, name: str, device: str) -> bool:
+        """Return whether a device is an element of a set or map.  Raises `GuardError`."""
+        status, _, problem = self._nft.cmd(f'get element {INET} {name} {{ "{device}" }}')
+        if status and _NOT_FOUND not in problem:
+            raise GuardError(_first_line(problem))
+        return not status
+
+    def _fill_window(self, device: str, window: Window) -> list[str]:
+        """Return the commands that replace a window by an open one."""
+        now = time.time()
+        return [
+            *_flush_window(INET, device, window.name),
+            *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
+            *_render_element(device, window, now),
+            *self._change_frames(device, window.name, build_frame_window(window)),
+            *(self._open_bridge(device, window, now) if window.name == OPEN and is_bridge(device) else ()),
+        ]
+
     def _change_window(self, device: str, *commands: str) -> bool:
         """Run a transaction that changes a window; returns whether there is one to be changed."""
         try:
@@ -499,6 +553,8 @@ class Guard:
                 for name in MAPS:
                     if device not in standing.get("map", {}).get(name, {}).get("keys", ()):
                         return f"no {device} in map {name}"
+                if f"token-{device}" not in standing.get("set", {}):
+                    return f"no set token-{device}"
                 problem = _compare_last(standing, f"out-{device}", f"pass-{device}", 0)
             else:
                 problem = _compare_last(standing, f"frames-{device}", f"frames-{device}", 1)
@@ -597,6 +653,28 @@ def render_timeout(window: Window, now: float) -> str:
     return f"{days}d{left_ms // 1000}s{left_ms % 1000}ms"
 
 
+def _render_tokens(device: str) -> str:
+    """Return the command that makes the set of tokens, which the rules of an older version lack."""
+    return f"add set {INET} token-{device} {{ type mark; flags timeout; }}"
+
+
+def _render_token(token: str) -> str:
+    check_token(token)
+    return f"0x{token}"
+
+
+def _take_token(device: str, token: str) -> list[str]:
+    """Return the command that removes a token; its transaction fails if the token is missing."""
+    return [f"delete element {INET} token-{device} {{ {_render_token(token)} }}"]
+
+
+def _find_gone(error: GuardError, device: str, token: str) -> GuardError:
+    """Return the error of a transaction that began by taking `token`: `TokenGone` where that was missing."""
+    if token and _NOT_FOUND in str(error):
+        return TokenGone(f"{device}: it was shut since the look began that was to open it")
+    return error
+
+
 def _render_egress(device: str) -> str:
     return f'{{ type filter hook egress device "{device}" priority 0; policy drop; }}'
 
@@ -610,6 +688,7 @@ def _render_hooks(device: str) -> tuple[str, ...]:
     for name in WINDOWS:
         commands.append(f"add set {INET} {name}-{device} {{ type ifname; flags timeout; }}")
         commands.append(f"flush set {INET} {name}-{device}")
+    commands.append(_render_tokens(device))
     commands += [f'add element {INET} {name} {{ "{device}" : jump {name}-{device} }}' for name in MAPS]
     return tuple(commands)
 
@@ -657,7 +736,7 @@ def _take_away(table: str, device: str, standing: dict[str, dict[str, Any]]) -> 
     kinds = ("egress", "ports", "portforward", "out", "refuse", "forward", "output", "frames", "pass", *WINDOWS)
     chains = [f"{kind}-{device}" for kind in (*kinds, "decided")]
     commands += _delete_chains(table, [chain for chain in chains if chain in standing.get("chain", {})])
-    sets = [f"{name}-{device}" for name in (*WINDOWS, "ports", "guests", "others")]
+    sets = [f"{name}-{device}" for name in (*WINDOWS, "token", "ports", "guests", "others")]
     for kind, names in (("set", sets), ("counter", [f"dropped-{device}"])):
         commands += [f"delete {kind} {table} {name}" for name in names if name in standing.get(kind, {})]
     return commands

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from netconf_hooks.guards import OPEN, PORTAL, Opening, TokenGone, Window, iptables, nftables
+from netconf_hooks.guards import OPEN, PORTAL, GuardError, Opening, TokenGone, Window, iptables, nftables
 
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET
@@ -598,14 +598,8 @@ def _open(until: float) -> Window:
     return Window(OPEN, (Opening(),), until)
 
 
-def _skip_without_tokens(guard: AnyGuard) -> None:
-    if not hasattr(guard, "begin_look"):
-        pytest.skip(f"{guard.name} has no tokens yet")
-
-
 def test_opening_never_overtakes_shutting(network: Network, guard: AnyGuard) -> None:
     """A link opens for a look that began after it was last shut, and once for each."""
-    _skip_without_tokens(guard)
     until = time.time() + 60
     network.call(lambda: guard.close(DEVICE, ()))
     for token in ("0badcafe", "00000001", "00000002"):
@@ -632,7 +626,6 @@ def test_opening_never_overtakes_shutting(network: Network, guard: AnyGuard) -> 
 
 def test_looks_that_never_open(network: Network, guard: AnyGuard) -> None:
     """A guard that stays closed for days does not fill up with tokens; the newest looks still count."""
-    _skip_without_tokens(guard)
     network.call(lambda: guard.close(DEVICE, ()))
     for number in range(40):
         network.call(lambda: guard.begin_look(DEVICE, f"{number:08x}"))
@@ -644,7 +637,6 @@ def test_looks_that_never_open(network: Network, guard: AnyGuard) -> None:
 
 def test_renewed(network: Network, guard: AnyGuard) -> None:
     """A lease is renewed while the window is open, and never opens one that was shut or has ended."""
-    _skip_without_tokens(guard)
     network.call(lambda: guard.close(DEVICE, ()))
     assert not network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60)))
     assert network.send((UDP4, UDP6)) == []
@@ -682,6 +674,77 @@ def test_clock_set_back(
     assert network.send((UDP4, UDP6)) == network.send((UDP4, UDP6), "inner") == packets
     assert network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60))) == passes
     assert network.send((UDP4, UDP6)) == packets
+
+
+def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) -> None:
+    """By nftables: opening, replacing the rules of an open link and renewing fail once somebody has shut it."""
+    guard = network.call(nftables.Guard)
+    first, second, third = "00000001", "0000abcd", "deadbeef"
+
+    def open_window(token: str) -> None:
+        window = Window(OPEN, (Opening(),), time.time() + 60)
+        network.call(lambda: guard.open_window(DEVICE, window, token))
+
+    def renew() -> bool:
+        window = Window(OPEN, (Opening(),), time.time() + 60)
+        return network.call(lambda: guard.renew_window(DEVICE, window))
+
+    with pytest.raises(GuardError, match="not guarded"):
+        network.call(lambda: guard.begin_look(DEVICE, first))
+    assert network.call(lambda: guard.is_open(DEVICE))  # nothing stands
+    network.call(lambda: guard.close(DEVICE, ()))
+    assert not network.call(lambda: guard.is_open(DEVICE))
+    assert not renew()
+    for token in (first, second):
+        network.call(lambda: guard.begin_look(DEVICE, token))
+    # Closed anew for another reason, looks go on.
+    network.call(lambda: guard.close(DEVICE, (Opening("udp", "", 123),)))
+    open_window(second)
+    assert network.call(lambda: guard.is_open(DEVICE))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    with pytest.raises(TokenGone):
+        open_window(second)  # it has opened already
+    assert renew()
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    assert not network.call(lambda: guard.is_open(DEVICE))
+    assert not renew()
+    with pytest.raises(TokenGone):
+        open_window(first)
+    with pytest.raises(TokenGone):
+        network.call(
+            lambda: guard.close(DEVICE, (), (Window(OPEN, (Opening(),), time.time() + 60),), first)
+        )  # fmt: skip
+    assert network.send((UDP4, UDP6)) == []
+    network.call(lambda: guard.begin_look(DEVICE, third))
+    network.call(lambda: guard.close(DEVICE, (), (Window(OPEN, (Opening(),), time.time() + 60),), third))
+    assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
+    with pytest.raises(GuardError, match="not a token"):
+        network.call(lambda: guard.begin_look(DEVICE, "1; flush ruleset"))
+    network.call(lambda: guard.lift(DEVICE))
+    assert network.run("nft", "list ruleset") == ""
+
+
+def test_shutting_works_without_the_table_for_frames(network: Network) -> None:
+    """By nftables: somebody has taken one of both tables away."""
+    guard = network.call(nftables.Guard)
+    network.call(lambda: guard.close(DEVICE, ()))
+    network.call(lambda: guard.begin_look(DEVICE, "00000001"))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60), "00000001"))
+    network.run("nft", "delete table netdev netconf-guard")
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    assert network.send((UDP4, UDP6)) == []
+
+
+def test_the_rules_of_an_older_version_are_shut_and_put_back(network: Network) -> None:
+    """By nftables: they have no set for tokens."""
+    guard = network.call(nftables.Guard)
+    network.call(lambda: guard.close(DEVICE, ()))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    network.run("nft", f"delete set inet netconf-guard token-{DEVICE}")
+    assert not network.call(lambda: guard.is_standing(DEVICE))
+    network.call(lambda: guard.shut_window(DEVICE, OPEN))
+    assert network.send((UDP4, UDP6)) == []
+    assert network.call(lambda: guard.is_standing(DEVICE))
 
 
 def test_frames(network: Network, guard: AnyGuard) -> None:
