@@ -14,6 +14,7 @@ from netconf_hooks import log
 from netconf_hooks.apply import (
     follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
 )  # fmt: skip
+from netconf_hooks.ending import Ended, Ending
 from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, is_roaming, read_environment
 from netconf_hooks.passes import begin_pass, complete_pass, has_rules, make_pass, read_rules_of, replaces
@@ -36,18 +37,7 @@ REFUSE = 1
 # Seconds a hook may take beyond netconf-timeout: waiting for other hooks' actions, starting and stopping tunnels.
 ACTING_TIME = 20
 
-# What ends a hook: ifdown or systemd (TERM), the admin's Ctrl-C (INT), a closed terminal (HUP), its own deadline
-# (ALRM).
-ENDING: dict[int, str] = {
-    signal.SIGTERM: "SIGTERM",
-    signal.SIGINT: "SIGINT",
-    signal.SIGHUP: "SIGHUP",
-    signal.SIGALRM: "it took too long",
-}
-
-
-class Ended(BaseException):
-    """The hook is to end now: a signal came, or its time is over."""
+_ending: Ending | None = None
 
 
 def main(phase: str) -> NoReturn:
@@ -55,6 +45,7 @@ def main(phase: str) -> NoReturn:
 
     phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
+    global _ending
     # Until `run` has looked at it, a guard that was asked for is one that could not be put up, a wish not fulfilled.
     # One with a number was meant as one (`rules`).
     asked = {name.rstrip("0123456789_") for name in os.environ}
@@ -63,8 +54,7 @@ def main(phase: str) -> NoReturn:
     iface = os.environ.get("IFACE", "")
     try:
         log.fill_descriptors()
-        for number in ENDING:
-            signal.signal(number, _end)
+        _ending = Ending(status)
         status = run(read_environment(phase, os.environ))
     except Ended as ended:
         log.error(f"{iface}: the {phase} hook ended before its work was done: {ended}; the next run goes on with it")
@@ -100,8 +90,12 @@ def run(invocation: Invocation, store: Store | None = None) -> int:
     return 0
 
 
-def _end(number: int, frame: object) -> NoReturn:
-    raise Ended(ENDING[number])
+def _set_alarm(seconds: int) -> None:
+    """Give this hook so many seconds more; 0: no limit."""
+    if _ending:
+        _ending.set_alarm(seconds)
+    else:
+        signal.alarm(seconds)
 
 
 def _prepare(invocation: Invocation, store: Store) -> int:
@@ -118,7 +112,7 @@ def _prepare(invocation: Invocation, store: Store) -> int:
     record = _read_record(invocation.iface, store)
     if record is None:
         return 0
-    signal.alarm(ACTING_TIME)
+    _set_alarm(ACTING_TIME)
     link = read_link(device_of(invocation.iface))
     if link is None or link.index != record.index or not link.up:
         _forget_last_run(invocation, record, store)
@@ -168,7 +162,7 @@ def _guard(invocation: Invocation, rules: Rules, store: Store, again: bool = Fal
     from netconf_hooks.guarding import find_unguardable, join_guard, put_guard
     from netconf_hooks.guards import GuardError
 
-    signal.alarm(ACTING_TIME)
+    _set_alarm(ACTING_TIME)
     try:
         if not rules.is_guarded():
             join_guard(store, invocation, again)
@@ -187,7 +181,7 @@ def _guard(invocation: Invocation, rules: Rules, store: Store, again: bool = Fal
 def _fulfil_wish(invocation: Invocation, store: Store) -> int:
     from netconf_hooks.wish import LONGEST, WishError, fulfil_wish
 
-    signal.alarm(LONGEST)
+    _set_alarm(LONGEST)
     try:
         fulfil_wish(invocation, store, os.environ)
         wake_watcher(store)
@@ -213,7 +207,7 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     rules = read_rules_of(passes)
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
-    signal.alarm(int(rules.timeout) + ACTING_TIME)
+    _set_alarm(int(rules.timeout) + ACTING_TIME)
     record, answers = look_at_network(store, invocation.iface, passes)
     for key, answer in answers.items():
         if answer.problem:
@@ -239,12 +233,12 @@ def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: 
 
 def _leave(invocation: Invocation, store: Store) -> None:
     """down: forget the interface, and do what follows from that.  post-down does what a killed down left undone."""
-    signal.alarm(ACTING_TIME)
+    _set_alarm(ACTING_TIME)
     record = _read_record(invocation.iface, store)
     if record and record.wish:
         from netconf_hooks.wish import LONGEST, end_wish
 
-        signal.alarm(LONGEST)
+        _set_alarm(LONGEST)
         end_wish(record, store, os.environ)
         wake_watcher(store)
         return
@@ -280,15 +274,15 @@ def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store
     if invocation.phase == "down":
         begin_leaving(store, invocation.iface, invocation.logical)
         _depart(invocation, record, store)
-        signal.alarm(0)
+        _set_alarm(0)
         tell_events(store)
-        signal.alarm(ACTING_TIME)
+        _set_alarm(ACTING_TIME)
         _follow(store)
         wake_watcher(store)
         return
     if _depart(invocation, record, store):
         _follow(store)
-    signal.alarm(ACTING_TIME)
+    _set_alarm(ACTING_TIME)
     try:
         leave_guard(store, invocation)
     except GuardError as error:
@@ -305,7 +299,7 @@ def _forget(iface: str, store: Store) -> None:
 
 def _follow(store: Store) -> None:
     # Each event script has a time limit of its own; cut off by ours, it would go on, and be told of its event again.
-    follow_decision(store, between=lambda: signal.alarm(0))
+    follow_decision(store, between=lambda: _set_alarm(0))
 
 
 def _read_record(iface: str, store: Store) -> InterfaceRecord | None:

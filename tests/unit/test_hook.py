@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -447,6 +448,31 @@ def test_a_hook_that_takes_too_long_ends_and_says_so(real_store):
     )
 
 
+LOSE = """
+import signal
+from netconf_hooks import ending
+ending.GRACE = 1
+class Destructor:
+    def __del__(self):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        signal.pause()
+def run(*_):
+    Destructor()  # what its signal raises is printed, and lost
+    {then}
+hook.run = run
+"""
+
+
+@pytest.mark.parametrize("then", ["while True: signal.pause()", "hook._set_alarm(0)"])
+@pytest.mark.parametrize("phase, environ, status", [
+    ("pre-up", {"IF_NETCONF_GUARD": "yes"}, hook.REFUSE), ("up", {"IF_NETCONF_GUARD": "yes"}, 0)
+])
+def test_a_deadline_that_is_lost_in_a_destructor_ends_the_hook_all_the_same(real_store, then, phase, environ, status):
+    began = time.monotonic()
+    assert finish(start_hook(real_store, phase, LOSE.format(then=then), environ))[0] == status
+    assert time.monotonic() < began + 15  # finish() would wait for a minute
+
+
 def is_waiting_for_a_lock(process):
     """Whether a process sleeps in flock(2): /proc/locks lists those who wait behind the holder (proc(5))."""
     return any(
@@ -532,7 +558,8 @@ GUARD = """
 from netconf_hooks import guarding, passage
 class Guard:
     name, lacks, has_lease = "nftables", (), True
-    def close(self, device, openings, windows=(), ports=None):
+    def begin_look(self, device, token): pass
+    def close(self, device, openings, windows=(), token="", ports=None):
         {action}
     def shut_window(self, device, name): pass
     def lift(self, device): pass
