@@ -12,6 +12,7 @@ closed.  For the lease that an open link is, the kernel's own clocks run; here i
 
 from __future__ import annotations
 
+import os
 import time
 from _socket import if_indextoname
 from time import monotonic
@@ -19,7 +20,8 @@ from time import monotonic
 from netconf_hooks import log
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
 from netconf_hooks.guards import (
-    HOLD_GUESTS, NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Ports, Window, choose_guard, load_guard,
+    HOLD_GUESTS, NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Ports, TokenGone, Window, choose_guard,
+    load_guard,
     read_opening
 )  # fmt: skip
 from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
@@ -32,23 +34,25 @@ from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
 )  # fmt: skip
 from netconf_hooks.ppp import find_dialers
-from netconf_hooks.state import GuardRecord, RecordError, merge_options
+from netconf_hooks.state import GuardRecord, RecordError, boot_time, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from netconf_hooks.decide import Situation
+    from netconf_hooks.guards import AnyGuard
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.state import InterfaceRecord, Pass, Store
 
-# Seconds.  For so long a link that was opened stays open without anybody alive; so often it is renewed while all is
-# well.
+# How long an opened link stays open if nobody renews it, seconds.
 LEASE = 30.0
-RENEWAL = 10.0
 
 # How long a router may take to say that it is still there, seconds.
 CONFIRMATION = 1.0
+
+# How long the machine's sleep may wait for the records' lock, seconds.
+SLEEP_PATIENCE = 2.0
 
 _ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf-guard out"
 
@@ -106,7 +110,7 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
                 elsewhere = [name for name in (before.backend, *before.former.split()) if name != guard.name]
                 record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
                 if before.opened and before.backend != guard.name:
-                    _shut_window(before)  # whoever shuts it from now on knows of the other one only
+                    shut_windows(before)  # whoever shuts it from now on knows of the other one only
             if status and status.up and before:
                 # Up already, another address family or ifup --force: its tunnels go on, and what others of its
                 # interfaces have seen counts while it is on the same network.
@@ -324,7 +328,8 @@ class Look:
     """A look at the network of a guarded link, whose probes are let through until `deadline`, time.monotonic() (context
     manager).
 
-    It notes which network was looked at: the guard opens only while the link is on that one.
+    It notes which network was looked at: the guard opens only while the link is on that one.  It begins with a token in
+    the firewall, which whoever shuts the guard removes: what this look decides can't open the guard any more then.
     """
 
     def __init__(self, store: Store, device: str, deadline: float) -> None:
@@ -334,15 +339,18 @@ class Look:
         self._passing = ProbePass(device, "", 0.0)
         self._scene: Scene | None = None
         self._outside_ports: tuple[str, ...] = ()
+        self._token = ""
 
     def __enter__(self) -> Look:
-        with self._store.lock_records():
-            record = read_guard(self._store, self._device)
+        record = read_guard(self._store, self._device)
         if record and record.verdict != RELEASED:
             self._outside_ports = list_outside_ports(record)
-            self._scene = look_at(self._device, outside_ports=self._outside_ports)
-            if record.scene and not is_same_network(record.scene, self._scene):
-                self._leave_behind(record)
+            scene = self._begin(record)
+            if (record.scene and not is_same_network(record.scene, scene)) or has_left(record, scene):
+                # What was seen before, of any interface on the device, does not count on another network.
+                shut_guard(self._store, record, "the network has changed", has_left(record, scene))
+                scene = self._begin(record)
+            self._scene = scene
             self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
         return self
 
@@ -367,18 +375,19 @@ class Look:
             if record:
                 # Where it changed under our eyes nobody knows which of the two was seen.
                 scene = str(now.complete(self._scene)) if certain else ""
+                token = self._token if certain else ""
                 done = record.done and servers == record.servers
-                self._store.write_guard(record.change(scene=scene, servers=servers, done=done))
+                self._store.write_guard(record.change(scene=scene, token=token, servers=servers, done=done))
 
-    def _leave_behind(self, record: GuardRecord) -> None:
-        """On another network, what was seen before counts no more, of no interface on the device."""
-        if record.opened:
-            shut_guard(self._store, record, "the network has changed")
-            return
-        with self._store.lock_records():
-            now = read_guard(self._store, self._device)
-            if now:
-                self._store.write_guard(now.change(shut=monotonic()))
+    def _begin(self, record: GuardRecord) -> Scene:
+        """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
+        self._token = os.urandom(4).hex()
+        try:
+            load_guard(record.backend).begin_look(self._device, self._token)
+        except GuardError as error:
+            log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
+            self._token = ""
+        return look_at(self._device, outside_ports=self._outside_ports)
 
 
 # --- telling the firewall.  The lock for acting is held.
@@ -386,11 +395,17 @@ class Look:
 
 def follow_closing(store: Store) -> None:
     """Close what is to be closed, and let through what is to pass; what is open and may stay so stays so."""
+    tokens = {}
     for record in _list_undone(store):
-        if record.opened and record.verdict == OPEN and not is_still_there(record):
-            shut_guard(store, record, "the network has changed")
+        if record.opened and record.verdict == OPEN:
+            if not is_still_there(record):
+                shut_guard(store, record, "the network has changed")
+            elif token := _find_open(record):
+                tokens[record.device] = token
+            else:
+                _note_not_open(store, record)
     for record in _list_undone(store):
-        _tell(store, record, opened=record.opened and record.verdict == OPEN)
+        _tell(store, record, tokens.get(record.device, "") if record.verdict == OPEN else "")
 
 
 def follow_opening(store: Store) -> None:
@@ -398,13 +413,37 @@ def follow_opening(store: Store) -> None:
     for record in _list_undone(store):
         if record.verdict != OPEN:
             continue
-        if not is_still_there(record):
+        if not record.token or not is_still_there(record):
             shut_guard(store, record, "it is not certain which network this is: it changed, or its router is silent")
             continue
-        _tell(store, record, opened=True)
+        _tell(store, record, record.token)
         if not is_still_there(record):
             shut_guard(store, record, "the network changed while it was opened")
         _take_back(store, record)
+
+
+def _find_open(record: GuardRecord) -> str:
+    """Return a token with which the rules of an open link can be replaced and stay open; empty if it is not open.
+
+    The link is seen to be open when the token is in the firewall already: whoever shuts it later removes the token.
+    """
+    token = os.urandom(4).hex()
+    try:
+        guard = load_guard(record.backend)
+        guard.begin_look(record.device, token)
+        window = Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE)
+        return token if guard.renew_window(record.device, window) else ""
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return ""
+
+
+def _note_not_open(store: Store, record: GuardRecord) -> None:
+    """Write down that the firewall has not opened a link, or has shut it: only a valid token opens it again."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if now and now.verdict != RELEASED:
+            store.write_guard(now.change(opened=False, done=False))
 
 
 def _list_undone(store: Store) -> list[GuardRecord]:
@@ -414,34 +453,49 @@ def _list_undone(store: Store) -> list[GuardRecord]:
     return [record for record in wrong if record.verdict != RELEASED]
 
 
-def _tell(store: Store, record: GuardRecord, opened: bool) -> None:
-    windows = []
+def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
+    """Have the firewall do what a record says, and note it.
+
+    token: of the look that opens the link; without, it is closed.
+    """
+    windows = _list_windows(record)
     until = time.time() + LEASE
-    if opened:
+    if token:
         if not _note_opening(store, record, until):
             return
         windows.append(Window(OPEN_WINDOW, (Opening(),), until))
-    if record.portal > time.time():
-        windows.append(Window(PORTAL, tuple(map(read_opening, record.portal_openings)), record.portal))
-    if record.asking > time.time():
-        windows.append(Window(NAMES, tuple(map(read_opening, record.asking_openings)), record.asking))
     try:
         guard = load_guard(record.backend)
-        guard.close(record.device, list_openings(record), tuple(windows), ports=find_ports(record))
+        guard.close(record.device, list_openings(record), tuple(windows), token, find_ports(record))
+    except TokenGone:
+        shut_guard(store, record, "the network changed while it was looked at")
+        return
     except (GuardError, NetlinkError) as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
-    _mark(store, record, opened, until if guard.has_lease else 0.0)
+    _mark(store, record, bool(token), until if token and guard.has_lease else 0.0)
+
+
+def _list_windows(record: GuardRecord) -> list[Window]:
+    """Return what is let through for a time, but for the whole link, each for no longer than was asked for."""
+    now = time.time()
+    windows = []
+    for name, left, openings in (
+        (PORTAL, record.portal_left(), record.portal_openings), (NAMES, record.asking_left(), record.asking_openings)
+    ):  # fmt: skip
+        if left:
+            windows.append(Window(name, tuple(map(read_opening, openings)), now + left))
+    return windows
 
 
 def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
     """Write down that a link may be open from now on, before it is: a killed hook leaves nothing open that nobody knows
-    of.  Returns whether it is still to be opened."""
+    of.  Returns whether it is still to be opened, by the same look."""
     with store.lock_records():
         now = read_guard(store, record.device)
-        if not now or now.verdict != OPEN:
+        if not now or now.verdict != OPEN or now.token != record.token:
             return False
-        store.write_guard(now.change(opened=True, lease=until, done=False))
+        store.write_guard(now.change(opened=True, lease=until, lease_boot=boot_time() + LEASE, done=False))
     return True
 
 
@@ -451,28 +505,68 @@ def _mark(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> 
         if now and now.verdict != RELEASED:
             passing = [(record.openings, record.servers, record.passes, record.asking) for record in (now, told)]
             done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
-            store.write_guard(now.change(opened=opened, done=done, lease=lease))
+            lease_boot = boot_time() + LEASE if lease else 0.0
+            store.write_guard(now.change(opened=opened, done=done, lease=lease, lease_boot=lease_boot))
 
 
-def shut_guard(store: Store, record: GuardRecord, because: str) -> None:
+def shut_guard(store: Store, record: GuardRecord, because: str, everything: bool = True) -> None:
     """Shut an open link at once, before anything else; only a look from after this opens it again.
 
-    The lock for acting is not waited for: shutting is never wrong.
+    everything: also what else was let through for a time.
+    The lock for acting is not waited for: shutting is never wrong.  Raises OSError where it can't be noted.
     """
     if record.verdict == RELEASED:
         return
     if record.opened:
         log.info(f"{record.device}: netconf-guard: closed: {because}")
-    _shut_window(record)
+    when = monotonic()
+    shut = shut_windows(record, everything)
     with store.lock_records():
-        now = read_guard(store, record.device)
-        if now and now.verdict != RELEASED:
-            done = now.done and not (now.opened or now.portal or now.asking)
-            store.write_guard(
-                now.change(
-                    verdict=CLOSED, because=because, opened=False, done=done, shut=monotonic(), portal=0.0, asking=0.0
-                )
-            )
+        note_shut(store, record, because, when, shut, everything)
+
+
+def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyGuard | None = None) -> bool:
+    """Have the firewall shut an open link, whatever its record says, and make all looks void; return whether it did.
+
+    everything: as for `shut_guard`; guard: the record's firewall, if it is loaded already.
+    """
+    try:
+        guard = guard or load_guard(record.backend)
+        guard.shut_window(record.device, OPEN_WINDOW)
+        for name, until in ((PORTAL, record.portal), (NAMES, record.asking)):
+            if until and everything:
+                guard.shut_window(record.device, name)
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return False
+    return True
+
+
+def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: bool, everything: bool = True) -> None:
+    """Write down that a guard was shut.  The records' lock is held.  Raises OSError.
+
+    shut: the record as it was then; when: time.monotonic(); done: whether the firewall did it; everything: as for
+    `shut_guard`.
+    """
+    now = read_guard(store, shut.device)
+    if not now or now.verdict == RELEASED:
+        return
+    changes: dict[str, object] = {"shut": max(now.shut, when)}
+    if now.token == shut.token or not _is_open(now):
+        # Else a look from after this has opened it.
+        changes |= {"verdict": CLOSED, "because": because, "opened": now.opened and not done}
+        changes["done"] = now.done and done and not (now.opened or now.portal or now.asking)
+        if everything:
+            changes |= {"portal": 0.0, "asking": 0.0}
+    store.write_guard(now.change(**changes))
+
+
+def _is_open(record: GuardRecord) -> bool:
+    """Whether the firewall has a link open, as far as it can be asked."""
+    try:
+        return load_guard(record.backend).is_open(record.device)
+    except GuardError:
+        return False
 
 
 def begin_leaving(store: Store, iface: str, logical: str) -> None:
@@ -487,64 +581,6 @@ def begin_leaving(store: Store, iface: str, logical: str) -> None:
             store.write_guard(now.change(passes=leave_passes(now.passes, iface, logical, is_roaming(iface))))
     with store.lock_acting():
         follow_closing(store)
-
-
-def shut_lost_guards(store: Store) -> None:
-    """Shut each open guard whose link is not, for certain, on the network for which it was opened."""
-    for record in store.read_guards(log.error):
-        if record.opened and record.verdict != RELEASED and not is_still_there(record):
-            shut_guard(store, record, "the network has changed")
-
-
-def is_any_open(store: Store) -> bool:
-    """Whether a link is open that has a guard."""
-    return any(record.is_open(time.time()) and record.verdict == OPEN for record in store.read_guards(log.error))
-
-
-def renew_guards(store: Store) -> bool:
-    """Renew the lease of each open link that is still on the network for which it was opened; shut the others.
-
-    Returns whether all are.  A router that is merely silent is given the time until the next renewal: the kernel gives
-    it up after 3 s (neigh/*/mcast_solicit and retrans_time_ms, arp(7)), which is news, and shuts.
-    """
-    all_well = True
-    for record in store.read_guards(log.error):
-        if not record.opened or record.verdict == RELEASED:
-            continue
-        answers = do_routers_answer(record)
-        if not is_still_there(record):
-            shut_guard(store, record, "the router does not answer as it did")
-            all_well = all_well and record.verdict != OPEN
-        elif answers and record.verdict == OPEN and record.is_open(time.time()):
-            _renew(store, record)
-    return all_well
-
-
-def _renew(store: Store, record: GuardRecord) -> None:
-    until = time.time() + LEASE
-    try:
-        guard = load_guard(record.backend)
-        guard.open_window(record.device, Window(OPEN_WINDOW, (Opening(),), until))
-    except GuardError as error:
-        log.error(f"{record.device}: netconf-guard: {error}")
-        return
-    if guard.has_lease:
-        with store.lock_records():
-            now = read_guard(store, record.device)
-            if now and now.opened:
-                store.write_guard(now.change(lease=until))
-    _take_back(store, record)
-
-
-def do_routers_answer(record: GuardRecord) -> bool:
-    """Whether all routers of the network that a guard's record says are there, asked anew."""
-    try:
-        scene = read_scene(record.scene)
-        with Netlink() as netlink:
-            answered = netlink.confirm_neighbours(scene.index, scene.macs, monotonic() + CONFIRMATION)
-        return len(answered) == len(scene.macs)
-    except (NetlinkError, ValueError):
-        return False
 
 
 def put_back(store: Store) -> bool:
@@ -564,16 +600,9 @@ def put_back(store: Store) -> bool:
             except GuardError as error:
                 log.error(f"{record.device}: netconf-guard: {error}")
             log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
-            _tell(store, record, opened=False)
+            _tell(store, record)
     now = time.time()
     return any(record.verdict == OPEN and not record.is_open(now) for record in store.read_guards(log.error))
-
-
-def _shut_window(record: GuardRecord, name: str = OPEN_WINDOW) -> None:
-    try:
-        load_guard(record.backend).shut_window(record.device, name)
-    except GuardError as error:
-        log.error(f"{record.device}: netconf-guard: {error}")
 
 
 def _take_back(store: Store, record: GuardRecord) -> None:
@@ -581,7 +610,7 @@ def _take_back(store: Store, record: GuardRecord) -> None:
     with store.lock_records():
         now = read_guard(store, record.device)
     if not now or now.verdict == CLOSED:
-        _shut_window(record)
+        shut_windows(record, everything=False)
 
 
 def _lift(backend: str, device: str) -> None:
@@ -608,14 +637,27 @@ def _lift_former(record: GuardRecord) -> str:
 
 
 def close_guards(store: Store, because: str) -> None:
-    """Close everything until it is decided anew: before the machine sleeps.  Raises OSError."""
+    """Close everything until it is decided anew: before the machine sleeps.  Raises OSError.
+
+    No lock is waited for, whose holder may be frozen already: what can't be noted is decided anew all the same, when
+    the lease in the record is over.
+    """
     if not store.has_guards():
         return
-    for record in store.read_guards(log.error):
-        shut_guard(store, record, because)
-        # Without the lock for acting, whose holder may be frozen already: the machine is waiting.
-        for name in (PORTAL, NAMES):
-            _shut_window(record, name)
+    records = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
+    when = monotonic()
+    shut = {record.device: shut_windows(record) for record in records}
+    lock = store.lock_records()
+    if not lock.take_until(monotonic() + SLEEP_PATIENCE):
+        log.error(f"netconf-guard: all guards are closed, but {lock.path} is held: the records still say otherwise")
+        return
+    try:
+        for record in records:
+            if record.opened:
+                log.info(f"{record.device}: netconf-guard: closed: {because}")
+            note_shut(store, record, because, when, shut[record.device])
+    finally:
+        lock.release()
 
 
 def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds: float) -> None:
@@ -626,7 +668,12 @@ def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds:
             if not record or record.verdict == RELEASED:
                 raise GuardError(f"{device} has no guard that stands")
             until = time.time() + seconds
-            record = record.change(portal=until, portal_openings=tuple(str(opening) for opening in openings))
+            record = record.change(
+                portal=until,
+                portal_boot=boot_time() + seconds,
+                portal_openings=tuple(str(opening) for opening in openings),
+                portal_scene=str(look_at(device, outside_ports=list_outside_ports(record))),
+            )
             store.write_guard(record)
         load_guard(record.backend).open_window(device, Window(PORTAL, tuple(openings), until))
     log.info(f"{device}: netconf-guard: a captive portal may be visited for {seconds:g} s")
@@ -650,6 +697,20 @@ def release_guard(store: Store, device: str) -> None:
             raise
         unpin(device)
     log.warning(f"{device}: netconf-guard: released: anything may leave until the next ifup")
+
+
+def find_state(record: GuardRecord) -> str:
+    """Return what a guard is, ``closed``, ``open`` or ``released``: by the firewall, and by its record for who may not
+    ask that, or where it can't be asked."""
+    opened = record.is_open(time.time())
+    if os.geteuid() == 0:
+        try:
+            opened = load_guard(record.backend).is_open(record.device)
+        except GuardError as error:
+            log.complain(f"{record.device}: netconf-guard: {error}")
+    if not opened:
+        return CLOSED
+    return RELEASED if record.verdict == RELEASED else OPEN
 
 
 # --- records
@@ -712,3 +773,14 @@ def is_same_network(scene: str, now: Scene) -> bool:
         return False
     certain = UNREADABLE not in now.wireless
     return certain and before is not None and before.is_like(now) and before.macs.items() <= now.macs.items()
+
+
+def has_left(record: GuardRecord, now: Scene) -> bool:
+    """Whether a link has left the network for which its guard lets something through for a time: a portal, names."""
+    scenes = [scene for until, scene in (
+        (record.portal, record.portal_scene), (record.asking, record.asking_scene)
+    ) if until]  # fmt: skip
+    try:
+        return any(not scene or read_scene(scene).is_left(now) for scene in scenes)
+    except ValueError:
+        return True

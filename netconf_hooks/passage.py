@@ -18,14 +18,16 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.observe import make_link
 from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks.observe.scene import look_at, read_scene
 from netconf_hooks.passes import read_rules_of
-from netconf_hooks.state import RecordError, merge_options
+from netconf_hooks.state import RecordError, boot_time, merge_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from netconf_hooks.observe import Link
+    from netconf_hooks.observe.scene import Scene
     from netconf_hooks.rules import Allowance
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
     from netconf_hooks.tunnels import Endpoint
@@ -149,13 +151,16 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
 
 class _Found:
     """What came of looking up the names of endpoints: addresses by name, what could not be found, whether anything was
-    asked, and the openings with which daemons may ask for themselves, because they could not be told."""
+    asked, and the openings with which daemons may ask for themselves, because they could not be told.
+
+    asking_scene: on which network they may."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, tuple[str, ...]] = {}
         self.problems: list[str] = []
         self.asked = False
         self.asking: tuple[Opening, ...] = ()
+        self.asking_scene = ""
 
     def list_names(self) -> tuple[str, ...]:
         """Return the addresses as `GuardRecord.names` has them."""
@@ -240,6 +245,8 @@ def _note(
         and endpoint.version in (0, 6 if ":" in address else 4)
     )
     problem = "; ".join((*problems, *found.problems))
+    if found.addresses and not found.asked:
+        problem = problem or guard.problem  # of the names, which were not looked up this time
     if problem and problem != guard.problem:
         log.error(f"{guard.device}: netconf-guard: {problem}")
     with store.lock_records():
@@ -247,7 +254,12 @@ def _note(
         if not now or now.verdict == RELEASED:
             return False
         if found.asking:
-            now = now.change(asking=time.time() + NAMES_TIME, asking_openings=tuple(map(str, found.asking)))
+            now = now.change(
+                asking=time.time() + NAMES_TIME,
+                asking_boot=boot_time() + NAMES_TIME,
+                asking_openings=tuple(map(str, found.asking)),
+                asking_scene=found.asking_scene,
+            )
         same = now.openings == tuple(openings) and not found.asking
         if not same or (now.names, now.problem) != (names, problem):
             store.write_guard(
@@ -257,7 +269,7 @@ def _note(
 
 
 def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> None:
-    """Tell the daemons the addresses that pass: in /etc/hosts, or else let them ask for a short time.
+    """Tell the daemons the addresses that pass: in /etc/hosts, or else let them ask for a short time, once a network.
 
     Of names that the admin has in /etc/hosts the addresses there become those found: these are what the daemons use.
     """
@@ -269,14 +281,32 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
     try:
         found.addresses.update(pin_names(guard.device, found.addresses))
     except GuardError as error:
-        if not guard.asking:
-            log.error(f"{guard.device}: netconf-guard: {error}; DNS passes for the daemons for {NAMES_TIME:g} s")
+        if guard.asking_left():
+            return
+        try:
+            scene = look_at(guard.device, outside_ports=read_rules_of(guard.passes).outside_ports)
+        except NetlinkError as unknown:
+            found.problems.append(f"{error}; and the kernel does not say which network this is: {unknown}")
+            return
+        if _has_asked(guard, scene):
+            found.problems.append(f"{error}; on this network DNS has passed for the daemons already")
+            return
+        log.error(f"{guard.device}: netconf-guard: {error}; DNS passes for the daemons for {NAMES_TIME:g} s")
+        found.asking_scene = str(scene)
         uids = tuple(sorted({uid for endpoint in endpoints for uid in endpoint.uids} or {0}))
         found.asking = tuple(
             Opening(protocol, make_network(server), DNS_PORT, uids=uids)
             for server in _list_resolvers(guard)
             for protocol in ("udp", "tcp")
         )
+
+
+def _has_asked(guard: GuardRecord, scene: Scene) -> bool:
+    """Whether daemons were allowed to look up names on this network already."""
+    try:
+        return bool(guard.asking_scene) and not read_scene(guard.asking_scene).is_left(scene)
+    except ValueError:
+        return True
 
 
 def unpin(device: str) -> None:

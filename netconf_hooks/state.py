@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from netconf_hooks.files import read_file
 from netconf_hooks.record import Record
@@ -198,11 +199,16 @@ class GuardRecord(Record):
         among them that were given by name, each with its addresses, as words of a line.
     servers: the DHCP servers of its lease, which its client renews it with.
     done: whether the firewall was told all of this; opened: whether it was told to open; lease: until
-        when, seconds since 1970, if nobody renews it; 0 where the firewall knows no lease.
+        when, seconds since 1970, if nobody renews it; 0 where the firewall knows no lease; lease_boot: the same by
+        `boot_time`, which nobody can set back.
     scene: how the network looked to which all of this belongs (`observe.scene`), empty before the link was looked at.
+    token: of the look that the newest decision rests on (`guards.AnyGuard.begin_look`); empty if that look may open
+        nothing.
     shut: when it was last shut for being another network, time.monotonic(): only a look from after that opens it.
-    portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_openings: by whom.
-    asking: until when daemons may look up names by themselves, as `portal`; asking_openings: who, and where.
+    portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_boot: as lease_boot;
+        portal_openings: by whom; portal_scene: how the network looked then.
+    asking: until when daemons may look up names by themselves, as `portal`; asking_boot; asking_openings: who, and
+        where; asking_scene: the network for which they were allowed to, also once the time is over.
     problem: what could not be let through, and why; else empty.
     former: the other firewalls in which it may still stand, separated by spaces: from before the backend, or the
         variant of iptables, was changed.
@@ -210,7 +216,8 @@ class GuardRecord(Record):
 
     __slots__ = (
         "device", "backend", "verdict", "because", "passes", "openings", "names", "servers", "done", "opened", "lease",
-        "scene", "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former",
+        "scene", "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former", "token",
+        "lease_boot", "portal_boot", "portal_scene", "asking_boot", "asking_scene",
     )  # fmt: skip
 
     def __init__(
@@ -234,6 +241,12 @@ class GuardRecord(Record):
         asking_openings: tuple[str, ...] = (),
         problem: str = "",
         former: str = "",
+        token: str = "",
+        lease_boot: float = 0.0,
+        portal_boot: float = 0.0,
+        portal_scene: str = "",
+        asking_boot: float = 0.0,
+        asking_scene: str = "",
     ) -> None:
         self.device = device
         self.backend = backend
@@ -254,10 +267,25 @@ class GuardRecord(Record):
         self.asking_openings = asking_openings
         self.problem = problem
         self.former = former
+        self.token = token
+        self.lease_boot = lease_boot
+        self.portal_boot = portal_boot
+        self.portal_scene = portal_scene
+        self.asking_boot = asking_boot
+        self.asking_scene = asking_scene
+
+    def portal_left(self) -> float:
+        """Return for how many seconds more a captive portal may be visited, 0 if not."""
+        return _time_left(self.portal, self.portal_boot)
+
+    def asking_left(self) -> float:
+        """Return for how many seconds more daemons may look up names by themselves, 0 if not."""
+        return _time_left(self.asking, self.asking_boot)
 
     def is_open(self, now: float) -> bool:
         """Whether the link is open now, time.time(): it was told to, and the lease is not over."""
-        return self.opened and not 0 < self.lease <= now
+        over = 0 < self.lease <= now or 0 < self.lease_boot <= boot_time()
+        return self.opened and not over
 
 
 class PresenceRecord(Record):
@@ -284,6 +312,22 @@ class EventRecord(Record):
         self.variables = variables
 
 
+def boot_time() -> float:
+    """Return the seconds since the machine was booted, time asleep included: the clock that nobody can set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _time_left(until: float, until_boot: float) -> float:
+    """Return for how many seconds more something is allowed: until the first of both clocks says that it is over.
+
+    A clock set forward ends it early, one set back gives no more than was asked for.
+    """
+    if not until:
+        return 0.0
+    left = until - time.time()
+    return max(0.0, min(left, until_boot - boot_time()) if until_boot else left)
+
+
 class RecordError(Exception):
     """A file of ours can't be read; the message names it."""
 
@@ -306,14 +350,28 @@ class Lock:
 
     def take(self) -> bool:
         """Take the lock unless somebody has it, and write our pid into it; return whether it was taken."""
+        if not self.take_now():
+            return False
+        os.truncate(self.descriptor, 0)
+        os.write(self.descriptor, f"{os.getpid()}\n".encode())
+        return True
+
+    def take_now(self) -> bool:
+        """Take the lock unless somebody has it; return whether it was taken."""
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self.descriptor)
             return False
-        os.truncate(self.descriptor, 0)
-        os.write(self.descriptor, f"{os.getpid()}\n".encode())
+        return True
+
+    def take_until(self, deadline: float) -> bool:
+        """Take the lock as soon as it is free; return False if somebody has it still at time.monotonic() `deadline`."""
+        while not self.take_now():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
         return True
 
     def release(self) -> None:
@@ -332,6 +390,7 @@ class Store:
         self.presences = directory + "/presences"
         self.events = directory + "/events"
         self.fifo = directory + "/watch.fifo"
+        self.abandoned = directory + "/watch.abandoned"
 
     def prepare(self) -> None:
         """Make the directories.  Raises OSError."""
@@ -447,6 +506,22 @@ class Store:
         """Replace what was announced.  Raises OSError."""
         told = [([presence.name, *presence.ifaces], presence.variables) for presence in presences]
         _write_or_remove(self.presences, _format_told(told))
+
+    def has_events(self) -> bool:
+        """Whether there is any event that is to be told."""
+        return os.path.exists(self.events)
+
+    def read_abandoned(self) -> list[tuple[int, str]]:
+        """Return the watcher's children that could not be killed, as pid and what they were to do.
+
+        Those that are gone by now are left out.  Raises `RecordError`.
+        """
+        found = [line.partition(" ") for line in _read_lines(self.abandoned)]
+        return [(int(pid), _unescape(what)) for pid, _, what in found if os.path.exists(f"/proc/{pid}")]
+
+    def write_abandoned(self, children: Iterable[tuple[int, str]]) -> None:
+        """Replace that list; only the watcher does.  Raises OSError."""
+        _write_or_remove(self.abandoned, [f"{pid} {_escape(what)}" for pid, what in children])
 
     def read_events(self) -> tuple[EventRecord, ...]:
         """Return the events that are to be told, in order.  Raises `RecordError`."""
@@ -607,6 +682,12 @@ def _format_guard(record: GuardRecord) -> list[str]:
         f"asking {record.asking!r}",
         f"problem {_escape(record.problem)}",
         f"former {record.former}",
+        f"token {record.token}",
+        f"lease-boot {record.lease_boot!r}",
+        f"portal-boot {record.portal_boot!r}",
+        f"portal-scene {_escape(record.portal_scene)}",
+        f"asking-boot {record.asking_boot!r}",
+        f"asking-scene {_escape(record.asking_scene)}",
         *(f"opening {_escape(line)}" for line in record.openings),
         *(f"name {_escape(line)}" for line in record.names),
         *(f"server {server}" for server in record.servers),
@@ -662,6 +743,13 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             asking_openings=tuple(lists["asking-opening"]),
             problem=facts["problem"],
             former=facts["former"],
+            # The record of an older version, from before an upgrade, has none of these.
+            token=facts.get("token", ""),
+            lease_boot=float(facts.get("lease-boot", 0)),
+            portal_boot=float(facts.get("portal-boot", 0)),
+            portal_scene=facts.get("portal-scene", ""),
+            asking_boot=float(facts.get("asking-boot", 0)),
+            asking_scene=facts.get("asking-scene", ""),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error

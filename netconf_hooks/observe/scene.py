@@ -61,6 +61,18 @@ class Scene(Record):
             and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
         )  # fmt: skip
 
+    def is_left(self, now: Scene) -> bool:
+        """Whether `now` is certainly another network than this one, or none.
+
+        A router or an address that comes later, or goes, does not make another network as long as one of each stays.
+        """
+        if (self.index, True, self.wireless) != (now.index, now.carrier, now.wireless):
+            return True
+        for before, after in ((self.routers, now.routers), (self.networks, now.networks)):
+            if before and not set(before) & set(after):
+                return True
+        return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
+
     def complete(self, before: Scene) -> Scene:
         """Return the scene with what was known `before` of the same routers, which the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from guarded import GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup
+from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +13,7 @@ from netconf_hooks.observe import Answer
 from netconf_hooks.observe.connection import MARK
 from netconf_hooks.passage import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
 from netconf_hooks.rules import read_rules
+from netconf_hooks.state import boot_time
 from netconf_hooks.tunnels import Endpoint, TunnelError
 
 CORP = "openvpn corp"
@@ -296,7 +297,40 @@ def test_it_is_not_prolonged_while_nothing_is_asked(store, links, network, firew
     refresh(store)
     store.write_guard(store.read_guard("eth0").change(done=False))
     refresh(store)
-    assert firewall.get_window("eth0", "names").until == until
+    assert until - 1 < firewall.get_window("eth0", "names").until <= store.read_guard("eth0").asking
+
+
+def test_daemons_may_ask_once_on_each_network_which_is_logged_each_time(
+    store, links, network, firewall, named, tunnels, unwritable, place, messages
+):
+    def count_told():
+        return len([message for message in messages if "DNS passes for the daemons for 30 s" in message])
+
+    tunnels.up[CORP] = False  # so that its name is looked up each time
+    ifup(store, links)
+    assert firewall.get_window("eth0", "names")
+    assert count_told() == 1
+    past = {"asking": time.time() - 1, "asking_boot": boot_time() - 1, "done": False}
+    store.write_guard(store.read_guard("eth0").change(**past))
+    refresh(store)
+    assert firewall.get_window("eth0", "names") is None
+    assert count_told() == 1
+    assert "DNS has passed for the daemons already" in store.read_guard("eth0").problem
+    place.scenes["eth0"] = ELSEWHERE
+    refresh(store)
+    assert firewall.get_window("eth0", "names")
+    assert count_told() == 2
+
+
+def test_it_ends_with_its_network(store, links, network, firewall, named, tunnels, unwritable, place):
+    tunnels.up[CORP] = True
+    ifup(store, links)
+    assert firewall.get_window("eth0", "names")
+    place.scenes["eth0"] = ELSEWHERE
+    guarding.shut_guard(store, store.read_guard("eth0"), "the network has changed")
+    assert firewall.get_window("eth0", "names") is None
+    guarding.put_back(store)
+    assert firewall.get_window("eth0", "names") is None
 
 
 def test_kernel_tunnels_are_set_up_by_root(store, links, network, firewall, named, tunnels, unwritable):
