@@ -211,10 +211,10 @@ def _list_passes(store: Store, record: InterfaceRecord) -> tuple[Pass, ...]:
     return find_passes(store, record.iface) or record.passes
 
 
-def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None:
+def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord], tell: bool = True) -> None:
     """Look again at the networks of `records`, decide again by the rules in them, and follow the decision.
 
-    Raises OSError.
+    tell: whether to run the event scripts too.  Raises OSError.
     """
     store.prepare()
     if store.has_guards():
@@ -230,12 +230,12 @@ def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord]) -> None
         something_to_do = _decide(store)
     # The servers of a tunnel that does not come up may have moved.
     if something_to_do or store.has_guards():
-        follow_decision(store)
+        follow_decision(store, tell=tell)
 
 
-def follow_decision(store: Store, between: Callable[[], object] | None = None) -> None:
+def follow_decision(store: Store, between: Callable[[], object] | None = None, tell: bool = True) -> None:
     """Shut the guards, ask the tunnels for what was decided, open the guards, then call `between`, and then tell the
-    events.  Raises OSError.
+    events if `tell`.  Raises OSError.
     """
     if store.has_guards():
         _follow_guarded(store)
@@ -243,7 +243,8 @@ def follow_decision(store: Store, between: Callable[[], object] | None = None) -
         ask_tunnels(store)
     if between:
         between()
-    tell_events(store)
+    if tell:
+        tell_events(store)
 
 
 def _follow_guarded(store: Store) -> None:

@@ -14,6 +14,8 @@ from netconf_hooks.state import RecordError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netconf_hooks.state import EventRecord, Store
     from netconf_hooks.tunnels.systemd import Systemd
 
@@ -34,11 +36,17 @@ def read_queue(store: Store) -> tuple[EventRecord, ...]:
         return ()
 
 
-def tell_events(store: Store, directory: str = DIRECTORY, systemd: Systemd | None = None) -> None:
+def tell_events(
+    store: Store,
+    directory: str = DIRECTORY,
+    systemd: Systemd | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> None:
     """Run the scripts in `directory` for each event that is to be told, until none is left.
 
     Where somebody else is telling events this returns at once: whoever tells them looks again for more before it ends.
     An event is forgotten when its scripts have run: told by a hook that was killed, it is told again by the next.
+    progress: called after each event.
     Raises OSError.
     """
     lock = store.lock_events()
@@ -57,6 +65,7 @@ def tell_events(store: Store, directory: str = DIRECTORY, systemd: Systemd | Non
             tell_event(events[0], directory, systemd)
             with store.lock_records():
                 store.write_events(read_queue(store)[1:])
+            progress()
     finally:
         if held:
             lock.release()

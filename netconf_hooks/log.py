@@ -6,17 +6,30 @@ Nothing here may fail or block: a hook whose standard error is full or closed, o
 from __future__ import annotations
 
 import os
+import select
 import syslog
 
 NAME = "netconf-hooks"
 
 _verbose = False
+_waits = True
+
+SOCKET = "/dev/log"
 
 
 def set_verbose(verbose: bool) -> None:
     """Repeat everything on standard error (`ifup -v` sets VERBOSITY=1)."""
     global _verbose
     _verbose = verbose
+
+
+def set_waiting(waits: bool) -> None:
+    """Choose whether this process waits for a syslog daemon that stands still.
+
+    waits: if not, what it does not take at once is lost.  syslog(3) waits.
+    """
+    global _waits
+    _waits = waits
 
 
 def fill_descriptors() -> None:
@@ -71,13 +84,33 @@ def printable(text: str) -> str:
 def _record(priority: int, message: str) -> None:
     syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
     for line in message.splitlines():
-        syslog.syslog(priority, printable(line))
+        if _waits:
+            syslog.syslog(priority, printable(line))
+        else:
+            _send(priority, printable(line))
+
+
+def _send(priority: int, line: str) -> None:
+    """Do what syslog(3) does, but for waiting."""
+    import _socket
+    import time
+
+    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+    try:
+        channel.connect(SOCKET)
+        when = time.strftime("%b %e %H:%M:%S")
+        channel.send(f"<{syslog.LOG_DAEMON | priority}>{when} {NAME}[{os.getpid()}]: {line}".encode())
+    except OSError:
+        pass
+    finally:
+        channel.close()
 
 
 def _write(message: str) -> None:
     # os.write and not print: standard error may be full (ENOSPC on /dev/full), closed (EBADF) or a pipe nobody reads.
     text = "".join(f"{NAME}: {printable(line)}\n" for line in message.splitlines())
     try:
-        os.write(2, text.encode())
+        if _waits or select.select([], [2], [], 0)[1]:
+            os.write(2, text.encode())
     except OSError:
         pass

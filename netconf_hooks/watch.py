@@ -1,11 +1,16 @@
 """What happens between ifup and ifdown: cables move, leases change, laptops sleep, and no hook runs.
 
-``netconf-hooks watch`` is one small process that exists only while there is a record.  It sleeps in poll(2) on the
-kernel's news of links, addresses, routes and neighbours.  News only wake it: what counts is whether the networks still
-look as they did, by the kernel's own tables, so a burst of a thousand route changes costs one look.  If they do not, it
-does what
-``netconf-hooks refresh`` does, by the same code.  While something is undecided, or a wanted tunnel is down, it also
-does so by timer.  What only DHCP clients know, a new domain, their hooks tell by ``refresh``.
+``netconf-hooks watch`` is one small process that exists only while there is a record or a guard.  It listens to the
+kernel's news of links, addresses, routes and neighbours, and does nothing slow: it never waits, and takes no lock that
+somebody may hold.  So nothing delays what it does itself: it shuts the guard of a link that has lost its carrier or its
+router, and renews the lease of an open one (`leases`).
+
+All else is done by children, at most two, each with a deadline (`children`).  One looks and acts: it compares how the
+networks look now with how they looked before, by the kernel's own tables, so a burst of a thousand route changes costs
+one look.  If they differ, it does what ``netconf-hooks refresh`` does, by the same code.  While something is undecided,
+or a wanted tunnel is down, it also does so by timer.  The other child runs event scripts.
+
+What only DHCP clients know, a new domain, their hooks tell by ``refresh``.
 """
 
 from __future__ import annotations
@@ -13,30 +18,39 @@ from __future__ import annotations
 import _socket
 import os
 import select
-import time
 from time import monotonic
 
 from netconf_hooks import log
 from netconf_hooks.apply import end_passes, list_counting, refresh_interfaces
+from netconf_hooks.children import Child
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError
-from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at
+from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError, split_attributes
+from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at, read_scene
 from netconf_hooks.passes import read_rules_of
 from netconf_hooks.state import RecordError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from netconf_hooks.state import InterfaceRecord, Store
+    from netconf_hooks.observe.netlink import Message
+    from netconf_hooks.state import InterfaceRecord, Lock, Store
 
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
 _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES = 5, 7, 9, 11
 GROUPS = (LINKS, NEIGHBOURS, _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES)
+# Of carriers and routers; these have a socket of their own, with a filter, while there is a guard.
+URGENT_GROUPS = (LINKS, NEIGHBOURS, _IPV4_ROUTES, _IPV6_ROUTES)
 
 # linux/netlink.h; of its groups (enum nfnetlink_groups) the one that tells of changed rules.
 NETLINK_NETFILTER, _NFTABLES = 12, 7
+# linux/netfilter/nf_tables.h: types of messages, and attributes, of which the first names the table in all of them.
+_NEWRULE, _DELRULE, _NEWELEMENT, _DELELEMENT = 6, 8, 12, 14
+_TABLE, _CHAIN_OR_SET = 1, 2
+_OUR_TABLE = b"netconf-guard"
+# The chains and sets of a device whose content comes and goes with probes and renewals.
+_PASSING = (b"open-", b"portal-", b"probe-", b"names-", b"token-")
 
 # Seconds.  News come in bursts, a link that comes up sends a dozen: they are over when it was quiet for so long...
 QUIET = 0.1
@@ -45,6 +59,18 @@ BURST = 1.0
 
 # After how many seconds to ask again while something is open, and then each time the last.
 PAUSES = (5.0, 15.0, 30.0, 60.0)
+
+# What a child that looks may take beyond the netconf-timeout of all interfaces, and how often a child that runs event
+# scripts has to have run those of one event, seconds.
+ACTING_TIME = 20.0
+EVENT_TIME = 600.0
+
+# How long to wait before the records' lock is tried again, to see whether this process may leave, seconds.
+LEAVING_PAUSE = 0.5
+
+# Real time with a priority that any other real-time process has as well: this process hardly ever runs, but when it
+# does, a guard may have to be shut while the machine is busy.
+_PRIORITY = 1
 
 
 def watch(store: Store) -> None:
@@ -61,71 +87,444 @@ def watch(store: Store) -> None:
     orphaned = os.path.exists(store.fifo)
     if not orphaned:
         os.mkfifo(store.fifo, 0o600)
+    _raise_priority()
+    log.set_waiting(False)
     # For reading and writing, fifo(7): so it is never at its end, and never without a reader.
     fifo = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
-    with Netlink(GROUPS) as news, Netlink((_NFTABLES,), NETLINK_NETFILTER) as firewall:
-        sleeper = _Sleeper(news, firewall, fifo, lambda: shut_lost(store))
-        must = orphaned
-        expired = False
-        scenes: dict[str, Scene] = {}
-        pauses = iter(PAUSES)
-        pause = 0.0
-        alarm: float | None = None
-        # The lease of what was open may have ended since.
-        renewal = monotonic() if orphaned else None
-        while True:
-            end_passes(store)
-            with store.lock_records():
-                records = store.read_interfaces(log.error)
-                if not records and not store.has_guards():
-                    # All of it while the records are held: who adds one after this finds nobody, and starts another.
-                    _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
-                    os.unlink(store.fifo)
-                    os.close(fifo)
-                    lock.release()
-                    return
-            renewal, lost = _look_after_guards(store, renewal)
-            must = must or lost
-            seen = look(records)
-            if must or any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish):
-                if not expired:
-                    why = "nobody watched" if must else "the network has changed"
-                    why = "a guard was taken away" if lost else why
-                    log.info(f"deciding again: {why}")
-                _refresh(store, records)
-                records = store.read_interfaces(log.error)
-                # What has changed since the look that was decided on shows at the next turn.
-                renewal, _ = _look_after_guards(store, renewal)
-                alarm = None
-                if not expired:
-                    pauses = iter(PAUSES)
-            scenes = {
-                iface: scene.complete(scenes[iface]) if iface in scenes else scene for iface, scene in seen.items()
-            }
-            if alarm is None and is_open(store, records):
-                pause = next(pauses, pause)
-                alarm = monotonic() + pause
-            some = sleeper.sleep(min((when for when in (alarm, renewal) if when is not None), default=None))
-            must = expired = not some and alarm is not None and monotonic() >= alarm
-            # Not put off by news, however many: a lease that nobody renews ends.
-            if renewal is not None and monotonic() >= renewal:
-                renewal = None
-                must = not _renew(store) or must
+    with Netlink(GROUPS) as news, Netlink((_NFTABLES,), NETLINK_NETFILTER) as rules:
+        Listener(store, lock, fifo, news, rules).run(orphaned)
+
+
+class Listener:
+    """The process that listens: it never waits but for news, and takes no lock that it can't have at once.
+
+    lock: the watcher's, which it holds; fifo: where hooks tell that records have changed.
+    news: of the networks; rules: of the firewall's.
+    """
+
+    def __init__(self, store: Store, lock: Lock, fifo: int, news: Netlink, rules: Netlink) -> None:
+        self._store = store
+        self._lock = lock
+        self._fifo = fifo
+        self._news = news
+        self._rules = rules
+        self._poll = select.poll()
+        for descriptor in (fifo, news.fileno(), rules.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        self._guards: _Guards | None = None
+        self._burst = _Burst()
+        self._survey = _Survey()
+        self._actor: Child | None = None
+        self._teller: Child | None = None
+        self._abandoned: list[Child] = []
+        self._leave_after = 0.0
+
+    def run(self, orphaned: bool) -> None:
+        """Listen until there is no record any more.
+
+        orphaned: whether a watcher was killed before, so that nobody saw what has happened since.
+        """
+        if orphaned:
+            self._survey.demand("nobody watched")
+        self._reload(renew=orphaned)
+        self._start_actor()
+        while not self._leave():
+            ready = {descriptor for descriptor, _ in self._poll.poll(self._get_patience())}
+            # What shuts a guard comes first, each time.
+            if self._guards:
+                self._guards.listen(self._survey)
+            if self._fifo in ready and self._drain_fifo():
+                self._reload()
+                self._burst.hear()
+            if self._news.fileno() in ready:
+                self._hear_news()
+            if self._rules.fileno() in ready and _concern_us(self._rules):
+                self._burst.hear()
+            if self._burst.is_over():
+                self._end_burst()
+            self._look_after_children()
+            if self._guards:
+                self._guards.keep_time(self._survey)
+            self._survey.keep_time()
+            self._start_actor()
+
+    # --- news
+
+    def _drain_fifo(self) -> bool:
+        some = False
+        try:
+            while os.read(self._fifo, 4096):
+                some = True
+        except BlockingIOError:
+            pass
+        return some
+
+    def _hear_news(self) -> None:
+        """Take the news of the networks.  Until the burst of them is over the rest is left where it is: each message
+        would wake us."""
+        if not self._news.drain():
+            return
+        self._burst.hear()
+        self._poll.unregister(self._news.fileno())
+        if self._guards:
+            # An address that went makes another network, too.
+            self._guards.verify(self._survey)
+
+    def _end_burst(self) -> None:
+        """Go on where more news have come meanwhile; else have the networks looked at."""
+        more = self._news.drain()
+        if more and self._guards:
+            self._guards.verify(self._survey)
+        if more and self._burst.go_on():
+            return
+        self._burst.end()
+        self._survey.request()
+        self._poll.register(self._news.fileno(), select.POLLIN)
+
+    def _reload(self, renew: bool = False) -> None:
+        """Learn which guards there are.  renew: whether the leases of open ones may be about to end."""
+        if self._guards is None and self._store.has_guards():
+            self._guards = _Guards(self._store, self._poll)
+        if self._guards:
+            self._guards.reload(self._survey, renew)
+            if not self._store.has_guards():
+                self._guards.close(self._poll)
+                self._guards = None
+
+    # --- children
+
+    def _start_actor(self) -> None:
+        """Start the child that looks, if that is requested and none is at work."""
+        if self._actor or not self._survey.is_requested:
+            return
+        records = self._store.read_interfaces(log.error)
+        limit = ACTING_TIME + sum(
+            read_rules_of(record.passes).timeout for record in records if not record.wish
+        )
+        demand, scenes, timed = self._survey.begin()
+
+        def work(report: Callable[[str], None]) -> None:
+            survey(self._store, scenes, demand, timed, report)
+
+        self._actor = self._fork("look and act", limit, work)
+
+    def _fork(self, what: str, limit: float, work: Callable[[Callable[[str], None]], None]) -> Child | None:
+        inherited = [self._fifo, self._lock.descriptor, self._news.fileno(), self._rules.fileno()]
+        if self._guards:
+            inherited += self._guards.list_descriptors()
+        try:
+            child = Child(what, limit, work, inherited)
+        except OSError as error:
+            log.error(f"watch: could not {what}: {error.strerror}")
+            self._survey.retry()
+            return None
+        self._poll.register(child.fileno(), select.POLLIN)
+        return child
+
+    def _look_after_children(self) -> None:
+        if self._actor and self._is_over(self._actor):
+            self._survey.end(self._actor.read_report() if not self._actor.is_abandoned else [], self._actor.failed)
+            self._finish(self._actor)
+            self._actor = None
+            self._reload()
+            if not self._teller and self._store.has_events():
+                self._teller = self._fork("run the event scripts", EVENT_TIME, lambda report: tell(self._store, report))
+        if self._teller and self._is_over(self._teller):
+            self._finish(self._teller)
+            self._teller = None
+        for child in list(self._abandoned):
+            if child.has_ended():
+                self._abandoned.remove(child)
+                self._finish(child)
+                self._note_abandoned()
+
+    def _is_over(self, child: Child) -> bool:
+        """Whether a child has ended, or is given up."""
+        if child.has_ended():
+            return True
+        child.keep_time()
+        return child.is_abandoned
+
+    def _finish(self, child: Child) -> None:
+        if child.is_abandoned and child not in self._abandoned and os.path.exists(f"/proc/{child.pid}"):
+            self._abandoned.append(child)
+            self._note_abandoned()
+            return
+        self._poll.unregister(child.fileno())
+        child.close()
+
+    def _note_abandoned(self) -> None:
+        """Write down for `status` which children can't be killed."""
+        try:
+            self._store.write_abandoned([(child.pid, child.what) for child in self._abandoned])
+        except OSError as error:
+            log.error(f"watch: {error}")
+
+    # --- time
+
+    def _get_patience(self) -> float | None:
+        """Return for how long to wait for news, in milliseconds; None where nothing else is to be done."""
+        times = [self._burst.due, self._survey.alarm, self._leave_after or None]
+        times += [child.next_time for child in (self._actor, self._teller) if child]
+        if self._guards:
+            times.append(self._guards.next_time())
+        until = min((when for when in times if when is not None), default=None)
+        return None if until is None else max(0.0, until - monotonic()) * 1000
+
+    def _leave(self) -> bool:
+        """Leave if there is nothing to watch any more; return whether this process is to end.
+
+        All of it while the records are held: who adds one after this finds nobody, and starts another.
+        """
+        self._leave_after = 0.0
+        busy = self._actor or self._teller or self._survey.is_requested
+        if busy or self._store.has_interfaces() or self._store.has_guards():
+            return False
+        records_lock = self._store.lock_records()
+        if not records_lock.take_now():
+            self._leave_after = monotonic() + LEAVING_PAUSE
+            return False
+        try:
+            if self._store.has_interfaces() or self._store.has_guards():
+                return False
+            _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
+            os.unlink(self._store.fifo)
+            os.close(self._fifo)
+            self._lock.release()
+            return True
+        finally:
+            records_lock.release()
+
+
+class _Guards:
+    """The part of listening that there is only while there are guards: carriers and routers, leases, the clock."""
+
+    def __init__(self, store: Store, poll: select.poll) -> None:
+        # Only where there is a guard: with its firewall they take a third of this process's memory.
+        from netconf_hooks import leases
+        from netconf_hooks.clock import Clock
+
+        self._news = Netlink(URGENT_GROUPS)
+        self._leases = leases.Leases(store, self._news)
+        self._clock = Clock()
+        for descriptor in (self._news.fileno(), self._clock.fileno()):
+            poll.register(descriptor, select.POLLIN)
+
+    def list_descriptors(self) -> list[int]:
+        """Return the descriptors that no child may have."""
+        return [self._news.fileno(), self._clock.fileno(), self._leases.fileno()]
+
+    def close(self, poll: select.poll) -> None:
+        """Stop listening."""
+        for descriptor in (self._news.fileno(), self._clock.fileno()):
+            poll.unregister(descriptor)
+        self._news.close()
+        self._clock.close()
+        self._leases.close()
+
+    def listen(self, survey: _Survey) -> None:
+        """Take the news of carriers, routers and the clock, and shut what is lost."""
+        self._do(self._leases.hear, survey)
+        if self._clock.was_set():
+            self._do(self._leases.change_clock, survey)
+
+    def verify(self, survey: _Survey) -> None:
+        """Shut what is on another network by now."""
+        self._do(self._leases.verify, survey)
+
+    def reload(self, survey: _Survey, renew: bool) -> None:
+        """Learn which guards there are."""
+        self._do(lambda: self._leases.reload(renew), survey)
+
+    def keep_time(self, survey: _Survey) -> None:
+        """Renew what is to be renewed."""
+        self._do(self._leases.keep_time, survey)
+
+    def next_time(self) -> float | None:
+        """Return when there is something to do, time.monotonic(); None if never."""
+        return self._leases.next_time()
+
+    def _do(self, work: Callable[[], object], survey: _Survey) -> None:
+        try:
+            work()
+        except (NetlinkError, OSError) as error:
+            log.error(f"watch: {error}")
+            survey.request()
+        if reason := self._leases.take_reason():
+            survey.demand(reason)
+        if self._leases.take_check():
+            survey.request()
+
+
+class _Burst:
+    """A burst of news.  due: when to see whether it is over, time.monotonic(); None while there is none."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self.due: float | None = None
+
+    def hear(self) -> None:
+        """Begin, if it has not yet."""
+        if self.due is None:
+            self._began = monotonic()
+            self.due = self._began + QUIET
+
+    def is_over(self) -> bool:
+        """Whether it may be over."""
+        return self.due is not None and monotonic() >= self.due
+
+    def go_on(self) -> bool:
+        """Wait until it was quiet again; return False where it has lasted for long enough."""
+        now = monotonic()
+        if now >= self._began + BURST:
+            return False
+        self.due = now + QUIET
+        return True
+
+    def end(self) -> None:
+        """There is none any more."""
+        self.due = None
+
+
+class _Survey:
+    """When the networks are to be looked at, and what was seen the last time.
+
+    alarm: when to look although there is no news, time.monotonic(); None if there is no need.
+    """
+
+    def __init__(self) -> None:
+        self.is_requested = True
+        self.alarm: float | None = None
+        self._demand = ""
+        self._timed = False
+        self._running_timed = False
+        self._scenes: dict[str, Scene] = {}
+        self._pauses: Iterator[float] = iter(PAUSES)
+        self._pause = 0.0
+
+    def request(self) -> None:
+        """Have the networks looked at; where nothing has changed, nothing is done."""
+        self.is_requested = True
+
+    def demand(self, why: str) -> None:
+        """Have the networks looked at, and decided on again even if they are the same."""
+        self.is_requested = True
+        self._demand = self._demand or why
+
+    def retry(self) -> None:
+        """Look again after a pause, which grows."""
+        self._pause = next(self._pauses, self._pause)
+        self.alarm = monotonic() + self._pause
+
+    def keep_time(self) -> None:
+        """Look if that is due."""
+        if self.alarm is not None and monotonic() >= self.alarm:
+            self.alarm = None
+            self._timed = not self.is_requested
+            self.is_requested = True
+
+    def begin(self) -> tuple[str, dict[str, Scene], bool]:
+        """Return why to decide again in any case (else empty), what was seen, and whether only the timer says so.
+
+        What is requested from now on is done by the next look.
+        """
+        demand, timed = self._demand, self._timed and not self._demand
+        self.is_requested = self._timed = False
+        self._demand = ""
+        self._running_timed = timed
+        return demand, self._scenes, timed
+
+    def end(self, report: list[str], failed: bool) -> None:
+        """Take what a look has reported."""
+        decided = again = False
+        for line in report:
+            key, _, text = line.partition(" ")
+            if key == "scene":
+                iface, _, scene = text.encode("ascii").decode("unicode_escape").partition("\n")
+                self._scenes[iface] = read_scene(scene)
+            decided = decided or key == "decided"
+            again = again or key == "retry"
+        if decided and not self._running_timed:
+            self._pauses = iter(PAUSES)
+            self.alarm = None
+        if again or failed:
+            if self.alarm is None:
+                self.retry()
+        else:
+            self.alarm = None
+
+
+# --- what the children do
+
+
+def survey(
+    store: Store, scenes: Mapping[str, Scene], demand: str, timed: bool, report: Callable[[str], None]
+) -> None:
+    """Look at the networks and, where they are not what they were, decide again and follow the decision.
+
+    scenes: what was seen before, by interface; demand: why to decide again in any case, else empty; timed: whether
+    only the timer asks for it, which is not worth a line in the log.
+    report: takes a line for each ``scene``, ``decided`` if so, and ``retry`` where asking again may help.
+    """
+    from netconf_hooks.leftovers import clear_leftovers
+
+    end_passes(store)
+    clear_leftovers(store)
+    records = store.read_interfaces(log.error)
+    if _put_back(store):
+        demand, timed = demand or "a guard was taken away", False
+    seen = look(records)
+    changed = any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish)
+    if demand or timed or changed:
+        if demand or changed:
+            log.info(f"deciding again: {demand or 'the network has changed'}")
+        try:
+            refresh_interfaces(store, records, tell=False)
+        except (NetlinkError, RecordError, OSError) as error:
+            log.error(f"watch: {error}")
+        report("decided")
+    # What has changed since the look that was decided on shows at the next one.
+    for iface, scene in seen.items():
+        whole = scene.complete(scenes[iface]) if iface in scenes else scene
+        text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
+        report(f"scene {text}")
+    if needs_retry(store, store.read_interfaces(log.error)):
+        report("retry")
+
+
+def tell(store: Store, report: Callable[[str], None]) -> None:
+    """Run the event scripts for all events that are to be told; report each."""
+    from netconf_hooks.events import tell_events
+
+    tell_events(store, progress=lambda: report("told"))
 
 
 def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
     """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         return {
-            record.iface: look_at(
-                device_of(record.iface), netlink, read_rules_of(record.passes).outside_ports
-            )
+            record.iface: look_at(device_of(record.iface), netlink, read_rules_of(record.passes).outside_ports)
             for record in records
             if not record.wish
         }
 
 
-def is_open(store: Store, records: Iterable[InterfaceRecord]) -> bool:
+def _put_back(store: Store) -> bool:
+    """Put back what somebody took away; return whether a link is closed now that should be open."""
+    if not store.has_guards():
+        return False
+    from netconf_hooks.guard_records import restore_records
+    from netconf_hooks.guarding import put_back
+
+    try:
+        restored = restore_records(store)
+        return put_back(store) or bool(restored)
+    except (NetlinkError, OSError) as error:
+        log.error(f"watch: {error}")
+        return False
+
+
+def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     """Whether asking again may help: a location is undecided, something could not be done, a wanted tunnel is down."""
     counting = list_counting(records)
     if any(record.undecided for record in counting):
@@ -162,57 +561,35 @@ def _has_changed(scene: Scene, scenes: Mapping[str, Scene], record: InterfaceRec
     )
 
 
-# --- guards
+# --- the process
 
 
-def shut_lost(store: Store) -> None:
-    """Shut each open guard whose link is not on the network any more for which it was opened: at the first news, before
-    anything else."""
-    if not store.has_guards():
-        return
-    from netconf_hooks.guard_records import restore_records
-    from netconf_hooks.guarding import shut_lost_guards
+def _concern_us(rules: Netlink) -> bool:
+    """Take the news of changed rules; return whether any may have changed what guards stand on.
 
-    try:
-        restore_records(store)
-        shut_lost_guards(store)
-    except (NetlinkError, OSError) as error:
-        log.error(f"watch: {error}")
-
-
-def _look_after_guards(store: Store, renewal: float | None) -> tuple[float | None, bool]:
-    """Put back what somebody took away; return when the lease of an open link is to be renewed, time.monotonic(), and
-    whether a link is closed now that should be open.
-
-    renewal: when a lease was to be renewed already.
+    The windows' own rules and elements don't: they come and go with probes and renewals.
     """
-    if not store.has_guards():
-        return None, False
-    from netconf_hooks.guard_records import restore_records
-    from netconf_hooks.guarding import RENEWAL, is_any_open, put_back
-
-    try:
-        restored = restore_records(store)
-        lost = put_back(store) or bool(restored)
-        if not is_any_open(store):
-            return None, lost
-        return monotonic() + RENEWAL if renewal is None else renewal, lost
-    except (NetlinkError, OSError) as error:
-        log.error(f"watch: {error}")
-        return monotonic() + RENEWAL if renewal is None else renewal, False
+    messages, dropped = rules.collect()
+    return dropped or any(_concerns_us(message) for message in messages)
 
 
-def _renew(store: Store) -> bool:
-    """Renew the leases of open links; return False where one had to be shut instead."""
-    if not store.has_guards():
-        return True
-    from netconf_hooks.guarding import renew_guards
-
-    try:
-        return renew_guards(store)
-    except (NetlinkError, OSError) as error:
-        log.error(f"watch: {error}")
+def _concerns_us(message: Message) -> bool:
+    kind, body = message[0] & 0xFF, message[1]
+    attributes = split_attributes(body[4:])  # struct nfgenmsg
+    if attributes.get(_TABLE, b"").rstrip(b"\0") != _OUR_TABLE:
         return False
+    if kind in (_NEWELEMENT, _DELELEMENT, _NEWRULE, _DELRULE):
+        return not attributes.get(_CHAIN_OR_SET, b"").startswith(_PASSING)
+    return True
+
+
+def _raise_priority() -> None:
+    """Run at once whenever there is news, however busy the machine is; children don't inherit that."""
+    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(_PRIORITY))
+    except OSError as error:
+        log.debug(f"watch: no real-time priority: {error.strerror}")  # a container without CAP_SYS_NICE
 
 
 def _tell_leaving(address: str) -> None:
@@ -231,48 +608,3 @@ def _tell_leaving(address: str) -> None:
         log.error(f"{address}: {error.strerror}: systemd is not told that the watcher ends")
     finally:
         channel.close()
-
-
-class _Sleeper:
-    """Sleeps until there are news.
-
-    news: of the network; firewall: of changed rules; fifo: of changed records; hasten: what is done at each piece of
-    news, before the burst of them is over.
-    """
-
-    def __init__(self, news: Netlink, firewall: Netlink, fifo: int, hasten: Callable[[], None]) -> None:
-        self._news = news
-        self._firewall = firewall
-        self._fifo = fifo
-        self._hasten = hasten
-        self._poll = select.poll()
-        for descriptor in (news.fileno(), firewall.fileno(), fifo):
-            self._poll.register(descriptor, select.POLLIN)
-
-    def sleep(self, alarm: float | None) -> bool:
-        """Sleep until there are news and the burst of them is over, or until `alarm`; return whether there were any."""
-        if not self._poll.poll(None if alarm is None else max(0.0, alarm - monotonic()) * 1000):
-            return False
-        over = monotonic() + BURST
-        self._hasten()
-        while self._drain() and monotonic() < over:
-            time.sleep(QUIET)  # not in poll(2): each message of the burst would wake us
-            self._hasten()
-        return True
-
-    def _drain(self) -> bool:
-        """Take all news that have come; return whether there were any."""
-        some = False
-        try:
-            while os.read(self._fifo, 4096):
-                some = True
-        except BlockingIOError:
-            pass
-        return any([self._news.drain(), self._firewall.drain(), some])
-
-
-def _refresh(store: Store, records: Iterable[InterfaceRecord]) -> None:
-    try:
-        refresh_interfaces(store, records)
-    except (NetlinkError, RecordError, OSError) as error:
-        log.error(f"watch: {error}")

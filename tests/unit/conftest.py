@@ -9,11 +9,12 @@ from time import monotonic
 
 import many  # noqa: F401  before any test is made
 import pytest
-from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
+from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import (
-    apply, check, check_guard, cli, explain, guard_records, guarding, hook, locate, log, observation, passage, ways_out
+    apply, check, check_guard, cli, explain, guard_records, guarding, hook, leases, locate, log, observation, passage,
+    ways_out
 )  # fmt: skip
 from netconf_hooks.guards import GuardError, hosts
 from netconf_hooks.observe import Answer, names, netlink, router, wireless
@@ -110,7 +111,10 @@ def place(monkeypatch):
     """Where guarded links are."""
     place = FakeNetwork()
     monkeypatch.setattr(guarding, "look_at", place.look_at)
-    monkeypatch.setattr(guarding, "Netlink", lambda: place)
+    monkeypatch.setattr(passage, "look_at", lambda device: place.scenes.get(device, HERE))
+    for module in (guarding, leases):
+        monkeypatch.setattr(module, "Netlink", lambda: place)
+    monkeypatch.setattr(leases, "look_at", place.look_at)
     monkeypatch.setattr(guarding, "find_dhcp_servers", lambda device: place.servers)
     for module in (passage, ways_out):
         monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
@@ -147,7 +151,7 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
             raise GuardError(firewall.broken)
         return firewall
 
-    for module in (guard_records, guarding, passage):
+    for module in (guard_records, guarding, leases, passage):
         monkeypatch.setattr(module, "load_guard", load)
     monkeypatch.setattr(guarding, "choose_guard", load)
     monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))
@@ -181,7 +185,7 @@ def leave_no_alarm():
 @pytest.fixture
 def store(leave_no_alarm, tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
     # Events are told, and the network is watched, elsewhere: here it would be by programs of this machine.
-    def tell_events(store):
+    def tell_events(store, **_):
         journal.extend(event.name for event in store.read_events())
         store.write_events(())
 

@@ -5,9 +5,10 @@ from itertools import count
 
 from netconf_hooks import hook
 from netconf_hooks.guarding import LEASE
-from netconf_hooks.guards import GuardError, Opening
+from netconf_hooks.guards import GuardError, Opening, TokenGone
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.observe import Answer
+from netconf_hooks.leases import Leases
+from netconf_hooks.observe import Answer, netlink
 from netconf_hooks.observe.names import Resolution
 from netconf_hooks.observe.scene import Scene
 from netconf_hooks.state import Store
@@ -28,8 +29,9 @@ OFFICE = Answer((ROUTER,))
 class FakeFirewall:
     """One of the machine's firewalls: what stands for each device, and what it was asked, in order.
 
-    stands: openings and windows by device; broken: what it fails with, as soon as there is anything; step: called
-    before and after anything changes; permits: whether a device may be opened by what is written down.
+    stands: openings and windows by device; tokens: of looks, by device; broken: what it fails with, as soon as there is
+    anything; step: called before and after anything changes; permits: whether a device may be opened by what is written
+    down.
     """
 
     lacks = ()
@@ -39,6 +41,7 @@ class FakeFirewall:
         self.has_lease = name == "nftables"
         self.stands = {}
         self.ports = {}
+        self.tokens = {}
         self.asked = []
         self.journal = journal
         self.broken = ""
@@ -52,8 +55,10 @@ class FakeFirewall:
         if self.broken:
             raise GuardError(self.broken)
 
-    def close(self, device, openings, windows=(), ports=None):
+    def close(self, device, openings, windows=(), token="", ports=None):
         self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
+        if "open" in [window.name for window in windows]:
+            self._take(device, token)
         assert self.permits(device) or "open" not in [window.name for window in windows]
         self.stands[device] = (openings, {window.name: window for window in windows})
         self.ports[device] = ports
@@ -64,10 +69,33 @@ class FakeFirewall:
             self._ask(f"change ports of {device}")
             self.ports[device] = ports
 
-    def open_window(self, device, window):
+    def begin_look(self, device, token):
+        """As AnyGuard.begin_look."""
+        if device not in self.stands:
+            raise GuardError(f"{device}: not guarded")
+        self.tokens.setdefault(device, set()).add(token)
+
+    def _take(self, device, token):
+        """Remove the token of a look, or fail."""
+        if token not in self.tokens.get(device, ()):
+            raise TokenGone(f"{device}: it was shut since the look began")
+        self.tokens[device].remove(token)
+
+    def renew_window(self, device, window):
+        """As AnyGuard.renew_window."""
+        self._ask(f"renew {device} {window.name}")
+        if window.name not in self.stands.get(device, ((), {}))[1]:
+            return False
+        self.stands[device][1][window.name] = window
+        self.step()
+        return True
+
+    def open_window(self, device, window, token=""):
         self._ask(f"open {device} {window.name}")
         if device not in self.stands:
             raise GuardError(f"{device} is not closed")
+        if window.name == "open":
+            self._take(device, token)
         assert self.permits(device) or window.name != "open"
         self.stands[device][1][window.name] = window
         self.step()
@@ -76,11 +104,14 @@ class FakeFirewall:
         self._ask(f"shut {device} {name}")
         if device in self.stands:
             self.stands[device][1].pop(name, None)
+            if name == "open":
+                self.tokens.pop(device, None)
         self.step()
 
     def lift(self, device):
         self._ask(f"lift {device}")
         self.stands.pop(device, None)
+        self.tokens.pop(device, None)
         self.step()
 
     def is_standing(self, device):
@@ -98,7 +129,7 @@ class FakeFirewall:
         return self.stands[device][1].get(name)
 
     def is_open(self, device):
-        """Whether everything may leave."""
+        """As AnyGuard.is_open: whether everything may leave."""
         return device not in self.stands or self.get_window(device, "open") is not None
 
 
@@ -152,6 +183,61 @@ class FakeNetwork:
         """As Netlink.confirm_neighbours."""
         self.confirmed.append((index, tuple(routers)))
         return {router: None for router in routers if router not in self.silent}
+
+    def question_neighbours(self, index, routers):
+        """As Netlink.question_neighbours."""
+        self.confirmed.append((index, tuple(routers)))
+
+    def get_sure_neighbours(self, index, routers):
+        """As Netlink.get_sure_neighbours."""
+        return {router: None for router in routers if router not in self.silent}
+
+    def get_link(self, device):
+        """As Netlink.get_link."""
+        return netlink.read_link(device)
+
+    def close(self):
+        """As Netlink.close."""
+
+
+class FakeNews:
+    """A socket for news: `waiting` are those that will be heard next, dropped: whether the kernel had to drop some."""
+
+    def __init__(self):
+        self.waiting = []
+        self.dropped = False
+        self.filters = []
+
+    def filter_news(self, indexes, neighbours):
+        """As Netlink.filter_news."""
+        self.filters.append((set(indexes), set(neighbours)))
+
+    def collect(self):
+        """As Netlink.collect."""
+        found, self.waiting = (self.waiting, self.dropped), []
+        self.dropped = False
+        return found
+
+
+def listen(store):
+    """Return the leases of a listening process that has just started, and its socket for news."""
+    news = FakeNews()
+    leases = Leases(store, news)
+    leases.reload()
+    return leases, news
+
+
+def shut_lost_guards(store):
+    """Do what the listening process does when it learns that something has changed."""
+    listen(store)
+
+
+def renew_guards(store):
+    """Do what the listening process does when leases are to be renewed; return whether all of them were well."""
+    leases, _ = listen(store)
+    leases.reload(renew=True)
+    leases.keep_time()
+    return not leases.take_reason()
 
 
 class Steps:

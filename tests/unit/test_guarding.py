@@ -7,15 +7,14 @@ from time import monotonic
 import pytest
 from guarded import (
     ELSEWHERE, GUARD, HERE, MAC, OFFICE, ROUTER, CountingStore, Steps, assert_closed, assert_open, ifdown, ifup,
-    run_hook
+    listen, renew_guards, run_hook, shut_lost_guards
 )  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import apply, guarding, hook, locate, log, watch
 from netconf_hooks.guarding import (
-    close_guards, find_unguardable, follow_closing, is_any_open, is_same_network, open_portal, put_back,
-    release_guard, renew_guards, shut_guard, shut_lost_guards
+    close_guards, find_unguardable, follow_closing, is_same_network, open_portal, put_back, release_guard, shut_guard
 )  # fmt: skip
 from netconf_hooks.guards import GuardError, Opening, Ports
 from netconf_hooks.ifenv import read_environment
@@ -307,11 +306,11 @@ def test_somebody_who_shuts_it_while_it_is_being_opened_wins(store, links, netwo
     real = firewall.close
     firewall.permits = lambda device: True
 
-    def close(device, openings, windows=(), ports=None):
+    def close(device, openings, windows=(), token="", ports=None):
         if windows:
             firewall.close = real
             shut_guard(store, store.read_guard(device), "going down")
-        real(device, openings, windows)
+        real(device, openings, windows, token)
 
     firewall.close = close
     ifup(store, links)
@@ -334,11 +333,11 @@ def test_where_its_router_is_silent_it_stays_closed_and_is_looked_at_again(store
     ifup(store, links)
     assert_closed(store, firewall)
     records = store.read_interfaces(log.error)
-    assert watch.is_open(store, records)
+    assert watch.needs_retry(store, records)
     place.silent = ()
     apply.refresh_interfaces(store, records)
     assert_open(store, firewall)
-    assert not watch.is_open(store, store.read_interfaces(log.error))
+    assert not watch.needs_retry(store, store.read_interfaces(log.error))
 
 
 # A firewall that does not work
@@ -516,7 +515,7 @@ def test_where_no_probe_can_be_let_through_the_look_goes_on(store, links, networ
 
 def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, network, firewall, office, place):
     firewall.open_window("eth0", firewall.get_window("eth0", "open").change(until=0.0))
-    assert is_any_open(store)
+    assert listen(store)[0].next_time()
     assert renew_guards(store) is True
     assert_open(store, firewall)
     assert place.confirmed[-1] == (7, (ROUTER,))  # asked whether it is still there
@@ -535,7 +534,7 @@ def test_where_its_router_is_silent_it_is_neither_renewed_nor_shut(store, links,
 def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, links, network, firewall, office):
     guard = store.read_guard("eth0")
     store.write_guard(guard.change(lease=time.time() - 1))
-    assert not is_any_open(store)
+    assert listen(store)[0].next_time() is None
     assert put_back(store)  # the watcher is to decide anew
     firewall.stands["eth0"][1].clear()
     apply.refresh_interfaces(store, store.read_interfaces(log.error))
@@ -563,7 +562,7 @@ def test_any_change_of_network_shuts_it(store, links, network, firewall, office,
     shut_lost_guards(store)
     assert_closed(store, firewall)
     assert store.read_guard("eth0").shut >= before
-    assert not is_any_open(store)
+    assert listen(store)[0].next_time() is None
     # Nobody renews what is shut.
     assert renew_guards(store) is True
     assert_closed(store, firewall)
@@ -576,14 +575,14 @@ def test_a_renewal_shuts_what_it_can_not_confirm(store, links, network, firewall
 
 
 def test_somebody_who_shuts_it_while_it_is_renewed_wins(store, links, network, firewall, office):
-    real = firewall.open_window
+    real = firewall.renew_window
     firewall.permits = lambda device: True
 
-    def open_window(device, window):
+    def renew_window(device, window):
         shut_guard(store, store.read_guard(device), "going down")
-        real(device, window)
+        return real(device, window)
 
-    firewall.open_window = open_window
+    firewall.renew_window = renew_window
     renew_guards(store)
     assert_closed(store, firewall)
 
@@ -594,7 +593,7 @@ def test_a_lease_that_can_not_be_renewed_is_told_and_ends_by_itself(store, links
     def refuse(device, window):
         raise GuardError("busy")
 
-    firewall.open_window = refuse
+    firewall.renew_window = refuse
     renew_guards(store)
     assert firewall.get_window("eth0", "open").until == until
     assert "error: eth0: netconf-guard: busy" in messages
@@ -676,7 +675,8 @@ def test_a_portal_is_let_through_for_its_time(store, links, network, firewall):
     store.write_guard(store.read_guard("eth0").change(done=False))
     follow_closing(store)
     again = firewall.get_window("eth0", "portal")
-    assert (again.openings, again.until) == (window.openings, window.until)
+    assert again.openings == window.openings
+    assert window.until - 1 < again.until <= window.until
     store.write_guard(store.read_guard("eth0").change(done=False, portal=time.time() - 1))
     follow_closing(store)
     assert firewall.get_window("eth0", "portal") is None

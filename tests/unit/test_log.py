@@ -1,6 +1,8 @@
 """What admins are told: nothing the network says can forge a line, and nothing here can fail."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import syslog
@@ -136,3 +138,28 @@ def test_descriptors_that_are_open_stay_what_they_are():
     before = [os.fstat(descriptor) for descriptor in (0, 1, 2)]
     log.fill_descriptors()
     assert [os.fstat(descriptor)[:3] for descriptor in (0, 1, 2)] == [stat[:3] for stat in before]
+
+
+def test_who_does_not_wait_is_not_held_up_by_a_daemon_that_stands_still(tmp_path, monkeypatch):
+    """Its socket is full, as is a pipe for standard error."""
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(log, "SOCKET", path)
+    monkeypatch.setattr(syslog, "syslog", lambda *_: pytest.fail("syslog(3) waits"))
+    reader, writer = os.pipe()
+    saved = os.dup(2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(path)
+        daemon.setblocking(False)
+        os.dup2(writer, 2)
+        log.set_waiting(False)
+        try:
+            for number in range(5000):
+                log.error(f"eth0: closed {number}\nand more")
+        finally:
+            log.set_waiting(True)
+            os.dup2(saved, 2)
+            for descriptor in (saved, reader, writer):
+                os.close(descriptor)
+        first, second = daemon.recv(1000).decode(), daemon.recv(1000).decode()
+    assert re.fullmatch(rf"<27>\w{{3}} [ \d]\d \d\d:\d\d:\d\d netconf-hooks\[{os.getpid()}\]: eth0: closed 0", first)
+    assert second.endswith(": and more")

@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,11 @@ from time import monotonic
 
 import pytest
 
-from netconf_hooks import apply, guarding, watch
-from netconf_hooks.observe.netlink import NetlinkError
+from netconf_hooks import apply, watch
 from netconf_hooks.observe.scene import Scene
 from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.watch import is_open
+from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
@@ -90,17 +90,17 @@ def test_asking_again_may_help(store, links, up, verdict, done, is_up, expected)
     store.prepare()
     store.write_tunnels({("openvpn", "corp"): TunnelRecord("openvpn", "corp", verdict, "", done)})
     up["is_up"] = is_up
-    assert is_open(store, ()) is expected
+    assert needs_retry(store, ()) is expected
 
 
 def test_an_undecided_link_is_asked_again_while_it_counts(store, links):
     store.prepare()
-    assert not is_open(store, [make_record()])
+    assert not needs_retry(store, [make_record()])
     links.plug("eth0", 7)
-    assert is_open(store, [make_record(undecided=True)])
-    assert not is_open(store, [make_record()])
+    assert needs_retry(store, [make_record(undecided=True)])
+    assert not needs_retry(store, [make_record()])
     links.plug("eth0", 7, carrier=False)
-    assert not is_open(store, [make_record(undecided=True)])
+    assert not needs_retry(store, [make_record(undecided=True)])
 
 
 # Waking it
@@ -174,9 +174,9 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
 
 
 WATCH = """\
-import sys
+import sys, time
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import apply, log, watch
+from netconf_hooks import apply, leftovers, log, watch
 from netconf_hooks.state import Store
 
 for level in ("info", "error"):
@@ -188,11 +188,17 @@ class Netlink(watch.Netlink):
         super().__init__(() if watch.NETLINK_NETFILTER in protocol else groups, *protocol)
 
 watch.Netlink = Netlink
-watch.look = lambda records: {{}}
+leftovers.clear_leftovers = lambda store: None
 watch._has_changed = lambda scene, scenes, record: False
-watch.is_open = lambda store, records: False
-watch._refresh = lambda store, records: print("decided", flush=True)
+watch.needs_retry = lambda store, records: False
 watch.look = lambda records: {{record.iface: watch.Scene(7, True) for record in records}}
+
+def refresh_interfaces(store, records, tell):
+    assert not tell
+    print("decided", flush=True)
+    {during}
+
+watch.refresh_interfaces = refresh_interfaces
 watch.watch(Store({directory!r}))
 """
 
@@ -206,19 +212,32 @@ def machine(tmp_path):
     return store
 
 
-def start_watcher(store):
-    """Start a watcher that sees nothing of this machine's network."""
-    program = WATCH.format(checkout=CHECKOUT, directory=store.directory)
+def start_watcher(store, during="pass"):
+    """Start a watcher that sees nothing of this machine's network.  during: what a child does that decides."""
+    program = WATCH.format(checkout=CHECKOUT, directory=store.directory, during=during)
     return subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
 
 
+def list_children(pid):
+    """Return the pids of a process's children."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
 def wait_for_sleep(process):
-    """Wait until a process sleeps in poll(2)."""
+    """Wait until a watcher has nothing to do, and no child."""
+    since = monotonic()
+
     def is_asleep():
+        nonlocal since
         assert process.poll() is None, process.stderr.read()
-        return "poll" in Path(f"/proc/{process.pid}/wchan").read_text()
+        if "poll" not in Path(f"/proc/{process.pid}/wchan").read_text() or list_children(process.pid):
+            since = monotonic()
+        return monotonic() > since + 2 * watch.QUIET
 
     wait_until(is_asleep, "the watcher to sleep")
 
@@ -275,22 +294,39 @@ def test_after_one_that_was_killed_it_decides_afresh(machine):
 GUARDED = """\
 import os, sys
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import guarding
+from netconf_hooks import guarding, leases
+from netconf_hooks.observe.netlink import Netlink
+from netconf_hooks.observe.scene import Scene, read_scene
 
 class Guard:
     has_lease = True
-    def close(self, device, openings, windows=(), ports=None):
+    has_news = True
+    def close(self, device, openings, windows=(), token="", ports=None):
         print("close", device, *[one.name for one in windows], flush=True)
-    def open_window(self, device, window): print("open", device, window.name, flush=True)
+    def renew_window(self, device, window):
+        print("renew", device, window.name, flush=True)
+        return not os.path.exists({directory!r} + "/shut")
     def shut_window(self, device, name): print("shut", device, name, flush=True)
     def is_standing(self, device): return not os.path.exists({directory!r} + "/flushed")
+    def is_open(self, device): return True
 
-def is_here(record):
-    return not os.path.exists({directory!r} + "/moved")
+class Kernel(Netlink):
+    def get_link(self, device): return None
+    def question_neighbours(self, index, addresses): print("ask", *addresses, flush=True)
+    def get_sure_neighbours(self, index, addresses): return dict.fromkeys(addresses)
 
-guarding.load_guard = lambda backend: Guard()
-guarding.is_still_there = guarding.do_routers_answer = is_here
-guarding.RENEWAL = {renewal!r}
+def look_at(device, netlink=None):
+    return Scene() if os.path.exists({directory!r} + "/moved") else read_scene({scene!r})
+
+guarding.load_guard = leases.load_guard = lambda backend: Guard()
+guarding.look_at = leases.look_at = look_at
+Leases = leases.Leases
+class Quiet(Leases):
+    def __init__(self, store, news):
+        leases.Netlink = Kernel
+        super().__init__(store, news)
+leases.Leases = Quiet
+leases.RENEWAL = {renewal!r}
 """
 
 OPENED = GuardRecord(
@@ -300,28 +336,48 @@ OPENED = GuardRecord(
 
 
 class Watcher:
-    """A watcher of a guarded link, which sees nothing of this machine's network or firewall (context manager)."""
+    """A watcher of a guarded link, which sees nothing of this machine's network or firewall (context manager).
 
-    def __init__(self, store, renewal):
+    during: what a child does that decides.
+    """
+
+    def __init__(self, store, renewal, during="pass"):
         program = GUARDED + WATCH.partition("\n")[2].partition("\n")[2]
-        self.program = program.format(checkout=CHECKOUT, directory=store.directory, renewal=renewal)
+        self.program = program.format(
+            checkout=CHECKOUT, directory=store.directory, renewal=renewal, scene=str(OFFICE), during=during
+        )
         self.store = store
         self.said = Path(store.directory, "said")
+        self.complained = Path(store.directory, "complained")
 
     def __enter__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.program], stdout=open(self.said, "w"), stderr=subprocess.PIPE, text=True
-        )
-        wait_for_sleep(self.process)
+        with open(self.said, "w") as said, open(self.complained, "w") as complained:
+            self.process = subprocess.Popen([sys.executable, "-c", self.program], stdout=said, stderr=complained)
+        wait_until(lambda: self.is_listening(), "the watcher to listen")
         return self
 
     def __exit__(self, *_):
+        children = list_children(self.process.pid)
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has ended meanwhile
+
+    def is_listening(self):
+        """Whether it has begun."""
+        assert self.process.poll() is None, self.complained.read_text()
+        return os.path.exists(self.store.fifo) and "poll" in Path(f"/proc/{self.process.pid}/wchan").read_text()
+
+    def wait_for_sleep(self):
+        """Wait until it has nothing to do."""
+        wait_for_sleep(self.process)
 
     def wake(self):
         """Tell it that something has changed."""
-        assert self.process.poll() is None, self.process.stderr.read()
+        assert self.process.poll() is None, self.complained.read_text()
         fifo = os.open(self.store.fifo, os.O_WRONLY | os.O_NONBLOCK)
         os.write(fifo, b"\n")
         os.close(fifo)
@@ -343,15 +399,17 @@ def test_an_open_link_is_renewed_though_news_never_end(guarded):
     with Watcher(guarded, 1.5 * watch.BURST) as watcher:
         def is_renewed():
             watcher.wake()
-            return "open eth0 open" in watcher.list_said()
+            return "renew eth0 open" in watcher.list_said()
 
         wait_until(is_renewed, "the lease to be renewed")
     assert "shut eth0 open" not in watcher.list_said()
 
 
 def test_an_open_link_is_renewed_without_news_and_shut_where_its_router_is_gone(guarded):
-    with Watcher(guarded, 0.1) as watcher:
-        wait_until(lambda: "open eth0 open" in watcher.list_said(), "the lease to be renewed")
+    with Watcher(guarded, 0.2) as watcher:
+        wait_until(lambda: "renew eth0 open" in watcher.list_said(), "the lease to be renewed")
+        said = watcher.list_said()
+        assert said.index(f"ask {ROUTER}") < said.index("renew eth0 open")
         Path(guarded.directory, "moved").touch()
         wait_until(lambda: "decided" in watcher.list_said(), "it to be decided again")
         said = watcher.list_said()
@@ -359,25 +417,73 @@ def test_an_open_link_is_renewed_without_news_and_shut_where_its_router_is_gone(
     assert guarded.read_guard("eth0").verdict == "closed"
 
 
+def test_a_window_that_somebody_has_shut_is_not_opened_by_a_renewal_but_looked_at(guarded):
+    Path(guarded.directory, "shut").touch()
+    with Watcher(guarded, 0.2) as watcher:
+        wait_until(lambda: "decided" in watcher.list_said(), "it to be decided again")
+    assert guarded.read_guard("eth0").verdict == "closed"
+
+
 def test_after_one_that_was_killed_a_lease_that_may_have_ended_is_renewed_at_once(guarded):
     with Watcher(guarded, 60.0) as killed:
+        killed.wait_for_sleep()
         assert killed.list_said() == []
     with Watcher(guarded, 60.0) as watcher:
-        wait_until(lambda: "open eth0 open" in watcher.list_said(), "the lease to be renewed")
+        wait_until(lambda: "renew eth0 open" in watcher.list_said(), "the lease to be renewed")
 
 
 def test_the_first_news_shut_what_is_on_another_network(guarded):
     with Watcher(guarded, 60.0) as watcher:
         watcher.wake()
-        wait_for_sleep(watcher.process)
+        watcher.wait_for_sleep()
         assert watcher.list_said() == []
         Path(guarded.directory, "moved").touch()
         watcher.wake()
-        wait_until(lambda: watcher.list_said() == ["shut eth0 open"], "it to be shut")
+        wait_until(lambda: watcher.list_said()[:1] == ["shut eth0 open"], "it to be shut")
+
+
+HANG = "time.sleep(60)"
+
+
+def test_it_is_shut_while_a_child_acts_that_does_not_end(guarded):
+    with Watcher(guarded, 60.0) as killed:
+        killed.wait_for_sleep()  # so that the next one has something to decide
+    with Watcher(guarded, 60.0, during=HANG) as watcher:
+        wait_until(lambda: "decided" in watcher.list_said(), "the child to hang")
+        Path(guarded.directory, "moved").touch()
+        watcher.wake()
+        wait_until(lambda: "shut eth0 open" in watcher.list_said(), "it to be shut")
+        wait_until(lambda: guarded.read_guard("eth0").verdict == "closed", "the record to say so")
+
+
+def test_it_is_shut_while_somebody_holds_the_records_and_the_record_says_so_later(guarded):
+    with Watcher(guarded, 60.0) as watcher:
+        watcher.wait_for_sleep()
+        with guarded.lock_records():
+            Path(guarded.directory, "moved").touch()
+            watcher.wake()
+            wait_until(lambda: watcher.list_said()[:1] == ["shut eth0 open"], "it to be shut")
+            assert guarded.read_guard("eth0").opened
+        wait_until(lambda: not guarded.read_guard("eth0").opened, "the record to say so")
+
+
+def test_what_is_demanded_while_a_child_is_at_work_is_done_by_the_next(guarded):
+    wait = f"import os.path\n    while not os.path.exists({guarded.directory + '/go'!r}): time.sleep(0.01)"
+    with Watcher(guarded, 60.0) as killed:
+        killed.wait_for_sleep()
+    with Watcher(guarded, 60.0, during=wait) as watcher:
+        wait_until(lambda: "decided" in watcher.list_said(), "the child to be at work")
+        Path(guarded.directory, "moved").touch()
+        watcher.wake()
+        wait_until(lambda: "shut eth0 open" in watcher.list_said(), "it to be shut")
+        assert watcher.list_said().count("decided") == 1
+        Path(guarded.directory, "go").touch()
+        wait_until(lambda: watcher.list_said().count("decided") == 2, "it to be looked at again")
 
 
 def test_a_guard_that_was_flushed_is_put_back_closed_and_decided_on_anew(guarded):
     with Watcher(guarded, 60.0) as watcher:
+        watcher.wait_for_sleep()
         Path(guarded.directory, "flushed").touch()
         watcher.wake()
         wait_until(lambda: "decided" in watcher.list_said(), "it to be decided again")
@@ -387,7 +493,7 @@ def test_a_guard_that_was_flushed_is_put_back_closed_and_decided_on_anew(guarded
 def test_it_stays_while_there_is_a_guard_without_an_interface(guarded):
     with Watcher(guarded, 60.0) as watcher:
         forget(guarded)
-        wait_for_sleep(watcher.process)
+        watcher.wait_for_sleep()
         with guarded.lock_records():
             guarded.remove_guard("eth0")
         watcher.wake()
@@ -397,33 +503,6 @@ def test_it_stays_while_there_is_a_guard_without_an_interface(guarded):
 def test_a_guard_that_could_not_be_told_is_told_again(store, links):
     store.prepare()
     store.write_guard(OPENED)
-    assert not is_open(store, ())
+    assert not needs_retry(store, ())
     store.write_guard(OPENED.change(done=False))
-    assert is_open(store, ())
-
-
-@pytest.mark.parametrize("error", [NetlinkError(errno.ENOBUFS), OSError(errno.ENOSPC, "full")])
-def test_what_goes_wrong_with_guards_ends_no_watcher(store, links, monkeypatch, messages, error):
-    def fail(*_):
-        raise error
-
-    for name in ("shut_lost_guards", "put_back", "renew_guards"):
-        monkeypatch.setattr(guarding, name, fail)
-    store.prepare()
-    store.write_guard(OPENED)
-    watch.shut_lost(store)
-    assert watch._look_after_guards(store, 5.0) == (5.0, False)
-    assert watch._renew(store) is False  # so it is decided again
-    assert len([message for message in messages if message.startswith("error: watch: ")]) == 3
-
-
-def test_a_renewal_that_is_due_is_not_put_off(store, links, place, firewall):
-    store.prepare()
-    assert watch._look_after_guards(store, None) == (None, False)
-    store.write_guard(OPENED)
-    firewall.stands["eth0"] = ((), {})
-    renewal, _ = watch._look_after_guards(store, None)
-    assert 0 < renewal - monotonic() <= guarding.RENEWAL < guarding.LEASE / 2
-    assert watch._look_after_guards(store, renewal) == (renewal, False)
-    store.write_guard(OPENED.change(verdict="closed", opened=False))
-    assert watch._look_after_guards(store, renewal) == (None, False)
+    assert needs_retry(store, ())

@@ -1,0 +1,65 @@
+"""What an ifdown leaves behind that was killed, or cut off by its deadline: whoever comes next takes it away."""
+
+from __future__ import annotations
+
+from netconf_hooks import log
+from netconf_hooks.apply import forget_interface
+from netconf_hooks.guards import GuardError
+from netconf_hooks.ifenv import device_of, has_wpa_action
+from netconf_hooks.observe.netlink import read_links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import Store
+
+
+def clear_leftovers(store: Store) -> None:
+    """Forget the interfaces, and take the guards away, of devices that are down and that ifupdown takes for down.
+
+    Raises OSError, and `NetlinkError` where the kernel can't be asked.
+    """
+    ifaces: dict[str, list[str]] = {}
+    for record in store.read_interfaces(log.error):
+        if not record.wish:
+            ifaces.setdefault(device_of(record.iface), []).append(record.iface)
+    for guard in store.read_guards(log.error):
+        ifaces.setdefault(guard.device, []).extend(each.iface for each in guard.passes)
+    links = read_links(ifaces)
+    for device, names in ifaces.items():
+        down = not (device in links and links[device].up)
+        # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
+        if down and not any(map(has_wpa_action, names)) and not _is_configured(names):
+            _clear(store, device, names)
+
+
+def _clear(store: Store, device: str, ifaces: list[str]) -> None:
+    from netconf_hooks.guarding import remove_guard
+    from netconf_hooks.passage import read_guard
+
+    with store.lock_acting():
+        # ifupdown counts an interface as up from before its first hook: one that has come meanwhile keeps its guard,
+        # and one that comes now waits for the lock.
+        if _is_configured(ifaces):
+            return
+        log.info(f"{device}: its ifdown was cut off: forgetting {', '.join(dict.fromkeys(ifaces))}")
+        guard = read_guard(store, device)
+        if guard:
+            try:
+                remove_guard(store, guard)
+            except GuardError as error:
+                log.error(f"{device}: netconf-guard: {error}")
+                return
+    for iface in dict.fromkeys(ifaces):
+        forget_interface(store, iface)
+
+
+def _is_configured(ifaces: list[str]) -> bool:
+    """Whether ifupdown takes any of these for up, or for coming up; so too where it does not tell."""
+    from netconf_hooks.programs import ProgramError, run
+
+    try:
+        result = run(["ifquery", "--state"], timeout=10)
+    except ProgramError:
+        return True
+    configured = {line.partition("=")[0] for line in result.output.splitlines()}
+    return result.status != 0 or not configured.isdisjoint(ifaces)

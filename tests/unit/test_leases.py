@@ -1,0 +1,402 @@
+"""What the listening process does about guards: what it shuts at which news, and when it renews; it never waits."""
+
+import socket
+import struct
+import time
+
+import pytest
+from guarded import (
+    ELSEWHERE, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen
+)  # fmt: skip
+
+from netconf_hooks import apply, guarding, leases, log
+from netconf_hooks.guarding import open_portal
+from netconf_hooks.guards import GuardError, Opening
+from netconf_hooks.observe.netlink import (
+    IFF_LOWER_UP, IFF_UP, NUD_FAILED, NUD_REACHABLE, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE, NetlinkError, pack_attribute
+)  # fmt: skip
+from netconf_hooks.observe.scene import Scene
+from netconf_hooks.state import boot_time
+
+INDEX = HERE.index
+
+
+def make_link(kind=RTM_NEWLINK, index=INDEX, carrier=True, name="eth0"):
+    """Return news of a link: struct ifinfomsg and its name."""
+    flags = IFF_UP | (IFF_LOWER_UP if carrier else 0)
+    return kind, struct.pack("=BxHiII", 0, 1, index, flags, 0) + pack_attribute(3, name.encode() + b"\0")
+
+
+def make_route(kind=RTM_NEWROUTE, index=INDEX, router=ROUTER):
+    """Return news of an IPv4 default route: struct rtmsg, RTA_OIF and RTA_GATEWAY."""
+    body = struct.pack("=8BI", socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0) + pack_attribute(4, struct.pack("=i", index))
+    return kind, body + pack_attribute(5, socket.inet_aton(router))
+
+
+def make_neighbour(kind=RTM_NEWNEIGH, index=INDEX, address=ROUTER, mac=MAC, state=NUD_REACHABLE):
+    """Return news of a neighbour: struct ndmsg, NDA_DST and NDA_LLADDR."""
+    body = struct.pack("=BxxxiHBB", socket.AF_INET, index, state, 0, 1) + pack_attribute(1, socket.inet_aton(address))
+    return kind, body + (pack_attribute(2, bytes.fromhex(mac.replace(":", ""))) if mac else b"")
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """eth0 came up in the office, and is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links) == 0
+    assert_open(store, firewall)
+    return store
+
+
+@pytest.fixture
+def cafe(network, store, links, firewall):
+    """eth0 came up in a cafe, and is closed."""
+    assert ifup(store, links) == 0
+    assert_closed(store, firewall)
+    return store
+
+
+LOST = [
+    make_link(carrier=False),
+    make_link(kind=RTM_DELLINK),
+    make_link(name="lan9"),
+    make_route(kind=RTM_DELROUTE),
+    make_neighbour(mac=OTHER_MAC),
+    make_neighbour(mac="", state=NUD_FAILED),
+    make_neighbour(kind=RTM_DELNEIGH),
+]
+
+
+@pytest.mark.parametrize("news", LOST)
+def test_news_of_a_lost_carrier_or_router_shut_even_if_the_network_is_the_same_again(office, firewall, news):
+    """The cable was pulled and is in again: that it was out is what counts."""
+    listening, socket = listen(office)
+    socket.waiting = [news]
+    assert listening.hear()
+    assert_closed(office, firewall)
+    assert listening.take_reason()
+    assert firewall.tokens.get("eth0", set()) == set()
+
+
+@pytest.mark.parametrize("news", [
+    make_link(),
+    make_link(index=99, carrier=False, name="eth9"),
+    make_link(index=99, kind=RTM_DELLINK, name="eth9"),
+    make_route(),
+    make_route(kind=RTM_DELROUTE, index=99),
+    make_neighbour(),
+    make_neighbour(address="192.0.2.77", mac=OTHER_MAC),
+    make_neighbour(index=99, mac=OTHER_MAC),
+])
+def test_other_news_shut_nothing(office, firewall, news):
+    listening, socket = listen(office)
+    socket.waiting = [news]
+    assert listening.hear()
+    assert_open(office, firewall)
+    assert not listening.take_reason()
+
+
+@pytest.mark.parametrize("news", [make_link(), make_route(), make_route(kind=RTM_DELROUTE, router="192.0.2.9")])
+def test_news_that_may_mean_another_network_shut_where_it_is_one(office, firewall, place, news):
+    listening, socket = listen(office)
+    place.scenes["eth0"] = ELSEWHERE
+    socket.waiting = [news]
+    listening.hear()
+    assert_closed(office, firewall)
+
+
+def test_news_that_were_lost_shut(office, firewall):
+    listening, socket = listen(office)
+    socket.dropped = True
+    assert listening.hear()
+    assert_closed(office, firewall)
+
+
+def test_without_news_there_is_nothing_to_do(office, firewall):
+    listening, _ = listen(office)
+    asked = list(firewall.asked)
+    assert not listening.hear()
+    assert firewall.asked == asked
+
+
+def test_only_what_concerns_a_guard_is_listened_to(office):
+    _, socket = listen(office)
+    assert socket.filters == [({INDEX}, {ROUTER})]
+
+
+def test_a_carrier_that_was_lost_voids_the_look_of_a_closed_link(cafe, network, firewall):
+    """It was looked at when the cable was pulled: what was seen is another network's."""
+    listening, socket = listen(cafe)
+    network["gateway"] = OFFICE
+    [record] = cafe.read_interfaces(log.error)
+    newer, _ = apply.look_at_network(cafe, "eth0", record.stanzas, patience=0.0)
+    socket.waiting = [make_link(carrier=False), make_link()]
+    listening.hear()
+    apply.remember_interface(cafe, newer, replaces=record)
+    apply.follow_decision(cafe)
+    assert_closed(cafe, firewall)
+    # A look that begins after that opens it.
+    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    assert_open(cafe, firewall)
+
+
+def test_a_link_that_never_had_a_carrier_loses_none(cafe, links, firewall):
+    links.plug("eth0", INDEX, carrier=False)
+    listening, socket = listen(cafe)
+    socket.waiting = [make_link(carrier=False)]
+    asked = list(firewall.asked)
+    listening.hear()
+    assert firewall.asked == asked
+
+
+def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journal):
+    """The hook was stopped after its last check: what was heard meanwhile counts."""
+    listening, socket = listen(cafe)
+    network["gateway"] = OFFICE
+    real = firewall.close
+
+    def close(device, openings, windows=(), token=""):
+        if token:
+            # The listening process, while the hook stands still.
+            socket.waiting = [make_link(carrier=False)]
+            listening.hear()
+        real(device, openings, windows, token)
+
+    firewall.close = close
+    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    assert_closed(cafe, firewall)
+    firewall.close = real
+    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    assert_open(cafe, firewall)
+
+
+# What is timed
+
+
+def test_a_portal_pass_ends_with_its_network_though_the_guard_was_closed(cafe, firewall, place):
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    listening, socket = listen(cafe)
+    socket.waiting = [make_route()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal")
+    place.scenes["eth0"] = ELSEWHERE
+    socket.waiting = [make_route()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+    assert not cafe.read_guard("eth0").portal
+
+
+def test_a_portal_pass_stays_where_its_network_only_gets_another_router_too(cafe, firewall, place):
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    place.scenes["eth0"] = Scene(
+        INDEX, True, (*HERE.networks, "2001:db8::5/64"), (*HERE.routers, "fe80::1"), HERE.macs
+    )  # fmt: skip
+    listening, socket = listen(cafe)
+    socket.waiting = [make_route()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal")
+
+
+def test_the_cable_pulled_ends_a_portal_pass(cafe, firewall):
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    listening, socket = listen(cafe)
+    socket.waiting = [make_link(carrier=False), make_link()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_look_on_another_network_ends_a_portal_pass_too(cafe, firewall, place):
+    """Nobody listened meanwhile."""
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    place.scenes["eth0"] = ELSEWHERE
+    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_clock_that_was_set_shuts_what_is_open_and_gives_a_portal_no_more(office, firewall, monkeypatch):
+    open_portal(office, "eth0", [Opening("tcp", port=80)], 300)
+    listening, _ = listen(office)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    listening.change_clock()
+    assert_closed(office, firewall)
+    assert listening.take_reason() == "the clock was set"
+    window = firewall.get_window("eth0", "portal")
+    assert 298 < window.until - time.time() <= 300
+
+
+def test_a_clock_set_forward_ends_a_portal_pass(cafe, firewall, monkeypatch):
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    listening, _ = listen(cafe)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    listening.change_clock()
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_rules_that_are_put_back_after_the_clock_was_set_back_give_no_more(cafe, firewall, monkeypatch):
+    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    firewall.stands.clear()
+    guarding.put_back(cafe)
+    assert firewall.get_window("eth0", "portal").until <= time.time() + 300
+    boot = boot_time()
+    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + 301)
+    firewall.stands.clear()
+    guarding.put_back(cafe)
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_lease_is_over_by_the_clock_that_nobody_can_set(office, monkeypatch):
+    record = office.read_guard("eth0")
+    assert record.is_open(time.time()) and record.is_open(time.time() - 3600)
+    boot = boot_time()
+    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + guarding.LEASE + 1)
+    assert not record.is_open(time.time() - 3600)
+
+
+# Never waiting
+
+
+def test_shutting_waits_for_no_lock_and_is_written_down_later(office, firewall):
+    listening, socket = listen(office)
+    with office.lock_acting(), office.lock_records():
+        socket.waiting = [make_link(carrier=False)]
+        listening.hear()
+        assert not firewall.is_open("eth0")
+        assert office.read_guard("eth0").opened
+        assert listening.next_time() is not None
+        # Nor is it renewed meanwhile.
+        listening.reload(renew=True)
+        listening.keep_time()
+    assert not firewall.is_open("eth0")
+    listening._retry = 0.0
+    listening.keep_time()
+    assert_closed(office, firewall)
+    assert listening.next_time() is None
+
+
+def test_what_was_opened_since_by_a_newer_look_stays_open_when_the_shutting_is_written_down(office, firewall):
+    listening, socket = listen(office)
+    with office.lock_records():
+        socket.waiting = [make_link(carrier=False)]
+        listening.hear()
+    # It was shut, and nobody has written it down; a hook notices that the window is shut, and looks.
+    office.write_guard(office.read_guard("eth0").change(done=False))
+    apply.refresh_interfaces(office, office.read_interfaces(log.error))
+    assert_open(office, firewall)
+    listening._retry = 0.0
+    listening.keep_time()
+    assert_open(office, firewall)
+
+
+def test_a_full_run_is_told_a_few_times_and_written_to_when_it_is_possible(office, firewall, messages):
+    listening, socket = listen(office)
+
+    def fail(record):
+        raise OSError(28, "No space left on device")
+
+    office.write_guard = fail
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert not firewall.is_open("eth0")
+    for _ in range(10):
+        listening._retry = 0.0
+        listening.keep_time()
+    told = [message for message in messages if "No space left" in message]
+    assert 1 <= len(told) <= 4
+    assert office.read_guard("eth0").opened
+    del office.write_guard
+    listening._retry = 0.0
+    listening.keep_time()
+    assert_closed(office, firewall)
+
+
+def test_a_firewall_that_fails_is_tried_again_until_the_lease_is_over(office, firewall, messages):
+    listening, socket = listen(office)
+    firewall.broken = "busy"
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert firewall.is_open("eth0")
+    # It is open still, and the record says so.
+    assert office.read_guard("eth0").opened and office.read_guard("eth0").verdict == "closed"
+    firewall.broken = ""
+    listening._retry = 0.0
+    listening.keep_time()
+    assert_closed(office, firewall)
+
+
+def test_routers_are_asked_and_not_waited_for(office, firewall, place):
+    listening, socket = listen(office)
+    place.silent = (ROUTER,)
+    listening.reload(renew=True)
+    before = office.read_guard("eth0").lease
+    began = time.monotonic()
+    listening.keep_time()
+    assert time.monotonic() < began + guarding.CONFIRMATION / 2
+    assert office.read_guard("eth0").lease == before
+    place.silent = ()
+    socket.waiting = [make_neighbour()]
+    listening.hear()
+    assert "renew eth0 open" in firewall.asked
+    assert office.read_guard("eth0").lease > before
+
+
+def test_a_router_that_stays_silent_is_asked_again_at_the_next_renewal(office, firewall, place, monkeypatch):
+    listening, _ = listen(office)
+    place.silent = (ROUTER,)
+    listening.reload(renew=True)
+    listening.keep_time()
+    monkeypatch.setattr(leases, "monotonic", lambda: time.monotonic() + guarding.CONFIRMATION + 0.1)
+    listening.keep_time()
+    assert "renew eth0 open" not in firewall.asked
+    assert_open(office, firewall)
+    assert time.monotonic() + 1 < listening.next_time() <= time.monotonic() + leases.RENEWAL
+
+
+def test_a_window_that_somebody_shut_is_not_opened_by_a_renewal(office, firewall):
+    listening, _ = listen(office)
+    firewall.shut_window("eth0", "open")
+    listening.reload(renew=True)
+    listening.keep_time()
+    assert_closed(office, firewall)
+    assert listening.take_reason()
+
+
+def test_a_renewal_is_not_put_off_by_what_is_heard(office):
+    listening, _ = listen(office)
+    due = listening.next_time()
+    assert 0 < due - time.monotonic() <= leases.RENEWAL < guarding.LEASE / 2
+    listening.reload()
+    assert listening.next_time() == due
+
+
+def test_what_the_kernel_does_not_say_shuts(office, firewall, place):
+    listening, socket = listen(office)
+    place.scenes["eth0"] = NetlinkError(5)
+    socket.waiting = [make_route()]
+    listening.hear()
+    assert_closed(office, firewall)
+
+
+def test_a_released_guard_is_left_alone(office, firewall):
+    guarding.release_guard(office, "eth0")
+    listening, socket = listen(office)
+    socket.waiting = list(LOST)
+    listening.hear()
+    listening.change_clock()
+    assert office.read_guard("eth0").verdict == "released"
+    assert listening.next_time() is None
+
+
+def test_a_firewall_that_is_gone_ends_no_listening(office, firewall, messages, monkeypatch):
+    def fail(backend):
+        raise GuardError("not installed")
+
+    monkeypatch.setattr(leases, "load_guard", fail)
+    listening, socket = listen(office)
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert any("not installed" in message for message in messages)

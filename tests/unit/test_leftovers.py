@@ -1,0 +1,86 @@
+"""What a killed ifdown has left: forgotten when its link is down and ifupdown takes it for down, and only then."""
+
+import pytest
+from guarded import GUARD, ifup, run_hook
+
+from netconf_hooks import leftovers, programs
+from netconf_hooks.leftovers import clear_leftovers
+from netconf_hooks.observe import netlink
+from netconf_hooks.programs import ProgramError, Result
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """What ifquery(8) --state says: lines, or why it can't be asked."""
+    answer = {"lines": ["lo=lo"], "status": 0}
+
+    def run(argv, timeout):
+        assert argv == ["ifquery", "--state"]
+        if isinstance(answer["lines"], ProgramError):
+            raise answer["lines"]
+        return Result(answer["status"], "".join(f"{line}\n" for line in answer["lines"]))
+
+    monkeypatch.setattr(programs, "run", run)
+    monkeypatch.setattr(leftovers, "read_links", netlink.read_links)
+    return answer
+
+
+@pytest.fixture
+def cut_off(store, links, network, firewall):
+    """eth0 was up with a guard; its ifdown has set it down, and all its hooks were killed."""
+    ifup(store, links)
+    links.plug("eth0", 7, up=False)
+    return store
+
+
+def test_it_is_forgotten_and_its_guard_goes(cut_off, firewall, configured, messages):
+    clear_leftovers(cut_off)
+    assert not cut_off.has_interfaces() and not cut_off.has_guards()
+    assert firewall.stands == {}
+    assert "info: eth0: its ifdown was cut off: forgetting eth0" in messages
+
+
+def test_a_device_that_is_gone_is_down(cut_off, links, configured):
+    links.clear()
+    clear_leftovers(cut_off)
+    assert not cut_off.has_interfaces() and not cut_off.has_guards()
+
+
+@pytest.mark.parametrize("lines, status", [
+    (["lo=lo", "eth0=eth0"], 0),
+    ([], 1),
+    (ProgramError("no such program"), 0),
+])
+def test_what_ifupdown_takes_for_up_or_does_not_tell_of_stays(cut_off, firewall, configured, lines, status):
+    configured.update(lines=lines, status=status)
+    clear_leftovers(cut_off)
+    assert cut_off.has_interfaces() and cut_off.has_guards()
+    assert list(firewall.stands) == ["eth0"]
+
+
+def test_a_link_that_is_up_stays(store, links, network, firewall, configured):
+    ifup(store, links)
+    clear_leftovers(store)
+    assert store.has_interfaces() and store.has_guards()
+
+
+def test_an_ifup_that_comes_meanwhile_keeps_its_guard(cut_off, links, firewall, configured, monkeypatch):
+    """It is counted from before its first hook, which waits for the lock, or has had it."""
+    answers = [["lo=lo"], ["lo=lo", "eth0=eth0"]]
+    monkeypatch.setattr(programs, "run", lambda argv, timeout: Result(0, "\n".join(answers.pop(0))))
+    clear_leftovers(cut_off)
+    assert cut_off.has_guards() and list(firewall.stands) == ["eth0"]
+
+
+def test_an_alias_that_is_up_keeps_the_guard_of_its_device(cut_off, firewall, configured):
+    run_hook(cut_off, "pre-up", "eth0:1", **GUARD)
+    configured["lines"] = ["lo=lo", "eth0:1=eth0:1"]
+    clear_leftovers(cut_off)
+    assert cut_off.has_guards()
+
+
+def test_a_guard_that_can_not_be_taken_away_is_not_forgotten(cut_off, firewall, configured, messages):
+    firewall.broken = "busy"
+    clear_leftovers(cut_off)
+    assert cut_off.has_guards() and cut_off.has_interfaces()
+    assert any("busy" in message for message in messages)
