@@ -7,16 +7,14 @@ import json
 import os
 import sys
 import textwrap
-import time
 from io import TextIOWrapper
 
 from netconf_hooks import log
 from netconf_hooks.apply import list_counting, refresh_interfaces, wake_watcher
 from netconf_hooks.check import check_stanzas
 from netconf_hooks.command import FAILED, OK, CommandError
-from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.explain import explain_rules
-from netconf_hooks.guarding import put_back
+from netconf_hooks.guarding import find_state, put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.observe.netlink import NetlinkError
@@ -231,6 +229,8 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
         print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}; should be {tunnel.verdict}: {tunnel.because}")
         if tunnel.problem:
             print(f"    {log.printable(tunnel.problem)}")
+    for pid, what in store.read_abandoned():
+        print(f"watcher: process {pid}, which was to {what}, can't be killed and was abandoned")
     if not records and not guards:
         print("no interface with netconf rules is up")
     return OK
@@ -252,7 +252,7 @@ def _make_status(
                 "state": _name_state(guard),
                 "because": guard.because,
                 "backend": guard.backend,
-                "portal": max(0.0, round(guard.portal - time.time(), 1)),
+                "portal": round(guard.portal_left(), 1),
                 "problem": guard.problem or None,
             }
             for guard in guards.values()
@@ -299,17 +299,16 @@ def _describe_passes(record: InterfaceRecord) -> list[str]:
 
 
 def _name_state(guard: GuardRecord | None) -> str:
-    """Return ``none``, ``closed``, ``open`` or ``released``: what the firewall was told."""
-    if guard is None:
-        return "none"
-    if guard.verdict == RELEASED:
-        return RELEASED
-    return OPEN if guard.is_open(time.time()) else CLOSED
+    """Return ``none``, ``closed``, ``open`` or ``released``: what the firewall does."""
+    return find_state(guard) if guard else "none"
 
 
 def _describe_guard(guard: GuardRecord) -> list[str]:
-    lines = [f"guard of {guard.device}: {_name_state(guard)} ({guard.backend}): {guard.because}"]
-    left = guard.portal - time.time()
+    state = _name_state(guard)
+    lines = [f"guard of {guard.device}: {state} ({guard.backend}): {guard.because}"]
+    if state != guard.verdict:
+        lines.append(f"    decided, and not done yet: {guard.verdict}")
+    left = guard.portal_left()
     if left > 0:
         lines.append(f"    a captive portal may be visited for another {left:.0f} s")
     if guard.problem:

@@ -216,6 +216,18 @@ def test_refresh_of_guards_puts_back_what_was_taken_away_and_nothing_else(
     assert firewall.asked == asked
 
 
+@pytest.fixture(params=["root", "nobody"])
+def asker(request, monkeypatch):
+    """Who asks: only root may ask the firewall."""
+    monkeypatch.setattr("os.geteuid", lambda: 0 if request.param == "root" else 65534)
+    return request.param
+
+
+def let_stand(firewall, opened):
+    """Let the guard of eth0 stand in the firewall."""
+    firewall.stands["eth0"] = ((), {"open": "open"} if opened else {})
+
+
 @pytest.mark.parametrize("facts, state", [
     ({}, "open"),
     ({"opened": False}, "closed"),  # decided, but the firewall was not told yet
@@ -223,8 +235,11 @@ def test_refresh_of_guards_puts_back_what_was_taken_away_and_nothing_else(
     ({"verdict": "closed"}, "open"),  # likewise
     ({"verdict": "released"}, "released"),
 ])
-def test_status_says_what_the_firewall_was_told(command, at_office, store, facts, state):
+def test_status_says_what_the_firewall_was_told(command, at_office, store, firewall, asker, facts, state):
     store.write_guard(GUARDED.change(**facts))
+    let_stand(firewall, opened=state == "open")
+    if state == "released":
+        firewall.stands.clear()
     assert f"guard of eth0: {state} (nftables): eth0 is at office\n" in command("status")[1]
     said = json.loads(command("status", "--json")[1])
     assert said["interfaces"]["eth0"]["guard"] == state
@@ -235,7 +250,37 @@ def test_status_says_what_the_firewall_was_told(command, at_office, store, facts
     }  # fmt: skip
 
 
-def test_status_of_an_alias_names_its_devices_guard_and_of_others_none(command, at_office, store, links):
+@pytest.mark.parametrize("asker", ["root"], indirect=True)
+def test_status_says_what_the_firewall_does_whatever_the_record_says(
+    command, at_office, store, firewall, asker, messages
+):
+    """As when /run was full, or somebody has flushed the rules."""
+    store.write_guard(GUARDED)
+    let_stand(firewall, opened=False)
+    output = command("status")[1]
+    assert "guard of eth0: closed (nftables): eth0 is at office\n    decided, and not done yet: open\n" in output
+    store.write_guard(GUARDED.change(verdict="closed", opened=False))
+    firewall.stands.clear()
+    assert "guard of eth0: open (nftables)" in command("status")[1]
+    # Where it can't be asked, the record is all that is known.
+    firewall.broken = "busy"
+    status, output, errors = command("status")
+    assert (status, errors) == (0, "netconf-hooks: eth0: netconf-guard: busy\n")
+    assert "guard of eth0: closed" in output
+
+
+def test_status_names_the_watchers_children_that_can_not_be_killed(command, at_office, store):
+    gone = 2**22 + 1  # beyond PID_MAX_LIMIT, proc_sys_kernel(5)
+    store.write_abandoned([(gone, "run the event scripts"), (1, "look and act")])
+    output = command("status")[1]
+    assert "watcher: process 1, which was to look and act, can't be killed and was abandoned\n" in output
+    assert "event scripts" not in output
+    store.write_abandoned([])
+    assert "abandoned" not in command("status")[1]
+
+
+def test_status_of_an_alias_names_its_devices_guard_and_of_others_none(command, at_office, store, links, firewall):
+    let_stand(firewall, opened=True)
     links.plug("wlan0", 8)
     for iface, index in (("eth0:1", 7), ("wlan0", 8)):
         store.write_interface(InterfaceRecord(iface, index, ()))
@@ -246,8 +291,9 @@ def test_status_of_an_alias_names_its_devices_guard_and_of_others_none(command, 
     }  # fmt: skip
 
 
-def test_status_of_a_guard_before_its_interface_is_up(command, store, links):
+def test_status_of_a_guard_before_its_interface_is_up(command, store, links, firewall):
     store.prepare()
+    let_stand(firewall, opened=False)
     store.write_guard(GUARDED.change(verdict="closed", opened=False, because="it is coming up", problem="gone.\x1b[2J"))
     status, output, errors = command("status")
     assert (status, errors) == (0, "")
