@@ -32,7 +32,13 @@ STARTS_ALLOWED = 5
 
 def find_watchers(machine: Booted) -> list[int]:
     """Return the pids of the watchers."""
-    return [pid for pid, command in machine.processes().items() if command.endswith(COMMAND)]
+    running = [pid for pid, command in machine.processes().items() if command.endswith(COMMAND)]
+    return [pid for pid in running if read_name(machine, pid) == "netconf-hooks\n"]  # not those that look and act
+
+
+def read_name(machine: Booted, pid: int) -> str:
+    """Return the name of a process; empty where it is gone."""
+    return machine.run(["cat", f"/proc/{pid}/comm"], check=False).stdout
 
 
 def wait_for_watcher(machine: Booted, other_than: int = 0) -> int:

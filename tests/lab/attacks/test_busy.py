@@ -1,0 +1,304 @@
+"""Whatever else goes on, an open guard is shut within 100 ms of the kernel's news, and opens only by a newer look.
+
+The kernel's news that is measured here: another MAC address behind the router's address.  Then nothing but the guard
+keeps a packet from leaving, while a pulled cable would by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import pytest
+
+from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, RTM_NEWNEIGH, Netlink, parse_neighbour
+
+from ..closing import Closing
+from ..network import CAFE, HOME
+from ..test_watch import wait_for_watcher
+from ..waiting import wait_until
+from . import hostile
+from .place import call_in
+from .scene import BACKENDS, NO_GUARD, Scene
+
+NFTABLES = BACKENDS[0]
+
+NOBODYS_MAC = "02:00:00:00:00:99"
+
+# What is promised, and what a machine that runs other tests beside this one may add before it shuts, seconds.
+PROMISE = 0.1
+SLOW = 0.1
+
+# How long a program has not moved that counts as stopped, seconds.
+STOPPED = 0.3
+
+GATE = "/run/gate"
+BUSY = "/run/busy"
+_SECOND = """
+iface wlan0 inet static
+    address 192.168.77.2/24
+    netconf-location plugged  carrier=yes command=/usr/local/sbin/ask
+    netconf-timeout 60
+"""
+_WAIT = f"#!/bin/sh\n[ -p {GATE} ] || exit 0\n%s touch {BUSY}; read line <{GATE}\n"
+
+
+class NewsClock(Closing):
+    """Notes when the kernel tells the laptop of eth0 or home's router there, from now until `close`."""
+
+    def __init__(self, namespace: str) -> None:
+        self._news = call_in(namespace, lambda: Netlink((LINKS, NEIGHBOURS)))
+        self._news.filter_news({call_in(namespace, lambda: socket.if_nametoindex("eth0"))}, {HOME.router})
+        self._found: list[tuple[float, int, bytes]] = []
+        self._is_over = False
+        self._thread = threading.Thread(target=self._listen, name="news", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._is_over = True
+        self._thread.join()
+        self._news.close()
+
+    def find(self, after: float, matches: Callable[[int, bytes], bool]) -> float:
+        """Return when (time.time()) the first news came that `matches`, not before `after`; 0.0 for never."""
+        return next((when for when, kind, body in list(self._found) if when >= after and matches(kind, body)), 0.0)
+
+    def _listen(self) -> None:
+        # Before whatever the test lets run, so that what is noted is when the news came.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
+        while not self._is_over:
+            messages = self._news.wait(time.monotonic() + 0.2)
+            now = time.time()
+            self._found += [(now, kind, body) for kind, body in messages]
+
+
+def is_other_router(kind: int, body: bytes) -> bool:
+    """Whether this is the news of home's router having another MAC address."""
+    if kind != RTM_NEWNEIGH:
+        return False
+    neighbour = parse_neighbour(body)
+    return (neighbour.address, neighbour.mac) == (HOME.router, NOBODYS_MAC)
+
+
+def come_home(scene: Scene) -> None:
+    """Bring both interfaces up; eth0 is at home, and open."""
+    scene.write_stanza("trust hints", vpn="")
+    path = "/etc/network/interfaces"
+    scene.laptop.write(path, scene.laptop.read(path) + _SECOND)
+    scene.laptop.write("/usr/local/sbin/ask", _WAIT % '[ "$IFACE" != wlan0 ] ||', 0o755)
+    scene.laptop.write("/etc/netconf-hooks/event.d/wait", _WAIT % '[ "$1" != plugged-disconnected ] ||', 0o755)
+    scene.lab.plug(CAFE.name, "wlan0")
+    scene.laptop.ifup("wlan0")
+    scene.arrive(HOME.name)
+    if scene.guarded:
+        scene.wait_for_guard("open")
+    wait_for_watcher(scene.lab)
+    leaks = scene.find(scene.look())
+    assert {"root/udp4/beyond", "nobody/tcp4/beyond"} <= {leak.kind for leak in leaks}
+
+
+def open_gate(scene: Scene) -> None:
+    """Let whoever waits there go on."""
+    scene.laptop.run(["sh", "-c", f"rm -f {BUSY}; mv {GATE} {GATE}.old; echo go >{GATE}.old & wait $!; rm {GATE}.old"])
+
+
+@contextmanager
+def wait_in_event_script(scene: Scene) -> Iterator[None]:
+    """The watcher runs an event script that does not end."""
+    scene.laptop.write("/usr/local/sbin/ask", "#!/bin/sh\n", 0o755)
+    scene.laptop.run(["mkfifo", GATE])
+    scene.lab.unplug("wlan0")
+    wait_until(lambda: scene.laptop.exists(BUSY), "the event script to wait")
+    yield
+    open_gate(scene)
+
+
+@contextmanager
+def wait_in_look(scene: Scene) -> Iterator[None]:
+    """The watcher looks at another interface, which takes a minute."""
+    scene.laptop.run(["mkfifo", GATE])
+    scene.laptop.run(["ip", "addr", "add", "192.168.78.2/24", "dev", "wlan0"])
+    wait_until(lambda: scene.laptop.exists(BUSY), "the watcher to look")
+    yield
+    open_gate(scene)
+
+
+class NotStopped(Exception):
+    """The hook has ended and was not stopped."""
+
+
+@contextmanager
+def stop_hook(scene: Scene, path: str, call: str, nth: int = 1) -> Iterator[int]:
+    """A ``netconf-hooks refresh`` that is stopped by SIGSTOP after the `nth` system call `call` on the file `path`.
+
+    Raises `NotStopped` where it makes no so many.
+    """
+    argv = ["strace", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject={call}:signal=STOP:when={nth}"]
+    running = scene.laptop.start([*argv, "netconf-hooks", "refresh", "eth0"])
+
+    seen: tuple[str, float] = ("", 0.0)
+
+    def find_stopped() -> int:
+        nonlocal seen
+        if running.process.poll() is not None:
+            raise NotStopped
+        for pid, line in scene.laptop.processes().items():
+            if line.endswith("netconf-hooks refresh eth0") and "strace" not in line:
+                # strace stops it for a moment at other calls, too.
+                status = scene.laptop.run(["cat", f"/proc/{pid}/status"], check=False).stdout
+                if "(tracing stop)" not in status or status != seen[0]:
+                    seen = (status, time.monotonic())
+                return pid if time.monotonic() > seen[1] + STOPPED else 0
+        return 0
+
+    pid = wait_until(find_stopped, "the hook to be stopped")
+    yield pid
+    scene.laptop.run(["kill", "-CONT", str(pid)])
+    assert running.wait(30).returncode == 0
+
+
+@contextmanager
+def hold_records(scene: Scene) -> Iterator[None]:
+    """A hook was stopped while it holds the records' lock."""
+    with stop_hook(scene, "/run/netconf-hooks/records.lock", "flock"):
+        yield
+
+
+@contextmanager
+def hold_acting(scene: Scene) -> Iterator[None]:
+    """A hook was stopped while it holds the lock for acting."""
+    with stop_hook(scene, "/run/netconf-hooks/acting.lock", "flock"):
+        yield
+
+
+@contextmanager
+def run_all(scene: Scene, *scripts: str) -> Iterator[None]:
+    """Shell scripts that run beside everything else."""
+    with ExitStack() as undo:
+        for script in scripts:
+            running = scene.laptop.start(["sh", "-c", script])
+            undo.callback(running.wait)
+            undo.callback(running.kill)
+        yield
+
+
+@contextmanager
+def refresh_for_ever(scene: Scene) -> Iterator[None]:
+    """Three loops that look and act."""
+    with run_all(scene, *["while :; do netconf-hooks refresh; done"] * 3):
+        yield
+
+
+@contextmanager
+def compute_for_ever(scene: Scene) -> Iterator[None]:
+    """More programs than processors, which never sleep."""
+    with run_all(scene, *["while :; do :; done"] * 8):
+        yield
+
+
+@contextmanager
+def change_everything(scene: Scene) -> Iterator[None]:
+    """Storms of news of other routes, neighbours and addresses of the same link."""
+    numbers = "n=1; while [ $n -le 250 ]; do echo"
+    with run_all(
+        scene,
+        f"while :; do {{ {numbers} route replace 10.7.$n.0/24 dev eth0; n=$((n+1)); done; }} | ip -batch -; done",
+        f"while :; do {{ {numbers} neigh replace 192.168.1.$n lladdr 02:00:00:00:01:01 dev wlan0; n=$((n+1)); done; }}"
+        " | ip -batch -; ip neigh flush dev wlan0 nud permanent; done",
+        "while :; do ip addr add 10.8.0.1/32 dev wlan0; ip addr del 10.8.0.1/32 dev wlan0; done",
+    ):
+        yield
+
+
+SITUATIONS = (
+    wait_in_event_script, wait_in_look, hold_records, hold_acting, refresh_for_ever, compute_for_ever,
+    change_everything,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "guard, situation", [(NO_GUARD, wait_in_event_script), *((NFTABLES, situation) for situation in SITUATIONS)]
+)
+def test_it_is_shut_at_the_kernels_news(
+    scene: Scene, situation: Callable[[Scene], AbstractContextManager[None]]
+) -> None:
+    come_home(scene)
+    with NewsClock(scene.network.laptop_namespace) as clock, situation(scene):
+        scene.forget()
+        before = time.time()
+        change = ["neigh", "replace", HOME.router, "lladdr", NOBODYS_MAC, "dev", "eth0", "nud", "permanent"]
+        scene.laptop.run(["ip", *change])
+        news = wait_until(lambda: clock.find(before, is_other_router), "the kernel's news")
+        last = max((leak.time for leak in scene.find(scene.look())), default=news)
+        if not scene.guarded:
+            assert last > news + PROMISE + SLOW
+            return
+        assert last < news + PROMISE + SLOW, f"packets left for {last - news:.3f} s"
+        scene.judge("after the news")
+    scene.wait_for_guard("closed")
+    scene.judge("in the end")
+
+
+def move_to_twin(scene: Scene) -> None:
+    """Pull the cable, and plug it in where another router has the address of home's."""
+    hostile.impersonate_home_router(scene.lab)
+    scene.lab.unplug()
+    wait_until(lambda: not scene.laptop.has_carrier("eth0"), "the laptop to notice")
+    scene.forget()  # what it has sent at home
+    scene.lab.plug(CAFE.name)
+    wait_until(lambda: scene.laptop.has_carrier("eth0"), "the laptop to be plugged in")
+    wait_until(lambda: call_in(scene.network.laptop_namespace, ask_router), "the twin's router to answer")
+
+
+def ask_router() -> bool:
+    """Whether home's router, or its twin, answers ARP: what is sent to it does not stay for want of an answer."""
+    with Netlink() as netlink:
+        index = socket.if_nametoindex("eth0")
+        return bool(netlink.resolve_neighbours(index, (HOME.router,), time.monotonic() + 1))
+
+
+@pytest.mark.parametrize("guard", [NO_GUARD, NFTABLES])
+def test_a_cable_moved_to_a_twin_network_while_an_event_script_runs(scene: Scene) -> None:
+    """The same addresses, another router."""
+    come_home(scene)
+    with wait_in_event_script(scene):
+        move_to_twin(scene)
+        scene.judge("in the twin network", "*/udp4/beyond", "nobody/tcp4/*")
+    if scene.guarded:
+        scene.wait_for_guard("closed")
+    scene.judge("in the end")
+
+
+@pytest.mark.parametrize("guard", [NFTABLES])
+def test_a_hook_stopped_between_its_last_check_and_opening(scene: Scene) -> None:
+    """Meanwhile the cable is moved to a twin network; then the hook goes on, and opens nothing."""
+    come_home(scene)
+    record = "/run/netconf-hooks/guards/eth0"
+    # Its last change before it opens is the fourth or so, the watcher looking at the same time.
+    for nth in itertools.islice(itertools.cycle((4, 3, 5)), 20):
+        scene.laptop.run(["netconf-hooks", "close"])
+        try:
+            with stop_hook(scene, record, "rename", nth):
+                if "opened 1" not in scene.laptop.read(record).splitlines() or is_open(scene):
+                    continue
+                move_to_twin(scene)
+                scene.judge("while the hook is stopped")
+        except NotStopped:
+            continue
+        scene.judge("after it went on")
+        assert "the network changed while it was looked at" in scene.laptop.log()
+        scene.wait_for_guard("closed")
+        return
+    raise AssertionError("the hook was never stopped before it opened")
+
+
+def is_open(scene: Scene) -> bool:
+    """Whether the firewall lets everything through."""
+    listed = scene.laptop.run(["nft", "list", "set", "inet", "netconf-guard", "open-eth0"]).stdout
+    return "elements" in listed
