@@ -22,8 +22,8 @@ from netconf_hooks.guards import (
     NAMES, OPEN as OPEN_WINDOW, PORTAL, GuardError, Opening, Window, load_guard, read_opening
 )  # fmt: skip
 from netconf_hooks.observe.netlink import (
-    RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, Netlink, NetlinkError,
-    parse_link, parse_neighbour, parse_route
+    AF_INET, AF_INET6, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, Netlink,
+    NetlinkError, parse_link, parse_neighbour, parse_route
 )  # fmt: skip
 from netconf_hooks.observe.scene import Scene, look_at, read_scene
 from netconf_hooks.passage import read_guard
@@ -286,7 +286,8 @@ class Leases:
             scene = _read(record.scene)
             known = scene is None or any(not way.router or way.router in scene.routers for way in ways)
             return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
-        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
+        # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
             neighbour = parse_neighbour(body)
             scene = _read(record.scene)
             mac = scene.macs.get(neighbour.address) if scene and scene.index == neighbour.index else None

@@ -62,7 +62,8 @@ def test_from_the_first_record_to_the_last(machine, network):
     configure(machine, f"auto eth0\n{FAST}{STANZA.format('wlan0', 'cafe')}")
     machine.boot(BOOT_TIMEOUT)
     pid = wait_for_watcher(machine)
-    assert list(machine.group_members(UNIT)) == find_watchers(machine) == [pid]
+    wait_until(lambda: list(machine.group_members(UNIT)) == [pid], "its children to end")
+    assert find_watchers(machine) == [pid]
     machine.run(["ifup", "wlan0"])
     machine.run(["ifdown", "eth0"])
     assert wait_for_watcher(machine) == pid

@@ -88,6 +88,9 @@ def test_news_of_a_lost_carrier_or_router_shut_even_if_the_network_is_the_same_a
     make_neighbour(),
     make_neighbour(address="192.0.2.77", mac=OTHER_MAC),
     make_neighbour(index=99, mac=OTHER_MAC),
+    # A station behind a port of a bridge: AF_BRIDGE, without an IP address or with that of a vxlan's peer.
+    (RTM_NEWNEIGH, struct.pack("=BxxxiHBB", 7, INDEX, NUD_REACHABLE, 0, 1) + pack_attribute(2, bytes(6))),
+    (RTM_DELNEIGH, struct.pack("=BxxxiHBB", 7, INDEX, 0, 0, 1) + pack_attribute(1, bytes(4))),
 ])
 def test_other_news_shut_nothing(office, firewall, news):
     listening, socket = listen(office)
