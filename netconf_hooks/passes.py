@@ -63,8 +63,12 @@ def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
         return (*others, new) if new.options else others
     if not new.options:
         return _note_run(passes, new)
-    # The new run begins where an ifdown has ended.  Not so for a stanza without options, which would leave nothing.
-    kept = [each for each in passes if each.iface != new.iface or each.run == new.run or each.stage in (UP, KEPT)]
+    # The new run begins where an ifdown has ended.  Not so for a stanza without rules, which would leave nothing.
+    begins = has_rules([new])
+    kept = [
+        each for each in passes
+        if each.iface != new.iface or each.run == new.run or each.stage in (UP, KEPT) or not begins
+    ]
     if new.run == UNKNOWN_RUN and _find(kept, new) is not None:
         return _note_run(kept, new)
     for number, each in enumerate(kept):

@@ -168,6 +168,8 @@ def test_an_ifup_after_an_ifdown_begins_anew():
     # A stanza without options comes first: until the next one there would be no guard at all.
     assert show(begin(leaving, "", run="2:1")) == ["a*", "b*"]
     assert show(begin(leaving, "", "c", run="2:1")) == ["c"]
+    evidence = Pass("inet", {"dns-domain": "example.com"}, "eth0", "eth0", "2:1")
+    assert show(begin_pass(leaving, evidence)[:2]) == ["a*", "b*"]
 
 
 # What they mean together

@@ -8,7 +8,7 @@ import os
 
 import pytest
 from guarded import ELSEWHERE, HERE, OFFICE, ROUTER, CountingStore
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import apply, guarding, hook, ifenv, log
@@ -171,6 +171,10 @@ def roaming(monkeypatch):
 @pytest.mark.thorough
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=stories)
+@example(  # nothing but evidence ended the guard of a link that ifdown had left up
+    story=[("edit", "roam", [("inet", {"DNS_DOMAIN": "example.com"})]), ("ifup", "eth0", False, 9, 0),
+           ("ifdown", "eth0", True, 0), ("raise", False, 9, 0)]
+)
 def test_the_guard_is_closed_while_a_pass_that_is_up_asks_for_it(
     store, links, network, firewalls, place, steps, journal, roaming, tmp_path_factory, story
 ):
