@@ -83,9 +83,8 @@ def list_mutants(source: bytes) -> list[Mutant]:
         text = ast.unparse(ast.fix_missing_locations(replacement))
         if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
             text = f"({text})"
-        mutant = Mutant(start, end, text)
-        if ast.dump(ast.parse(mutant.apply(source))) != ast.dump(tree):
-            found.append(mutant)
+        if ast.dump(node) != ast.dump(replacement):
+            found.append(Mutant(start, end, text))
     return list(dict.fromkeys(found))
 
 
@@ -163,7 +162,6 @@ class Copy:
             if name and (root / name).is_file():
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, directory / name)
-        self.original = self._module.read_bytes()
         self._written = 0
 
     def test(self, source: bytes, groups: Sequence[Sequence[str]], timeout: float) -> str:
@@ -217,7 +215,9 @@ def hunt(
     module: its file, below `root`; tests: those to run, instead of all unit tests; also: more, for those changes that
     they do not notice; jobs: how many at a time, 0: one for each processor.  Raises `TestsFail`.
     """
-    mutants = list_mutants((root / module).read_bytes())
+    # Read once: somebody may edit it meanwhile, and then the changes would be at other places.
+    source = (root / module).read_bytes()
+    mutants = list_mutants(source)
     chosen = random.Random(seed).sample(mutants, min(count, len(mutants)))
     own = list(tests) or find_own_tests(module, root)
     groups = [[*own, "-m", "not thorough"]] if own else []
@@ -231,7 +231,7 @@ def hunt(
             copies.put(Copy(root, Path(directory, str(number)), module))
         first = copies.get()
         began = time.monotonic()
-        if problem := first.test(first.original, groups, 3600.0):
+        if problem := first.test(source, groups, 3600.0):
             raise TestsFail(problem)
         timeout = max(SHORTEST, SLACK * (time.monotonic() - began))
         copies.put(first)
@@ -242,7 +242,7 @@ def hunt(
                 return Outcome(mutant, "not tested")
             place = copies.get()
             try:
-                return Outcome(mutant, place.test(mutant.apply(place.original), groups, timeout))
+                return Outcome(mutant, place.test(mutant.apply(source), groups, timeout))
             finally:
                 copies.put(place)
 

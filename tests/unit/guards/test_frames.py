@@ -39,3 +39,19 @@ def test_an_exemption_is_for_ip(opening: Opening, rule: str) -> None:
 def test_an_open_link_is_open_for_all_frames() -> None:
     window = Window(OPEN, (Opening(),), NOW + 30)
     assert nftables.build_frame_window(window) == (f"meta time >= {int(NOW) + 31} return", "accept")
+
+
+def test_the_groups_that_every_host_is_in() -> None:
+    """Reports of these pass, whoever has the guard, in both tables; of no others."""
+    reports = (
+        "ip6 hoplimit 1 ip6 daddr ff02::16 icmpv6 type mld2-listener-report accept",
+        "ip6 hoplimit 1 ip6 daddr ff02::2 icmpv6 type mld-listener-done accept",
+        "ip6 hoplimit 1 ip6 daddr ff02::1:ff00:0/104 icmpv6 type mld-listener-report accept",
+    )
+    for rules in (nftables.ALWAYS, nftables.FRAMES):
+        assert tuple(rule for rule in rules if "hoplimit 1 " in rule) == reports
+
+
+def test_whether_a_device_is_there() -> None:
+    assert nftables._exists("lo")
+    assert not nftables._exists("no-such-device")

@@ -337,6 +337,22 @@ def test_a_guard_that_changes_while_it_is_lifted_is_lifted_all_the_same(
 # What nftables itself says
 
 
+@pytest.mark.parametrize("ask", [
+    lambda guard, device: guard.close(device, ALLOWED),
+    lambda guard, device: guard.open_window(device, Window(OPEN, (Opening(),), time.time() + 30)),
+    lambda guard, device: guard.shut_window(device, OPEN),
+    lambda guard, device: guard.lift(device),
+    lambda guard, device: guard.is_standing(device),
+])
+def test_a_device_that_no_rule_can_name(
+    nft: FakeNftables, guard: nftables.Guard, ask: Callable[[nftables.Guard, str], object]
+) -> None:
+    """It is refused before nftables gets to see it."""
+    nft.cmd = lambda text: pytest.fail(text)  # type: ignore[method-assign]
+    with pytest.raises(GuardError, match="can't be guarded"):
+        ask(guard, 'eth0"; flush ruleset; #')
+
+
 def test_no_right_to_the_firewall(nft: FakeNftables) -> None:
     nft.cmd = lambda text: (1, "", "Error: Operation not permitted\nlist tables")  # type: ignore[method-assign]
     with pytest.raises(GuardError, match="^Operation not permitted$"):
