@@ -194,7 +194,7 @@ def owners(monkeypatch):
         status[4] = owners.get(str(path), 0)
         return os.stat_result(status)
 
-    monkeypatch.setattr(ownership, "os", SimpleNamespace(stat=stat, access=os.access, path=os.path))
+    monkeypatch.setattr(ownership, "os", SimpleNamespace(**{**vars(os), "stat": stat}))
     return owners
 
 
