@@ -467,7 +467,8 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     try:
         guard = load_guard(record.backend)
         guard.close(record.device, list_openings(record), tuple(windows), token, find_ports(record))
-    except TokenGone:
+    except TokenGone as error:
+        log.info(f"{record.device}: netconf-guard: not opened: {error}")
         shut_guard(store, record, "the network changed while it was looked at")
         return
     except (GuardError, NetlinkError) as error:

@@ -6,8 +6,8 @@ keeps a packet from leaving, while a pulled cable would by itself.
 
 from __future__ import annotations
 
-import itertools
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,6 +19,7 @@ import pytest
 from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, RTM_NEWNEIGH, Netlink, parse_neighbour
 
 from ..closing import Closing
+from ..namespaces import Running
 from ..network import CAFE, HOME
 from ..test_watch import wait_for_watcher
 from ..waiting import wait_until
@@ -129,25 +130,17 @@ def wait_in_look(scene: Scene) -> Iterator[None]:
     open_gate(scene)
 
 
-class NotStopped(Exception):
-    """The hook has ended and was not stopped."""
-
-
 @contextmanager
-def stop_hook(scene: Scene, path: str, call: str, nth: int = 1) -> Iterator[int]:
-    """A ``netconf-hooks refresh`` that is stopped by SIGSTOP after the `nth` system call `call` on the file `path`.
-
-    Raises `NotStopped` where it makes no so many.
-    """
-    argv = ["strace", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject={call}:signal=STOP:when={nth}"]
+def stop_hook(scene: Scene, path: str, call: str) -> Iterator[None]:
+    """A ``netconf-hooks refresh`` that is stopped by SIGSTOP after its first system call `call` on the file `path`."""
+    argv = ["strace", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject={call}:signal=STOP:when=1"]
     running = scene.laptop.start([*argv, "netconf-hooks", "refresh", "eth0"])
 
     seen: tuple[str, float] = ("", 0.0)
 
     def find_stopped() -> int:
         nonlocal seen
-        if running.process.poll() is not None:
-            raise NotStopped
+        assert running.process.poll() is None, "the hook ended and was not stopped"
         for pid, line in scene.laptop.processes().items():
             if line.endswith("netconf-hooks refresh eth0") and "strace" not in line:
                 # strace stops it for a moment at other calls, too.
@@ -158,8 +151,15 @@ def stop_hook(scene: Scene, path: str, call: str, nth: int = 1) -> Iterator[int]
         return 0
 
     pid = wait_until(find_stopped, "the hook to be stopped")
-    yield pid
+    yield
+    let_go_on(scene, running, pid)
+
+
+def let_go_on(scene: Scene, running: Running, pid: int) -> None:
+    """Continue a program that was stopped, and wait until it has ended well."""
     scene.laptop.run(["kill", "-CONT", str(pid)])
+    # nsenter(1) stops with what it has started.
+    running.process.send_signal(signal.SIGCONT)
     assert running.wait(30).returncode == 0
 
 
@@ -275,27 +275,52 @@ def test_a_cable_moved_to_a_twin_network_while_an_event_script_runs(scene: Scene
     scene.judge("in the end")
 
 
+# A refresh that stops itself when it has written down that it opens, which is the last thing before it does.
+_STOPPING = """
+import os, signal
+from netconf_hooks import cli, guarding
+
+note_opening = guarding._note_opening
+
+def stop(*arguments):
+    opens = note_opening(*arguments)
+    if opens:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return opens
+
+guarding._note_opening = stop
+raise SystemExit(cli.main(["refresh", "eth0"]))
+"""
+
+
 @pytest.mark.parametrize("guard", [NFTABLES])
 def test_a_hook_stopped_between_its_last_check_and_opening(scene: Scene) -> None:
     """Meanwhile the cable is moved to a twin network; then the hook goes on, and opens nothing."""
     come_home(scene)
-    record = "/run/netconf-hooks/guards/eth0"
-    # Its last change before it opens is the fourth or so, the watcher looking at the same time.
-    for nth in itertools.islice(itertools.cycle((4, 3, 5)), 20):
+    for _ in range(10):
         scene.laptop.run(["netconf-hooks", "close"])
-        try:
-            with stop_hook(scene, record, "rename", nth):
-                if "opened 1" not in scene.laptop.read(record).splitlines() or is_open(scene):
-                    continue
-                move_to_twin(scene)
-                scene.judge("while the hook is stopped")
-        except NotStopped:
-            continue
-        scene.judge("after it went on")
-        assert "the network changed while it was looked at" in scene.laptop.log()
-        scene.wait_for_guard("closed")
-        return
-    raise AssertionError("the hook was never stopped before it opened")
+        hook = scene.laptop.start(["/usr/bin/python3", "-c", _STOPPING])
+        wait_until(lambda: hook.process.poll() is not None or find_stopped(scene), "the hook to be stopped", 30)
+        if hook.process.poll() is None:
+            break
+        assert hook.wait().returncode == 0  # the watcher has looked, and was faster
+    pid = find_stopped(scene)
+    assert not is_open(scene)
+    move_to_twin(scene)
+    scene.judge("while the hook is stopped")
+    let_go_on(scene, hook, pid)
+    scene.judge("after it went on")
+    assert "eth0: netconf-guard: not opened: eth0: it was shut since the look began" in scene.laptop.log()
+    scene.wait_for_guard("closed")
+
+
+def find_stopped(scene: Scene) -> int:
+    """Return the pid of the refresh that has stopped itself; 0 while there is none."""
+    for pid, line in scene.laptop.processes().items():
+        status = scene.laptop.run(["cat", f"/proc/{pid}/status"], check=False).stdout
+        if "note_opening" in line and "(stopped)" in status:
+            return pid
+    return 0
 
 
 def is_open(scene: Scene) -> bool:
