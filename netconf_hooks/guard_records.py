@@ -11,7 +11,7 @@ from time import monotonic
 
 from netconf_hooks import log
 from netconf_hooks.decide import CLOSED
-from netconf_hooks.guards import BACKENDS, WINDOWS, GuardError, check_device, load_guard
+from netconf_hooks.guards import FIREWALLS, WINDOWS, GuardError, check_device, choose_guard, load_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import LEAVING, GuardRecord, Pass, RecordError
@@ -93,7 +93,7 @@ def shut_lost(device: str) -> str:
 
 def _load_guards() -> list[AnyGuard]:
     guards = []
-    for name in BACKENDS:
+    for name in FIREWALLS:
         try:
             guards.append(load_guard(name))
         except GuardError as error:
@@ -134,4 +134,7 @@ def _make_record(store: Store, device: str, backend: str, problem: str) -> Guard
 
 
 def _choose_backend() -> str:
-    return next((guard.name for guard in _load_guards()), BACKENDS[0])
+    try:
+        return choose_guard().name
+    except GuardError:
+        return FIREWALLS[0]

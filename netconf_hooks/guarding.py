@@ -114,7 +114,7 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
             if status and status.up and before:
                 # Up already, another address family or ifup --force: its tunnels go on, and what others of its
                 # interfaces have seen counts while it is on the same network.
-                facts = ("openings", "names", "servers", "scene", "shut")
+                facts = ("openings", "names", "servers", "scene", "shut", "asking_scene")
                 record = record.change(**{fact: getattr(before, fact) for fact in facts})
             store.write_guard(record)
         if status and status.up and not before:

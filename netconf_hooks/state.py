@@ -699,12 +699,8 @@ def _format_guard(record: GuardRecord) -> list[str]:
     return [*lines, _END]
 
 
-# The name in records that were written before the nft variant could be used; this machine's iptables may be that one.
-_BACKENDS = {"iptables": "iptables-legacy"}
-
-
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
-    from netconf_hooks.guards import BACKENDS
+    from netconf_hooks.guards import FIREWALLS
 
     facts = {}
     lists: dict[str, list[str]] = {"opening": [], "name": [], "server": [], "portal-opening": [], "asking-opening": []}
@@ -720,12 +716,11 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
                 lists[key].append(_unescape(escaped))
             else:
                 facts[key] = _unescape(escaped)
-        for key, values in (("backend", BACKENDS), ("verdict", _VERDICTS), ("former", ("", *BACKENDS))):
-            if facts[key] not in values:
-                raise ValueError(f"{key} {facts[key]}")
+        if facts["verdict"] not in _VERDICTS or not {facts["backend"], *facts["former"].split()} <= {*FIREWALLS}:
+            raise ValueError(f'verdict {facts["verdict"]}, backend {facts["backend"]}, former {facts["former"]}')
         return GuardRecord(
             device=device,
-            backend=_BACKENDS.get(facts["backend"], facts["backend"]),
+            backend=facts["backend"],
             verdict=facts["verdict"],
             because=facts["because"],
             passes=tuple(each.join() for each in passes),

@@ -255,6 +255,9 @@ HOLD_GUESTS = ("nftables",)
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")
 
+# What they call themselves, and records call them (`AnyGuard.name`).
+FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
+
 
 def load_guard(name: str, thorough: bool = False) -> AnyGuard:
     """Return the firewall of that name.  Raises `GuardError` if it does not work here, or there is none of that name.
@@ -265,7 +268,7 @@ def load_guard(name: str, thorough: bool = False) -> AnyGuard:
     from importlib import import_module
 
     backend, _, variant = name.partition("-")
-    if backend not in BACKENDS or name not in (*BACKENDS, "iptables-legacy", "iptables-nft"):
+    if name not in (*BACKENDS, *FIREWALLS):
         raise GuardError(f"there is no firewall {name!r}: expected {' or '.join(BACKENDS)}")
     make = import_module(f"{__name__}.{backend}").Guard
     guard: AnyGuard = make(thorough, variant) if variant else make(thorough)

@@ -111,7 +111,7 @@ def place(monkeypatch):
     """Where guarded links are."""
     place = FakeNetwork()
     monkeypatch.setattr(guarding, "look_at", place.look_at)
-    monkeypatch.setattr(passage, "look_at", lambda device: place.scenes.get(device, HERE))
+    monkeypatch.setattr(passage, "look_at", lambda device, **_: place.scenes.get(device, HERE))
     for module in (guarding, leases):
         monkeypatch.setattr(module, "Netlink", lambda: place)
     monkeypatch.setattr(leases, "look_at", place.look_at)
@@ -153,7 +153,8 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
 
     for module in (guard_records, guarding, leases, passage):
         monkeypatch.setattr(module, "load_guard", load)
-    monkeypatch.setattr(guarding, "choose_guard", load)
+    for module in (guard_records, guarding):
+        monkeypatch.setattr(module, "choose_guard", lambda backend="auto": load(backend))
     monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))
     monkeypatch.setattr(guarding, "find_dialers", lambda device: [])
     return firewalls

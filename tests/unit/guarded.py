@@ -38,7 +38,8 @@ class FakeFirewall:
 
     def __init__(self, name, journal, step):
         self.name = name
-        self.has_lease = name == "nftables"
+        self.has_lease = True
+        self.has_news = name != "iptables-legacy"
         self.stands = {}
         self.ports = {}
         self.tokens = {}

@@ -514,7 +514,8 @@ def test_where_no_probe_can_be_let_through_the_look_goes_on(store, links, networ
 
 
 def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, network, firewall, office, place):
-    firewall.open_window("eth0", firewall.get_window("eth0", "open").change(until=0.0))
+    windows = firewall.stands["eth0"][1]
+    windows["open"] = windows["open"].change(until=0.0)
     assert listen(store)[0].next_time()
     assert renew_guards(store) is True
     assert_open(store, firewall)
@@ -965,7 +966,7 @@ def test_iptables_is_refused_for_a_bridge(store, links, firewalls, bridges, mess
     options = {**BRIDGED, "IF_NETCONF_GUARD_BACKEND": "iptables"}
     assert run_hook(store, "pre-up", "br0", **options) == hook.REFUSE
     assert firewalls["iptables"].stands == {} and not store.has_guards()
-    assert any("br0 is a bridge, and iptables does not see what its guests send" in message for message in messages)
+    assert any("br0 is a bridge, and iptables-nft does not see what its guests send" in message for message in messages)
     bridges["br0"] = Ports(False, ("eth0",))
     assert run_hook(store, "pre-up", "br0", **options) == 0, "a bond forwards nothing"
 

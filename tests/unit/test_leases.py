@@ -13,11 +13,13 @@ from netconf_hooks import apply, guarding, leases, log
 from netconf_hooks.guarding import open_portal
 from netconf_hooks.guards import GuardError, Opening
 from netconf_hooks.observe.netlink import (
-    IFF_LOWER_UP, IFF_UP, NUD_FAILED, NUD_REACHABLE, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK,
+    IFF_LOWER_UP, IFF_UP, NUD_REACHABLE, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK,
     RTM_NEWNEIGH, RTM_NEWROUTE, NetlinkError, pack_attribute
 )  # fmt: skip
 from netconf_hooks.observe.scene import Scene
 from netconf_hooks.state import boot_time
+
+NUD_FAILED = 0x20  # linux/neighbour.h
 
 INDEX = HERE.index
 
@@ -133,7 +135,7 @@ def test_a_carrier_that_was_lost_voids_the_look_of_a_closed_link(cafe, network, 
     listening, socket = listen(cafe)
     network["gateway"] = OFFICE
     [record] = cafe.read_interfaces(log.error)
-    newer, _ = apply.look_at_network(cafe, "eth0", record.stanzas, patience=0.0)
+    newer, _ = apply.look_at_network(cafe, "eth0", record.passes, patience=0.0)
     socket.waiting = [make_link(carrier=False), make_link()]
     listening.hear()
     apply.remember_interface(cafe, newer, replaces=record)
@@ -159,12 +161,12 @@ def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journ
     network["gateway"] = OFFICE
     real = firewall.close
 
-    def close(device, openings, windows=(), token=""):
+    def close(device, openings, windows=(), token="", ports=None):
         if token:
             # The listening process, while the hook stands still.
             socket.waiting = [make_link(carrier=False)]
             listening.hear()
-        real(device, openings, windows, token)
+        real(device, openings, windows, token, ports)
 
     firewall.close = close
     apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))

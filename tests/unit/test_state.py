@@ -494,12 +494,6 @@ def test_a_guard_reads_as_it_was_written(tmp_path_factory, record):
     assert store.read_guard("eth0") is None and not store.has_guards()
 
 
-def test_a_guard_of_before_the_nft_variant_could_be_used(store):
-    """It stands in the legacy tables, whatever this machine's iptables is by now."""
-    store.write_guard(GuardRecord("eth0", "iptables"))
-    assert store.read_guard("eth0").backend == "iptables-legacy"
-
-
 def test_a_guards_passes_keep_whose_they_are(store):
     options = {"netconf-guard": "yes", "netconf-location": "office gateway=192.0.2.1\noffice gateway=192.0.2.2"}
     passes = (
