@@ -27,12 +27,6 @@ LOST_RULE = "lost with its record: closed until the next ifup or ifdown"
 _GONE = "it is gone, and the firewall has the guard"
 
 
-def read_guard_records(store: Store) -> tuple[GuardRecord, ...]:
-    """Return the records of all guards, those that were lost as records of closed ones (`restore_records`)."""
-    restore_records(store)
-    return store.read_guards(log.error)
-
-
 def restore_records(store: Store) -> tuple[str, ...]:
     """Close each guard whose record is lost, and put a record of a closed guard in its place; return their devices.
 

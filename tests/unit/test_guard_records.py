@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import apply, watch
-from netconf_hooks.guard_records import LOST_RULE, find_lost, read_guard_records, restore_records, shut_lost
+from netconf_hooks.guard_records import LOST_RULE, find_lost, restore_records, shut_lost
 from netconf_hooks.guarding import follow_closing, open_portal, release_guard
 from netconf_hooks.guards import GuardError, Opening, load_guard
 from netconf_hooks.state import GuardRecord, RecordError, Store
@@ -159,7 +159,7 @@ def test_what_was_flushed_and_lost_is_put_back(office, firewall):
 def test_without_any_record_the_guard_is_the_devices(store, links, firewall):
     assert run_hook(store, "pre-up", **GUARD) == 0
     damage_record(store, cut_off)
-    assert read_guard_records(store)[0].device == "eth0"
+    assert restore_records(store) == ("eth0",)
     assert_lost(store, firewall)
     links.plug("eth0", 7)
     assert ifup(store, links) == 0
