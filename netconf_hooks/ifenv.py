@@ -122,6 +122,20 @@ def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
     return UNKNOWN_RUN
 
 
+def has_ended(run: str, proc: str = "/proc") -> bool:
+    """Whether a run of ifup (`find_run`) is known to be over; False also if it is not known which process it was."""
+    pid, _, started = run.partition(":")
+    if not started:
+        return False
+    try:
+        with open(f"{proc}/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19] != started.encode()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (OSError, IndexError):
+        return False
+
+
 def is_roaming(iface: str, directory: str = "/run") -> bool:
     """Whether it is wpa_action(8) that runs ifup or ifdown for a wireless interface, and it will go on.
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 from netconf_hooks import log
 from netconf_hooks.apply import forget_interface
 from netconf_hooks.guards import GuardError
-from netconf_hooks.ifenv import device_of, has_wpa_action
+from netconf_hooks.ifenv import device_of, has_ended, has_wpa_action
 from netconf_hooks.observe.netlink import read_links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from netconf_hooks.state import Store
+    from netconf_hooks.state import Pass, Store
 
 
 def clear_leftovers(store: Store) -> None:
     """Forget the interfaces, and take the guards away, of devices that are down and that ifupdown takes for down.
 
+    An ifup that is still running may be about to set the link up.  So nothing is forgotten unless the ifup that each
+    stanza came up with is known and has ended, which ifupdown-ng, ifupdown2 and hooks run by hand don't tell.
+
     Raises OSError, and `NetlinkError` where the kernel can't be asked.
     """
-    ifaces: dict[str, list[str]] = {}
+    passes: dict[str, list[Pass]] = {}
     for record in store.read_interfaces(log.error):
         if not record.wish:
-            ifaces.setdefault(device_of(record.iface), []).append(record.iface)
+            passes.setdefault(device_of(record.iface), []).extend(record.passes)
     for guard in store.read_guards(log.error):
-        ifaces.setdefault(guard.device, []).extend(each.iface for each in guard.passes)
-    links = read_links(ifaces)
-    for device, names in ifaces.items():
-        down = not (device in links and links[device].up)
+        passes.setdefault(guard.device, []).extend(guard.passes)
+    links = read_links(passes)
+    for device, found in passes.items():
+        names = [each.iface or device for each in found]
+        down = not (device in links and links[device].up) and all(has_ended(each.run) for each in found)
         # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
         if down and not any(map(has_wpa_action, names)) and not _is_configured(names):
             _clear(store, device, names)

@@ -139,11 +139,11 @@ def test_a_guard_that_lets_all_through_fails(one_lab: Lab, capsys: pytest.Captur
     watch = "#!/bin/sh\n[ $1 = watch ] || exec /usr/sbin/real \"$@\"\n"  # and nobody puts it back
     one_lab.laptop.write("/usr/sbin/netconf-hooks", watch, 0o755)
     failures = tell(one_lab, capsys, CAFE)
-    assert [failure.split(":")[1] for failure in failures] == [" tunnel up", " killed"]
+    assert [failure.split(":")[1] for failure in failures] == [" guard", " tunnel up", " killed"]
 
 
 def test_without_the_hooks_it_fails(one_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    one_lab.laptop.run(["find", "/etc/network", "-type", "l", "-name", "netconf-hooks", "-delete"])
+    one_lab.laptop.run(["find", "/etc/network", "-type", "l", "-name", "*netconf-hooks", "-delete"])
     failures = tell(one_lab, capsys, HOME, CAFE)
     assert "Home: location: not recorded; expected: home-lan" in failures
     assert "The cafe: tunnel: openvpn corp: not recorded; expected: wanted, connected" in failures

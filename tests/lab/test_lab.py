@@ -190,7 +190,10 @@ def test_the_product_is_installed_as_it_is_shipped(image: Image) -> None:
         assert status == "installed installed "
         found = laptop.run(["find", "/etc/network", "-path", "*/if-*/*"]).stdout.splitlines()
         assert sorted(found) == [
-            f"/etc/network/if-{phase}.d/netconf-hooks" for phase in ("down", "post-down", "pre-up", "up")
+            "/etc/network/if-down.d/netconf-hooks",
+            "/etc/network/if-post-down.d/netconf-hooks",
+            "/etc/network/if-pre-up.d/00-netconf-hooks",
+            "/etc/network/if-up.d/netconf-hooks",
         ]
         assert laptop.run(["netconf-hooks", "--help"]).stdout
     assert not Path("/usr/lib/netconf-hooks").exists()

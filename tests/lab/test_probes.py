@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,6 +23,7 @@ from netconf_hooks.observe.connection import MARK
 from netconf_hooks.observe.peer import read_arp_reply
 from netconf_hooks.rules import Rules, read_rules
 
+from .image import CACHE
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET, Wire, wire_carrier
 from .servers import ROUTER, Certificate, Far
@@ -509,6 +511,14 @@ def test_who_only_repeats_the_certificate_proves_nothing(
 # command
 
 
+@pytest.fixture
+def programs() -> Iterator[Path]:
+    """A directory whose parents are root's alone, as a program needs that is proof; pytest's are below /tmp."""
+    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=CACHE) as directory:
+        yield Path(directory)
+
+
 def write_program(directory: Path, text: str) -> str:
     path = directory / "program"
     path.write_text(f"#!/bin/sh\n{text}\n")
@@ -516,26 +526,26 @@ def write_program(directory: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_program_of_the_admins_is_proof(wire: Wire, tmp_path: Path) -> None:
-    path = write_program(tmp_path, f'echo "$IFACE" >{tmp_path}/out; exit 0')
+def test_a_program_of_the_admins_is_proof(wire: Wire, programs: Path) -> None:
+    path = write_program(programs, f'echo "$IFACE" >{programs}/out; exit 0')
     place, _, _ = observe(wire, read_rules({"netconf-location": f"x command={path}"}))
     assert (place.location, place.grade) == ("x", "authenticated")
-    assert (tmp_path / "out").read_text() == "eth0\n"
+    assert (programs / "out").read_text() == "eth0\n"
 
 
-def test_a_program_that_fails_hangs_or_is_not_roots(wire: Wire, tmp_path: Path) -> None:
-    path = write_program(tmp_path, "exit 3")
+def test_a_program_that_fails_hangs_or_is_not_roots(wire: Wire, programs: Path) -> None:
+    path = write_program(programs, "exit 3")
     holds, answer, _ = ask(wire, f"command={path}")
     assert (holds, answer.problem) == (False, f"{path}: exit status 3")
     assert ask(wire, f"!command={path}")[0] is True
-    write_program(tmp_path, f"echo $$ >{tmp_path}/pid; exec tail -f /dev/null")
+    write_program(programs, f"echo $$ >{programs}/pid; exec tail -f /dev/null")
     for line in (f"command={path}", f"!command={path}"):
         holds, answer, took = ask(wire, line, SHORT)
         assert (holds, took < SHORT + MARGIN) == (False, True)
         assert answer.problem == f"{path}: not done in time, killed"
-    assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
-    write_program(tmp_path, "exit 0")
-    for spoilt, uid, mode in ((path, 0, 0o775), (path, 65534, 0o755), (str(tmp_path), 0, 0o777)):
+    assert not os.path.exists(f"/proc/{(programs / 'pid').read_text().strip()}")
+    write_program(programs, "exit 0")
+    for spoilt, uid, mode in ((path, 0, 0o775), (path, 65534, 0o755), (str(programs), 0, 0o777)):
         os.chown(spoilt, uid, 0)
         os.chmod(spoilt, mode)
         holds, answer, _ = ask(wire, f"command={path}")
@@ -550,9 +560,9 @@ def test_a_program_that_fails_hangs_or_is_not_roots(wire: Wire, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("connected")
-def test_all_probes_run_at_once_under_one_deadline(wire: Wire, far: Far, tmp_path: Path) -> None:
+def test_all_probes_run_at_once_under_one_deadline(wire: Wire, far: Far, programs: Path) -> None:
     silent = far.serve(wait_for_end)
-    hanging = write_program(tmp_path, "exec tail -f /dev/null")
+    hanging = write_program(programs, "exec tail -f /dev/null")
     rules = read_rules({"netconf-location": f"""\
 a peer={ABSENT}
 b peer={ABSENT6}
@@ -581,9 +591,9 @@ def is_mld(frame: bytes) -> bool:
 
 
 @pytest.mark.usefixtures("connected")
-def test_a_place_that_the_routers_mac_decides_sends_nothing(wire: Wire, far: Far, tmp_path: Path) -> None:
+def test_a_place_that_the_routers_mac_decides_sends_nothing(wire: Wire, far: Far, programs: Path) -> None:
     wire.ip(f"neigh replace {ROUTER} lladdr {MAC} dev eth0 nud reachable")
-    ran = write_program(tmp_path, f"touch {tmp_path}/ran")
+    ran = write_program(programs, f"touch {programs}/ran")
     rest = f"""
 office gateway-mac={OTHER_MAC} tls={ROUTER}:443/sha256:{HEX}
 home peer={ROUTER}
@@ -599,7 +609,7 @@ office command={ran}"""
     assert (place.location, sorted(answers), took < 0.5) == ("home", ["gateway-mac"], True)
     # Of IPv6 the kernel may have had something to say by itself.
     assert [frame for frame in read_frames(capture) if not is_mld(frame)] == []
-    assert not (tmp_path / "ran").exists()
+    assert not (programs / "ran").exists()
     # Where the router is another one, the rest is asked: the capture does see packets.
     rules = read_rules({"netconf-location": f"home gateway-mac={OTHER_MAC}{rest}"})
     place, _, _ = observe(wire, rules, options=options)

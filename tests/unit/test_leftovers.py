@@ -1,5 +1,8 @@
 """What a killed ifdown has left: forgotten when its link is down and ifupdown takes it for down, and only then."""
 
+import os
+from pathlib import Path
+
 import pytest
 from guarded import GUARD, ifup, run_hook
 
@@ -7,6 +10,9 @@ from netconf_hooks import leftovers, programs
 from netconf_hooks.leftovers import clear_leftovers
 from netconf_hooks.observe import netlink
 from netconf_hooks.programs import ProgramError, Result
+
+
+STARTED = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
 
 
 @pytest.fixture
@@ -56,6 +62,14 @@ def test_what_ifupdown_takes_for_up_or_does_not_tell_of_stays(cut_off, firewall,
     clear_leftovers(cut_off)
     assert cut_off.has_interfaces() and cut_off.has_guards()
     assert list(firewall.stands) == ["eth0"]
+
+
+@pytest.mark.parametrize("run", ["", "unknown", f"{os.getpid()}:{STARTED}"], ids=["none", "unknown", "running"])
+def test_what_an_ifup_may_be_about_to_set_up_stays(store, links, network, firewall, configured, run):
+    """Its state does not list it yet (ifupdown-ng), or the hooks were run by hand."""
+    run_hook(store, "pre-up", run=run, **GUARD)
+    clear_leftovers(store)
+    assert store.has_guards() and list(firewall.stands) == ["eth0"]
 
 
 def test_a_link_that_is_up_stays(store, links, network, firewall, configured):

@@ -107,7 +107,7 @@ class Machine:
         """Run one hook; return whether it did not refuse.  Raises hook.Ended where it is killed."""
         environ = {"IFACE": iface, "LOGICAL": logical, "ADDRFAM": family}
         invocation = read_environment(phase, environ | {f"IF_{option}": value for option, value in options.items()})
-        invocation.run = run if phase in ("pre-up", "up") else ""
+        invocation = invocation.change(run=run if phase in ("pre-up", "up") else "")
         if not has_entry(self.store, iface, options):
             return True
         return hook.run(invocation, self.store) == 0
