@@ -640,13 +640,7 @@ FLUSHES = {
 
 @ONE_CLIENT
 @pytest.mark.parametrize("flush", FLUSHES)
-@pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param("legacy", marks=pytest.mark.xfail(raises=TimeoutError, reason="no timer yet, only chance")),
-        "nft",
-    ],
-)
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
 def test_iptables_flushed_by_somebody_it_is_put_back(lab: Lab, variant: str, flush: str) -> None:
     """The kernel tells the watcher if it is the nft variant; else the watcher looks every 10 seconds."""
     laptop = lab.laptop
