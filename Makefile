@@ -48,7 +48,7 @@ HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 # What vulture takes for dead: what libraries read (ssl's context), what argparse exits with.
 ALIVE = check_hostname,verify_mode,minimum_version,USAGE
 # On their way out (used by tests alone, or kept for a move that comes) or in (read_prefix, for rules and guards).
-ALIVE := $(ALIVE),read_prefix,format_location,format_vpn,format_guard,read_pins,dst,out_interface,__class__
+ALIVE := $(ALIVE),read_prefix,format_location,format_vpn,format_guard,read_pins,dst,out_interface,__getattr__
 
 # The lab waits for most of its time: for DHCP, for VPN servers, for the kernel.
 WORKERS = $(shell expr 2 '*' "$$(nproc)")

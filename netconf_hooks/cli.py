@@ -9,20 +9,20 @@ import sys
 import textwrap
 from io import TextIOWrapper
 
-from netconf_hooks import log
-from netconf_hooks.apply import list_counting, refresh_interfaces, wake_watcher
-from netconf_hooks.check import check_stanzas
-from netconf_hooks.command import FAILED, OK, CommandError
-from netconf_hooks.explain import explain_rules
-from netconf_hooks.guarding import find_state, put_back
+from netconf_hooks.commands.check import check_stanzas
+from netconf_hooks.commands.entry import CommandError, FAILED, OK
+from netconf_hooks.commands.explain import explain_rules
+from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
+from netconf_hooks.commands.probe import probe_network
+from netconf_hooks.guard.lifecycle import find_state, put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.observe.netlink import NetlinkError
 from netconf_hooks.passes import describe_pass
-from netconf_hooks.probe import probe_network
+from netconf_hooks.settle import list_counting, refresh_interfaces, wake_watcher
 from netconf_hooks.state import RecordError, Store
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
-from netconf_hooks.ways_out import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

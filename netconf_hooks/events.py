@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks import log
 from netconf_hooks.state import RecordError
+from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from netconf_hooks.state import EventRecord, Store
-    from netconf_hooks.tunnels.systemd import Systemd
+    from netconf_hooks.system.systemd import Systemd
 
 DIRECTORY = "/etc/netconf-hooks/event.d"
 
@@ -76,7 +76,7 @@ def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd 
 
     What fails is logged and stops nothing.
     """
-    from netconf_hooks.programs import ProgramError, run  # only when there is something to tell
+    from netconf_hooks.system.programs import ProgramError, run  # only when there is something to tell
 
     log.info(f"event {event.name} ({event.variables['IFACE']})")
     _switch_target(event.name, systemd)
@@ -96,7 +96,7 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
     """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
     are root's and nobody else can write them or a directory on the way to them.  The others are logged.
     """
-    from netconf_hooks.ownership import Unsafe, check_path  # only when there is something to tell
+    from netconf_hooks.system.ownership import Unsafe, check_path  # only when there is something to tell
 
     try:
         names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))
@@ -123,8 +123,8 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
 
 def _switch_target(event: str, systemd: Systemd | None) -> None:
     """With systemd: ``netconf-location@NAME.target`` is active while the machine is at NAME."""
+    from netconf_hooks.system.systemd import Systemd
     from netconf_hooks.tunnels import TunnelError
-    from netconf_hooks.tunnels.systemd import Systemd
 
     systemd = systemd or Systemd()
     name, _, what = event.rpartition("-")

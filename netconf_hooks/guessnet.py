@@ -19,22 +19,22 @@ import select
 import struct
 import time
 
-from netconf_hooks import log
-from netconf_hooks.early_guard import SLACK, EarlyGuard
+from netconf_hooks.evidence.probes import Wait
+from netconf_hooks.guard.early import EarlyGuard, SLACK
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
 from netconf_hooks.mapping import RaisedLink, is_stanza_name, serve
-from netconf_hooks.observe.netlink import NetlinkError
-from netconf_hooks.observe.probes import Wait
 from netconf_hooks.record import Record
-from netconf_hooks.rules import VALUES, RuleError
+from netconf_hooks.rules import RuleError, VALUES
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from typing import NoReturn
 
-    from netconf_hooks.observe.scan import HeardNetwork, Scan
+    from netconf_hooks.evidence.scan import HeardNetwork, Scan
 
     # As `probes.Steps`; it returns whether the test succeeded.
     Steps = Generator[Wait, frozenset[int], bool]
@@ -179,7 +179,7 @@ class Neighbours:
 
     def ask(self, test: Test) -> Steps:
         """Ask until the peer of `test` answers; in vain while the link has no carrier yet."""
-        from netconf_hooks.observe.peer import PAUSES, make_arp_request
+        from netconf_hooks.evidence.peer import PAUSES, make_arp_request
 
         device = self._scene.device
         if len(self._scene.mac) != 17:
@@ -205,7 +205,7 @@ class Neighbours:
         return self._socket
 
     def _read(self) -> None:
-        from netconf_hooks.observe.peer import read_arp_reply
+        from netconf_hooks.evidence.peer import read_arp_reply
 
         own = bytes.fromhex(self._scene.mac.replace(":", ""))
         for packet, _ in _read_packets(self._listen()):
@@ -242,7 +242,7 @@ class Air:
 
     def _look(self) -> list[HeardNetwork] | None:
         """Return what is in range, none where nobody can tell; None while the scan goes on."""
-        from netconf_hooks.observe.scan import Scan
+        from netconf_hooks.evidence.scan import Scan
 
         if self._heard is not None:
             return self._heard
@@ -266,7 +266,7 @@ class Air:
 
     def _begin(self, scan: type[Scan]) -> None:
         """Have the scan begin.  Raises `NetlinkError`."""
-        from netconf_hooks.observe.wireless import is_wireless
+        from netconf_hooks.evidence.wireless import is_wireless
 
         if is_wireless(self._scene.device):
             self._scan = scan(self._scene.device)
@@ -512,7 +512,7 @@ def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
     and so long as its stanza has not been chosen, nobody joins one."""
     if not any(test.kind == "wireless" for candidate in candidates for test in candidate.tests):
         return False
-    from netconf_hooks.observe.wireless import is_wireless
+    from netconf_hooks.evidence.wireless import is_wireless
 
     return is_wireless(device)
 
@@ -539,7 +539,7 @@ def _run_command(argv: Sequence[str], name: str, scene: Scene) -> Steps:
 
     It is given to a shell and may be anyone's file: so guessnet's users wrote it, in a file that is root's.
     """
-    from netconf_hooks.programs import ProgramError, begin  # 4 ms with the first run
+    from netconf_hooks.system.programs import ProgramError, begin  # 4 ms with the first run
 
     try:
         program = begin(argv, {"NAME": name, "IFACE": scene.iface, "GUESSNET": "true"})
@@ -736,6 +736,6 @@ def _fill_mac(mac: str) -> str:
 
 
 def _find_program(name: str) -> bool:
-    from netconf_hooks.programs import ENVIRONMENT
+    from netconf_hooks.system.programs import ENVIRONMENT
 
     return any(os.access(f"{directory}/{name}", os.X_OK) for directory in ENVIRONMENT["PATH"].split(":"))

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks import log
-from netconf_hooks.apply import (
-    follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
-)  # fmt: skip
-from netconf_hooks.ending import Ended, Ending
 from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, is_roaming, read_environment
 from netconf_hooks.passes import begin_pass, complete_pass, has_rules, make_pass, read_rules_of, replaces
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
-from netconf_hooks.state import KEPT, InterfaceRecord, RecordError, Store
+from netconf_hooks.settle import follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
+from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
+from netconf_hooks.system import log
+from netconf_hooks.system.ending import Ended, Ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ def run(invocation: Invocation, store: Store | None = None) -> int:
         return 0
     store = store or Store()
     if store.has_guards():
-        from netconf_hooks.guard_records import restore_records
+        from netconf_hooks.guard.records import restore_records
 
         restore_records(store)
     if invocation.phase == "pre-up":
@@ -100,7 +98,7 @@ def _set_alarm(seconds: int) -> None:
 
 def _prepare(invocation: Invocation, store: Store) -> int:
     """pre-up: report what can't be read, refuse what can't be guarded, and put right what the last run left."""
-    from netconf_hooks.observe.netlink import read_link
+    from netconf_hooks.system.netlink import read_link
 
     rules = read_rules(invocation.options)
     for error in rules.errors:
@@ -159,8 +157,8 @@ def _guard(invocation: Invocation, rules: Rules, store: Store, again: bool = Fal
 
     again: whether pre-up has done so already.
     """
-    from netconf_hooks.guarding import find_unguardable, join_guard, put_guard
-    from netconf_hooks.guards import GuardError
+    from netconf_hooks.guard.firewall import GuardError
+    from netconf_hooks.guard.lifecycle import find_unguardable, join_guard, put_guard
 
     _set_alarm(ACTING_TIME)
     try:
@@ -223,7 +221,7 @@ def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: 
     """Return the passes of an interface with the one that this hook belongs to."""
     known = record.passes if record else ()
     if store.has_guards():
-        from netconf_hooks.guarding import find_passes
+        from netconf_hooks.guard.lifecycle import find_passes
 
         joined = find_passes(store, invocation.iface)
         if joined is not None:
@@ -268,8 +266,8 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
 
 def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> None:
     """Shut the guard first, then tell the events, and stop the tunnels last: nothing leaves unguarded in between."""
-    from netconf_hooks.guarding import begin_leaving, leave_guard
-    from netconf_hooks.guards import GuardError
+    from netconf_hooks.guard.firewall import GuardError
+    from netconf_hooks.guard.lifecycle import begin_leaving, leave_guard
 
     if invocation.phase == "down":
         begin_leaving(store, invocation.iface, invocation.logical)

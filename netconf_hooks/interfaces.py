@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.files import read_text
 from netconf_hooks.ifenv import is_relevant
-from netconf_hooks.programs import ProgramError, run
 from netconf_hooks.record import Record
+from netconf_hooks.system.files import read_text
+from netconf_hooks.system.programs import ProgramError, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

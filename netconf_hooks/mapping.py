@@ -16,15 +16,16 @@ import struct
 import sys
 import time
 
-from netconf_hooks import log, rules
-from netconf_hooks.early_guard import SLACK, EarlyGuard
-from netconf_hooks.files import LIMIT
+from netconf_hooks import rules
+from netconf_hooks.evidence import Link, observe_link
+from netconf_hooks.guard.early import EarlyGuard, SLACK
 from netconf_hooks.ifenv import device_of, is_name
-from netconf_hooks.locate import Place, find_needed, find_place, find_questions
-from netconf_hooks.observe import Link, observe_link
-from netconf_hooks.observe.netlink import IFF_UP, NLM_F_ACK, RTM_NEWLINK, Netlink, NetlinkError
+from netconf_hooks.place import Place, find_needed, find_place, find_questions
 from netconf_hooks.record import Record
 from netconf_hooks.rules import DEFAULT_TIMEOUT, Location, RuleError, Rules
+from netconf_hooks.system import log
+from netconf_hooks.system.files import LIMIT
+from netconf_hooks.system.netlink import IFF_UP, NLM_F_ACK, Netlink, NetlinkError, RTM_NEWLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-    from netconf_hooks.observe import Answer
-    from netconf_hooks.observe.netlink import LinkStatus
-    from netconf_hooks.observe.probes import Question
+    from netconf_hooks.evidence import Answer
+    from netconf_hooks.evidence.probes import Question
+    from netconf_hooks.system.netlink import LinkStatus
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
@@ -177,7 +178,7 @@ def choose_stanza(iface: str, text: str) -> str:
 
 def _observe_lines(iface: str, lines: MapLines) -> tuple[Place, str]:
     """Return the first line that holds, and why, in words.  Raises `NetlinkError`."""
-    from netconf_hooks.observe.probes import ask_network
+    from netconf_hooks.evidence.probes import ask_network
 
     locations = lines.locations
     device = device_of(iface)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from time import monotonic
 
-from netconf_hooks.command import CommandError
+from netconf_hooks.commands.entry import CommandError
+from netconf_hooks.evidence import Answer, make_link, observe_link
 from netconf_hooks.ifenv import is_name
 from netconf_hooks.interfaces import InterfacesError, query_options
-from netconf_hooks.observe import Answer, make_link, observe_link
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, VALUES
 from netconf_hooks.state import merge_options
@@ -77,8 +77,8 @@ def observe_network(iface: str, options: Mapping[str, str], timeout: float) -> O
     options: the stanza's options, of which some are evidence themselves (``dns-domain``); timeout: seconds that it may
     take.  Sends no more than the kernel would: to ask for a router's MAC address.  Raises `NetlinkError`.
     """
-    from netconf_hooks.observe.router import has_default_route
-    from netconf_hooks.observe.wireless import is_wireless, is_wireless_open
+    from netconf_hooks.evidence.router import has_default_route
+    from netconf_hooks.evidence.wireless import is_wireless, is_wireless_open
 
     deadline = monotonic() + timeout
     link = make_link(iface, options)

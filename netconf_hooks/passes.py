@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from netconf_hooks.ifenv import UNKNOWN_RUN
 from netconf_hooks.rules import Rules, read_rules
-from netconf_hooks.state import ENDED, KEPT, LEAVING, UP, Pass
+from netconf_hooks.state import ENDED, KEPT, LEAVING, Pass, UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

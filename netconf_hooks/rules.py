@@ -30,8 +30,8 @@ class TestKind(Record):
 
     value: the syntax of its values, one of `VALUES`: how they are checked here and compared in `locate`.
     grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
-    observer: the module of `netconf_hooks.observe` that answers it.
-    asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.observe.probes`);
+    observer: the module of `netconf_hooks.evidence` that answers it.
+    asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.evidence.probes`);
         else what can be seen is seen for the key, and its values are compared with that.
     """
 
@@ -58,7 +58,7 @@ TESTS = {
     "bssid": TestKind("mac", "hint", "wireless"),
     "reach": TestKind("service", "hint", "reach", asked=True),
     "tls": TestKind("certificate", "authenticated", "tls", asked=True),
-    "command": TestKind("path", "admin", "command", asked=True),
+    "command": TestKind("path", "admin", "program", asked=True),
 }
 
 # The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each.

@@ -15,8 +15,8 @@ import fcntl
 import os
 import time
 
-from netconf_hooks.files import read_file
 from netconf_hooks.record import Record
+from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class GuardRecord(Record):
         when, seconds since 1970, if nobody renews it; 0 where the firewall knows no lease; lease_boot: the same by
         `boot_time`, which nobody can set back.
     scene: how the network looked to which all of this belongs (`observe.scene`), empty before the link was looked at.
-    token: of the look that the newest decision rests on (`guards.AnyGuard.begin_look`); empty if that look may open
+    token: of the look that the newest decision rests on (`guards.AnyFirewall.begin_look`); empty if that look may open
         nothing.
     shut: when it was last shut for being another network, time.monotonic(): only a look from after that opens it.
     portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_boot: as lease_boot;
@@ -700,7 +700,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
 
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
-    from netconf_hooks.guards import FIREWALLS
+    from netconf_hooks.guard.firewall import FIREWALLS
 
     facts = {}
     lists: dict[str, list[str]] = {"opening": [], "name": [], "server": [], "portal-opening": [], "asking-opening": []}

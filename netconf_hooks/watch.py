@@ -20,22 +20,22 @@ import os
 import select
 from time import monotonic
 
-from netconf_hooks import log
-from netconf_hooks.apply import end_passes, list_counting, refresh_interfaces
-from netconf_hooks.children import Child
+from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene, look_at, read_scene
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError, split_attributes
-from netconf_hooks.observe.scene import NO_ADDRESS, Scene, look_at, read_scene
 from netconf_hooks.passes import read_rules_of
+from netconf_hooks.settle import end_passes, list_counting, refresh_interfaces
 from netconf_hooks.state import RecordError
+from netconf_hooks.system import log
+from netconf_hooks.system.children import Child
+from netconf_hooks.system.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError, split_attributes
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from netconf_hooks.observe.netlink import Message
     from netconf_hooks.state import InterfaceRecord, Lock, Store
+    from netconf_hooks.system.netlink import Message
 
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
 _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES = 5, 7, 9, 11
@@ -301,11 +301,11 @@ class _Guards:
 
     def __init__(self, store: Store, poll: select.poll) -> None:
         # Only where there is a guard: with its firewall they take a third of this process's memory.
-        from netconf_hooks import leases
-        from netconf_hooks.clock import Clock
+        from netconf_hooks.guard import lease
+        from netconf_hooks.system.clock import Clock
 
         self._news = Netlink(URGENT_GROUPS)
-        self._leases = leases.Leases(store, self._news)
+        self._leases = lease.Leases(store, self._news)
         self._clock = Clock()
         for descriptor in (self._news.fileno(), self._clock.fileno()):
             poll.register(descriptor, select.POLLIN)
@@ -466,7 +466,7 @@ def survey(
     only the timer asks for it, which is not worth a line in the log.
     report: takes a line for each ``scene``, ``decided`` if so, and ``retry`` where asking again may help.
     """
-    from netconf_hooks.leftovers import clear_leftovers
+    from netconf_hooks.guard.leftovers import clear_leftovers
 
     end_passes(store)
     clear_leftovers(store)
@@ -513,8 +513,8 @@ def _put_back(store: Store) -> bool:
     """Put back what somebody took away; return whether a link is closed now that should be open."""
     if not store.has_guards():
         return False
-    from netconf_hooks.guard_records import restore_records
-    from netconf_hooks.guarding import put_back
+    from netconf_hooks.guard.lifecycle import put_back
+    from netconf_hooks.guard.records import restore_records
 
     try:
         restored = restore_records(store)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
-from netconf_hooks import log
-from netconf_hooks.apply import follow_decision, forget_interface, remember_interface
+from netconf_hooks.evidence.router import has_working_default_route
+from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.observe.netlink import LINKS, Netlink, read_link
-from netconf_hooks.observe.router import has_working_default_route
-from netconf_hooks.observe.wireless import is_wireless
-from netconf_hooks.programs import ProgramError, run
 from netconf_hooks.passes import make_pass, read_rules_of
+from netconf_hooks.settle import follow_decision, forget_interface, remember_interface
 from netconf_hooks.state import InterfaceRecord
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import LINKS, Netlink, read_link
+from netconf_hooks.system.programs import ProgramError, run
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False

@@ -1,1 +1,1 @@
-"""The machine: what the library needs of it.  Nothing in here knows of rules, tunnels or guards."""
+"""The machine behind one seam: programs, systemd, netlink, the log, paths.  Tests replace it in one place."""

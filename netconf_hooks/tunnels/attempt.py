@@ -13,12 +13,12 @@ import os
 import select
 import signal
 
-from netconf_hooks import log, programs
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.system import detached, log, programs
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import TunnelError, detached, load_tunnel
-from netconf_hooks.tunnels.systemd import Systemd
+from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ encrypt.
 
 from __future__ import annotations
 
-from netconf_hooks.observe.netlink import Netlink, NetlinkError
 from netconf_hooks.record import Record
+from netconf_hooks.system.netlink import Netlink, NetlinkError
 from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.destination import read_host
 

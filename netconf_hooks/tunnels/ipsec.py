@@ -24,8 +24,9 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system import programs
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, libreswan, swanctl_conf
 from netconf_hooks.tunnels.attempt import Initiator
@@ -35,7 +36,6 @@ from netconf_hooks.tunnels.libreswan import Pluto, belongs
 from netconf_hooks.tunnels.strongswan import (
     Connection, NotAllowed, NotRunning, Stroke, Swanctl, choose, find_ending, is_installed
 )  # fmt: skip
-from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
+from netconf_hooks.system.files import MOST_FILES, read_text
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.ike import IKE_PORT, Peer, find_family, is_own, read_hosts, read_port, refuse_ah
 

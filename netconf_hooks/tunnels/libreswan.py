@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from netconf_hooks import programs
+from netconf_hooks.system import programs
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.tunnels.ike import ESP, IKE_PORT, NAT_PORT, Flow, Peer, is_own, read_hosts, read_port, refuse_ah
+from netconf_hooks.tunnels.ike import ESP, Flow, IKE_PORT, NAT_PORT, Peer, is_own, read_hosts, read_port, refuse_ah
 from netconf_hooks.tunnels.strongswan import NotAllowed, NotRunning
 
 ASK_TIMEOUT = 3.0

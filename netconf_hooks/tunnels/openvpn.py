@@ -35,13 +35,13 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks import programs
-from netconf_hooks.files import check_regular, read_file, read_text
 from netconf_hooks.record import Record
+from netconf_hooks.system import programs
+from netconf_hooks.system.files import check_regular, read_file, read_text
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Endpoint, TunnelError, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
-from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

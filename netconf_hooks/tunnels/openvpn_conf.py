@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from errno import EFBIG, EINVAL
 
-from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
+from netconf_hooks.system.files import MOST_FILES, read_text
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.tunnels.destination import read_host, read_port
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from netconf_hooks import programs
 from netconf_hooks.record import Record
+from netconf_hooks.system import programs
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError
 

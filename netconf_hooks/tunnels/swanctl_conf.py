@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from netconf_hooks.files import MOST_FILES, read_text
 from netconf_hooks.record import Record
+from netconf_hooks.system.files import MOST_FILES, read_text
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.tunnels.ike import (
-    ESP, IKE_PORT, NAT_PORT, Flow, Peer, find_family, read_hosts, read_port, refuse_ah
-)  # fmt: skip
+from netconf_hooks.tunnels.ike import ESP, Flow, IKE_PORT, NAT_PORT, Peer, find_family, read_hosts, read_port, refuse_ah
 from netconf_hooks.tunnels.strongswan import Connection
 
 TYPE_CHECKING = False

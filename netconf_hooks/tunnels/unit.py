@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Endpoint, TunnelError
-from netconf_hooks.tunnels.systemd import Systemd
 
 SUFFIXES = (
     ".service",

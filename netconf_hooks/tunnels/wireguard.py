@@ -20,14 +20,14 @@ import os
 import select
 import time
 
-from netconf_hooks import programs
-from netconf_hooks.files import read_text
 from netconf_hooks.record import Record
+from netconf_hooks.system import detached, programs
 from netconf_hooks.system.addresses import split_host_port
+from netconf_hooks.system.files import read_text
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Endpoint, TunnelError, detached
+from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.destination import read_host, read_port
-from netconf_hooks.tunnels.systemd import Systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import enum
 import ipaddress
 from typing import NamedTuple
 
-from netconf_hooks.guards import OPEN, Opening
+from netconf_hooks.guard.firewall import OPEN, Opening
 
 TCP, UDP, ESP, ICMP, ICMP6 = 6, 17, 50, 1, 58
 ARP, EAPOL, PREAUTH, IPV4, IPV6 = 0x0806, 0x888E, 0x88C7, 0x0800, 0x86DD
@@ -83,7 +83,7 @@ class Packet(NamedTuple):
 class Guarded(NamedTuple):
     """A closed guard: its device, what it lets through, and the windows that are open now, by name.
 
-    frames: whether the firewall sees raw frames at all (`AnyGuard.lacks`).
+    frames: whether the firewall sees raw frames at all (`AnyFirewall.lacks`).
     """
 
     device: str

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from netconf_hooks.observe import Answer, Link, netlink, router
-from netconf_hooks.observe.netlink import DefaultRoute, Netlink
+from netconf_hooks.evidence import Answer, Link, router
+from netconf_hooks.system import netlink
+from netconf_hooks.system.netlink import DefaultRoute, Netlink
 
 from .namespaces import Namespaces, enter_network
 

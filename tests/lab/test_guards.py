@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from netconf_hooks.guards import OPEN, PORTAL, GuardError, Opening, TokenGone, Window, iptables, nftables
+from netconf_hooks.guard.firewall import GuardError, OPEN, Opening, PORTAL, TokenGone, Window, iptables, nftables
 
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET
 from .waiting import wait_until
 
 if TYPE_CHECKING:
-    from netconf_hooks.guards import AnyGuard
+    from netconf_hooks.guard.firewall import AnyFirewall
 
 T = TypeVar("T")
 
@@ -263,12 +263,12 @@ def _batch(namespace: str, text: str) -> None:
 
 
 @pytest.fixture(params=["nftables", "iptables-legacy", "iptables-nft"])
-def guard(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> AnyGuard:
+def guard(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> AnyFirewall:
     """Each firewall in turn; its methods have to be called in the laptop's network."""
     if request.param == "nftables":
-        return network.call(nftables.Guard)
+        return network.call(nftables.Firewall)
     variant = request.param.partition("-")[2]
-    return network.call(lambda: iptables.Guard(variant=variant, lock=str(tmp_path / "lock")))
+    return network.call(lambda: iptables.Firewall(variant=variant, lock=str(tmp_path / "lock")))
 
 
 UDP4 = Packet("udp", FAR4, 1194)
@@ -355,7 +355,7 @@ OPENINGS = {
 
 
 @pytest.mark.parametrize("case", OPENINGS)
-def test_opening(network: Network, guard: AnyGuard, case: str) -> None:
+def test_opening(network: Network, guard: AnyFirewall, case: str) -> None:
     """What matches an opening arrives, what differs in one thing does not, forwarded packets never."""
     opening, passing, others = OPENINGS[case]
     packets = passing + others
@@ -370,7 +370,7 @@ def test_opening(network: Network, guard: AnyGuard, case: str) -> None:
 
 
 @pytest.mark.parametrize("far, near", [(FAR4, NEAR4), (FAR6, NEAR6)], ids=["IPv4", "IPv6"])
-def test_reply_udp(network: Network, guard: AnyGuard, far: str, near: str) -> None:
+def test_reply_udp(network: Network, guard: AnyFirewall, far: str, near: str) -> None:
     """Who came in is answered; the same packet to who did not come in stays here, and so do answers from elsewhere."""
     answer = Packet("udp", far, 7001, 22)
     others = (answer._replace(port=7002), answer._replace(source_port=23, port=7003))
@@ -387,7 +387,7 @@ def test_reply_udp(network: Network, guard: AnyGuard, far: str, near: str) -> No
 
 
 @pytest.mark.parametrize("far, near", [(FAR4, NEAR4), (FAR6, NEAR6)], ids=["IPv4", "IPv6"])
-def test_reply_tcp(network: Network, guard: AnyGuard, far: str, near: str) -> None:
+def test_reply_tcp(network: Network, guard: AnyFirewall, far: str, near: str) -> None:
     """Who comes in can connect, to that port and from that network; nobody can be connected to from that port."""
     family, length = (socket.AF_INET6, 128) if ":" in near else (socket.AF_INET, 32)
     with contextlib.ExitStack() as servers:
@@ -422,7 +422,7 @@ NOT_DHCP = (
 )
 
 
-def test_dhcp(network: Network, guard: AnyGuard) -> None:
+def test_dhcp(network: Network, guard: AnyFirewall) -> None:
     """A client's questions to all pass; what only looks like them does not, and none of it is forwarded."""
     assert network.send(DHCP + NOT_DHCP) == list(DHCP + NOT_DHCP)
     network.call(lambda: guard.close(DEVICE, ()))
@@ -441,7 +441,7 @@ def _send_icmp6(kind: int, destination: str, hops: int, token: bytes, uid: int =
         sender.sendto(message, (destination, 0, 0, socket.if_nametoindex(DEVICE)))
 
 
-def test_neighbours_made_up(network: Network, guard: AnyGuard) -> None:
+def test_neighbours_made_up(network: Network, guard: AnyFirewall) -> None:
     """Of neighbour discovery and MLD a process may only solicit routers, with nothing else in it."""
     made = {
         b"<solicit>": (133, "ff02::2", 255, b""),
@@ -469,7 +469,7 @@ def test_neighbours_made_up(network: Network, guard: AnyGuard) -> None:
     assert send_all() == [b"<solicit>"]
 
 
-def test_neighbours_of_the_kernel(network: Network, guard: AnyGuard) -> None:
+def test_neighbours_of_the_kernel(network: Network, guard: AnyFirewall) -> None:
     """The kernel finds its neighbours and tells which groups it is in; a closed address is not even asked for."""
     group = socket.inet_pton(socket.AF_INET6, "ff05::4711")
 
@@ -494,7 +494,7 @@ def test_neighbours_of_the_kernel(network: Network, guard: AnyGuard) -> None:
     assert total[1] == 0
 
 
-def test_forwarded(network: Network, guard: AnyGuard) -> None:
+def test_forwarded(network: Network, guard: AnyFirewall) -> None:
     """What comes from elsewhere leaves through an open link only, whatever is let through for the laptop itself."""
     packets = (UDP4, UDP6, TCP4, TCP6, ESP4, PING4, PING6)
     assert network.send(packets, "inner") == list(packets)
@@ -509,7 +509,7 @@ def test_forwarded(network: Network, guard: AnyGuard) -> None:
     assert network.send(packets, "inner") == []
 
 
-def test_window(network: Network, guard: AnyGuard) -> None:
+def test_window(network: Network, guard: AnyFirewall) -> None:
     """A window lets through what it is for, and the kernel shuts it when its time is over."""
     inside = (TCP4._replace(port=80, uid=NOBODY), UDP6._replace(port=53, uid=NOBODY))
     outside = (TCP4._replace(port=80), UDP6._replace(port=53), TCP4._replace(port=81, uid=NOBODY))
@@ -530,7 +530,7 @@ def test_window(network: Network, guard: AnyGuard) -> None:
 
 @pytest.mark.parametrize("zone, offset", [("Pacific/Kiritimati", 14), ("Pacific/Pago_Pago", -11)])
 def test_time_zone(
-    network: Network, guard: AnyGuard, monkeypatch: pytest.MonkeyPatch, zone: str, offset: int
+    network: Network, guard: AnyFirewall, monkeypatch: pytest.MonkeyPatch, zone: str, offset: int
 ) -> None:
     """The end of a window is in no time zone, and this process and what it starts keep their own."""
     monkeypatch.setenv("TZ", zone)
@@ -550,7 +550,7 @@ def test_time_zone(
 
 def test_clock(network: Network) -> None:
     """By nftables, a window whose timeout stood still, as it does while the machine sleeps, ends by the clock."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
     until = time.time() + 1.0
     network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), until)))
@@ -562,7 +562,7 @@ def test_clock(network: Network) -> None:
     assert until <= time.time() < until + 2
 
 
-def test_window_over_a_close(network: Network, guard: AnyGuard) -> None:
+def test_window_over_a_close(network: Network, guard: AnyFirewall) -> None:
     """A window stays open over a close that names it, for its time, and is shut by one that does not."""
     until = time.time() + 60
     window = Window(PORTAL, (Opening("udp", "", 53),), until)
@@ -578,7 +578,7 @@ def test_window_over_a_close(network: Network, guard: AnyGuard) -> None:
     assert network.send((question, UDP4)) == []
 
 
-def test_lease(network: Network, guard: AnyGuard) -> None:
+def test_lease(network: Network, guard: AnyFirewall) -> None:
     """An opened link closes by itself."""
     assert guard.has_lease
     network.call(lambda: guard.close(DEVICE, ()))
@@ -598,7 +598,7 @@ def _open(until: float) -> Window:
     return Window(OPEN, (Opening(),), until)
 
 
-def test_opening_never_overtakes_shutting(network: Network, guard: AnyGuard) -> None:
+def test_opening_never_overtakes_shutting(network: Network, guard: AnyFirewall) -> None:
     """A link opens for a look that began after it was last shut, and once for each."""
     until = time.time() + 60
     network.call(lambda: guard.close(DEVICE, ()))
@@ -624,7 +624,7 @@ def test_opening_never_overtakes_shutting(network: Network, guard: AnyGuard) -> 
     assert network.send((UDP4, UDP6)) == []
 
 
-def test_looks_that_never_open(network: Network, guard: AnyGuard) -> None:
+def test_looks_that_never_open(network: Network, guard: AnyFirewall) -> None:
     """A guard that stays closed for days does not fill up with tokens; the newest looks still count."""
     network.call(lambda: guard.close(DEVICE, ()))
     for number in range(40):
@@ -635,7 +635,7 @@ def test_looks_that_never_open(network: Network, guard: AnyGuard) -> None:
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
 
 
-def test_renewed(network: Network, guard: AnyGuard) -> None:
+def test_renewed(network: Network, guard: AnyFirewall) -> None:
     """A lease is renewed while the window is open, and never opens one that was shut or has ended."""
     network.call(lambda: guard.close(DEVICE, ()))
     assert not network.call(lambda: guard.renew_window(DEVICE, _open(time.time() + 60)))
@@ -663,7 +663,7 @@ def test_clock_set_back(
 
     The clock is every machine's: here the window was opened by one that was ahead.
     """
-    guard = network.call(lambda: iptables.Guard(variant=variant))
+    guard = network.call(lambda: iptables.Firewall(variant=variant))
     network.call(lambda: guard.close(DEVICE, ()))
     ahead = time.time() + back
     monkeypatch.setattr(iptables.time, "time", lambda: ahead)
@@ -678,7 +678,7 @@ def test_clock_set_back(
 
 def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) -> None:
     """By nftables: opening, replacing the rules of an open link and renewing fail once somebody has shut it."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     first, second, third = "00000001", "0000abcd", "deadbeef"
 
     def open_window(token: str) -> None:
@@ -726,7 +726,7 @@ def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) ->
 
 def test_shutting_works_without_the_table_for_frames(network: Network) -> None:
     """By nftables: somebody has taken one of both tables away."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
     network.call(lambda: guard.begin_look(DEVICE, "00000001"))
     network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60), "00000001"))
@@ -737,7 +737,7 @@ def test_shutting_works_without_the_table_for_frames(network: Network) -> None:
 
 def test_the_rules_of_an_older_version_are_shut_and_put_back(network: Network) -> None:
     """By nftables: they have no set for tokens."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
     network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
     network.run("nft", f"delete set inet netconf-guard token-{DEVICE}")
@@ -747,7 +747,7 @@ def test_the_rules_of_an_older_version_are_shut_and_put_back(network: Network) -
     assert network.call(lambda: guard.is_standing(DEVICE))
 
 
-def test_frames(network: Network, guard: AnyGuard) -> None:
+def test_frames(network: Network, guard: AnyFirewall) -> None:
     """Raw frames, with a VLAN's tag or by a bridge: closed where the firewall can; the other one says that it can't."""
     packet = struct.pack("!BBHHHBBH4s4sHHHH", 0x45, 0, 64, 0, 0, 64, 17, 0, socket.inet_aton(NEAR4),
                          socket.inet_aton(FAR4), 7, 1194, 44, 0)  # fmt: skip
@@ -781,7 +781,7 @@ def test_frames(network: Network, guard: AnyGuard) -> None:
     assert [name for name, send in frames.items() if not send()] == []
 
 
-def test_fragments(network: Network, guard: AnyGuard) -> None:
+def test_fragments(network: Network, guard: AnyFirewall) -> None:
     """A packet that is let through arrives whole, though only its first fragment tells the port."""
     # Eight bytes: fragments are cut at multiples of that.
     word, times = b"<wholly>", 500
@@ -800,7 +800,7 @@ def test_fragments(network: Network, guard: AnyGuard) -> None:
             assert network.count((word,)) == (times if port == 1194 else 0,)
 
 
-def test_device_that_comes_and_goes(network: Network, guard: AnyGuard) -> None:
+def test_device_that_comes_and_goes(network: Network, guard: AnyFirewall) -> None:
     """A guard can be put before its device is there, and outlives it."""
     network.call(lambda: guard.close("eth7", (Opening("udp", f"{FAR4}/32", 1194),)))
     assert network.call(lambda: guard.is_standing("eth7"))
@@ -818,7 +818,7 @@ def test_device_that_comes_and_goes(network: Network, guard: AnyGuard) -> None:
     assert network.send((UDP4, UDP6)) == []
 
 
-def test_renamed(network: Network, guard: AnyGuard) -> None:
+def test_renamed(network: Network, guard: AnyFirewall) -> None:
     """A device that takes the name of a guarded one which was renamed is guarded by the next close."""
     network.call(lambda: guard.close(DEVICE, ()))
     network.run("ip", "link", "set", DEVICE, "down")
@@ -849,7 +849,7 @@ ADMINS = {
 }  # fmt: skip
 
 
-def test_admins_own(network: Network, guard: AnyGuard) -> None:
+def test_admins_own(network: Network, guard: AnyFirewall) -> None:
     """The admin's rules apply to what is let through, stay as they are, and are all that is left in the end."""
     allowed, forbidden = UDP4._replace(port=9998), UDP4._replace(port=9999)
     assert network.send((allowed, forbidden)) == [allowed, forbidden]
@@ -900,7 +900,7 @@ print(json.dumps(found))
 def test_read_by_another_program(network: Network) -> None:
     """What stands in the legacy tables is what was to be put there, by another reader than our own."""
     pytest.importorskip("iptc", reason="apt install python3-iptables")
-    guard = network.call(lambda: iptables.Guard(variant="legacy"))
+    guard = network.call(lambda: iptables.Firewall(variant="legacy"))
     openings = tuple(opening for opening, _, _ in OPENINGS.values())
     openings += (Opening("tcp", f"{FAR4}/32", source_port=22, reply=True),)
     windows = (_open(time.time() + 60), Window(PORTAL, (Opening("udp", "", 53, uids=(NOBODY,)),), time.time() + 60))
@@ -964,7 +964,7 @@ FLUSHES = {
 }
 
 
-def test_flushed(network: Network, guard: AnyGuard) -> None:
+def test_flushed(network: Network, guard: AnyFirewall) -> None:
     """Whatever is taken out of a guard is noticed, and the next close puts it back."""
     allowed = (Opening("udp", f"{FAR4}/32", 53),)
     for command in FLUSHES[guard.name]:
@@ -977,7 +977,7 @@ def test_flushed(network: Network, guard: AnyGuard) -> None:
     assert network.send((UDP4, UDP6, UDP4._replace(port=53))) == [UDP4._replace(port=53)]
 
 
-def test_replaced_under_load(network: Network, guard: AnyGuard) -> None:
+def test_replaced_under_load(network: Network, guard: AnyFirewall) -> None:
     """Put again a hundred times while packets are sent: nothing slips through, and nothing is cut that may pass."""
     allowed, refused, opened = Opening("udp", f"{FAR4}/32", 1194), b"<refused>", b"<allowed>"
     window = Window(PORTAL, (Opening("udp", f"{FAR6}/128", 1194),), time.time() + 60)
@@ -1040,7 +1040,7 @@ def _connect(destination: str, port: int, mark: int = 0) -> int:
 @pytest.mark.parametrize("destination", [OTHER4, OTHER6])
 def test_comfort(network: Network, destination: str) -> None:
     """By nftables, what comes to nothing is refused at once, but not what may yet go another way."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     assert network.call(lambda: _connect(destination, 80)) == errno.EINPROGRESS
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.call(lambda: _connect(destination, 80)) == errno.ECONNREFUSED
@@ -1051,7 +1051,7 @@ def test_comfort(network: Network, destination: str) -> None:
 
 def test_redirected(network: Network) -> None:
     """By nftables, what the admin's NAT leads to a service of this machine's own is not refused."""
-    guard = network.call(nftables.Guard)
+    guard = network.call(nftables.Firewall)
     network.run("nft", "add table ip admin; add chain ip admin out { type nat hook output priority -100; };"
                 "add rule ip admin out tcp dport 80 redirect to :8080")  # fmt: skip
     network.call(lambda: guard.close(DEVICE, ()))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from netconf_hooks.observe.netlink import (
-    LINKS, NEIGHBOURS, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, Netlink
+from netconf_hooks.system.netlink import (
+    LINKS, NEIGHBOURS, Netlink, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE
 )  # fmt: skip
 from netconf_hooks.watch import URGENT_GROUPS
 

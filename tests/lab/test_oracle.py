@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netconf_hooks.guards import NAMES, OPEN, PORTAL, PROBE, Opening, Window, check_opening, load_guard
+from netconf_hooks.guard.firewall import NAMES, OPEN, Opening, PORTAL, PROBE, Window, check_opening, load_firewall
 
 from .crossing import ABSENT, CLOSED_PORT, FAR, FREE, GUARDED, Crossing, Made
 from .oracle import (
@@ -28,7 +28,7 @@ from .oracle import (
 from .waiting import wait_until
 
 if TYPE_CHECKING:
-    from netconf_hooks.guards import AnyGuard
+    from netconf_hooks.guard.firewall import AnyFirewall
 
 BACKENDS = ("nftables", "iptables")
 PACKETS = 300  # for each guard
@@ -267,7 +267,7 @@ def crossing() -> Iterator[Crossing]:
         yield made
 
 
-def put(crossing: Crossing, firewall: AnyGuard, guard: Guarded) -> None:
+def put(crossing: Crossing, firewall: AnyFirewall, guard: Guarded) -> None:
     """Put up a guard as the oracle has it."""
     until = time.time() + 60
     windows = tuple(Window(name, openings, until) for name, openings in guard.windows)
@@ -288,7 +288,7 @@ def is_wrong(packet: Packet, guard: Guarded, arrived: tuple[bool, ...]) -> bool:
     return verdict is Verdict.PASSES and not all(arrived) or verdict is Verdict.DROPPED and any(arrived)
 
 
-def find_smallest(crossing: Crossing, firewall: AnyGuard, guard: Guarded, made: Made) -> Guarded:
+def find_smallest(crossing: Crossing, firewall: AnyFirewall, guard: Guarded, made: Made) -> Guarded:
     """Return the smallest part of a guard on which oracle and firewall still disagree about a packet."""
     shrunk = True
     while shrunk:
@@ -317,7 +317,7 @@ def describe(made: Made, guard: Guarded, arrived: tuple[bool, ...]) -> str:
 
 
 def compare(
-    crossing: Crossing, firewall: AnyGuard, guard: Guarded, packets: Sequence[Made]
+    crossing: Crossing, firewall: AnyFirewall, guard: Guarded, packets: Sequence[Made]
 ) -> tuple[list[str], Counter[Verdict]]:
     """Send packets through a guard; return the disagreements in words, and how many packets had which verdict."""
     put(crossing, firewall, guard)
@@ -345,7 +345,7 @@ def list_seeds() -> range:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_oracle_and_firewall_agree(crossing: Crossing, backend: str) -> None:
     """Whatever is sent: it arrives if the manual says so, and only then."""
-    firewall = crossing.call(lambda: load_guard(backend))
+    firewall = crossing.call(lambda: load_firewall(backend))
     frames = not any(lack.startswith("no egress chain") for lack in firewall.lacks)
     total: Counter[Verdict] = Counter()
     for seed in list_seeds():
@@ -391,7 +391,7 @@ def widen(network: str) -> str:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_guard_with_a_mistake_is_noticed(crossing: Crossing, mistake: str) -> None:
     """If a firewall forgot one thing that an exemption says, random packets would show it."""
-    firewall = crossing.call(lambda: load_guard("nftables"))
+    firewall = crossing.call(lambda: load_firewall("nftables"))
     noticed = False
     for seed in range(1000, 1040):
         maker = Maker(seed)

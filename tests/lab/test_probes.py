@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from netconf_hooks import locate
-from netconf_hooks.locate import Place, judge
-from netconf_hooks.observe import Answer, Link, lease, servers
-from netconf_hooks.observe.connection import MARK
-from netconf_hooks.observe.peer import read_arp_reply
+from netconf_hooks import place as place_module
+from netconf_hooks.evidence import Answer, Link, known_servers, lease
+from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.evidence.peer import read_arp_reply
+from netconf_hooks.place import Place, judge
 from netconf_hooks.rules import Rules, read_rules
 
 from .image import CACHE
@@ -56,7 +56,7 @@ def read_frames(capture: socket.socket) -> list[bytes]:
 def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     # What dhclient keeps, and what is remembered of servers, is in a directory of the test's own.
     monkeypatch.setattr(lease, "LEASES", str(tmp_path))
-    monkeypatch.setattr(servers, "DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.setattr(known_servers, "DIRECTORY", str(tmp_path / "state"))
     with Namespaces(("net",)) as laptop, Namespaces(("net",)) as far:
         wire = Wire(laptop, far)
         wire.sysctl(QUIET)
@@ -121,7 +121,7 @@ def observe(
     link = wire.link()
     link = Link(link.iface, link.device, link.index, link.carrier, options or {})
     began = time.monotonic()
-    place, answers = wire.call(lambda: locate.observe_place(rules, link, began + patience))
+    place, answers = wire.call(lambda: place_module.observe_place(rules, link, began + patience))
     return place, answers, time.monotonic() - began
 
 
@@ -189,7 +189,7 @@ def test_an_answer_on_another_link_is_none(wire: Wire, far: Far) -> None:
     assert ask(wire, f"peer={ABSENT}", SHORT)[0] is False
     link = wire.link("x1")
     rules = read_rules({"netconf-location": f"there peer={ABSENT}"})
-    place, _ = wire.call(lambda: locate.observe_place(rules, link, time.monotonic() + SHORT))
+    place, _ = wire.call(lambda: place_module.observe_place(rules, link, time.monotonic() + SHORT))
     assert place.location == ""  # to somebody else's MAC address, so neither there
 
 
@@ -414,7 +414,7 @@ def test_a_certificate_is_not_asked_for_through_a_tunnel(
     wire.ip("link set eth0 down\naddr add 192.168.7.50/24 dev tun9\nlink set tun9 up")
     rules = read_rules({"netconf-location": f"x tls={service}/sha256:{certificates['office'].sha256}"})
     link = wire.link("tun9")
-    place, answers = wire.call(lambda: locate.observe_place(rules, link, time.monotonic() + PATIENT))
+    place, answers = wire.call(lambda: place_module.observe_place(rules, link, time.monotonic() + PATIENT))
     assert place == Place()
     assert "tun9 is no local network" in answers["tls"].problem
 
@@ -646,7 +646,7 @@ def test_who_is_not_root_is_told_so(wire: Wire) -> None:
         os.setresuid(65534, 65534, 65534)
         link = Link("eth0", "eth0", index, True, {})
         rules = read_rules({"netconf-location": f"x reach={ROUTER}:80"})
-        return locate.observe_place(rules, link, time.monotonic() + PATIENT)[1]["reach"]
+        return place_module.observe_place(rules, link, time.monotonic() + PATIENT)[1]["reach"]
 
     index = wire.link().index
     reader, writer = os.pipe()
@@ -670,7 +670,7 @@ def test_who_is_not_root_is_told_so(wire: Wire) -> None:
 
 
 def read_memory() -> str:
-    return Path(servers.Servers().path).read_text(encoding="ascii")
+    return Path(known_servers.Servers().path).read_text(encoding="ascii")
 
 
 @pytest.mark.usefixtures("connected")
@@ -741,7 +741,7 @@ def test_a_memory_that_can_not_be_kept_or_read_proves_nothing(
 ) -> None:
     office = certificates["office"]
     line = f"tls={far.serve(office.serve)}/sha256:{office.sha256}"
-    memory = Path(servers.Servers().path)
+    memory = Path(known_servers.Servers().path)
     memory.parent.write_text("")  # a file where the directory should be
     holds, answer, _ = ask(wire, line)
     assert (holds, str(memory) in answer.problem) == (False, True)

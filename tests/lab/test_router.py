@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from netconf_hooks.observe import Answer, address, lease, netlink, router
-from netconf_hooks.observe.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
+from netconf_hooks.evidence import Answer, address, lease, router
+from netconf_hooks.system import netlink
+from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
 
 from .namespaces import Namespaces
 from .pair import PATIENT, QUIET, Wire, wire_carrier

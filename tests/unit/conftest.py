@@ -12,13 +12,13 @@ import pytest
 from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import (
-    apply, check, check_guard, cli, explain, guard_records, guarding, hook, leases, locate, log, observation, passage,
-    ways_out
-)  # fmt: skip
-from netconf_hooks.guards import GuardError, hosts
-from netconf_hooks.observe import Answer, names, netlink, router, wireless
-from netconf_hooks.observe.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
+from netconf_hooks import cli, hook, observation, place as place_module, settle
+from netconf_hooks.commands import check, check_guard, explain, portal
+from netconf_hooks.evidence import Answer, names, router, wireless
+from netconf_hooks.guard import exemptions, hosts, lease, lifecycle, records
+from netconf_hooks.guard.firewall import GuardError
+from netconf_hooks.system import log, netlink
+from netconf_hooks.system.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
 from netconf_hooks.tunnels import TunnelError
 
 
@@ -110,13 +110,13 @@ def tunnels(monkeypatch, journal):
 def place(monkeypatch):
     """Where guarded links are."""
     place = FakeNetwork()
-    monkeypatch.setattr(guarding, "look_at", place.look_at)
-    monkeypatch.setattr(passage, "look_at", lambda device, **_: place.scenes.get(device, HERE))
-    for module in (guarding, leases):
+    monkeypatch.setattr(lifecycle, "look_at", place.look_at)
+    monkeypatch.setattr(exemptions, "look_at", lambda device, **_: place.scenes.get(device, HERE))
+    for module in (lifecycle, lease):
         monkeypatch.setattr(module, "Netlink", lambda: place)
-    monkeypatch.setattr(leases, "look_at", place.look_at)
-    monkeypatch.setattr(guarding, "find_dhcp_servers", lambda device: place.servers)
-    for module in (passage, ways_out):
+    monkeypatch.setattr(lease, "look_at", place.look_at)
+    monkeypatch.setattr(lifecycle, "find_dhcp_servers", lambda device: place.servers)
+    for module in (exemptions, portal):
         monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
     monkeypatch.setattr(names, "look_up", place.look_up)
     return place
@@ -151,12 +151,12 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
             raise GuardError(firewall.broken)
         return firewall
 
-    for module in (guard_records, guarding, leases, passage):
-        monkeypatch.setattr(module, "load_guard", load)
-    for module in (guard_records, guarding):
-        monkeypatch.setattr(module, "choose_guard", lambda backend="auto": load(backend))
-    monkeypatch.setattr(guarding, "read_link", lambda device: netlink.read_link(device))
-    monkeypatch.setattr(guarding, "find_dialers", lambda device: [])
+    for module in (records, lifecycle, lease, exemptions):
+        monkeypatch.setattr(module, "load_firewall", load)
+    for module in (records, lifecycle):
+        monkeypatch.setattr(module, "choose_firewall", lambda backend="auto": load(backend))
+    monkeypatch.setattr(lifecycle, "read_link", lambda device: netlink.read_link(device))
+    monkeypatch.setattr(lifecycle, "find_dialers", lambda device: [])
     return firewalls
 
 
@@ -190,9 +190,9 @@ def store(leave_no_alarm, tmp_path, monkeypatch, links, tunnels, messages, firew
         journal.extend(event.name for event in store.read_events())
         store.write_events(())
 
-    monkeypatch.setattr(apply, "tell_events", tell_events)
+    monkeypatch.setattr(settle, "tell_events", tell_events)
     monkeypatch.setattr(hook, "tell_events", tell_events)
-    monkeypatch.setattr(apply, "_start_watcher", lambda: None)
+    monkeypatch.setattr(settle, "_start_watcher", lambda: None)
     store = CountingStore(str(tmp_path / "run"), journal, steps)
 
     def permits(device):
@@ -213,7 +213,7 @@ def network(monkeypatch, links):
         assert deadline > monotonic()
         return {key: seen.get(key, Answer((), problem="nothing there")) for key in keys}
 
-    monkeypatch.setattr(locate, "observe_link", observe)
+    monkeypatch.setattr(place_module, "observe_link", observe)
     monkeypatch.setattr(observation, "observe_link", observe)
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
     monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
@@ -268,7 +268,7 @@ def tunnel(monkeypatch):
 def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
-    monkeypatch.setattr(check_guard, "choose_guard", guarding.choose_guard)
+    monkeypatch.setattr(check_guard, "choose_firewall", lifecycle.choose_firewall)
     monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))

@@ -4,14 +4,15 @@ import time
 from itertools import count
 
 from netconf_hooks import hook
-from netconf_hooks.guarding import LEASE
-from netconf_hooks.guards import GuardError, Opening, TokenGone
+from netconf_hooks.evidence import Answer
+from netconf_hooks.evidence.fingerprint import Scene
+from netconf_hooks.evidence.names import Resolution
+from netconf_hooks.guard.firewall import GuardError, Opening, TokenGone
+from netconf_hooks.guard.lease import Leases
+from netconf_hooks.guard.lifecycle import LEASE
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.leases import Leases
-from netconf_hooks.observe import Answer, netlink
-from netconf_hooks.observe.names import Resolution
-from netconf_hooks.observe.scene import Scene
 from netconf_hooks.state import Store
+from netconf_hooks.system import netlink
 
 ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
 HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
@@ -71,7 +72,7 @@ class FakeFirewall:
             self.ports[device] = ports
 
     def begin_look(self, device, token):
-        """As AnyGuard.begin_look."""
+        """As AnyFirewall.begin_look."""
         if device not in self.stands:
             raise GuardError(f"{device}: not guarded")
         self.tokens.setdefault(device, set()).add(token)
@@ -83,7 +84,7 @@ class FakeFirewall:
         self.tokens[device].remove(token)
 
     def renew_window(self, device, window):
-        """As AnyGuard.renew_window."""
+        """As AnyFirewall.renew_window."""
         self._ask(f"renew {device} {window.name}")
         if window.name not in self.stands.get(device, ((), {}))[1]:
             return False
@@ -130,7 +131,7 @@ class FakeFirewall:
         return self.stands[device][1].get(name)
 
     def is_open(self, device):
-        """As AnyGuard.is_open: whether everything may leave."""
+        """As AnyFirewall.is_open: whether everything may leave."""
         return device not in self.stands or self.get_window(device, "open") is not None
 
 

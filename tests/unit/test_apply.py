@@ -4,15 +4,15 @@ from time import monotonic
 
 import pytest
 
-from netconf_hooks import apply
-from netconf_hooks.apply import (
+from netconf_hooks import settle
+from netconf_hooks.decide import NO_RULE
+from netconf_hooks.evidence import Answer, ports
+from netconf_hooks.settle import (
     end_passes, follow_decision, forget_interface, list_counting, make_link, merge_options, observe_interface,
     remember_interface
 )  # fmt: skip
-from netconf_hooks.decide import NO_RULE
-from netconf_hooks.observe import Answer, ports
-from netconf_hooks.observe.netlink import LinkStatus
 from netconf_hooks.state import Finding, InterfaceRecord, Pass, TunnelRecord
+from netconf_hooks.system.netlink import LinkStatus
 
 CORP = ("openvpn", "corp")
 OFFICE = "office gateway=192.0.2.1"
@@ -418,7 +418,7 @@ def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
         waits.append((device, deadline - monotonic()))
         links.plug("eth0", 7)
 
-    monkeypatch.setattr(apply, "_wait_for_carrier", plug_in)
+    monkeypatch.setattr(settle, "_wait_for_carrier", plug_in)
     observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
     observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
     [(device, seconds)] = waits
@@ -426,11 +426,11 @@ def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
     assert 1 < seconds <= 2
     links.plug("eth0", 7, carrier=False)
     observe_interface("eth0", (Pass("inet", {"netconf-timeout": "60"}),))
-    assert 2 < waits[1][1] <= apply.CARRIER_TIMEOUT
+    assert 2 < waits[1][1] <= settle.CARRIER_TIMEOUT
 
 
 def test_a_device_that_is_not_there_is_not_waited_for(links, network, monkeypatch):
-    monkeypatch.setattr(apply, "_wait_for_carrier", lambda *_: pytest.fail("waited"))
+    monkeypatch.setattr(settle, "_wait_for_carrier", lambda *_: pytest.fail("waited"))
     record, _ = observe_interface("eth0", (Pass("inet", UNLESS_OFFICE),))
     assert record.index == 0
     assert list_counting([record]) == ()

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from office import STANZA
 
-from netconf_hooks import check
+from netconf_hooks.commands import check
+from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import InterfacesError, Names
-from netconf_hooks.locate import find_place
-from netconf_hooks.observe import Answer
+from netconf_hooks.place import find_place
 from netconf_hooks.rules import TESTS, TestKind, read_rules
 from netconf_hooks.state import Pass, merge_options
 

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from netconf_hooks import check_guard
-from netconf_hooks.check_guard import (
+from netconf_hooks.commands import check_guard
+from netconf_hooks.commands.check_guard import (
     find_links_set_up, list_early_lines, list_guard_errors, list_guard_warnings, list_relations
 )  # fmt: skip
-from netconf_hooks.guards import GuardError
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.interfaces import Heading, Names
 from netconf_hooks.rules import read_rules
 from netconf_hooks.tunnels import TunnelError
@@ -41,7 +41,7 @@ def firewall(monkeypatch):
     """The firewall that this machine seems to have; no tunnels or devices of its own."""
     monkeypatch.setattr(check_guard, "load_tunnel", Tunnel)
     monkeypatch.setattr(Tunnel, "hidden", "")
-    monkeypatch.setattr(check_guard, "choose_guard", lambda backend: Firewall())
+    monkeypatch.setattr(check_guard, "choose_firewall", lambda backend: Firewall())
     monkeypatch.setattr(check_guard, "_CARELESS", {})
     monkeypatch.setattr(Firewall, "lacks", ())
     monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
@@ -180,7 +180,7 @@ def test_no_firewall_at_all(monkeypatch):
     def choose(backend):
         raise GuardError(f"{backend}: there is none")
 
-    monkeypatch.setattr(check_guard, "choose_guard", choose)
+    monkeypatch.setattr(check_guard, "choose_firewall", choose)
     [warning] = find_warnings(guard="yes", guard_backend="iptables")
     assert "ifup will refuse: iptables: there is none" in warning
 
@@ -281,7 +281,7 @@ def test_where_no_firewall_works_the_warning_says_more(monkeypatch):
     def refuse(backend):
         raise GuardError("none works")
 
-    monkeypatch.setattr(check_guard, "choose_guard", refuse)
+    monkeypatch.setattr(check_guard, "choose_firewall", refuse)
     assert find_errors("br0", guard="yes") == []
     assert any("ifup will refuse: none works" in warning for warning in find_warnings("br0", guard="yes"))
 

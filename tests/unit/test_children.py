@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from netconf_hooks import children
-from netconf_hooks.children import Child
+from netconf_hooks.system import children
+from netconf_hooks.system.children import Child
 from tests.lab.waiting import wait_until
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from office import AT_OFFICE, CORP, OFFICE
 
-from netconf_hooks.command import USAGE
-from netconf_hooks.observe import Answer, netlink
+from netconf_hooks.commands.entry import USAGE
+from netconf_hooks.evidence import Answer
 from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.system import netlink
 
 CHECKOUT = str(Path(__file__).parents[2])
 
@@ -324,7 +325,7 @@ COMMAND = f"""
 import sys
 sys.path += [{CHECKOUT!r}, "/usr/lib/python3/dist-packages"]
 from netconf_hooks import cli, state
-from netconf_hooks.observe import netlink
+from netconf_hooks.system import netlink
 
 # As on a machine whose lo is up, with whatever kernel (and mostly it is).
 LO = netlink.LinkStatus(1, "lo", netlink.IFF_UP | netlink.IFF_LOWER_UP, True, True, "00:00:00:00:00:00")

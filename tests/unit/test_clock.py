@@ -6,7 +6,7 @@ import select
 
 import pytest
 
-from netconf_hooks.clock import Clock
+from netconf_hooks.system.clock import Clock
 
 
 @pytest.fixture(params=["as it is", "before Python 3.13"])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.decide import (
-    CLOSED, DOWN, INET, KEEP, NO_RULE, OPEN, UP, Edge, Presence, Situation, Verdict, can_open, decide_changes,
+    CLOSED, DOWN, Edge, INET, KEEP, NO_RULE, OPEN, Presence, Situation, UP, Verdict, can_open, decide_changes,
     decide_guard, decide_presences, decide_tunnels, describe_place, holds, is_firm, list_edges
 )  # fmt: skip
 from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules

@@ -2,9 +2,10 @@
 
 import pytest
 
-from netconf_hooks import early_guard, guessnet, interfaces, mapping
-from netconf_hooks.early_guard import EarlyGuard, is_any_guarded
-from netconf_hooks.guards import GuardError, nftables
+from netconf_hooks import guessnet, interfaces, mapping
+from netconf_hooks.guard import early as early_module
+from netconf_hooks.guard.early import EarlyGuard, is_any_guarded
+from netconf_hooks.guard.firewall import GuardError, nftables
 from netconf_hooks.interfaces import InterfacesError
 
 FILE = """\
@@ -67,7 +68,7 @@ def test_a_stanza_that_can_not_be_read_asks_for_one(monkeypatch, file, caplog):
         raise InterfacesError("no ifquery")
 
     monkeypatch.setattr(interfaces, "query_stanzas", query_stanzas)
-    monkeypatch.setattr(early_guard.log, "error", said := [].append)
+    monkeypatch.setattr(early_module.log, "error", said := [].append)
     assert is_any_guarded(["home"], file)
     assert said.__self__ == ["whether home are guarded is not known: no ifquery"]
 
@@ -92,9 +93,9 @@ class FakeFirewall:
 
 @pytest.fixture
 def firewall(monkeypatch):
-    monkeypatch.setattr(nftables, "Guard", FakeFirewall)
+    monkeypatch.setattr(nftables, "Firewall", FakeFirewall)
     monkeypatch.setattr(FakeFirewall, "done", [])
-    monkeypatch.setattr(early_guard, "is_any_guarded", lambda stanzas, path: "home" in stanzas)
+    monkeypatch.setattr(early_module, "is_any_guarded", lambda stanzas, path: "home" in stanzas)
     return FakeFirewall
 
 
@@ -115,7 +116,7 @@ def test_without_a_guard_nothing_is_done(firewall):
 
 
 def test_what_can_not_be_closed_is_told(firewall, monkeypatch):
-    monkeypatch.setattr(early_guard.log, "error", said := [].append)
+    monkeypatch.setattr(early_module.log, "error", said := [].append)
     monkeypatch.setattr(firewall, "problem", "no nftables")
     guard = EarlyGuard("eth0", "eth0", ["home"], 13.0)
     guard.close()
@@ -153,7 +154,7 @@ class FakeKernel:
 
 
 def mapping_link(flags):
-    from netconf_hooks.observe.netlink import LinkStatus
+    from netconf_hooks.system.netlink import LinkStatus
 
     return LinkStatus(7, "eth0", flags, bool(flags), bool(flags), "02:00:00:00:00:01")
 
@@ -187,4 +188,4 @@ def test_which_stanzas_a_mapping_may_choose(firewall, monkeypatch):
     monkeypatch.setattr(mapping, "EarlyGuard", Early)
     monkeypatch.setattr(guessnet, "EarlyGuard", Early)
     assert mapping.choose_stanza("eth0:1", "a carrier=no\nb carrier=no\ndefault: c\ntimeout: 2\n") == "c"
-    assert made == [("eth0:1", "eth0", ("a", "b", "c", "eth0:1"), mapping.CARRIER_PATIENCE + 2 + early_guard.SLACK)]
+    assert made == [("eth0:1", "eth0", ("a", "b", "c", "eth0:1"), mapping.CARRIER_PATIENCE + 2 + early_module.SLACK)]

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, events, ownership
-from netconf_hooks.decide import INET, Edge, Presence, Situation, decide_presences, list_edges
+from netconf_hooks import events, settle
+from netconf_hooks.decide import Edge, INET, Presence, Situation, decide_presences, list_edges
 from netconf_hooks.events import list_scripts, tell_event, tell_events
-from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, PresenceRecord, Pass, Store
-from netconf_hooks.tunnels.systemd import Systemd
+from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, Pass, PresenceRecord, Store
+from netconf_hooks.system import ownership
+from netconf_hooks.system.systemd import Systemd
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
@@ -104,7 +105,7 @@ def arrive(store, iface="eth0", location="office", seen=(), **facts):
     """Write a record and decide."""
     stanzas = (Pass("inet", {"netconf-location": f"{location or 'office'} gateway=192.0.2.1"}, "roaming"),)
     record = InterfaceRecord(iface, 7, stanzas, location=location, routable=True, seen=seen, **facts)
-    return apply.remember_interface(store, record)
+    return settle.remember_interface(store, record)
 
 
 @pytest.fixture
@@ -131,9 +132,9 @@ def test_what_was_seen_is_told_and_told_again_at_the_end(queue):
     )
     queue.write_events(())
     arrive(queue, "wlan0")
-    apply.forget_interface(queue, "eth0")
+    settle.forget_interface(queue, "eth0")
     assert queue.read_events() == ()
-    apply.forget_interface(queue, "wlan0")
+    settle.forget_interface(queue, "wlan0")
     assert queue.read_events() == (
         EventRecord("inet-disconnected", {**variables, "IFACE": "wlan0", "NETCONF_EVENT": "inet-disconnected"}),
         EventRecord("office-disconnected", {**variables, "IFACE": "wlan0", "NETCONF_EVENT": "office-disconnected"}),
@@ -142,7 +143,7 @@ def test_what_was_seen_is_told_and_told_again_at_the_end(queue):
 
 def test_what_is_not_told_yet_stays_in_front(queue):
     arrive(queue)
-    apply.forget_interface(queue, "eth0")
+    settle.forget_interface(queue, "eth0")
     names = [event.name for event in queue.read_events()]
     assert names == ["office-connected", "inet-connected", "inet-disconnected", "office-disconnected"]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from office import OFFICE, STANZA
 
-from netconf_hooks import explain, observation
+from netconf_hooks import observation
+from netconf_hooks.commands import explain
+from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.observe import Answer
 from netconf_hooks.state import InterfaceRecord, Pass
 
 CERTIFICATE = f"192.0.2.7:443/sha256:{64 * 'b'}"

@@ -9,10 +9,10 @@ from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, lis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, watch
-from netconf_hooks.guard_records import LOST_RULE, find_lost, restore_records, shut_lost
-from netconf_hooks.guarding import follow_closing, open_portal, release_guard
-from netconf_hooks.guards import GuardError, Opening, load_guard
+from netconf_hooks import settle, watch
+from netconf_hooks.guard.firewall import GuardError, Opening, load_firewall
+from netconf_hooks.guard.lifecycle import follow_closing, open_portal, release_guard
+from netconf_hooks.guard.records import LOST_RULE, find_lost, restore_records, shut_lost
 from netconf_hooks.state import GuardRecord, RecordError, Store
 
 
@@ -103,7 +103,7 @@ def assert_lost(store, firewall):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("notice", [
-    apply.refresh_interfaces, lambda store, _: survey(store), lambda store, _: restore_records(store),
+    settle.refresh_interfaces, lambda store, _: survey(store), lambda store, _: restore_records(store),
     lambda store, _: run_hook(store, "pre-up", "eth7"), lambda store, _: run_hook(store, "up", "eth7"),
 ], ids=["refresh", "watcher", "restore", "pre-up", "up"])  # fmt: skip
 def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, damage, notice):
@@ -121,9 +121,9 @@ def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, d
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage):
     damage_record(office, damage)
-    apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
     for _ in range(3):
-        apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+        settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
         assert_lost(office, firewall)
     assert Opening(network="192.0.2.0/24", guests=True) in firewall.list_openings("eth0")
     assert LOST_RULE in office.read_guard("eth0").because
@@ -152,7 +152,7 @@ def test_the_next_ifdown_takes_it_away(office, links, firewall, damage):
 def test_what_was_flushed_and_lost_is_put_back(office, firewall):
     firewall.stands.clear()
     damage_record(office, empty)
-    apply.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
     assert_lost(office, firewall)
 
 
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_devices_is_told(office, messages):
 
 def test_no_such_firewall():
     with pytest.raises(GuardError, match="there is no firewall 'os': expected nftables or iptables"):
-        load_guard("os")
+        load_firewall("os")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

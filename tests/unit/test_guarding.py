@@ -12,17 +12,19 @@ from guarded import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, guarding, hook, locate, log, watch
-from netconf_hooks.guarding import (
+from netconf_hooks import hook, place as place_module, settle, watch
+from netconf_hooks.evidence import Answer
+from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.evidence.fingerprint import Scene, UNREADABLE
+from netconf_hooks.guard import lifecycle
+from netconf_hooks.guard.firewall import GuardError, Opening, Ports
+from netconf_hooks.guard.lifecycle import (
     close_guards, find_unguardable, follow_closing, is_same_network, open_portal, put_back, release_guard, shut_guard
 )  # fmt: skip
-from netconf_hooks.guards import GuardError, Opening, Ports
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.observe import Answer
-from netconf_hooks.observe.connection import MARK
-from netconf_hooks.observe.netlink import NetlinkError
-from netconf_hooks.observe.scene import UNREADABLE, Scene
 from netconf_hooks.state import Store
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_two_interfaces_on_one_device_must_agree(store, links, network, firewall
 
 def test_one_that_is_not_up_yet_keeps_its_device_closed(store, links, network, firewall, office):
     run_hook(store, "pre-up", "eth0:1", **GUARD)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_closed(store, firewall)
     assert "eth0:1" in store.read_guard("eth0").because
 
@@ -157,7 +159,7 @@ def test_a_wish_opens_nothing(store, links, network, firewall):
     ifup(store, links)
     record = store.read_interface("eth0")
     store.write_interface(type(record)("corp", 0, record.passes, location="office", grade="authenticated", wish=True))
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_closed(store, firewall)
 
 
@@ -197,24 +199,24 @@ def test_without_a_word_on_trust_hints_open_nothing(store, links, network, firew
 
 def test_an_undecided_place_opens_nothing(store, links, network, firewall, office):
     network["gateway"] = Answer((), pending=True)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_closed(store, firewall)
 
 
 def test_without_carrier_or_as_another_device_it_is_closed(store, links, network, firewall, office):
     links.plug("eth0", 7, carrier=False)
-    apply.refresh_interfaces(store, ())
+    settle.refresh_interfaces(store, ())
     assert_closed(store, firewall)
 
 
 def test_only_a_look_from_after_it_was_shut_opens_it(store, links, network, firewall, office):
     seen = store.read_interface("eth0")
     shut_guard(store, store.read_guard("eth0"), "somebody says so")
-    apply.refresh_interfaces(store, ())
+    settle.refresh_interfaces(store, ())
     assert_closed(store, firewall)
     assert store.read_guard("eth0").because == "somebody says so"
     assert store.read_guard("eth0").shut > seen.looked
-    apply.refresh_interfaces(store, [seen])
+    settle.refresh_interfaces(store, [seen])
     assert_open(store, firewall)
 
 
@@ -252,7 +254,7 @@ def test_arriving_where_it_is_not(store, links, network, firewall, journal):
 def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, links, network, firewall, office, journal):
     del network["gateway"]
     journal.clear()
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert in_order(journal, "eth0 is to be closed", "close eth0", "start openvpn corp", "office-disconnected")
     assert journal.index("close eth0") < journal.index("start openvpn corp")
     assert_closed(store, firewall)
@@ -260,7 +262,7 @@ def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, link
 
 def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links, network, firewall, office, journal):
     office.write_tunnels({})
-    apply.remember_interface(store, store.read_interface("eth0"))
+    settle.remember_interface(store, store.read_interface("eth0"))
     open_portal(store, "eth0", [Opening("tcp", port=80)], 60)
     journal.clear()
     run_hook(store, "down", **GUARD)
@@ -297,7 +299,7 @@ def test_a_network_that_changes_while_it_is_looked_at_is_never_opened(
     assert_closed(store, firewall)
     assert not [entry for entry in journal if entry.endswith(" open") and entry.startswith("close")]
     # And looked at again, it opens.
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
 
 
@@ -335,7 +337,7 @@ def test_where_its_router_is_silent_it_stays_closed_and_is_looked_at_again(store
     records = store.read_interfaces(log.error)
     assert watch.needs_retry(store, records)
     place.silent = ()
-    apply.refresh_interfaces(store, records)
+    settle.refresh_interfaces(store, records)
     assert_open(store, firewall)
     assert not watch.needs_retry(store, store.read_interfaces(log.error))
 
@@ -371,7 +373,7 @@ def test_what_could_not_be_opened_is_tried_again(store, links, network, firewall
     # Written down is that it may be open, which it is not.
     assert not store.read_guard("eth0").done and not firewall.is_open("eth0")
     firewall.broken = ""
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
 
 
@@ -389,7 +391,7 @@ def test_another_backend_takes_over_without_a_gap(store, links, network, firewal
 def test_another_iptables_takes_over(store, links, network, firewalls, monkeypatch):
     """A guard may be left in more than one firewall: none is forgotten, and each is cleared when it works again."""
     chosen = "iptables-legacy"
-    monkeypatch.setattr(guarding, "choose_guard", lambda backend: firewalls[chosen])
+    monkeypatch.setattr(lifecycle, "choose_firewall", lambda backend: firewalls[chosen])
     ifup(store, links)
     for chosen, former in (("iptables-nft", "iptables-legacy"), ("nftables", "iptables-nft iptables-legacy")):
         firewalls[former.split()[0]].broken = "not installed"
@@ -435,7 +437,7 @@ def test_a_record_that_can_not_be_read_is_put_up_anew(store, links, network, fir
 
 def make_look(store):
     """Return a look that may take a minute."""
-    return guarding.Look(store, "eth0", monotonic() + 60)
+    return lifecycle.Look(store, "eth0", monotonic() + 60)
 
 
 def test_a_probe_is_let_through_to_where_it_goes_and_for_as_long_as_it_takes(store, links, network, firewall):
@@ -485,9 +487,9 @@ def test_a_look_for_the_hook_announces_its_probes_to_the_guard(store, links, net
     def observe_place(rules, link, deadline, announce):
         announce(link.device, "tcp", "192.0.2.7", 443)
         passed.append(firewall.get_window("eth0", "probe").openings)
-        return locate.observe_place(rules, link, deadline, announce)
+        return place_module.observe_place(rules, link, deadline, announce)
 
-    monkeypatch.setattr(apply, "observe_place", observe_place)
+    monkeypatch.setattr(settle, "observe_place", observe_place)
     ifup(store, links)
     assert passed == [(Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),)]
     assert firewall.get_window("eth0", "probe") is None
@@ -538,7 +540,7 @@ def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, 
     assert listen(store)[0].next_time() is None
     assert put_back(store)  # the watcher is to decide anew
     firewall.stands["eth0"][1].clear()
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
     assert store.read_guard("eth0").is_open(time.time())
 
@@ -634,7 +636,7 @@ def test_what_somebody_took_away_is_put_back_closed(store, links, network, firew
     assert put_back(store) is True
     assert not firewall.is_open("eth0")
     assert any("somebody took it away" in message for message in messages)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
 
 
@@ -656,9 +658,9 @@ def test_all_guards_close_before_sleep_until_they_are_looked_at_again(store, lin
     for device in ("eth0", "wlan0"):
         assert_closed(store, firewall, device)
         assert firewall.stands[device][1] == {}
-    apply.refresh_interfaces(store, ())
+    settle.refresh_interfaces(store, ())
     assert_closed(store, firewall)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
 
 
@@ -694,7 +696,7 @@ def test_released_is_open_until_the_next_ifup_whatever_is_decided(store, links, 
     release_guard(store, "eth0")
     assert firewall.stands == {}
     assert any(message.startswith("warning: eth0: netconf-guard: released") for message in messages)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     shut_lost_guards(store)
     put_back(store)
     close_guards(store, "sleep")
@@ -757,7 +759,7 @@ def change_backend(store, links):
 
 
 def look_again(store, links):
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
 
 
 def do_nothing(store, links):
@@ -909,7 +911,7 @@ def happen(machine, links, firewall, what):
     elif name == "ifdown":
         ifdown(machine, links, family=family or "inet")
     elif name == "refresh":
-        apply.refresh_interfaces(machine, machine.read_interfaces(log.error))
+        settle.refresh_interfaces(machine, machine.read_interfaces(log.error))
     elif name == "shut":
         shut_lost_guards(machine)
     elif name == "renew":
@@ -946,7 +948,7 @@ def bridges(monkeypatch):
 
     asked = []
     known["asked"] = asked
-    monkeypatch.setattr(guarding, "read_ports", read_ports)
+    monkeypatch.setattr(lifecycle, "read_ports", read_ports)
     return known
 
 
@@ -974,10 +976,10 @@ def test_iptables_is_refused_for_a_bridge(store, links, firewalls, bridges, mess
 def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, firewall, bridges, place):
     bridges["br0"] = Ports(True, ("eth0",))
     ifup(store, links, "br0", **BRIDGED)
-    assert not guarding.put_back(store)
+    assert not lifecycle.put_back(store)
     assert "change ports of br0" not in firewall.asked
     bridges["br0"] = Ports(True, ("eth0",), ("tap0",))
-    guarding.put_back(store)
+    lifecycle.put_back(store)
     assert firewall.asked[-1] == "change ports of br0" and firewall.ports["br0"] == bridges["br0"]
     asked = list(firewall.asked)
 
@@ -985,15 +987,15 @@ def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, 
         raise GuardError("no")
 
     firewall.change_ports = fail
-    guarding.put_back(store)
+    lifecycle.put_back(store)
     assert firewall.asked == asked, "that it stands is not in doubt"
     del firewall.stands["br0"]
-    guarding.put_back(store)
+    lifecycle.put_back(store)
     assert firewall.asked[-1] == "close br0" and firewall.ports["br0"] == bridges["br0"]
 
 
 def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monkeypatch):
-    monkeypatch.setattr(guarding, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
+    monkeypatch.setattr(lifecycle, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
     assert run_hook(store, "pre-up", "eth0", **GUARD) == hook.REFUSE
     assert firewall.stands == {}
     said = "dsl dials in over eth0 by PPPoE (/peers/dsl), whose frames the guard of eth0 would drop: let a router"

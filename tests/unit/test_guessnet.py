@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from many import MANY
 
 from netconf_hooks import guessnet, mapping
+from netconf_hooks.evidence.probes import Wait
+from netconf_hooks.evidence.scan import HeardNetwork
 from netconf_hooks.guessnet import (
     Candidate, Options, Scene, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
 )  # fmt: skip
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.observe.netlink import LinkStatus, NetlinkError
-from netconf_hooks.observe.probes import Wait
-from netconf_hooks.observe.scan import HeardNetwork
+from netconf_hooks.system.netlink import LinkStatus, NetlinkError
 
 PEER = "peer address 192.168.1.1 mac 52:54:00:0a:00:01"
 PEER_READ = Test("peer", PEER, address="192.168.1.1", mac="52:54:00:0a:00:01", source="0.0.0.0")
@@ -352,7 +352,8 @@ class TestSteps:
             def poll(self):
                 return 0
 
-        monkeypatch.setattr("netconf_hooks.programs.begin", lambda argv, variables: began.append(argv) or Ended())
+        begin = "netconf_hooks.system.programs.begin"
+        monkeypatch.setattr(begin, lambda argv, variables: began.append(argv) or Ended())
         assert self.find(Test("pppoe", "pppoe")) == "stanza0"
         assert began == [["pppoe", "-I", "eth0", "-A"]]
 
@@ -424,8 +425,8 @@ def radio(monkeypatch):
     """wlan0 and eth0, of which the first is wireless and its scan over at once."""
     radio = FakeScan()
     radio.far.send(b"x")
-    monkeypatch.setattr("netconf_hooks.observe.scan.Scan", radio.make)
-    monkeypatch.setattr("netconf_hooks.observe.wireless.is_wireless", lambda device: device == "wlan0")
+    monkeypatch.setattr("netconf_hooks.evidence.scan.Scan", radio.make)
+    monkeypatch.setattr("netconf_hooks.evidence.wireless.is_wireless", lambda device: device == "wlan0")
     yield radio
     radio.near.close()
     radio.far.close()

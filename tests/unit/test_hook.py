@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks import apply, hook, log
+from netconf_hooks import hook, settle
+from netconf_hooks.evidence import Answer
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.observe import Answer
 from netconf_hooks.state import FORMAT, InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.system import log
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
@@ -175,7 +176,7 @@ def test_a_deadline_covers_what_pre_up_waits_for(store, links, network, alarms):
 
 def test_the_deadline_does_not_cover_event_scripts_which_have_their_own(store, links, network, alarms, monkeypatch):
     told = []
-    monkeypatch.setattr(apply, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
+    monkeypatch.setattr(settle, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
     links.plug("eth0", 7)
     run_hook(store, "up", **RULES)
     assert alarms[0] > 0
@@ -346,7 +347,7 @@ import os, sys
 sys.path += [{checkout!r}, "/usr/lib/python3/dist-packages"]
 import syslog
 syslog.syslog = lambda *_: None  # the machine's
-from netconf_hooks import apply, hook, log, state, tunnels
+from netconf_hooks import settle as apply, hook, state, tunnels; from netconf_hooks.system import log
 class Tunnel:
     def start(self): raise tunnels.TunnelError("there are no tunnels here")
     stop = start
@@ -450,7 +451,7 @@ def test_a_hook_that_takes_too_long_ends_and_says_so(real_store):
 
 LOSE = """
 import signal
-from netconf_hooks import ending
+from netconf_hooks.system import ending
 ending.GRACE = 1
 class Destructor:
     def __del__(self):
@@ -555,7 +556,7 @@ def test_verbosity_says_everything_and_without_it_only_errors(real_store):
 
 
 GUARD = """
-from netconf_hooks import guarding, passage
+from netconf_hooks.guard import lifecycle as guarding, exemptions as passage
 class Guard:
     name, lacks, has_lease = "nftables", (), True
     def begin_look(self, device, token): pass
@@ -564,7 +565,7 @@ class Guard:
     def shut_window(self, device, name): pass
     def lift(self, device): pass
     def is_standing(self, device): return True
-guarding.choose_guard = guarding.load_guard = passage.load_guard = lambda *_, **__: Guard()
+guarding.choose_firewall = guarding.load_firewall = passage.load_firewall = lambda *_, **__: Guard()
 guarding.unpin = lambda device: None
 """
 STANDS, RAISES = "pass", "raise RuntimeError('a mistake of ours')"

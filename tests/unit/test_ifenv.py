@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from netconf_hooks import ifenv
-from netconf_hooks.ifenv import (
-    MODES, UNKNOWN_RUN, device_of, has_wpa_action, is_name, is_roaming, read_environment
-)  # fmt: skip
+from netconf_hooks.ifenv import MODES, UNKNOWN_RUN, device_of, has_wpa_action, is_name, is_roaming, read_environment
 from netconf_hooks.rules import read_rules
 
 HERE = Path(__file__).parent

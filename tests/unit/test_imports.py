@@ -49,11 +49,11 @@ class Installed:
         )
         # As on a machine whose lo is up: where packages are built it may be down.
         self.change(
-            library / "netconf_hooks/observe/netlink.py",
+            library / "netconf_hooks/system/netlink.py",
             "_, _, index, flags, _ = _unpack(_LINK, body)",
             "_, _, index, flags, _ = _unpack(_LINK, body); flags |= IFF_UP | IFF_LOWER_UP",
         )
-        self.change(library / "netconf_hooks/log.py", "syslog.syslog(priority, ", "str(")  # this machine's log
+        self.change(library / "netconf_hooks/system/log.py", "syslog.syslog(priority, ", "str(")  # this machine's log
         for phase in PHASES:
             shutil.copytree(CHECKOUT / f"if-{phase}.d", directory / f"if-{phase}.d")
             script = self.find_script(phase)
@@ -195,7 +195,7 @@ def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_r
     )
     assert status == 0
     assert said == []
-    assert f"netconf_hooks.observe.{observer}" in modules
+    assert f"netconf_hooks.evidence.{observer}" in modules
     assert list_dear(modules, bare) == set()
     assert "encodings.ascii" not in modules
     assert not any(module.startswith("netconf_hooks.tunnels") for module in modules)
@@ -209,10 +209,10 @@ def test_only_who_asks_the_network_pays_for_it(installed, tunnel_runs, bare):
     location = "office interface=wl* peer=192.0.2.1 command=/nowhere"
     status, modules, said = installed.run("up", IF_NETCONF_LOCATION=location, IF_NETCONF_VPN=f"{VPN} unless office")
     assert (status, said) == (0, [])
-    assert "netconf_hooks.observe.probes" not in modules
+    assert "netconf_hooks.evidence.probes" not in modules
     location = location.replace("interface=wl*", "interface=lo*")
     _, modules, _ = installed.run("up", IF_NETCONF_LOCATION=location, IF_NETCONF_VPN=f"{VPN} unless office")
-    assert {"netconf_hooks.observe.probes", "netconf_hooks.observe.peer", "netconf_hooks.observe.command"} <= modules
+    assert {"netconf_hooks.evidence.probes", "netconf_hooks.evidence.peer", "netconf_hooks.evidence.program"} <= modules
     assert list_dear(modules, bare) & {"ssl", "socket", "dns"} == set()
 
 

@@ -13,8 +13,8 @@ from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
     FILE, InterfacesError, Names, parse_options, query_options, query_stanzas, read_names, split_passes
 )  # fmt: skip
-from netconf_hooks.programs import ProgramError, Result
 from netconf_hooks.rules import read_rules
+from netconf_hooks.system.programs import ProgramError, Result
 
 CAPTURED = Path(__file__).parent / "fixtures/ifquery-0.8.41"
 

@@ -9,15 +9,17 @@ from guarded import (
     ELSEWHERE, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen
 )  # fmt: skip
 
-from netconf_hooks import apply, guarding, leases, log
-from netconf_hooks.guarding import open_portal
-from netconf_hooks.guards import GuardError, Opening
-from netconf_hooks.observe.netlink import (
-    IFF_LOWER_UP, IFF_UP, NUD_REACHABLE, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK,
-    RTM_NEWNEIGH, RTM_NEWROUTE, NetlinkError, pack_attribute
-)  # fmt: skip
-from netconf_hooks.observe.scene import Scene
+from netconf_hooks import settle
+from netconf_hooks.evidence.fingerprint import Scene
+from netconf_hooks.guard import lease as lease_module, lifecycle
+from netconf_hooks.guard.firewall import GuardError, Opening
+from netconf_hooks.guard.lifecycle import open_portal
 from netconf_hooks.state import boot_time
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import (
+    IFF_LOWER_UP, IFF_UP, NUD_REACHABLE, NetlinkError, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE, pack_attribute
+)  # fmt: skip
 
 NUD_FAILED = 0x20  # linux/neighbour.h
 
@@ -135,14 +137,14 @@ def test_a_carrier_that_was_lost_voids_the_look_of_a_closed_link(cafe, network, 
     listening, socket = listen(cafe)
     network["gateway"] = OFFICE
     [record] = cafe.read_interfaces(log.error)
-    newer, _ = apply.look_at_network(cafe, "eth0", record.passes, patience=0.0)
+    newer, _ = settle.look_at_network(cafe, "eth0", record.passes, patience=0.0)
     socket.waiting = [make_link(carrier=False), make_link()]
     listening.hear()
-    apply.remember_interface(cafe, newer, replaces=record)
-    apply.follow_decision(cafe)
+    settle.remember_interface(cafe, newer, replaces=record)
+    settle.follow_decision(cafe)
     assert_closed(cafe, firewall)
     # A look that begins after that opens it.
-    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
     assert_open(cafe, firewall)
 
 
@@ -169,10 +171,10 @@ def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journ
         real(device, openings, windows, token, ports)
 
     firewall.close = close
-    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
     assert_closed(cafe, firewall)
     firewall.close = real
-    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
     assert_open(cafe, firewall)
 
 
@@ -215,7 +217,7 @@ def test_a_look_on_another_network_ends_a_portal_pass_too(cafe, firewall, place)
     """Nobody listened meanwhile."""
     open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
     place.scenes["eth0"] = ELSEWHERE
-    apply.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
     assert firewall.get_window("eth0", "portal") is None
 
 
@@ -245,12 +247,12 @@ def test_rules_that_are_put_back_after_the_clock_was_set_back_give_no_more(cafe,
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
     firewall.stands.clear()
-    guarding.put_back(cafe)
+    lifecycle.put_back(cafe)
     assert firewall.get_window("eth0", "portal").until <= time.time() + 300
     boot = boot_time()
     monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + 301)
     firewall.stands.clear()
-    guarding.put_back(cafe)
+    lifecycle.put_back(cafe)
     assert firewall.get_window("eth0", "portal") is None
 
 
@@ -258,7 +260,7 @@ def test_a_lease_is_over_by_the_clock_that_nobody_can_set(office, monkeypatch):
     record = office.read_guard("eth0")
     assert record.is_open(time.time()) and record.is_open(time.time() - 3600)
     boot = boot_time()
-    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + guarding.LEASE + 1)
+    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + lifecycle.LEASE + 1)
     assert not record.is_open(time.time() - 3600)
 
 
@@ -290,7 +292,7 @@ def test_what_was_opened_since_by_a_newer_look_stays_open_when_the_shutting_is_w
         listening.hear()
     # It was shut, and nobody has written it down; a hook notices that the window is shut, and looks.
     office.write_guard(office.read_guard("eth0").change(done=False))
-    apply.refresh_interfaces(office, office.read_interfaces(log.error))
+    settle.refresh_interfaces(office, office.read_interfaces(log.error))
     assert_open(office, firewall)
     listening._retry = 0.0
     listening.keep_time()
@@ -340,7 +342,7 @@ def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     before = office.read_guard("eth0").lease
     began = time.monotonic()
     listening.keep_time()
-    assert time.monotonic() < began + guarding.CONFIRMATION / 2
+    assert time.monotonic() < began + lifecycle.CONFIRMATION / 2
     assert office.read_guard("eth0").lease == before
     place.silent = ()
     socket.waiting = [make_neighbour()]
@@ -354,11 +356,11 @@ def test_a_router_that_stays_silent_is_asked_again_at_the_next_renewal(office, f
     place.silent = (ROUTER,)
     listening.reload(renew=True)
     listening.keep_time()
-    monkeypatch.setattr(leases, "monotonic", lambda: time.monotonic() + guarding.CONFIRMATION + 0.1)
+    monkeypatch.setattr(lease_module, "monotonic", lambda: time.monotonic() + lifecycle.CONFIRMATION + 0.1)
     listening.keep_time()
     assert "renew eth0 open" not in firewall.asked
     assert_open(office, firewall)
-    assert time.monotonic() + 1 < listening.next_time() <= time.monotonic() + leases.RENEWAL
+    assert time.monotonic() + 1 < listening.next_time() <= time.monotonic() + lease_module.RENEWAL
 
 
 def test_a_window_that_somebody_shut_is_not_opened_by_a_renewal(office, firewall):
@@ -373,7 +375,7 @@ def test_a_window_that_somebody_shut_is_not_opened_by_a_renewal(office, firewall
 def test_a_renewal_is_not_put_off_by_what_is_heard(office):
     listening, _ = listen(office)
     due = listening.next_time()
-    assert 0 < due - time.monotonic() <= leases.RENEWAL < guarding.LEASE / 2
+    assert 0 < due - time.monotonic() <= lease_module.RENEWAL < lifecycle.LEASE / 2
     listening.reload()
     assert listening.next_time() == due
 
@@ -387,7 +389,7 @@ def test_what_the_kernel_does_not_say_shuts(office, firewall, place):
 
 
 def test_a_released_guard_is_left_alone(office, firewall):
-    guarding.release_guard(office, "eth0")
+    lifecycle.release_guard(office, "eth0")
     listening, socket = listen(office)
     socket.waiting = list(LOST)
     listening.hear()
@@ -400,7 +402,7 @@ def test_a_firewall_that_is_gone_ends_no_listening(office, firewall, messages, m
     def fail(backend):
         raise GuardError("not installed")
 
-    monkeypatch.setattr(leases, "load_guard", fail)
+    monkeypatch.setattr(lease_module, "load_firewall", fail)
     listening, socket = listen(office)
     socket.waiting = [make_link(carrier=False)]
     listening.hear()

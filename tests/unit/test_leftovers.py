@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from guarded import GUARD, ifup, run_hook
 
-from netconf_hooks import leftovers, programs
-from netconf_hooks.leftovers import clear_leftovers
-from netconf_hooks.observe import netlink
-from netconf_hooks.programs import ProgramError, Result
+from netconf_hooks.guard import leftovers
+from netconf_hooks.guard.leftovers import clear_leftovers
+from netconf_hooks.system import netlink, programs
+from netconf_hooks.system.programs import ProgramError, Result
 
 
 STARTED = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]

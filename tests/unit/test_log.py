@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import log
+from netconf_hooks.system import log
 
 CHECKOUT = str(Path(__file__).parents[2])
 
@@ -92,7 +92,7 @@ import sys
 sys.path.append({CHECKOUT!r})
 import syslog
 syslog.syslog = lambda *_: None
-from netconf_hooks import log
+from netconf_hooks.system import log
 %s
 log.error("eth0: something")
 """

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from test_imports import DEAR
 
-from netconf_hooks import early_guard, mapping
+from netconf_hooks import mapping
+from netconf_hooks.evidence import Answer
+from netconf_hooks.evidence.probes import Question
+from netconf_hooks.guard import early
 from netconf_hooks.mapping import MapLines, RaisedLink, choose_stanza, read_lines
-from netconf_hooks.observe import Answer
-from netconf_hooks.observe.netlink import IFF_UP, LinkStatus, NetlinkError
-from netconf_hooks.observe.probes import Question
+from netconf_hooks.system.netlink import IFF_UP, LinkStatus, NetlinkError
 
 CHECKOUT = Path(__file__).parents[2]
 HOME = "peer=192.168.1.1/52:54:00:0a:00:01"
@@ -125,7 +126,7 @@ class FakeKernel:
 def kernel(monkeypatch):
     kernel = FakeKernel()
     monkeypatch.setattr(mapping, "Netlink", kernel)
-    monkeypatch.setattr(early_guard, "is_any_guarded", lambda stanzas, path: False)  # not of this machine's stanzas
+    monkeypatch.setattr(early, "is_any_guarded", lambda stanzas, path: False)  # not of this machine's stanzas
     return kernel
 
 
@@ -198,7 +199,7 @@ def asked(monkeypatch):
                 refuted=before.refuted + (() if seen else (question.value,)),
             )
 
-    monkeypatch.setattr("netconf_hooks.observe.probes.ask_network", ask_network)
+    monkeypatch.setattr("netconf_hooks.evidence.probes.ask_network", ask_network)
     return asked
 
 
@@ -319,5 +320,5 @@ class TestScript:
         assert result.stdout == "lo\n"
         loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
         loaded -= {line.rpartition("|")[2].strip() for line in bare.splitlines()}
-        assert "netconf_hooks.locate" in loaded
+        assert "netconf_hooks.place" in loaded
         assert {module for module in loaded if module.partition(".")[0] in DEAR} == set()

@@ -61,7 +61,7 @@ def test_what_is_left_as_it_is(source: str) -> None:
     assert change(source) == set()
 
 
-@pytest.mark.parametrize("module", ["decide", "guards/nftables", "observe/dns"])
+@pytest.mark.parametrize("module", ["decide", "guard/firewall/nftables", "evidence/dns"])
 def test_changes_of_real_modules(module: str) -> None:
     """Each is another program that Python can read, and in one place only."""
     source = (ROOT / f"netconf_hooks/{module}.py").read_bytes()
@@ -76,9 +76,9 @@ def test_changes_of_real_modules(module: str) -> None:
 
 def test_own_tests() -> None:
     assert find_own_tests("netconf_hooks/decide.py", ROOT) == ["tests/unit/test_decide.py"]
-    tests = ["tests/unit/guards/test_hosts.py", "tests/unit/guards"]
-    assert find_own_tests("netconf_hooks/guards/hosts.py", ROOT) == tests
-    assert find_own_tests("netconf_hooks/guards/nftables.py", ROOT) == ["tests/unit/guards"]
+    tests = ["tests/unit/guard/test_hosts.py", "tests/unit/guard"]
+    assert find_own_tests("netconf_hooks/guard/hosts.py", ROOT) == tests
+    assert find_own_tests("netconf_hooks/guard/firewall/nftables.py", ROOT) == ["tests/unit/guard/firewall"]
     assert find_own_tests("netconf_hooks/record.py", ROOT) == ["tests/unit/test_record.py"]
 
 

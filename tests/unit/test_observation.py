@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
+from netconf_hooks.evidence import Answer
 from netconf_hooks.observation import (
     ENCRYPTED, OPEN, Observation, format_observation, list_seen_keys, parse_observation
 )  # fmt: skip
-from netconf_hooks.observe import Answer
 from netconf_hooks.rules import TESTS, VALUES
 
 VALUES_SEEN = {

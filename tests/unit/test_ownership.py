@@ -5,7 +5,7 @@ import os
 import pytest
 from pyfakefs.fake_filesystem import set_uid
 
-from netconf_hooks.ownership import Unsafe, check_owner, check_path, check_program
+from netconf_hooks.system.ownership import Unsafe, check_owner, check_path, check_program
 
 PROGRAM = "/usr/local/sbin/is-office"
 

@@ -7,13 +7,15 @@ from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, guarding, log
-from netconf_hooks.guards import GuardError, Opening, check_opening, hosts, read_opening
-from netconf_hooks.observe import Answer
-from netconf_hooks.observe.connection import MARK
-from netconf_hooks.passage import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
+from netconf_hooks import settle
+from netconf_hooks.evidence import Answer
+from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.guard import hosts, lifecycle
+from netconf_hooks.guard.exemptions import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
+from netconf_hooks.guard.firewall import GuardError, Opening, check_opening, read_opening
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import boot_time
+from netconf_hooks.system import log
 from netconf_hooks.tunnels import Endpoint, TunnelError
 
 CORP = "openvpn corp"
@@ -24,7 +26,7 @@ TO_ADDRESS = Opening("udp", "203.0.113.1/32", 1194, uids=(0, 65534))
 
 def refresh(store):
     """Do what the watcher does."""
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
 
 
 def to(address):
@@ -187,7 +189,7 @@ def test_names_are_asked_for_through_the_guard_and_only_while_it_takes(
         windows.append(firewall.get_window("eth0", "probe"))
         return resolution
 
-    monkeypatch.setattr("netconf_hooks.observe.names.look_up", look_up)
+    monkeypatch.setattr("netconf_hooks.evidence.names.look_up", look_up)
     ifup(store, links)
     [window] = windows
     assert window.openings == (Opening("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK),)
@@ -262,7 +264,7 @@ def test_pins_go_with_the_guard(store, links, network, firewall, named, hosts_fi
 
 def test_pins_go_when_it_is_released(store, links, network, firewall, named, hosts_file):
     ifup(store, links)
-    guarding.release_guard(store, "eth0")
+    lifecycle.release_guard(store, "eth0")
     assert hosts_file.read_text() == "127.0.0.1 localhost\n"
 
 
@@ -327,9 +329,9 @@ def test_it_ends_with_its_network(store, links, network, firewall, named, tunnel
     ifup(store, links)
     assert firewall.get_window("eth0", "names")
     place.scenes["eth0"] = ELSEWHERE
-    guarding.shut_guard(store, store.read_guard("eth0"), "the network has changed")
+    lifecycle.shut_guard(store, store.read_guard("eth0"), "the network has changed")
     assert firewall.get_window("eth0", "names") is None
-    guarding.put_back(store)
+    lifecycle.put_back(store)
     assert firewall.get_window("eth0", "names") is None
 
 
@@ -362,7 +364,7 @@ def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, f
     ifup(store, links)
     with open(store.tunnels, "w") as file:
         file.write("rubbish\n")
-    from netconf_hooks.passage import let_tunnels_through
+    from netconf_hooks.guard.exemptions import let_tunnels_through
 
     assert let_tunnels_through(store, store.read_interfaces(log.error), asked=True) is True
     assert store.read_guard("eth0").openings == ()
@@ -370,7 +372,7 @@ def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, f
 
 def test_a_released_guard_is_left_alone(store, links, network, firewall, named):
     ifup(store, links)
-    guarding.release_guard(store, "eth0")
+    lifecycle.release_guard(store, "eth0")
     named.asked.clear()
     refresh(store)
     assert named.asked == []
@@ -379,7 +381,7 @@ def test_a_released_guard_is_left_alone(store, links, network, firewall, named):
 
 def test_the_resolvers_are_those_of_the_link(monkeypatch):
     answers = {"dns-server": Answer(("192.0.2.53", "fe80::53"))}
-    monkeypatch.setattr("netconf_hooks.observe.dns.observe", lambda keys, link, deadline: answers)
+    monkeypatch.setattr("netconf_hooks.evidence.dns.observe", lambda keys, link, deadline: answers)
     assert list_resolvers(None) == ("192.0.2.53", "fe80::53")
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from netconf_hooks.ifenv import Invocation, UNKNOWN_RUN
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, describe_pass, end_pass, find_conflict, has_rules, leave_passes, list_of,
     make_pass, read_rules_of, replaces
 )  # fmt: skip
-from netconf_hooks.ifenv import UNKNOWN_RUN, Invocation
-from netconf_hooks.state import ENDED, KEPT, LEAVING, UP, Pass
+from netconf_hooks.state import ENDED, KEPT, LEAVING, Pass, UP
 
 
 def make(text, run="1:1", family="inet", logical="eth0", iface="eth0", **facts):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from netconf_hooks import ppp
+from netconf_hooks.guard import ppp
+from netconf_hooks.guard.ppp import dials_over, find_dialers
 from netconf_hooks.interfaces import Heading, InterfacesError, Names
-from netconf_hooks.ppp import dials_over, find_dialers
 
 PPPOECONF = """\
 # Minimalistic default options file for DSL/PPPoE connections

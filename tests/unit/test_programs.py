@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks import programs
-from netconf_hooks.programs import ProgramError
+from netconf_hooks.system import programs
+from netconf_hooks.system.programs import ProgramError
 
 WAITS = "tail -f /dev/null >/dev/null"
 """A shell command that does nothing and does not end (tail ends when its standard output is a pipe nobody reads)."""
@@ -189,8 +189,8 @@ class TestSpawn:
 
 
 def test_no_run_pays_for_the_import_of_subprocess_or_signal() -> None:
-    code = "import sys; from netconf_hooks.programs import run; print(run(['true'], 9).status, *sys.modules)"
-    root = Path(programs.__file__).parents[1]
+    code = "import sys; from netconf_hooks.system.programs import run; print(run(['true'], 9).status, *sys.modules)"
+    root = Path(programs.__file__).parents[2]
     argv = [sys.executable, "-ISc", f"import sys; sys.path.append({str(root)!r}); {code}"]
     status, *modules = programs.run(argv, 10).output.split()
     assert status == "0"

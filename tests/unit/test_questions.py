@@ -8,11 +8,12 @@ import pytest
 from office import AT_OFFICE, OFFICE
 
 import netconf_hooks
-from netconf_hooks import questions
+from netconf_hooks import api
+from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.locate import Place
-from netconf_hooks.observe import Answer, netlink
+from netconf_hooks.place import Place
 from netconf_hooks.state import InterfaceRecord, Pass
+from netconf_hooks.system import netlink
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -24,8 +25,8 @@ def machine(store, links, network, monkeypatch):
     def query_options(name):
         raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
 
-    monkeypatch.setattr(questions, "Store", lambda: store)
-    monkeypatch.setattr(questions, "query_passes", lambda name: [("inet", query_options(name))])
+    monkeypatch.setattr(api, "Store", lambda: store)
+    monkeypatch.setattr(api, "query_passes", lambda name: [("inet", query_options(name))])
     monkeypatch.setattr("netconf_hooks.observation.query_options", query_options)
     store.prepare()
     links.plug("eth0", 7)
@@ -44,7 +45,7 @@ def test_the_place_by_the_recorded_rules(machine, network):
 def test_the_place_by_the_stanza_of_an_interface_that_is_not_up(machine, network, monkeypatch):
     network["gateway"] = Answer(("192.0.2.1",))
     monkeypatch.setattr(
-        questions, "query_passes", lambda name: [("inet", {"netconf-location": f"{name} gateway=192.0.2.1"})]
+        api, "query_passes", lambda name: [("inet", {"netconf-location": f"{name} gateway=192.0.2.1"})]
     )
     assert netconf_hooks.locate("eth0").location == "eth0"
 
@@ -92,17 +93,17 @@ def test_what_can_not_be_told_is_an_error_of_one_type(machine, monkeypatch):
 
 @pytest.mark.parametrize("first", [
     "pass",
-    "import netconf_hooks.apply",
+    "import netconf_hooks.settle",
     "from netconf_hooks import locate, observe",
-    "import netconf_hooks.observe.dns",
+    "import netconf_hooks.evidence.dns",
 ])
 def test_who_imports_what_first_makes_no_difference(first):
     program = (
         f"import sys; sys.path[:0] = [{str(CHECKOUT)!r}]\n{first}\nimport netconf_hooks\n"
         "place = netconf_hooks.locate('lo', {'netconf-location': 'here interface=lo'})\n"
         "print(place.location, netconf_hooks.observe('lo').list_values('interface'))\n"
-        "from netconf_hooks import locate\nfrom netconf_hooks.locate import judge\n"
-        "print(locate.judge is judge, locate('lo', {}).undecided, hasattr(netconf_hooks, 'nonsense'))\n"
+        "from netconf_hooks import api, locate\n"
+        "print(locate is api.locate, locate('lo', {}).undecided, hasattr(netconf_hooks, 'nonsense'))\n"
     )
     argv = [sys.executable, "-I", "-c", program]
     process = subprocess.run(argv, capture_output=True, text=True, timeout=20)

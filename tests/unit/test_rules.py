@@ -15,28 +15,10 @@ from hypothesis import strategies as st
 
 from netconf_hooks import rules
 from netconf_hooks.rules import (
-    RESERVED,
-    SITUATIONS,
-    TESTS,
-    TUNNEL_KINDS,
-    Allowance,
-    Condition,
-    GuardRule,
-    Location,
-    RuleError,
-    Rules,
-    Test,
-    TestKind,
-    VpnRule,
-    Word,
-    format_allowance,
-    format_condition,
-    format_guard,
-    format_location,
-    format_test,
-    format_vpn,
-    read_rules,
-)
+    Allowance, Condition, GuardRule, Location, RESERVED, RuleError, Rules, SITUATIONS, TESTS, TUNNEL_KINDS, Test,
+    TestKind, VpnRule, Word, format_allowance, format_condition, format_guard, format_location, format_test,
+    format_vpn, read_rules
+)  # fmt: skip
 
 MAC = "52:54:00:0a:00:01"
 HEX = "3f1c" * 16

@@ -11,9 +11,11 @@ from guarded import ELSEWHERE, HERE, OFFICE, ROUTER, CountingStore
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, guarding, hook, ifenv, log
+from netconf_hooks import hook, ifenv, settle
+from netconf_hooks.guard import lifecycle
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.state import Store
+from netconf_hooks.system import log
 
 LOCATION, TRUST = {"NETCONF_LOCATION": f"office gateway={ROUTER}"}, {"NETCONF_TRUST": "hints"}
 UNLESS, ALWAYS = {"NETCONF_GUARD": "unless office"}, {"NETCONF_GUARD": "yes"}
@@ -161,9 +163,9 @@ def has_entry(store, iface, options):
 def roaming(monkeypatch):
     """Whether wpa_action runs ifup or ifdown now."""
     flag = {"now": False}
-    for module in (guarding, hook):
+    for module in (lifecycle, hook):
         monkeypatch.setattr(module, "is_roaming", lambda iface: flag["now"])
-    for module in (guarding, ifenv):
+    for module in (lifecycle, ifenv):
         monkeypatch.setattr(module, "has_wpa_action", lambda iface: flag["now"])
     return flag
 
@@ -275,10 +277,10 @@ def happen(machine, what, facts):
             machine.links.plug("eth0", 7)
     elif what == "move":
         move(machine, facts[0])
-        apply.refresh_interfaces(machine.store, machine.store.read_interfaces(log.error))
+        settle.refresh_interfaces(machine.store, machine.store.read_interfaces(log.error))
     elif what == "set down":
         machine.links.plug("eth0", 7, up=False)
-        apply.end_passes(machine.store)
+        settle.end_passes(machine.store)
         for iface in list(model.over):
             model.end(iface)
 

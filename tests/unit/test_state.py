@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.state import (
-    DIRECTORY, FORMAT, EventRecord, Finding, GuardRecord, InterfaceRecord, Lock, PresenceRecord, RecordError, Pass,
+    DIRECTORY, EventRecord, FORMAT, Finding, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
     Store, TunnelRecord
 )  # fmt: skip
 from tests.lab.waiting import wait_until

@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.apply import describe_situation
 from netconf_hooks.decide import (
     CLOSED, DOWN, KEEP, OPEN, UP, can_open, decide_changes, decide_guard, decide_tunnels, find_lost_rule
 )  # fmt: skip
-from netconf_hooks.locate import find_place, judge, list_word_tests
-from netconf_hooks.observe import Answer
+from netconf_hooks.evidence import Answer
+from netconf_hooks.place import find_place, judge, list_word_tests
 from netconf_hooks.rules import Rules, Unreadable, list_doubts, list_undefined_words, list_unreadable_before, read_rules
+from netconf_hooks.settle import describe_situation
 from netconf_hooks.state import Finding, InterfaceRecord
 
 CORP, ARCHIVE = ("openvpn", "corp"), ("unit", "archive")

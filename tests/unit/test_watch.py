@@ -11,8 +11,8 @@ from time import monotonic
 
 import pytest
 
-from netconf_hooks import apply, watch
-from netconf_hooks.observe.scene import Scene
+from netconf_hooks import settle, watch
+from netconf_hooks.evidence.fingerprint import Scene
 from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.watch import needs_retry
@@ -110,26 +110,26 @@ def test_an_undecided_link_is_asked_again_while_it_counts(store, links):
 def started(store, monkeypatch):
     """How often a watcher was started."""
     started = []
-    monkeypatch.setattr(apply, "_start_watcher", lambda: started.append(1))
+    monkeypatch.setattr(settle, "_start_watcher", lambda: started.append(1))
     store.prepare()
     return started
 
 
 def test_a_watcher_is_started_where_none_runs_and_there_is_a_record(store, started, messages):
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
     assert started == []
     store.write_interface(make_record())
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
     assert started == [1]
     assert messages == []
 
 
 def test_a_fifo_that_nobody_reads_is_a_watcher_that_died(store, started, messages):
     os.mkfifo(store.fifo)
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
     assert started == []  # no record
     store.write_interface(make_record())
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
     assert started == [1]
     assert messages == []
 
@@ -139,7 +139,7 @@ def test_a_watcher_that_runs_is_woken(store, started):
     os.mkfifo(store.fifo)
     reader = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
-        apply.wake_watcher(store)
+        settle.wake_watcher(store)
         assert select.select([reader], [], [], 0)[0]
         assert os.read(reader, 100)
     finally:
@@ -156,7 +156,7 @@ def test_a_full_fifo_is_a_watcher_that_is_awake(store, started, messages):
             while True:
                 os.write(reader, bytes(4096))
         before = len(os.listdir("/proc/self/fd"))
-        apply.wake_watcher(store)
+        settle.wake_watcher(store)
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         os.close(reader)
@@ -165,7 +165,7 @@ def test_a_full_fifo_is_a_watcher_that_is_awake(store, started, messages):
 
 def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
     os.symlink(store.fifo, store.fifo)  # ELOOP, for root as well
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
     assert started == []
     assert messages == [f"error: {store.fifo}: {os.strerror(errno.ELOOP)}: the watcher is not told"]
 
@@ -176,7 +176,9 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
 WATCH = """\
 import sys, time
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import apply, leftovers, log, watch
+from netconf_hooks import settle as apply, watch
+from netconf_hooks.guard import leftovers
+from netconf_hooks.system import log
 from netconf_hooks.state import Store
 
 for level in ("info", "error"):
@@ -246,7 +248,7 @@ def forget(store):
     """Take the last record away as a hook does, and wake the watcher."""
     with store.lock_records():
         store.remove_interface("eth0")
-    apply.wake_watcher(store)
+    settle.wake_watcher(store)
 
 
 def test_it_ends_with_the_last_record_and_leaves_nothing(machine):
@@ -294,9 +296,9 @@ def test_after_one_that_was_killed_it_decides_afresh(machine):
 GUARDED = """\
 import os, sys
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import guarding, leases
-from netconf_hooks.observe.netlink import Netlink
-from netconf_hooks.observe.scene import Scene, read_scene
+from netconf_hooks.guard import lifecycle as guarding, lease as leases
+from netconf_hooks.system.netlink import Netlink
+from netconf_hooks.evidence.fingerprint import Scene, read_scene
 
 class Guard:
     has_lease = True
@@ -318,7 +320,7 @@ class Kernel(Netlink):
 def look_at(device, netlink=None, outside_ports=()):
     return Scene() if os.path.exists({directory!r} + "/moved") else read_scene({scene!r})
 
-guarding.load_guard = leases.load_guard = lambda backend: Guard()
+guarding.load_firewall = leases.load_firewall = lambda backend: Guard()
 guarding.look_at = leases.look_at = look_at
 Leases = leases.Leases
 class Quiet(Leases):

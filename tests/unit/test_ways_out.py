@@ -10,11 +10,13 @@ from guarded import GUARD, ROUTER, assert_closed, assert_open, ifup, run_hook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks import apply, log, ways_out
-from netconf_hooks.command import FAILED, OK, USAGE
-from netconf_hooks.guards import Opening, check_opening
-from netconf_hooks.observe import Answer
-from netconf_hooks.ways_out import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
+from netconf_hooks import settle
+from netconf_hooks.commands import portal as portal_module
+from netconf_hooks.commands.entry import FAILED, OK, USAGE
+from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
+from netconf_hooks.evidence import Answer
+from netconf_hooks.guard.firewall import Opening, check_opening
+from netconf_hooks.system import log
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,7 @@ def caller(monkeypatch, tmp_path):
     """Somebody with the uid 1000 calls by sudo; there is no systemd-resolved."""
     monkeypatch.setenv("SUDO_UID", "1000")
     monkeypatch.delenv("PKEXEC_UID", raising=False)
-    monkeypatch.setattr(ways_out, "_find_resolver_user", lambda: None)
+    monkeypatch.setattr(portal_module, "_find_resolver_user", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
@@ -192,9 +194,9 @@ def test_close_shuts_everything_until_it_is_looked_at_again(command, store, link
     assert_open(store, firewall)
     assert command("close") == (OK, "", "")
     assert_closed(store, firewall)
-    apply.refresh_interfaces(store, ())
+    settle.refresh_interfaces(store, ())
     assert_closed(store, firewall)
-    apply.refresh_interfaces(store, store.read_interfaces(log.error))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
     assert_open(store, firewall)
 
 

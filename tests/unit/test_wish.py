@@ -49,7 +49,7 @@ class Uplinks:
 
 
 def wish_result(output, status=0):
-    from netconf_hooks.programs import Result
+    from netconf_hooks.system.programs import Result
 
     return Result(status, output)
 
@@ -179,7 +179,7 @@ def test_the_last_wish_takes_the_link_down(store, links, tunnels, uplinks):
 
 
 def test_the_end_of_a_wish_leaves_its_tunnel_to_the_other_rules(store, links, tunnels, uplinks):
-    from netconf_hooks.apply import remember_interface
+    from netconf_hooks.settle import remember_interface
 
     links.plug("eth0", 7)
     uplinks.leading = uplinks.up = {"eth0"}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from netconf_hooks.guards.nftables import Guard
+from netconf_hooks.guard.firewall.nftables import Firewall
 from tests.lab.attacks.capture import SECRET, Capture, find_leaks
 from tests.lab.guarded import make_allowed
 from tests.lab.network import CAFE, INTERNET_HOST, OFFICE, Network
@@ -119,7 +119,7 @@ def the_kernel_knows_whose_port_it_is(guest: Linked) -> None:
     guest.run(["ifup", "br0"])
     rules = guest.run(["nft", "list", "table", "bridge", "netconf-guard"]).stdout
     assert 'obrname "br0" jump frames-br0' in rules, rules
-    assert Guard().is_standing("br0")
+    assert Firewall().is_standing("br0")
     assert guest.read()["guards"]["br0"]["state"] == "closed"
 
 
@@ -205,7 +205,7 @@ def a_vlan_of_a_bridge_has_its_carrier(guest: Linked) -> None:
     )  # fmt: skip
     guest.add_guest("guest0", 77)
     script = (
-        "from netconf_hooks.observe import make_link, ports\n"
+        "from netconf_hooks.evidence import make_link, ports\n"
         "link = make_link('br0.7', {'netconf-outside-ports': 'eth0'})\n"
         "print(link.carrier, link.composed, *sorted(ports.list_underlying('br0.7')))"
     )

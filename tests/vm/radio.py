@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netconf_hooks.observe import wireless
+from netconf_hooks.evidence import wireless
 from netconf_hooks.rules import format_ssid, format_test
 from tests.lab.namespaces import ENVIRONMENT
 from tests.lab.network import CAFE, OFFICE, Network

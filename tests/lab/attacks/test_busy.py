@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 
-from netconf_hooks.observe.netlink import LINKS, NEIGHBOURS, RTM_NEWNEIGH, Netlink, parse_neighbour
+from netconf_hooks.system.netlink import LINKS, NEIGHBOURS, Netlink, RTM_NEWNEIGH, parse_neighbour
 
 from ..closing import Closing
 from ..namespaces import Running
@@ -278,7 +278,7 @@ def test_a_cable_moved_to_a_twin_network_while_an_event_script_runs(scene: Scene
 # A refresh that stops itself when it has written down that it opens, which is the last thing before it does.
 _STOPPING = """
 import os, signal
-from netconf_hooks import cli, guarding
+from netconf_hooks import cli; from netconf_hooks.guard import lifecycle as guarding
 
 note_opening = guarding._note_opening
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd, read_fixture
 
-from netconf_hooks.observe.netlink import Netlink
+from netconf_hooks.system.netlink import Netlink
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netconf_hooks.tunnels.systemd import Systemd
+from netconf_hooks.system.systemd import Systemd
 
 SCRIPT = """\
 #!/bin/sh

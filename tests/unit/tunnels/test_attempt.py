@@ -32,7 +32,7 @@ while True:
 # An attempt whose tunnel runs a client that never ends.
 BLOCKED = """
 import sys
-from netconf_hooks import programs
+from netconf_hooks.system import programs
 from netconf_hooks.tunnels import attempt
 class Tunnel:
     def connect(self):

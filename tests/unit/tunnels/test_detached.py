@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks import log, programs
+from netconf_hooks.system import log, programs
+from netconf_hooks.system.detached import is_halting, launch
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.tunnels.detached import is_halting, launch
 
 
 def describe(result: programs.Result) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks.observe.netlink import Netlink, NetlinkError
+from netconf_hooks.system.netlink import Netlink, NetlinkError
 from netconf_hooks.tunnels import Endpoint, TunnelError
 from netconf_hooks.tunnels.ike import ESP, Flow, Peer, find_family, is_own, make_endpoints, read_hosts, read_port
 

@@ -20,10 +20,10 @@ from fake_systemd import FakeSystemd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, openvpn
 from netconf_hooks.tunnels.openvpn import Management, Tunnel
 from netconf_hooks.tunnels.openvpn_conf import parse_configuration
-from netconf_hooks.tunnels.systemd import Systemd
 
 Captured = Callable[[str], str]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from netconf_hooks.tunnels.strongswan import (
-    Child, Connection, Session, choose, find_ending, find_reason, is_installed, parse_status,
-    parse_status_connections, parse_status_peers, parse_vici, read_connections, read_peers, read_sessions
+    Child, Connection, Session, choose, find_ending, find_reason, is_installed, parse_status, parse_status_connections,
+    parse_status_peers, parse_vici, read_connections, read_peers, read_sessions
 )  # fmt: skip
 
 WORK = Connection("work", ("work",), "")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd
 
+from netconf_hooks.system.systemd import Systemd, UnitState, parse_show
 from netconf_hooks.tunnels import TunnelError
-from netconf_hooks.tunnels.systemd import Systemd, UnitState, parse_show
 
 UNITS = ["one.service", "two.service", "three.service", "four.service", "five.target"]
 

@@ -13,7 +13,7 @@ from fake_systemd import FakeSystemd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.programs import Result
+from netconf_hooks.system.programs import Result
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, wireguard
 from netconf_hooks.tunnels.wireguard import (
     Configuration, PeerStatus, Status, Tunnel, choose_address, describe_failure, parse_configuration, parse_dump,

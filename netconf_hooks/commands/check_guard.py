@@ -1,0 +1,230 @@
+"""What ``netconf-hooks check`` says of guards: where one can't be put up, can never open, or does not hold all it seems
+to."""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks.decide import can_open
+from netconf_hooks.evidence.ports import is_bridge
+from netconf_hooks.guard.firewall import GuardError, Ports, choose_firewall, read_network
+from netconf_hooks.guard.firewall.iptables import has_legacy_guard
+from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
+from netconf_hooks.ifenv import Invocation, device_of
+from netconf_hooks.place import is_proof
+from netconf_hooks.rules import SITUATIONS
+from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from netconf_hooks.interfaces import Names
+    from netconf_hooks.rules import Allowance, Condition, Rules
+
+# Where the kernel lists its devices, and which device is part of which.
+SYSFS = "/sys/class/net"
+
+# An ifupdown that goes on when a pre-up hook fails.
+_CARELESS = {"/usr/share/ifupdown2": "ifupdown2"}
+
+
+def list_guard_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+    """Return what keeps the guard of an interface from standing, or from ever opening."""
+    if not rules.is_guarded() or rules.guard is None:
+        return []
+    return list(_find_errors(iface, options, rules, names))
+
+
+def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> Iterator[str]:
+    guard = rules.guard
+    assert guard is not None
+    what = f'netconf-guard "{guard.text}"'
+    headings = names.list_headings_with("netconf-guard", iface)
+    method = headings[0][0].method if headings else ""
+    invocation = Invocation("pre-up", iface, "", "any", False, options, "", method)
+    if problem := find_unguardable(invocation):
+        yield f"{what}: {problem}"
+    if problem := _find_unheld_bridge(iface, options, rules):
+        yield f"{what}: {problem}"
+    if headings and not headings[0][1]:
+        yield (
+            f"{what}: it stands in the {' and '.join(heading.family for heading, has in headings if has)} stanza, and "
+            f"the {headings[0][0].family} stanza comes up before: write it into the first one"
+        )
+    proofs = {location.name for location in rules.locations if is_proof(location)}
+    for each in rules.guards:
+        condition = each.condition
+        wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
+        if each.readable and not each.doubt and wants_opening and not can_open(each, rules.trust, proofs):
+            yield (
+                f'netconf-guard "{each.text}": it can never open: it takes a tls or command test in the line of a '
+                'location that it names, or "netconf-trust hints"'
+            )
+    for version, words in find_everything(rules.allowances):
+        yield (
+            f'netconf-guard-allow "{" ".join(words)}": this lets all of IPv{version} through: with it, this is no guard'
+        )
+    for rule in rules.vpns:
+        if rule.readable:
+            try:
+                load_tunnel(rule.kind, rule.name).endpoints()
+            except TunnelError as error:
+                yield f'netconf-vpn "{rule.text}": the guard can\'t let its packets through: {error}'
+
+
+def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[str, ...]]]:
+    """Return the families, 4 and 6, of which everything is let through, each with the allowances that do it together.
+
+    Those of a single port, and of replies, don't count.
+    """
+    found = []
+    for version, bits in ((4, 32), (6, 128)):
+        wide: list[tuple[int, int, str]] = []
+        for allowance in allowances:
+            if allowance.network and not (allowance.protocol or allowance.incoming):
+                address, length = read_network(allowance.network)
+                if len(address) * 8 == bits:
+                    first = int.from_bytes(address, "big")
+                    wide.append((first, first + (1 << (bits - length)), allowance.text))
+        end = 0
+        used = []
+        for first, after, text in sorted(wide):
+            if first > end:
+                break
+            if after > end:
+                used.append(text)
+                end = after
+        if end == 1 << bits:
+            found.append((version, tuple(used)))
+    return found
+
+
+def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) -> str:
+    """Return in words that the firewall does not see what the guests of a bridge send; else nothing."""
+    device = device_of(iface)
+    if not ("bridge-ports" in options or is_bridge(device)):
+        return ""
+    try:
+        backend = choose_firewall(rules.backend).name if os.geteuid() == 0 else rules.backend
+    except GuardError:
+        return ""  # the warning for it says more
+    return find_unheld(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
+
+
+def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+    """Return a warning for each ``pre-up`` line of a stanza that sets a link up before a guard of it is put up.
+
+    ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard every such line counts: it sets up
+    the interface itself, or one of its ports.  In another one it counts if the link has a guard in its own stanza, as
+    pppoeconf's ``pre-up /sbin/ifconfig eth0 up`` does.
+    """
+    warnings = []
+    for line in options.get("pre-up", "").split("\n"):
+        for device in find_links_set_up(line, device_of(iface)):
+            headings = names.list_headings_with("netconf-guard", device) if device != device_of(iface) else []
+            if rules.is_guarded() or any(has for _, has in headings):
+                guarded = iface if rules.is_guarded() else device
+                warnings.append(
+                    f'pre-up "{line.strip()}": it sets {device} up before the guard of {guarded} is put up, since ifup '
+                    "runs these lines before all hooks, and what leaves meanwhile is not held: leave it to ifup and to "
+                    "the packages' own options (bridge_ports), or bring the link up by a stanza of its own"
+                )
+    return warnings
+
+
+def find_links_set_up(line: str, iface: str) -> list[str]:
+    """Return the devices that a shell command sets up by ip(8) or ifconfig(8).  iface: what $IFACE stands for."""
+    found = []
+    for command in line.partition(" #")[0].replace("&&", ";").replace("||", ";").replace("|", ";").split(";"):
+        words = [word.strip("\"'(){}") for word in command.split()]
+        words = [iface if word in ("$IFACE", "${IFACE", "$IFACE}") else word for word in words if word]
+        for at, word in enumerate(words):
+            program, arguments = word.rpartition("/")[2], words[at + 1:]
+            if program == "ip":
+                found += _find_set_up_by_ip(arguments)
+            elif program == "ifconfig":
+                device, *words_after = [*(word for word in arguments if not word.startswith("-")), ""]
+                # With an address it comes up without being told: ifconfig(8).
+                if "up" in words_after or words_after and words_after[0][:1].isdigit():
+                    found.append(device)
+    return list(dict.fromkeys(found))
+
+
+def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
+    """Return the device of ``ip [OPTIONS] link set [dev] DEVICE ... up``; iproute2 takes beginnings of its words."""
+    while arguments and arguments[0].startswith("-"):
+        arguments = arguments[1:]
+    if len(arguments) < 4 or not ("link".startswith(arguments[0]) and "set".startswith(arguments[1])):
+        return []
+    settings = list(arguments[2:])
+    if "up" not in settings:
+        return []
+    named = settings.index("dev") + 1 if "dev" in settings else 0
+    return settings[named:named + 1]
+
+
+def list_guard_warnings(iface: str, rules: Rules) -> list[str]:
+    """Return what the guard of an interface does not hold, or who can open it."""
+    if not rules.is_guarded() or rules.guard is None:
+        used = {"netconf-guard-allow": bool(rules.allowances), "netconf-guard-backend": rules.backend != "auto"}
+        return [f"{option}: without netconf-guard it means nothing" for option in used if used[option]]
+    return list(_find_warnings(iface, rules))
+
+
+def _find_warnings(iface: str, rules: Rules) -> Iterator[str]:
+    guard = rules.guard
+    assert guard is not None
+    what = f'netconf-guard "{guard.text}"'
+    condition = guard.condition
+    if rules.trust == "hints" and condition is not None and (forgeable := _list_forgeable(condition, rules)):
+        yield f'{what}: with "netconf-trust hints", whoever forges the hints of {" or ".join(forgeable)} opens it'
+    if os.geteuid() == 0:
+        try:
+            firewall = choose_firewall(rules.backend)
+            for lack in firewall.lacks:
+                yield f"{what}: {lack}"
+            if firewall.name != "iptables-legacy" and has_legacy_guard(device_of(iface)):
+                yield (
+                    f"{what}: a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes "
+                    f"the link whatever {firewall.name} does: ifdown takes it away if the record knows of it, else "
+                    "iptables-legacy and ip6tables-legacy"
+                )
+        except GuardError as error:
+            yield f"{what}: no guard can be put up here, so ifup will refuse: {error}"
+    for path, program in _CARELESS.items():
+        if os.path.exists(path):
+            yield f"{what}: {program} brings the link up also where the guard could not be put up"
+    for rule in rules.vpns:
+        if rule.kind == "unit":
+            yield f'netconf-vpn "{rule.text}": what it sends is not known: netconf-guard-allow must name it'
+    device = device_of(iface)
+    if is_bridge(device):
+        yield f"{what}: {device} is a bridge: what this machine sends to its guests is held like everything else"
+    for name, relation in list_relations(device):
+        yield f"{what}: {device} {relation} {name}: what {name} sends over it is dropped with everything else"
+
+
+def _list_forgeable(condition: Condition, rules: Rules) -> list[str]:
+    """Return the places, in words, at which a guard opens for nothing but hints."""
+    hinted = {location.name for location in rules.locations if not is_proof(location)}.union(SITUATIONS)
+    places = [
+        word.text for word in condition.unless if (not word.test.is_proof() if word.test else word.text in hinted)
+    ]
+    if all(word.text != "anywhere" for word in condition.on):
+        places.append("a place that it is not on for")
+    return list(dict.fromkeys(places))
+
+
+def list_relations(device: str, sysfs: str = SYSFS) -> list[tuple[str, str]]:
+    """Return the devices that send over this one, each with how it belongs to it (sysfs-class-net in the kernel)."""
+    try:
+        entries = sorted(os.listdir(f"{sysfs}/{device}"))
+    except OSError:
+        return []
+    found = [(entry.removeprefix("upper_"), "carries") for entry in entries if entry.startswith("upper_")]
+    if "brport" in entries:
+        bridge = os.path.basename(os.path.realpath(f"{sysfs}/{device}/brport/bridge"))
+        found = [(name, relation) for name, relation in found if name != bridge]
+        found.append((bridge, "is a port of"))
+    return found

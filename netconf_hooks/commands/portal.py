@@ -1,0 +1,120 @@
+"""``netconf-hooks portal``, ``release`` and ``close``: what the admin does about a guard by hand."""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.evidence import make_link
+from netconf_hooks.guard.exemptions import list_resolvers, make_network
+from netconf_hooks.guard.firewall import GuardError, Opening
+from netconf_hooks.guard.lifecycle import close_guards, open_portal, release_guard
+from netconf_hooks.ifenv import device_of
+from netconf_hooks.settle import list_counting, wake_watcher
+from netconf_hooks.state import merge_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from netconf_hooks.state import Store
+
+# Seconds.
+PORTAL_TIME = 300.0
+LONGEST_PORTAL = 3600.0
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+# Who looks names up for everybody else: systemd-resolved (its sysusers.d file).
+_RESOLVER_USER = "systemd-resolve"
+
+
+def read_duration(text: str) -> float:
+    """Return the seconds that ``90``, ``90s``, ``5m`` or ``1h`` mean.  Raises ValueError, also beyond an hour."""
+    digits, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    if not digits.isascii() or not digits.isdecimal() or not 0 < int(digits) * _UNITS[unit] <= LONGEST_PORTAL:
+        raise ValueError(f"expected a time of up to an hour like 90s or 5m, not {text!r}")
+    return float(int(digits) * _UNITS[unit])
+
+
+def visit_portal(options: Namespace, store: Store) -> int:
+    """``netconf-hooks portal IFACE [--for 5m]``: http, https and the link's DNS, for who asked, for a time."""
+    _need_root("portal")
+    device = device_of(options.iface)
+    record = store.read_interface(options.iface)
+    if record is None or not list_counting([record]):
+        raise CommandError(f"{options.iface}: not up, or without netconf rules")
+    uid = find_caller(os.environ)
+    resolvers = list_resolvers(make_link(options.iface, merge_options(record.passes)))
+    try:
+        open_portal(store, device, list_portal_openings(uid, _find_resolver_user(), resolvers), options.seconds)
+    except GuardError as error:
+        raise CommandError(f"{options.iface}: {error}") from error
+    print(f"{device}: for {options.seconds:g} s http, https and DNS pass for the user with uid {uid}")
+    if not resolvers:
+        print(f"{device} has announced no name server: names can't be looked up")
+    return OK
+
+
+def list_portal_openings(uid: int, resolver: int | None, servers: tuple[str, ...]) -> tuple[Opening, ...]:
+    """Return what a captive portal takes.
+
+    uid: the user who visits it; resolver: the one who looks names up for everybody, None where there is none;
+    servers: the link's name servers.
+    """
+    askers = (uid,) if resolver is None else (uid, resolver)
+    return (
+        *(Opening("tcp", port=port, uids=(uid,)) for port in (80, 443)),
+        *(
+            Opening(protocol, make_network(server), 53, uids=askers)
+            for server in servers
+            for protocol in ("udp", "tcp")
+        ),
+    )
+
+
+def find_caller(environ: Mapping[str, str], loginuid: str = "/proc/self/loginuid") -> int:
+    """Return the user who asked: who called sudo(8) or pkexec(1), who logged in (proc(5)), or root."""
+    for variable in ("SUDO_UID", "PKEXEC_UID"):
+        if environ.get(variable, "").isdecimal():
+            return int(environ[variable])
+    try:
+        with open(loginuid, encoding="ascii") as file:
+            uid = int(file.read())
+    except (OSError, ValueError):
+        return 0
+    return 0 if uid == 0xFFFFFFFF else uid  # nobody has logged in
+
+
+def release_link(options: Namespace, store: Store) -> int:
+    """``netconf-hooks release IFACE``: opens its guard until the next ifup."""
+    _need_root("release")
+    try:
+        release_guard(store, device_of(options.iface))
+    except GuardError as error:
+        raise CommandError(f"{options.iface}: {error}") from error
+    wake_watcher(store)
+    print(f"{device_of(options.iface)}: released: anything may leave, unencrypted, until the next ifup")
+    return OK
+
+
+def close_links(options: Namespace, store: Store) -> int:
+    """``netconf-hooks close``: shuts all guards until the networks have been looked at again; before sleep."""
+    _need_root("close")
+    close_guards(store, "closed by command, until the network is looked at again")
+    return OK
+
+
+def _need_root(command: str) -> None:
+    if os.geteuid() != 0:
+        raise CommandError(f"{command}: only root may change the firewall")
+
+
+def _find_resolver_user() -> int | None:
+    from pwd import getpwnam
+
+    try:
+        return getpwnam(_RESOLVER_USER).pw_uid
+    except KeyError:
+        return None

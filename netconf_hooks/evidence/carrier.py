@@ -1,0 +1,21 @@
+"""Whether something is plugged in: the test ``carrier``."""
+
+from __future__ import annotations
+
+from netconf_hooks.evidence import Answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from netconf_hooks.evidence import Link
+
+
+def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
+    """Answer ``carrier``: ``yes`` or ``no``.
+
+    deadline: not used.  Whoever made `link` has set it up and given it the time that a cable takes to show.
+    """
+    if not link.index:
+        return {key: Answer(problem="no such interface") for key in keys}
+    return {key: Answer(("yes" if link.carrier else "no",)) for key in keys}

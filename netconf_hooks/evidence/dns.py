@@ -1,0 +1,607 @@
+"""The domains and resolvers that a link announced: the tests ``dns-domain`` and ``dns-server``.
+
+Each record is read that tells of this link alone: the stanza's ``dns-*`` options, the leases of dhclient, what dhcpcd's
+hook keeps by interface, resolvconf's and openresolv's records.  If none of these has anything of the link,
+systemd-networkd's records are read and systemd-resolved is asked, then dhcpcd itself, and ``/etc/resolv.conf`` last,
+only if it can belong to no other link.  If all of that leaves a question open, the IPv6 routers are asked
+(`advertisement`).
+
+Records outlive what they tell of.  ifdown leaves resolv.conf as it is; dhclient crashes when it is to give up a DHCPv6
+lease (isc-dhcp 4.4.3 in Debian 12), and resolvconf's ``eth0.ip6.dhclient`` names the domain of home in the café; a
+client that is killed leaves everything behind.  So a lease counts only while dhclient holds it
+(`lease.find_held_leases`), and a client's record only when the client that runs now can have written it
+(`_is_current`).
+
+All of this was said by the network, so any byte may be in it: what is no domain or no address is passed over.
+
+Where the facts come from: dhcpcd's hook 20-resolv.conf (9.4.1 and 10.1.0 have the same);
+resolvconf(8) and its dhclient hook; openresolv's resolvconf(8); the default.script of Debian's udhcpc; systemd's
+src/resolve/resolvectl.c and src/network/networkd-state-file.c; the commands that ifupdown 0.8.41 starts.  Real
+records of all of them are in tests/unit/evidence/fixtures/.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from netconf_hooks.evidence import Answer
+from netconf_hooks.evidence.lease import LEASES, MOST, find_held_leases, read_end
+from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local, read_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from netconf_hooks.evidence import Link
+    from netconf_hooks.evidence.lease import Lease
+
+
+class Records(Record):
+    """Where the records are.
+
+    leases: dhclient's directory of leases.  run: where programs keep pid files and records while the system is up
+    (hier(7)).  resolv_conf: resolv.conf(5).  proc, net: the kernel's /proc and /sys/class/net.
+    """
+
+    __slots__ = ("leases", "run", "resolv_conf", "proc", "net")
+
+    def __init__(
+        self,
+        leases: str = LEASES,
+        run: str = "/run",
+        resolv_conf: str = "/etc/resolv.conf",
+        proc: str = "/proc",
+        net: str = "/sys/class/net",
+    ) -> None:
+        self.leases = leases
+        self.run = run
+        self.resolv_conf = resolv_conf
+        self.proc = proc
+        self.net = net
+
+
+RECORDS = Records()
+
+SLACK = 2.0
+"""Seconds by which a record may be older than the pid file of the client that wrote it: dhclient and udhcpc write
+theirs when they go to the background, which is after the first lease was put to use."""
+
+# The names under which resolvconf and openresolv keep what one interface has, after the name of the interface, and
+# whose pid file tells whether the writer still runs.  The bare name is that of openresolv's dhclient hook.
+# A pattern would not do: "eth0.100" is another interface.
+_DHCLIENT = ("dhclient.{}.pid", "dhclient.pid")
+_DHCLIENT6 = ("dhclient6.{}.pid", "dhclient6.pid")
+_UDHCPC = ("udhcpc.{}.pid",)
+_DHCPCD = ("dhcpcd/{}.pid", "dhcpcd/{}-4.pid", "dhcpcd/{}-6.pid", "dhcpcd/pid")
+_DHCPCD_SUFFIXES = (".dhcp", ".dhcp6", ".ra", ".static", ".ipv4ll")
+_WRITERS: dict[str, tuple[str, ...]] = {
+    "": (),
+    ".inet": (),
+    ".inet6": (),
+    ".dhclient": _DHCLIENT,
+    ".ip6.dhclient": _DHCLIENT6,
+    ".udhcpc": _UDHCPC,
+    **dict.fromkeys(_DHCPCD_SUFFIXES, _DHCPCD),
+}
+
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+_IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10  # netdevice(7)
+
+
+class Announcement(Record):
+    """What one record tells, normalised and valid.  domains: lower case, no final dot.  servers: as inet_ntop(3)."""
+
+    __slots__ = ("domains", "servers")
+
+    def __init__(self, domains: tuple[str, ...] = (), servers: tuple[str, ...] = ()) -> None:
+        self.domains = domains
+        self.servers = servers
+
+
+def observe(
+    keys: Collection[str], link: Link, deadline: float, records: Records = RECORDS
+) -> dict[str, Answer]:
+    """Answer ``dns-domain`` and ``dns-server`` for `link`.
+
+    deadline: the time.monotonic() by which dhcpcd, should it be asked, must have answered.
+
+    An answer is pending while dhcpcd still waits for an IPv4 lease: it lets ifup go on as soon as either family has
+    an address, and it probes an IPv4 address for some seconds before it takes it (RFC 5227).  So it is while a router
+    has not said what it advertises.
+    """
+    evidence = _Evidence(link, records)
+    evidence.read_stanza()
+    evidence.read_dhclient()
+    evidence.read_resolver_records()
+    evidence.look_for_dhcpcd()
+    if not evidence.found:
+        evidence.read_systemd(deadline)
+    if not evidence.found and not evidence.pending:
+        evidence.ask_dhcpcd(deadline)
+    if not evidence.found and not evidence.pending:
+        evidence.read_resolv_conf()
+    if ("dns-domain" in keys and not evidence.domains or "dns-server" in keys and not evidence.servers) and (
+        not evidence.pending
+    ):
+        evidence.ask_routers(deadline)
+    answers = {}
+    for key, values, what in (("dns-domain", evidence.domains, "domain"), ("dns-server", evidence.servers, "resolver")):
+        if key in keys:
+            answers[key] = Answer(tuple(values), evidence.pending, evidence.explain(what, bool(values)))
+    return answers
+
+
+class _Evidence:
+    """What was gathered of one link so far.
+
+    domains, servers: seen, in order.  found: whether some program's record of this link is there and true; one that
+    names nothing counts, for then the link announced nothing.  pending: whether more is to come.
+    """
+
+    def __init__(self, link: Link, records: Records) -> None:
+        self.domains: dict[str, None] = {}
+        self.servers: dict[str, None] = {}
+        self.found = False
+        self.pending = False
+        self._link = link
+        self._records = records
+        self._addresses: tuple[str, ...] | None = None
+        self._has_ipv4_record = False
+        self._unasked = ""
+        self._unreadable: list[str] = []
+        self._reasons: list[str] = []
+
+    def explain(self, what: str, seen: bool) -> str:
+        """Return why no domain or resolver (`what`) was seen, or not all, in the admin's words; empty: all was."""
+        trouble = list(self._unreadable)
+        if self._unasked:
+            trouble.append(self._unasked)
+        elif self.pending:
+            trouble.append(f"dhcpcd still waits for an IPv4 lease of {self._link.device}")
+        if not seen and not self.found:
+            # Why a record does not count matters only where none does: old ones lie about on every machine.
+            trouble += self._reasons
+        because = "; ".join(trouble)
+        if seen:
+            return because
+        missing = f"no DHCP lease, resolver record or dns- option of {self._link.iface} names a {what}"
+        return f"{missing} ({because})" if because else missing
+
+    def read_stanza(self) -> None:
+        """Take the stanza's options, resolvconf(8)."""
+        options = self._link.options
+        domains = _list_words(options.get("dns-domain", "")) + _list_words(options.get("dns-search", ""))
+        servers = _list_words(options.get("dns-nameservers", ""))
+        # This one may be repeated and takes one address a line.
+        servers += [word for line in options.get("dns-nameserver", "").splitlines() for word in _list_words(line)[:1]]
+        self._add(_make_announcement(domains, servers))
+
+    def read_dhclient(self) -> None:
+        """Take the leases that dhclient holds on this link."""
+        held = find_held_leases(self._link.device, self._list_addresses, self._records.leases)
+        self._unreadable += held.unreadable
+        self._reasons += held.reasons
+        for lease in held.leases:
+            self._add_found(read_dhclient_lease(lease))
+
+    def read_resolver_records(self) -> None:
+        """Take what dhcpcd's hook, resolvconf (``interface``) and openresolv (``interfaces``) keep of this link.
+
+        With resolvconf installed dhcpcd hands its records to that.
+        """
+        link, run = self._link, self._records.run
+        names = {link.device + suffix: pids for suffix, pids in _WRITERS.items()}
+        # ifupdown's own hooks use its name for the interface.
+        names.update({link.iface + suffix: () for suffix in (".inet", ".inet6")})
+        for directory in ("dhcpcd/hook-state/resolv.conf", "resolvconf/interface", "resolvconf/interfaces"):
+            for name in sorted(self._list_directory(f"{run}/{directory}")):
+                if name in names:
+                    self._read_resolver_record(f"{run}/{directory}/{name}", names[name])
+
+    def _read_resolver_record(self, path: str, pids: tuple[str, ...]) -> None:
+        text = self._read(path)
+        if text is None:
+            return
+        # openresolv(8), -C: dhcpcd marks what it has of a wireless link that is between two access points.
+        if os.path.exists(f"{self._records.run}/resolvconf/deprecated/{os.path.basename(path)}"):
+            self._reasons.append(f"{path} is deprecated")
+        elif pids and not self._is_current(path, pids):
+            self._reasons.append(f"{path} was left by a DHCP client that no longer runs")
+        else:
+            announced = parse_resolver_record(text)
+            # resolvconf's hook for ifupdown makes an empty record of every stanza without dns- options, which says
+            # nothing; a DHCP client's empty one says that the network announced nothing.
+            if pids or announced != Announcement():
+                self.found = True
+            self._has_ipv4_record |= path.endswith((".dhcp", ".static", ".ipv4ll"))
+            self._add(announced)
+
+    def read_systemd(self, deadline: float) -> None:
+        """Take what systemd-networkd and systemd-resolved know of this link, while they run.
+
+        Both are asked only if nobody else knows anything: Debian's hooks of dhclient and ifupdown feed systemd-resolved
+        too, and what it has can be outdated after dhclient has crashed.  systemd-networkd's own files are read, since
+        neither networkctl(1) nor systemd-resolved shows a lease's domain without UseDomains= (systemd 252); it leaves
+        them behind when it ends (RuntimeDirectoryPreserve=).
+        """
+        index, run = self._link.index, f"{self._records.run}/systemd"
+        if not index:
+            return
+        if self._runs_unit("systemd-networkd.service"):
+            settings = parse_settings(self._read(f"{run}/netif/links/{index}") or "")
+            lease = parse_settings(self._read(f"{run}/netif/leases/{index}") or "")
+            if settings.get("ADMIN_STATE") in ("configuring", "configured"):
+                self._add_found(read_networkd_link(settings))
+            if read_address(lease.get("ADDRESS", "")) in self._list_addresses():
+                self._add_found(read_networkd_lease(lease))
+        if self._runs_unit("systemd-resolved.service"):
+            self._ask_resolved(deadline)
+
+    def _ask_resolved(self, deadline: float) -> None:
+        """Take what resolvectl(1) shows of this link; nothing there is no record of it."""
+        device = self._link.device
+        answers = [self._run(["resolvectl", what, device], deadline) for what in ("domain", "dns")]
+        words = [parse_resolvectl(answer, device) for answer in answers if answer is not None]
+        if len(words) == len(answers) and any(words):
+            self._add_found(_make_announcement(*words))
+
+    def look_for_dhcpcd(self) -> None:
+        """See whether dhcpcd still waits for an IPv4 lease of this link."""
+        if not self._has_ipv4_record and self._runs_dhcpcd():
+            self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
+
+    def ask_dhcpcd(self, deadline: float) -> None:
+        """Ask dhcpcd for its lease, where it runs for this link.
+
+        It has one without a record where the lease names neither a domain nor a resolver, or where the admin switched
+        the hook off (``nohook resolv.conf``).
+        """
+        if self._runs_dhcpcd():
+            answer = self._run(["dhcpcd", "-4", "-U", self._link.device], deadline)
+            if answer is not None:
+                self._add_found(parse_dhcpcd_dump(answer))
+
+    def _run(self, argv: list[str], deadline: float) -> str | None:
+        """Return what a program prints within a second; None, with the reason noted, if it fails."""
+        from netconf_hooks.system import programs
+
+        patience = min(1.0, deadline - time.monotonic())
+        if patience <= 0:
+            self._reasons.append(f"no time left to ask {argv[0]}")
+            return None
+        try:
+            result = programs.run(argv, patience)
+        except programs.ProgramError as error:
+            self._reasons.append(str(error))
+            return None
+        if result.status:
+            self._reasons.append(f"{' '.join(argv)} failed with status {result.status}")
+            return None
+        return result.output
+
+    def ask_routers(self, deadline: float) -> None:
+        """Ask the link's IPv6 routers, where they advertise themselves, what else they advertise.
+
+        That takes packets, few and small as they are: only where nobody keeps a record of a domain or a resolver.
+        """
+        routers, mac = find_advertising_routers(self._link.index)
+        if not routers:
+            return
+        from netconf_hooks.evidence.advertisement import ask_routers
+
+        link = self._link
+        try:
+            advertised = ask_routers(link.device, link.index, mac, routers, deadline)
+        except OSError as error:  # not root; no address of the link's own yet; a guard
+            self._unasked = f"{', '.join(routers)} can't be asked what it advertises: {error.strerror}"
+        else:
+            self._add_found(_make_announcement(advertised.domains, advertised.servers))
+            if advertised.silent:
+                self._unasked = f"{', '.join(advertised.silent)} did not answer a router solicitation"
+        self.pending = bool(self._unasked)
+
+    def read_resolv_conf(self) -> None:
+        """Take resolv.conf(5) where udhcpc, which keeps no other record, wrote it for this link and none other could.
+
+        That is so when
+
+        - udhcpc runs for this link, by its pid file (interfaces(5), method dhcp);
+        - the file is no symbolic link, as what resolvconf and systemd-resolved merge from all links is;
+        - nothing but ``domain``, ``search`` and ``nameserver`` lines are in it, as its default.script writes them:
+          others (dhcpcd, NetworkManager, vpnc, strongSwan) sign theirs with a comment;
+        - it is not older than this udhcpc: ifdown leaves it as it was on the network before;
+        - no other link with carrier has an address, and ifupdown touched none since the file was written: its client
+          could have overwritten it.  A tunnel does not count while the file is as old as this udhcpc: it was
+          written before a tunnel's script could, and so it stays until the lease is renewed.
+        """
+        path, device = self._records.resolv_conf, self._link.device
+        pid_file = f"{self._records.run}/udhcpc.{device}.pid"
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return
+        try:
+            started = os.stat(pid_file).st_mtime
+        except OSError:
+            self._reasons.append(f"{path} does not count: no udhcpc runs for {device}")
+            return
+        doubt = ""
+        text = ""
+        if status.st_mode & 0o170000 != 0o100000:
+            doubt = "it is not a plain file"
+        elif not self._runs_udhcpc(pid_file):
+            doubt = f"no udhcpc runs for {device}"
+        elif status.st_mtime < started - SLACK:
+            doubt = f"it is older than the udhcpc of {device}"
+        else:
+            text = self._read(path) or ""
+            if not is_written_by_udhcpc(text):
+                doubt = "udhcpc did not write it"
+            else:
+                rival = self._find_rival(status.st_mtime, started)
+                doubt = f"{rival} may have written it" if rival else ""
+        if doubt:
+            self._reasons.append(f"{path} does not count: {doubt}")
+        else:
+            self._add_found(parse_resolver_record(text))
+
+    def _runs_unit(self, unit: str) -> bool:
+        """Whether systemd runs it: it keeps this link while a unit is active (unit_unlink_state_files, core/unit.c)."""
+        return os.path.lexists(f"{self._records.run}/systemd/units/invocation:{unit}")
+
+    def _runs_dhcpcd(self) -> bool:
+        """Whether ifupdown started a dhcpcd for this link; one that runs for all links (``dhcpcd/pid``) is no sign."""
+        pids = (f"dhcpcd/{self._link.device}.pid", f"dhcpcd/{self._link.device}-4.pid")
+        return any(os.path.exists(f"{self._records.run}/{pid}") for pid in pids)
+
+    def _runs_udhcpc(self, pid_file: str) -> bool:
+        pid = (self._read(pid_file) or "").strip()
+        if not (pid.isascii() and pid.isdecimal()):
+            return False
+        words = (self._read(f"{self._records.proc}/{pid}/cmdline") or "").split("\0")
+        return any(word.rpartition("/")[2] == "udhcpc" for word in words[:2]) and self._link.device in words
+
+    def _find_rival(self, written: float, started: float) -> str:
+        """Return the name of another device that may have had resolv.conf rewritten; empty where there is none.
+
+        written: when it was; started: when this link's udhcpc went to the background.
+        """
+        for name, flags, carrier in list_devices(self._records.net):
+            if name == self._link.device or flags & _IFF_LOOPBACK:
+                continue
+            if flags & _IFF_POINTOPOINT:
+                if written > started and carrier and find_addresses(name):
+                    return name
+                continue
+            if carrier and any(not is_link_local(address) for address in find_addresses(name)):
+                return name
+            try:
+                if os.stat(f"{self._records.run}/network/ifstate.{name}").st_mtime > written:
+                    return name
+            except OSError:
+                pass  # ifupdown never had it up
+        return ""
+
+    def _is_current(self, path: str, pids: tuple[str, ...]) -> bool:
+        """Return whether the client with one of these pid files can have written the record: not if it began later."""
+        try:
+            written = os.stat(path).st_mtime
+        except OSError:
+            return False
+        for pid in pids:
+            try:
+                if written >= os.stat(f"{self._records.run}/{pid.format(self._link.device)}").st_mtime - SLACK:
+                    return True
+            except OSError:
+                pass  # this one does not run
+        return False
+
+    def _list_addresses(self) -> tuple[str, ...]:
+        if self._addresses is None:
+            from netconf_hooks.system.netlink import NetlinkError
+
+            try:
+                self._addresses = find_addresses(self._link.device)
+            except NetlinkError as error:
+                self._addresses = ()
+                self._unreadable.append(f"the addresses of {self._link.device} can't be read: {error}")
+        return self._addresses
+
+    def _read(self, path: str) -> str | None:
+        """Return the end of a file (`read_end`), None where it can't be had; trouble is kept to be told."""
+        try:
+            return read_end(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._unreadable.append(f"{path}: {error.strerror or error}")
+            return None
+
+    def _list_directory(self, path: str) -> list[str]:
+        try:
+            return os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self._unreadable.append(f"{path}: {error.strerror or error}")
+            return []
+
+    def _add(self, announced: Announcement) -> None:
+        self.domains.update(dict.fromkeys(announced.domains))
+        self.servers.update(dict.fromkeys(announced.servers))
+
+    def _add_found(self, announced: Announcement) -> None:
+        self.found = True
+        self._add(announced)
+
+
+def find_advertising_routers(index: int) -> tuple[tuple[str, ...], str]:
+    """Return the IPv6 routers of a link that advertise themselves, and the link's MAC address.
+
+    None where the kernel can't be asked: then there is nobody to be asked by it.
+    """
+    from netconf_hooks.system.netlink import AF_INET6, Netlink, NetlinkError
+
+    try:
+        with Netlink() as netlink:
+            route = netlink.get_default_route(index, AF_INET6)
+            if route is None or not route.advertised:
+                return (), ""
+            status = netlink.get_link(index)
+    except NetlinkError:
+        return (), ""
+    return (route.routers, status.address) if status and status.carrier else ((), "")
+
+
+def find_addresses(device: str) -> tuple[str, ...]:
+    """Return the addresses that `device` has now, as inet_ntop(3) writes them.  Raises `NetlinkError`."""
+    from netconf_hooks.evidence.address import list_addresses
+
+    return list_addresses(device)
+
+
+def list_devices(directory: str) -> list[tuple[str, int, bool]]:
+    """Return name, flags (IFF_*, netdevice(7)) and carrier of the network devices; none where they can't be listed.
+
+    directory: /sys/class/net, or one like it.
+    """
+    devices = []
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    for name in sorted(names):
+        try:
+            flags = int(read_end(f"{directory}/{name}/flags"), 16)
+        except (OSError, ValueError):
+            continue  # it went away, or is no device (bonding_masters)
+        try:
+            carrier = read_end(f"{directory}/{name}/carrier").strip() == "1"
+        except OSError:
+            carrier = False  # EINVAL: it is not set up
+        devices.append((name, flags, carrier))
+    return devices
+
+
+def read_dhclient_lease(lease: Lease) -> Announcement:
+    """Return what a lease of dhclient's names."""
+    return _make_announcement(lease.domains, lease.servers)
+
+
+def parse_resolver_record(text: str) -> Announcement:
+    """Return what a record in the format of resolv.conf(5) names: ``domain``, ``search``, ``nameserver`` lines."""
+    domains: list[str] = []
+    servers: list[str] = []
+    for line in text.split("\n"):
+        words = _list_words(line)
+        if not words or len(servers) + len(domains) > 2 * MOST:
+            continue
+        if words[0] in ("domain", "search"):
+            domains += words[1:]
+        elif words[0] == "nameserver":
+            servers += words[1:2]
+    return _make_announcement(domains, servers)
+
+
+def is_written_by_udhcpc(text: str) -> bool:
+    """Return whether nothing is in a resolv.conf but what the default.script of Debian's udhcpc writes there."""
+    lines = (line.split() for line in text.split("\n"))
+    return all(words[0] in ("domain", "search", "nameserver") for words in lines if words)
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """Return the ``KEY=VALUE`` lines of one of systemd's records, or of what ``dhcpcd -U`` prints."""
+    settings = {}
+    for line in text.split("\n"):
+        key, equals, value = line.partition("=")
+        if equals and not key.startswith("#"):
+            settings[key.strip()] = value.strip().strip('"')
+    return settings
+
+
+def read_networkd_link(settings: dict[str, str]) -> Announcement:
+    """Return what systemd-networkd's record of a link names, /run/systemd/netif/links/IFINDEX."""
+    domains = settings.get("DOMAINS", "").split() + settings.get("ROUTE_DOMAINS", "").split()
+    return _make_announcement(domains, settings.get("DNS", "").split())
+
+
+def read_networkd_lease(settings: dict[str, str]) -> Announcement:
+    """Return what systemd-networkd's DHCPv4 lease names, /run/systemd/netif/leases/IFINDEX.
+
+    The record of the link leaves the domains out unless UseDomains= is set, systemd.network(5).
+    """
+    domains = settings.get("DOMAINNAME", "").split() + settings.get("DOMAIN_SEARCH_LIST", "").split()
+    return _make_announcement(domains, settings.get("DNS", "").split())
+
+
+def parse_resolvectl(output: str, device: str) -> list[str]:
+    """Return the words that ``resolvectl dns`` or ``resolvectl domain`` shows of a link: ``Link 2 (eth0): WORD...``.
+
+    Further lines, indented, are of the same link: it wraps them at the width of the terminal.
+    """
+    return output.partition(f" ({device}):")[2].split()
+
+
+def parse_dhcpcd_dump(text: str) -> Announcement:
+    """Return what the IPv4 lease names that ``dhcpcd -4 -U IFACE`` prints, dhcpcd(8)."""
+    settings = parse_settings(text)
+    domains = settings.get("domain_name", "").split() + settings.get("domain_search", "").split()
+    return _make_announcement(domains, settings.get("domain_name_servers", "").split())
+
+
+def _make_announcement(domains: Iterable[str], servers: Iterable[str]) -> Announcement:
+    """Return the valid ones, each once and at most `MOST` of them."""
+    names = dict.fromkeys(name for name in map(_read_domain, domains) if name)
+    addresses = dict.fromkeys(address for address in map(_read_server, servers) if address)
+    return Announcement(tuple(names)[:MOST], tuple(addresses)[:MOST])
+
+
+def _list_words(line: str) -> list[str]:
+    """Return the words of a line up to a comment."""
+    words = []
+    for word in line.split():
+        if word[0] in "#;":
+            break
+        words.append(word)
+    return words
+
+
+def _read_domain(word: str) -> str:
+    """Return a domain in lower case without its final dot; empty for what is none.
+
+    RFC 1035 2.3.4 (lengths), RFC 1123 2.1 (a digit may come first); underscores are seen in the wild.  systemd's
+    ``~`` marks a domain whose names are asked for here but not searched, resolved.conf(5); ``~.`` is no domain.
+    """
+    if not word.isascii() or len(word) > 255:
+        return ""
+    name = word.lower()
+    if name[:1] == "~":
+        name = name[1:]
+    if name[-1:] == ".":
+        name = name[:-1]
+    if not 0 < len(name) <= 253:
+        return ""
+    for label in name.split("."):
+        if not (0 < len(label) < 64 and _LABEL.issuperset(label)) or label[0] == "-" or label[-1] == "-":
+            return ""
+    return name
+
+
+def _read_server(word: str) -> str:
+    """Return the address of a resolver; empty for what is none, and for one that no link can have.
+
+    Forms: ``192.0.2.1``, ``fe80::1%eth0``, systemd's ``192.0.2.1:53%2#name`` and ``[2001:db8::1]:53#name``
+    (systemd-resolved(8), resolved.conf(5)).  A loopback address is a resolver of this host: systemd's 127.0.0.53.
+    """
+    word = word.partition("#")[0].partition("%")[0]
+    if word[:1] == "[":
+        word = word[1:].partition("]")[0]
+    elif word.count(":") == 1:
+        word = word.partition(":")[0]
+    address = read_address(word)
+    if address.startswith("127.") or address in ("0.0.0.0", "::", "::1"):
+        return ""
+    return address

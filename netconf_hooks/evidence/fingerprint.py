@@ -1,0 +1,144 @@
+"""How the network of a link looks in the kernel's own tables: what tells at a glance that it is another one.
+
+Nothing is sent for it, no file is read; a watcher can afford it at every piece of news.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.evidence.address import list_networks
+from netconf_hooks.evidence.wireless import is_wireless, read_network
+from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local
+from netconf_hooks.system.netlink import AF_INET, AF_INET6, COMPOSED, Netlink, NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NO_ADDRESS = "-"
+"""Stands for a default router without address (ppp)."""
+
+UNREADABLE = "can't be read"
+"""Stands for a wireless network of which the kernel does not tell."""
+
+_BETWEEN, _WITHIN = "\t", " "
+
+
+class Scene(Record):
+    """The network of one link.
+
+    index: of its device, 0 where there is none; carrier: whether it is plugged in; networks: its own addresses, each
+    ``ADDRESS/LENGTH``, without those that are link-local; routers: its default routers, `NO_ADDRESS` among them; macs:
+    of those routers, as far as they are known; wireless: the name, the access points and the encryption of the wireless
+    network it is on; ports: of a link made of others, those that carry its traffic now (`ports.list_active`).
+    """
+
+    __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports")
+
+    def __init__(
+        self,
+        index: int = 0,
+        carrier: bool = False,
+        networks: tuple[str, ...] = (),
+        routers: tuple[str, ...] = (),
+        macs: dict[str, str] | None = None,
+        wireless: tuple[str, ...] = (),
+        ports: tuple[str, ...] = (),
+    ) -> None:
+        self.index = index
+        self.carrier = carrier
+        self.networks = networks
+        self.routers = routers
+        self.macs = macs or {}
+        self.wireless = wireless
+        self.ports = ports
+
+    def is_like(self, other: Scene) -> bool:
+        """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
+        return (
+            (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
+            == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports)
+            and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
+        )  # fmt: skip
+
+    def is_left(self, now: Scene) -> bool:
+        """Whether `now` is certainly another network than this one, or none.
+
+        A router or an address that comes later, or goes, does not make another network as long as one of each stays.
+        """
+        if (self.index, True, self.wireless) != (now.index, now.carrier, now.wireless):
+            return True
+        for before, after in ((self.routers, now.routers), (self.networks, now.networks)):
+            if before and not set(before) & set(after):
+                return True
+        return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
+
+    def complete(self, before: Scene) -> Scene:
+        """Return the scene with what was known `before` of the same routers, which the kernel has forgotten since."""
+        known = {router: mac for router, mac in before.macs.items() if router in self.routers}
+        macs = {**known, **self.macs}
+        return Scene(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
+
+    def __str__(self) -> str:
+        macs = _WITHIN.join(f"{router}={mac}" for router, mac in sorted(self.macs.items()))
+        lists = (_WITHIN.join(self.networks), _WITHIN.join(self.routers), macs, _WITHIN.join(self.ports))
+        return _BETWEEN.join((str(self.index), str(int(self.carrier)), *lists, *self.wireless))
+
+
+def read_scene(text: str) -> Scene:
+    """Return the scene that str() has written.  Raises ValueError."""
+    index, carrier, networks, routers, macs, ports, *wireless = text.split(_BETWEEN)
+    return Scene(
+        index=int(index),
+        carrier=carrier == "1",
+        networks=tuple(networks.split(_WITHIN)) if networks else (),
+        routers=tuple(routers.split(_WITHIN)) if routers else (),
+        macs=dict(pair.split("=", 1) for pair in macs.split(_WITHIN)) if macs else {},
+        wireless=tuple(wireless),
+        ports=tuple(ports.split(_WITHIN)) if ports else (),
+    )
+
+
+def look_at(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Scene:
+    """Return how the network of a device looks now.
+
+    netlink: a connection to use, if there is one; outside_ports: what ``netconf-outside-ports`` says of a bridge.
+    Raises `NetlinkError`.
+    """
+    if netlink is None:
+        with Netlink() as opened:
+            return look_at(device, opened, outside_ports)
+    link = netlink.get_link(device)
+    if link is None:
+        return Scene()
+    routes = [netlink.get_default_route(link.index, family) for family in (AF_INET, AF_INET6)]
+    routers = sorted(router for route in routes if route for router in route.routers)
+    known = netlink.get_known_neighbours(link.index, routers)
+    macs = {router: neighbour.mac for router, neighbour in known.items() if neighbour.mac}
+    # A default route without a router (ppp) is one, too.
+    if any(route is not None and not route.routers for route in routes):
+        routers.append(NO_ADDRESS)
+    # A link-local address of its own is the same on every network, and comes some seconds after the others.
+    own = [(address, length) for address, length in list_networks(device) if not is_link_local(address)]
+    networks = sorted(f"{address}/{length}" for address, length in own)
+    carrier = link.carrier
+    ports: tuple[str, ...] = ()
+    if link.kind in COMPOSED:
+        from netconf_hooks.evidence.ports import has_carrier, list_active
+
+        carrier = has_carrier(link, outside_ports, netlink)
+        ports = list_active(netlink, link, outside_ports)
+    wireless = _look_at_wireless(device)
+    return Scene(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports)
+
+
+def _look_at_wireless(device: str) -> tuple[str, ...]:
+    if not is_wireless(device):
+        return ()
+    try:
+        network = read_network(device)
+    except NetlinkError:
+        return (UNREADABLE,)
+    if network is None:
+        return ("none",)
+    return (network.ssid, " ".join(network.bssids), "encrypted" if network.encrypted else "open")

@@ -1,0 +1,245 @@
+"""The addresses of a host, asked of the name servers that this link announced, through this link.
+
+Never through what /etc/resolv.conf points at: in the café that may still be the tunnel's.  Names are taken as they are
+written, no search domain is appended.  Packets are made and read by python3-dnspython, which is loaded only where a
+name is asked for; what it can't read is as good as no answer.
+"""
+
+from __future__ import annotations
+
+import _socket
+import select
+import time
+
+from netconf_hooks.evidence.connection import AF_INET, AF_INET6, make_target, open_socket
+from netconf_hooks.evidence.probes import Wait
+from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import is_link_local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dns.message import QueryMessage
+
+    from netconf_hooks.evidence.probes import Conversation, View
+
+# Seconds.  After the first server is silent for so long, the next is asked as well...
+NEXT = 0.4
+# ... and all of them again after so long; UDP may be lost.
+AGAIN = 1.0
+# How long to wait for the answer of the other address family, once one is there: some servers never answer AAAA.
+LATE = 0.2
+
+PORT = 53
+MOST_SERVERS = 4
+MOST_ADDRESSES = 8
+
+_UDP_SIZE = 1232  # DNS flag day 2020: what passes everywhere without fragments
+_DATAGRAM = 65535
+
+
+class Resolution(Record):
+    """What came of a name.
+
+    addresses: of the host, as inet_ntop(3) writes them.  refuted: whether a server said that there are none.
+    settled: whether asking again now would be no use.  problem: why there are none.
+    """
+
+    __slots__ = ("addresses", "refuted", "settled", "problem")
+
+    def __init__(
+        self, addresses: tuple[str, ...] = (), refuted: bool = False, settled: bool = True, problem: str = ""
+    ) -> None:
+        self.addresses = addresses
+        self.refuted = refuted
+        self.settled = settled
+        self.problem = problem
+
+
+class Reply(Record):
+    """What a server's answer says: ``found``, ``none`` (the name has no such address), or ``failed`` (another server
+    may know)."""
+
+    __slots__ = ("verdict", "addresses")
+
+    def __init__(self, verdict: str, addresses: tuple[str, ...] = ()) -> None:
+        self.verdict = verdict
+        self.addresses = addresses
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is written as an address."""
+    return ":" in host or host.rpartition(".")[2].isdecimal()
+
+
+def resolve(host: str, view: View) -> Conversation[Resolution]:
+    """Return the addresses of a host; an address is its own, where the link has one of its kind to ask from.
+
+    Without, the kernel would take a link's word that everybody is on it, and wait for them.
+    """
+    if is_address(host):
+        if any((":" in own) == (":" in host) for own, _ in view.networks):
+            return Resolution((host,))
+        return Resolution(problem=f"{view.link.device} has no address to ask from")
+    families = _list_families(view)
+    if not families:
+        return Resolution(problem=f"{view.link.device} has no address to ask from")
+    servers = view.resolvers
+    if not servers.values:
+        return Resolution(settled=not servers.pending, problem=f"no name server to ask: {servers.problem}")
+    try:
+        queries = [_make_query(host, "A" if family == AF_INET else "AAAA") for family in families]
+    except ImportError:
+        return Resolution(problem="names can't be asked for: python3-dnspython is not installed")
+    return (yield from _ask_servers(host, queries, servers.values[:MOST_SERVERS], view))
+
+
+def look_up(host: str, view: View) -> Resolution:
+    """Return the addresses of a host, waited for until the view's deadline at most.  Raises OSError."""
+    conversation = resolve(host, view)
+    try:
+        wait = next(conversation)
+        while True:
+            poll = select.poll()
+            for descriptor, events in wait.events.items():
+                poll.register(descriptor, events)
+            left = max(0, int((min(wait.until, view.deadline) - time.monotonic()) * 1000) + 1)
+            wait = conversation.send(frozenset(descriptor for descriptor, _ in poll.poll(left)))
+    except StopIteration as end:
+        resolution: Resolution = end.value
+        return resolution
+
+
+def read_reply(query: QueryMessage, data: bytes) -> Reply | None:
+    """Return what `data` says to `query`; None where it is no answer to it."""
+    import dns.exception
+    import dns.message
+    import dns.rcode
+
+    try:
+        answer = dns.message.from_wire(data, ignore_trailing=True)
+        if not query.is_response(answer):
+            return None
+        code = answer.rcode()
+        if code == dns.rcode.NXDOMAIN:
+            return Reply("none")
+        if code != dns.rcode.NOERROR or not isinstance(answer, dns.message.QueryMessage):
+            return Reply("failed")
+        rrset = answer.resolve_chaining().answer
+    except (dns.exception.DNSException, ValueError):
+        # ValueError: of what dnspython can't put into a type of its own (an unknown opcode).
+        return None
+    texts = [str(record.address) for record in rrset or ()]
+    addresses = dict.fromkeys(text for text in texts if is_usable(text))
+    return Reply("found", tuple(addresses)[:MOST_ADDRESSES]) if addresses else Reply("none")
+
+
+def is_usable(address: str) -> bool:
+    """Whether another host can have this address: not loopback, unspecified, broadcast, multicast (RFC 6890)."""
+    packed = _socket.inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    if len(packed) == 4:
+        return 0 < packed[0] < 224 and packed[0] != 127
+    # ::/8 has the loopback, the unspecified and the IPv4-mapped addresses.
+    return packed[0] not in (0, 0xFF)
+
+
+def _list_families(view: View) -> list[int]:
+    """Return the address families in which the link can speak to a host that is not its neighbour."""
+    addresses = [address for address, _ in view.networks]
+    families = [AF_INET] if any(":" not in address for address in addresses) else []
+    if any(":" in address and not is_link_local(address) for address in addresses):
+        families.append(AF_INET6)
+    return families
+
+
+def _make_query(host: str, kind: str) -> QueryMessage:
+    import dns.message
+
+    return dns.message.make_query(host, kind, use_edns=0, payload=_UDP_SIZE)
+
+
+def _ask_servers(
+    host: str, queries: Sequence[QueryMessage], servers: Sequence[str], view: View
+) -> Conversation[Resolution]:
+    """Ask the servers in their order, each a little later; the first answer to a question counts."""
+    replies: dict[int, Reply] = {}
+    problems: dict[str, str] = {}
+    sockets: dict[int, tuple[str, _socket.socket]] = {}
+    due = dict.fromkeys(servers, 0.0)
+    began = time.monotonic()
+    for number, server in enumerate(servers):
+        due[server] = began + number * NEXT
+    until = view.deadline
+    try:
+        for server in servers:
+            opened = open_socket(AF_INET6 if ":" in server else AF_INET, _socket.SOCK_DGRAM, view.link.device)
+            sockets[opened.fileno()] = (server, opened)
+        while len(replies) < len(queries) and sockets and time.monotonic() < until:
+            now = time.monotonic()
+            for descriptor, (server, opened) in list(sockets.items()):
+                if now < due[server]:
+                    continue
+                try:
+                    view.announce(view.link.device, "udp", server, PORT)
+                    opened.connect(make_target(server, PORT, view.link.index))
+                    for query in queries:
+                        if query.id not in replies:
+                            opened.send(query.to_wire())
+                    due[server] = now + AGAIN
+                except BlockingIOError:
+                    due[server] = now + NEXT
+                except OSError as error:
+                    _drop(sockets, descriptor, problems, error.strerror or str(error))
+            waiting = [due[server] for server, _ in sockets.values()]
+            if not waiting:
+                break
+            ready = yield Wait(dict.fromkeys(sockets, select.POLLIN), min(until, *waiting))
+            for descriptor in ready:
+                server, opened = sockets[descriptor]
+                try:
+                    data = opened.recv(_DATAGRAM)
+                except BlockingIOError:
+                    continue
+                except OSError as error:  # the ICMP error that came back
+                    _drop(sockets, descriptor, problems, error.strerror or str(error))
+                    _hurry(due, sockets)
+                    continue
+                for query in queries:
+                    reply = None if query.id in replies else read_reply(query, data)
+                    if reply and reply.verdict == "failed":
+                        _drop(sockets, descriptor, problems, "does not know")
+                        _hurry(due, sockets)
+                        break
+                    if reply:
+                        replies[query.id] = reply
+                        if reply.verdict == "found":
+                            until = min(until, time.monotonic() + LATE)
+    finally:
+        for _, opened in sockets.values():
+            opened.close()
+    addresses = tuple(address for reply in replies.values() for address in reply.addresses)
+    if addresses:
+        return Resolution(addresses)
+    if len(replies) == len(queries):
+        return Resolution(refuted=True, problem=f"{host} has no address")
+    silent = {server: "did not answer" for server, _ in sockets.values()}
+    told = ", ".join(f"{server} {why}" for server, why in (problems | silent).items())
+    return Resolution(problem=f"{host} could not be looked up: {told}")
+
+
+def _drop(
+    sockets: dict[int, tuple[str, _socket.socket]], descriptor: int, problems: dict[str, str], why: str
+) -> None:
+    server, opened = sockets.pop(descriptor)
+    opened.close()
+    problems[server] = why
+
+
+def _hurry(due: dict[str, float], sockets: dict[int, tuple[str, _socket.socket]]) -> None:
+    """Let the next server that was not asked yet be asked at once."""
+    now = time.monotonic()
+    for server, _ in sockets.values():
+        if due[server] > now:
+            due[server] = now
+            return

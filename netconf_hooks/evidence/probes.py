@@ -1,0 +1,230 @@
+"""Questions that send packets, or run a program: all that are needed at once, in one poll(2) loop, under one deadline.
+
+Each is a generator (`Steps`) that yields what it waits for and returns an `Outcome`, so a conversation of several steps
+(look up a name, connect, shake hands) reads from top to bottom and holds nobody up.
+
+What the other side does costs at most the deadline.  A peer or server that was asked and stays silent until then is a
+no: else a café could keep a link undecided by saying nothing, and ``!peer=`` could never hold, since nobody answers ARP
+with "not here".  A question that could not be put at all (no address, no route, no resolver) is neither yes nor no.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+from netconf_hooks.evidence import Answer
+from netconf_hooks.record import Record
+from netconf_hooks.rules import TESTS
+from netconf_hooks.system.netlink import NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from typing import TypeVar
+
+    from netconf_hooks.evidence import Link
+
+    T = TypeVar("T")
+    Conversation = Generator["Wait", frozenset[int], T]
+    Steps = Conversation["Outcome"]
+    Announce = Callable[[str, str, str, int], None]
+
+LEAST = 0.02
+"""Seconds that must be left for a question to be put: one that nobody can answer in time would read as a no."""
+
+GRACE = 0.2
+"""Seconds beyond the deadline after which a conversation that does not end by itself is ended."""
+
+
+class Question(Record):
+    """One value of a test.
+
+    key, value: as in the test.  routers: of a certificate, the MAC addresses that the lines which name it give for the
+    default router.
+    """
+
+    __slots__ = ("key", "value", "routers")
+
+    def __init__(self, key: str, value: str, routers: tuple[str, ...] = ()) -> None:
+        self.key = key
+        self.value = value
+        self.routers = routers
+
+
+class Outcome(Record):
+    """What came of a question.
+
+    seen: what was seen, as `Answer.values`; the value itself where it holds.
+    refuted: whether it was asked and the answer is no.  settled: whether asking again now would be no use.
+    problem: why it does not hold, where that is worth telling.
+    """
+
+    __slots__ = ("seen", "refuted", "settled", "problem")
+
+    def __init__(
+        self, seen: tuple[str, ...] = (), refuted: bool = False, settled: bool = True, problem: str = ""
+    ) -> None:
+        self.seen = seen
+        self.refuted = refuted
+        self.settled = settled
+        self.problem = problem
+
+
+class Wait(Record):
+    """What a conversation waits for: events (POLLIN, POLLOUT, poll(2)) by descriptor, or time.monotonic() `until`."""
+
+    __slots__ = ("events", "until")
+
+    def __init__(self, events: Mapping[int, int], until: float) -> None:
+        self.events = events
+        self.until = until
+
+
+def announce_nothing(device: str, protocol: str, address: str, port: int) -> None:
+    """What is told of a packet that is about to be sent, where nobody has to know."""
+
+
+class View:
+    """What all questions of a round share: the link, the deadline, and what is looked up once when it is needed.
+
+    announce: called before a packet is sent beyond ARP and neighbour discovery, with the device it leaves through, its
+    protocol (``udp``, ``tcp``), address and port: for a guard to let it through.
+    """
+
+    def __init__(self, link: Link, deadline: float, announce: Announce = announce_nothing) -> None:
+        self.link = link
+        self.deadline = deadline
+        self.announce = announce
+        self._networks: tuple[tuple[str, int], ...] | None = None
+        self._resolvers: Answer | None = None
+
+    @property
+    def networks(self) -> tuple[tuple[str, int], ...]:
+        """The link's own addresses, each with the length of its prefix."""
+        if self._networks is None:
+            from netconf_hooks.evidence.address import list_networks
+
+            self._networks = list_networks(self.link.device)
+        return self._networks
+
+    @property
+    def resolvers(self) -> Answer:
+        """The name servers that this link announced."""
+        if self._resolvers is None:
+            from netconf_hooks.evidence.dns import observe
+
+            self._resolvers = observe(("dns-server",), self.link, self.deadline)["dns-server"]
+        return self._resolvers
+
+
+class _Talk:
+    """A conversation that was begun, if there was time for it; `outcome` is None until it has come to its end."""
+
+    def __init__(self, question: Question, view: View) -> None:
+        from importlib import import_module
+
+        self.question = question
+        self.outcome: Outcome | None = None
+        self.wait = Wait({}, 0.0)
+        self._steps: Steps | None = None
+        if view.deadline - time.monotonic() < LEAST:
+            self.outcome = Outcome(settled=False, problem="no time left to ask")
+            return
+        module = import_module(f"netconf_hooks.evidence.{TESTS[question.key].observer}")
+        self._steps = module.ask(question, view)
+        self.go_on(None)
+
+    def go_on(self, ready: frozenset[int] | None) -> None:
+        """Take the next step.  ready: the descriptors on which something happened; None for the first step."""
+        if self._steps is None:
+            return
+        try:
+            self.wait = self._steps.send(ready)  # type: ignore[arg-type]  # None begins a generator
+        except StopIteration as end:
+            self.outcome = end.value
+        except PermissionError:
+            self.outcome = Outcome(problem="asking takes root")
+        except OSError as error:
+            self.outcome = Outcome(problem=error.strerror or str(error))
+        except NetlinkError as error:
+            self.outcome = Outcome(problem=f"the kernel's tables could not be read: {error}")
+
+    def close(self) -> None:
+        """End it: it closes what it has opened."""
+        if self._steps is not None:
+            self._steps.close()
+
+
+def ask_network(
+    find_questions: Callable[[], Sequence[Question]],
+    answers: dict[str, Answer],
+    link: Link,
+    deadline: float,
+    announce: Announce = announce_nothing,
+) -> None:
+    """Ask what `find_questions` returns, and write what comes of it into `answers`, until nothing is left to be asked.
+
+    It is called again after each answer: a question that it no longer returns is dropped at once, a new one begun.
+    deadline: the time.monotonic() at which all are over.  announce: as of `View`.
+    """
+    view = View(link, deadline, announce)
+    talks: dict[Question, _Talk] = {}
+    over: set[Question] = set()
+    try:
+        while True:
+            wanted = [question for question in find_questions() if question not in over]
+            for question in talks.keys() - set(wanted):
+                talks.pop(question).close()
+            for question in wanted:
+                if question not in talks:
+                    talks[question] = _Talk(question, view)
+            ended = [talk for talk in talks.values() if talk.outcome is not None]
+            for talk in ended:
+                del talks[talk.question]
+                over.add(talk.question)
+                _note(answers, talk.question, talk.outcome or Outcome())
+            if not ended:
+                if not talks:
+                    return
+                _wait_for_any(list(talks.values()), deadline + GRACE)
+    finally:
+        for talk in talks.values():
+            talk.close()
+
+
+def _wait_for_any(talks: Sequence[_Talk], limit: float) -> None:
+    """Wait until some of `talks` can go on, and let them."""
+    now = time.monotonic()
+    if now >= limit:
+        for talk in talks:
+            talk.close()
+            talk.outcome = Outcome(problem="it did not come to an end in time")
+        return
+    poll = select.poll()
+    for talk in talks:
+        for descriptor, events in talk.wait.events.items():
+            poll.register(descriptor, events)
+    until = min(limit, *(talk.wait.until for talk in talks))
+    # Rounded up: a millisecond too early, and the loop would spin until it is time.
+    ready = frozenset(descriptor for descriptor, _ in poll.poll(max(0, int((until - now) * 1000) + 1)))
+    now = time.monotonic()
+    for talk in talks:
+        mine = ready & talk.wait.events.keys()
+        if mine or now >= talk.wait.until:
+            talk.go_on(mine)
+
+
+def _note(answers: dict[str, Answer], question: Question, outcome: Outcome) -> None:
+    before = answers.get(question.key, Answer())
+    problems = [before.problem] if before.problem else []
+    if outcome.problem:
+        problems.append(f"{question.value}: {outcome.problem}")
+    mine = (question.value,)
+    answers[question.key] = Answer(
+        values=tuple(dict.fromkeys((*before.values, *outcome.seen))),
+        pending=before.pending or not outcome.settled,
+        problem="; ".join(problems),
+        settled=before.settled + (mine if outcome.settled else ()),
+        refuted=before.refuted + (mine if outcome.refuted else ()),
+    )

@@ -1,0 +1,231 @@
+"""Whether a TLS server on the local network shows the certificate that the admin has pinned: the test ``tls``.
+
+The handshake is completed: then the server has the certificate's key (RFC 8446 4.4.3; in TLS 1.2 the key exchange or
+its signature), and does not just repeat what it has read elsewhere.  Who has signed the certificate, for which name and
+until when does not matter.
+
+What is asked of the place, since a certificate says nothing of it: the server has a private or link-scope address, or
+one on the link's own prefix; the link is none that leads somewhere else as a whole (a tunnel, ppp); no IPsec policy is
+followed; and the server was never seen elsewhere (`servers`).  Once the certificate is right, the same address is asked
+through each tunnel that is up: whoever can use the tunnel can relay the server, too.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import time
+
+from netconf_hooks.evidence import router
+from netconf_hooks.evidence.connection import Way, connect, split_service
+from netconf_hooks.evidence.known_servers import Server, Servers, ServersError
+from netconf_hooks.evidence.names import is_address, resolve
+from netconf_hooks.evidence.probes import Outcome, Wait
+from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import share_prefix
+from netconf_hooks.system.netlink import IFF_NOARP, IFF_UP, Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from netconf_hooks.evidence.probes import Announce, Conversation, Question, Steps, View
+    from netconf_hooks.system.netlink import LinkStatus
+
+# Seconds for the question through all tunnels, which comes on top of the answer.
+TUNNEL_PATIENCE = 1.0
+
+MOST_BYTES = 256 * 1024
+"""Of a handshake; a certificate chain of 100 KiB is as long as OpenSSL takes (SSL_CTX_set_max_cert_list(3))."""
+
+# RFC 1918, RFC 3927; RFC 4193, RFC 4291 2.5.6.
+PRIVATE = (
+    ("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("169.254.0.0", 16), ("fc00::", 7), ("fe80::", 10),
+)  # fmt: skip
+
+_IFF_POINTOPOINT = 0x10  # netdevice(7)
+_CHUNK = 16384
+
+
+class Sight(Record):
+    """What was seen of a server.
+
+    way: how it was reached; None where it was not.  certificate: the SHA-256 of the one that it showed, empty where the
+    handshake was not completed.  asked: whether anything was sent to it.  problem: what went wrong.
+    """
+
+    __slots__ = ("way", "certificate", "asked", "problem")
+
+    def __init__(self, way: Way | None = None, certificate: str = "", asked: bool = False, problem: str = "") -> None:
+        self.way = way
+        self.certificate = certificate
+        self.asked = asked
+        self.problem = problem
+
+
+def ask(question: Question, view: View) -> Steps:
+    """Shake hands and look at the certificate, under the conditions above."""
+    service, _, wanted = question.value.partition("/sha256:")
+    host, port = split_service(service)
+    with Netlink() as netlink:
+        status = netlink.get_link(view.link.index)
+    if status is None or is_tunnel(status):
+        return Outcome(problem=f"{view.link.device} is no local network")
+    servers = Servers()
+    try:
+        if elsewhere := servers.read().get(wanted, Server()).elsewhere:
+            return Outcome(problem=_explain_elsewhere(elsewhere, servers))
+    except ServersError as error:
+        return Outcome(problem=f"not asked, it may have been seen elsewhere: {error}")
+    found = yield from resolve(host, view)
+    if not found.addresses:
+        return Outcome(refuted=found.refuted, settled=found.settled, problem=found.problem)
+    local = [address for address in found.addresses if is_local(address, view.networks)]
+    if not local:
+        return Outcome(problem=f"not asked: {', '.join(found.addresses)} is not on the local network")
+    name = None if is_address(host) else host
+    ways = [Way(address, view.link.device) for address in local]
+    sight = yield from _look(ways, port, name, view.deadline, view.announce)
+    if sight.way is None or sight.certificate != wanted:
+        return Outcome(refuted=sight.asked, problem=sight.problem or f"the server shows sha256:{sight.certificate}")
+    address = sight.way.address
+    routers = _find_routers(view, address)
+    if not routers:
+        return Outcome(problem="not counted: no router here has a MAC address by which to know the network again")
+    ways = [Way(address, tunnel) for tunnel in list_tunnels(view.link.device)]
+    until = min(view.deadline, time.monotonic() + TUNNEL_PATIENCE)
+    through = yield from _find_way(ways, port, name, wanted, until, view.announce)
+    try:
+        if through:
+            server = servers.note_elsewhere(wanted, f"through {through.device}")
+        else:
+            server = servers.note(wanted, routers, question.routers, view.link.device)
+    except ServersError as error:
+        return Outcome(problem=f"not counted, where it was seen can't be kept: {error}")
+    if server.elsewhere:
+        return Outcome(problem=_explain_elsewhere(server.elsewhere, servers))
+    return Outcome((question.value,))
+
+
+def is_local(address: str, networks: Sequence[tuple[str, int]]) -> bool:
+    """Whether an address is private, link-scope, or on one of the link's own `networks`."""
+    return any(share_prefix(base, address, length) for base, length in (*PRIVATE, *networks))
+
+
+def is_tunnel(status: LinkStatus) -> bool:
+    """Whether a device leads to one place far away and not to a network around us: tun, tap, wireguard, xfrm, ppp."""
+    return bool(status.flags & (_IFF_POINTOPOINT | IFF_NOARP)) or os.path.exists(
+        f"{router.SYSFS}/{status.name}/tun_flags"
+    )
+
+
+def list_tunnels(but: str) -> list[str]:
+    """Return the tunnels that are up, without the device `but`.  Raises `NetlinkError`, OSError."""
+    found = []
+    with Netlink() as netlink:
+        for _, name in _socket.if_nameindex():
+            status = netlink.get_link(name) if name not in (but, "lo") else None
+            if status is not None and status.flags & IFF_UP and is_tunnel(status):
+                found.append(name)
+    return found
+
+
+def _find_way(
+    ways: Sequence[Way], port: int, name: str | None, wanted: str, until: float, announce: Announce
+) -> Conversation[Way | None]:
+    """Return the first of `ways` by which a server with the certificate `wanted` is reached."""
+    left = list(ways)
+    while left and time.monotonic() < until:
+        sight = yield from _look(left, port, name, until, announce)
+        if sight.way is None:
+            return None
+        if sight.certificate == wanted:
+            return sight.way
+        left.remove(sight.way)
+    return None
+
+
+def _look(
+    ways: Sequence[Way], port: int, name: str | None, until: float, announce: Announce
+) -> Conversation[Sight]:
+    """Look at the certificate of the first server that lets us connect."""
+    attempt = yield from connect(ways, port, until, announce)
+    if attempt.socket is None:
+        return Sight(asked=attempt.refuted, problem=attempt.problem)
+    try:
+        certificate, problem = yield from _shake_hands(attempt.socket, name, until)
+    finally:
+        attempt.socket.close()
+    return Sight(attempt.way, certificate, True, problem)
+
+
+def _shake_hands(connected: _socket.socket, name: str | None, until: float) -> Conversation[tuple[str, str]]:
+    """Complete a TLS handshake; return the SHA-256 of the server's certificate, or else what went wrong.
+
+    Through buffers and not on the socket itself, so that each step takes no more than what has come.
+    """
+    import ssl
+    from hashlib import sha256
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = _make_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    taken = 0
+    unsent = b""
+    while True:
+        done = False
+        try:
+            tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            return "", f"no TLS handshake: {error.reason or error}"
+        unsent += outgoing.read()
+        if done and not unsent:
+            certificate = tls.getpeercert(binary_form=True)
+            return (sha256(certificate).hexdigest(), "") if certificate else ("", "the server shows no certificate")
+        if taken > MOST_BYTES:
+            return "", f"the TLS handshake does not end after {MOST_BYTES} bytes"
+        descriptor = connected.fileno()
+        ready = yield Wait({descriptor: select.POLLOUT if unsent else select.POLLIN}, until)
+        if not ready:
+            return "", "the TLS handshake was not completed in time"
+        try:
+            if unsent:
+                unsent = unsent[connected.send(unsent):]
+                continue
+            data = connected.recv(_CHUNK)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            return "", f"no TLS handshake: {error.strerror}"
+        taken += len(data)
+        if data:
+            incoming.write(data)
+        else:
+            incoming.write_eof()
+
+
+def _make_context() -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Whose certificate it is we know: it is compared to the last bit.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _find_routers(view: View, server: str) -> tuple[str, ...]:
+    """Return the MAC addresses by which to know this network again: those of its routers, and the server's own."""
+    routers = router.observe(("gateway",), view.link, view.deadline)["gateway"].values
+    with Netlink() as netlink:
+        known = netlink.get_known_neighbours(view.link.index, (*routers, server))
+    return tuple(dict.fromkeys(neighbour.mac for neighbour in known.values() if neighbour.mac))
+
+
+def _explain_elsewhere(where: str, servers: Servers) -> str:
+    return f"its certificate proves nothing: the server also answers elsewhere ({where}; kept in {servers.path})"

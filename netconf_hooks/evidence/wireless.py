@@ -1,0 +1,249 @@
+"""The wireless network a link is on: the tests ``ssid`` and ``bssid``, and whether others in range can read along.
+
+**Encrypted** is a link whose frames to the access point are encrypted with a key of their own.  It is this key that the
+kernel is asked for.  What an access point says of itself proves nothing: beacons are not authenticated, and anybody in
+range can send one that announces encryption in the name of a network that has none.  Only where keys can't be asked
+for (a driver without get_key; a caller without CAP_NET_ADMIN) the announcement is believed.
+
+WEP is no encryption here: it has been broken since 2001 (Fluhrer, Mantin, Shamir), and whoever listens for some minutes
+has the key.  Opportunistic encryption (OWE, RFC 8110) and WPA3 are; so is TKIP, the first WPA.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+from time import monotonic
+
+from netconf_hooks.evidence import Answer
+from netconf_hooks.record import Record
+from netconf_hooks.rules import format_ssid
+from netconf_hooks.system.netlink import LINKS, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes
+from netconf_hooks.system.nl80211 import (
+    ATTR_BSS, ATTR_KEY_CIPHER, ATTR_KEY_IDX, ATTR_MAC, BSS_BSSID, BSS_MLD_ADDR, BSS_STATUS, CMD_GET_KEY, CMD_GET_SCAN,
+    Nl80211, find_ssid, read_elements, read_number
+)  # fmt: skip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from netconf_hooks.evidence import Link
+
+SYSFS = "/sys/class/net"
+
+# How long the key of a network that announces encryption may take after the association: the handshake is four frames
+# (IEEE 802.11-2020, 12.7.6), tens of milliseconds; more only where the access point has to ask a server.  Seconds.
+HANDSHAKE_PATIENCE = 1.5
+
+_BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED = 1, 2
+
+# A link's own key is number 0; with Extended Key ID (IEEE 802.11-2020, 9.4.2.24.4) 0 and 1 take turns.
+_PAIRWISE_KEYS = (0, 1)
+# WLAN_CIPHER_SUITE_WEP40 and _WEP104 (linux/ieee80211.h).
+_WEP = (0x000FAC01, 0x000FAC05)
+
+# Elements (IEEE 802.11-2020, 9.4.2.1): RSN, and the vendor's that WPA was before there was a standard.
+_ELEMENT_RSN, _ELEMENT_VENDOR, _WPA = 48, 221, b"\x00\x50\xf2\x01"
+
+
+class AccessPoint(Record):
+    """An access point that a link is associated with.
+
+    ssid: the name of its network, empty where it has not been heard; bssid: its MAC address; peer: the address that the
+    key is for, which is another one where several radios are one access point (multi-link, 802.11be); announces:
+    whether it says that it encrypts, with more than WEP.
+    """
+
+    __slots__ = ("ssid", "bssid", "peer", "announces")
+
+    def __init__(self, ssid: bytes, bssid: bytes, peer: bytes, announces: bool) -> None:
+        self.ssid = ssid
+        self.bssid = bssid
+        self.peer = peer
+        self.announces = announces
+
+
+class WirelessNetwork(Record):
+    """The wireless network that a link is on.
+
+    ssid: its name, as `rules.format_ssid` writes it, empty where it is not known; bssids: the MAC addresses of the
+    access point, several where it has several radios at once; encrypted: whether nobody else in range can read along.
+    """
+
+    __slots__ = ("ssid", "bssids", "encrypted")
+
+    def __init__(self, ssid: str, bssids: tuple[str, ...], encrypted: bool) -> None:
+        self.ssid = ssid
+        self.bssids = bssids
+        self.encrypted = encrypted
+
+
+def is_wireless(device: str, sysfs: str = SYSFS) -> bool:
+    """Whether `device` is a wireless link now: it has a radio, or is a bond, VLAN or macvlan whose traffic goes through
+    one.
+    """
+    return bool(find_radios(device, sysfs))
+
+
+def find_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
+    """Return the wireless devices that carry the traffic of `device` now: itself, or those that it is made of.
+
+    Several where a bond uses more than one at a time; none where it is no wireless link.
+    """
+    if _has_radio(device, sysfs):
+        return (device,)
+    try:
+        made_of_others = any(entry.startswith("lower_") for entry in os.listdir(f"{sysfs}/{device}"))
+    except OSError:
+        return ()
+    if not made_of_others:
+        return ()
+    from netconf_hooks.evidence.ports import list_radios
+
+    return tuple(radio for radio in list_radios(device, sysfs) if _has_radio(radio, sysfs))
+
+
+def has_nl80211(device: str, sysfs: str = SYSFS) -> bool:
+    """Whether the driver of `device` has nl80211: then there is a ``phy80211`` link in sysfs (net/wireless/core.c).
+
+    Staging drivers such as r8712u have only the wireless extensions that came before (net/core/net-sysfs.c): the kernel
+    then tells neither the network nor its encryption.
+    """
+    return os.path.exists(f"{sysfs}/{device}/phy80211")
+
+
+def is_wireless_open(device: str, deadline: float = 0.0, sysfs: str = SYSFS) -> bool:
+    """Whether `device` is a wireless link without encryption, or one of which that can't be told.
+
+    ``insecure`` brings tunnels up: its error must be on that side.
+
+    deadline: the time.monotonic() until which, and no longer than `HANDSHAKE_PATIENCE`, the key of a network that
+        announces encryption is waited for.
+    """
+    return any(_is_radio_open(radio, deadline) for radio in find_radios(device, sysfs))
+
+
+def _is_radio_open(radio: str, deadline: float) -> bool:
+    try:
+        network = read_network(radio, deadline)
+    except NetlinkError:
+        return True
+    return network is None or not network.encrypted
+
+
+def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
+    """Answer ``ssid`` and ``bssid``: the network that the link is associated with, and its access point.
+
+    deadline: not used, nothing is waited for.
+    """
+    if not link.index:
+        return {key: Answer(problem="no such interface") for key in keys}
+    radios = find_radios(link.device)
+    if not radios:
+        return {key: Answer(problem="not a wireless interface") for key in keys}
+    if not any(has_nl80211(radio) for radio in radios):
+        return {key: Answer(problem="the driver of the interface has no nl80211") for key in keys}
+    try:
+        network = read_network(link.device)
+    except NetlinkError as error:
+        return {key: Answer(pending=True, problem=f"the kernel could not be asked: {error}") for key in keys}
+    if network is None:
+        return {key: Answer(problem="not associated with an access point") for key in keys}
+    answers = {
+        "ssid": Answer((network.ssid,)) if network.ssid else Answer(problem="the network's name is not known"),
+        "bssid": Answer(network.bssids),
+    }
+    return {key: answers[key] for key in keys}
+
+
+def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
+    """Return the wireless network that `device` is on, None where it is on none.  Raises `NetlinkError`.
+
+    deadline: as for `is_wireless_open`.
+    """
+    try:
+        index = _socket.if_nametoindex(next(iter(find_radios(device)), device))
+    except OSError:
+        return None
+    with Nl80211(index) as nl80211:
+        try:
+            access_points = list_access_points(nl80211)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.ENETDOWN):
+                return None  # it went, or was set down, in between
+            raise
+        if not access_points:
+            return None
+        return WirelessNetwork(
+            ssid=format_ssid(access_points[0].ssid),
+            bssids=tuple(access_point.bssid.hex(":") for access_point in access_points),
+            encrypted=_is_encrypted(nl80211, access_points[0], deadline),
+        )
+
+
+def list_access_points(nl80211: Nl80211) -> list[AccessPoint]:
+    """Return the access points the device is associated with: one, with multi-link one for each radio."""
+    found = (parse_access_point(answer.get(ATTR_BSS, b"")) for answer in nl80211.ask(CMD_GET_SCAN, flags=NLM_F_DUMP))
+    return [access_point for access_point in found if access_point is not None]
+
+
+def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
+    """Return whether frames to `peer` are encrypted with a key of their own; None where keys can't be asked for."""
+    for number in _PAIRWISE_KEYS:
+        key = pack_attribute(ATTR_MAC, peer) + pack_attribute(ATTR_KEY_IDX, bytes((number,)))
+        try:
+            answers = nl80211.ask(CMD_GET_KEY, key)
+        except NetlinkError as error:
+            if error.code in (errno.EOPNOTSUPP, errno.EPERM):
+                return None
+            if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
+                raise
+            continue  # ENOENT: there is none; whatever else a driver says shows none
+        cipher = read_number(answers[0].get(ATTR_KEY_CIPHER, b"")) if answers else 0
+        if cipher and cipher not in _WEP:
+            return True
+    return False
+
+
+def parse_access_point(bss: bytes) -> AccessPoint | None:
+    """Return the access point of an NL80211_ATTR_BSS; None where it is not one that the device is associated with.
+
+    Of an ad-hoc network it is the cell.  Raises `NetlinkError`.
+    """
+    attributes = split_attributes(bss)
+    status = attributes.get(BSS_STATUS)
+    bssid = attributes.get(BSS_BSSID, b"")
+    if status is None or len(bssid) != 6:
+        return None
+    if read_number(status) not in (_BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED):
+        return None
+    elements = read_elements(attributes)
+    return AccessPoint(
+        ssid=find_ssid(elements),
+        bssid=bssid,
+        peer=attributes.get(BSS_MLD_ADDR, bssid),
+        announces=any(
+            kind == _ELEMENT_RSN or kind == _ELEMENT_VENDOR and content.startswith(_WPA) for kind, content in elements
+        ),
+    )
+
+
+def _has_radio(device: str, sysfs: str) -> bool:
+    """Whether a device is a radio, whatever its driver."""
+    return has_nl80211(device, sysfs) or os.path.exists(f"{sysfs}/{device}/wireless")
+
+
+def _is_encrypted(nl80211: Nl80211, access_point: AccessPoint, deadline: float) -> bool:
+    encrypted = has_key(nl80211, access_point.peer)
+    if encrypted is None:
+        return access_point.announces
+    until = min(deadline, monotonic() + HANDSHAKE_PATIENCE)
+    if encrypted or not access_point.announces or monotonic() >= until:
+        return encrypted
+    # The program that made the handshake then sets the link operational (operstates.rst of the kernel), which is news.
+    with Netlink((LINKS,)) as news:
+        while not (encrypted := has_key(nl80211, access_point.peer)) and monotonic() < until:
+            news.wait(until)
+    return bool(encrypted)

@@ -1,0 +1,289 @@
+"""The kill switch: nothing leaves through a guarded link but what is let through.  One module a firewall.
+
+What a guard lets through is one list of openings, the same for every firewall; each module here turns it into rules of
+its own.  Only this package touches the firewall.  What every closed link lets through (ARP, the DHCP client's
+broadcasts, neighbour and router discovery as the kernel makes them, what an IPsec policy will encrypt) is no opening:
+it stands in each module.
+
+A new firewall is a module here with a class `Firewall`, and one line in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_pton
+
+from netconf_hooks.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+OPEN = "open"
+PORTAL = "portal"
+PROBE = "probe"
+NAMES = "names"
+WINDOWS = (OPEN, PORTAL, PROBE, NAMES)
+"""The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up."""
+
+
+class Opening(Record):
+    """One thing that may leave through a guarded link; a packet passes that matches all of it.
+
+    protocol: ``udp``, ``tcp``, ``esp`` or empty for any.
+    network: the destination, ``ADDRESS/LENGTH``, no host bits set; empty for any of both families.
+    port, source_port: of udp and tcp; 0 for any.
+    uids: the owner of the sending socket is one of these; empty for any.  mark: of the packet, 0 for any.
+    reply: whether only answers pass, to who came in by `source_port`.
+    guests: whether the guests of a bridge may send this as well; not written down by str().
+    """
+
+    __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply", "guests")
+
+    def __init__(
+        self,
+        protocol: str = "",
+        network: str = "",
+        port: int = 0,
+        source_port: int = 0,
+        uids: tuple[int, ...] = (),
+        mark: int = 0,
+        reply: bool = False,
+        guests: bool = False,
+    ) -> None:
+        self.protocol = protocol
+        self.network = network
+        self.port = port
+        self.source_port = source_port
+        self.uids = uids
+        self.mark = mark
+        self.reply = reply
+        self.guests = guests
+
+    def __str__(self) -> str:
+        uids = ",".join(map(str, self.uids))
+        fields = (self.protocol, self.network, self.port, self.source_port, uids, self.mark, int(self.reply))
+        return "\t".join(map(str, fields))
+
+
+def read_opening(text: str) -> Opening:
+    """Return the opening that str() has written.  Raises ValueError."""
+    protocol, network, port, source_port, uids, mark, reply = text.split("\t")
+    users = tuple(int(uid) for uid in uids.split(",") if uid)
+    return Opening(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")
+
+
+class Window(Record):
+    """Openings for a time, after which the kernel closes them whatever happens to us.
+
+    name: one of `WINDOWS`; a link has at most one of each.
+    until: when it closes, in seconds since 1970 (time.time()); also the limit where the machine sleeps meanwhile.
+    """
+
+    __slots__ = ("name", "openings", "until")
+
+    def __init__(self, name: str, openings: tuple[Opening, ...], until: float) -> None:
+        self.name = name
+        self.openings = openings
+        self.until = until
+
+
+class Ports(Record):
+    """The devices that a guarded link is made of.
+
+    bridge: whether it is a bridge, whose guests are held too; outside: its ports that lead outside, or may; guests:
+    those that are known to be guests'; others: the ports of all other bridges.
+    """
+
+    __slots__ = ("bridge", "outside", "guests", "others")
+
+    def __init__(
+        self,
+        bridge: bool = False,
+        outside: tuple[str, ...] = (),
+        guests: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
+    ) -> None:
+        self.bridge = bridge
+        self.outside = outside
+        self.guests = guests
+        self.others = others
+
+
+class GuardError(Exception):
+    """A guard can't be put up, opened or lifted; the message says why, in the admin's words."""
+
+
+class TokenGone(GuardError):
+    """The guard was shut after the look began whose token was to open it: only a newer look may open it."""
+
+
+# What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
+# all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.
+_DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_DEVICE_LENGTH = 15  # IFNAMSIZ (linux/if.h) less the NUL
+_PORTS, _NUMBERS = 2**16, 2**32
+
+
+def check_device(device: str) -> None:
+    """Raise `GuardError` for a name that can't stand in a rule as it is."""
+    if not 0 < len(device) <= _DEVICE_LENGTH or not _DEVICE.issuperset(device):
+        raise GuardError(f"{device!r}: an interface of this name can't be guarded: letters, digits, _ . and - only")
+
+
+_TOKEN = frozenset("0123456789abcdef")
+_TOKEN_LENGTH = 8
+
+
+def check_token(token: str) -> None:
+    """Raise `GuardError` for anything but 8 lower-case hexadecimal digits."""
+    if len(token) != _TOKEN_LENGTH or not _TOKEN.issuperset(token):
+        raise GuardError(f"not a token: {token!r}")
+
+
+def read_network(network: str) -> tuple[bytes, int]:
+    """Return the address, 4 or 16 bytes, and the length of the prefix of ``ADDRESS/LENGTH``.
+
+    Raises `GuardError` for anything else, host bits included.
+    """
+    text, _, digits = network.partition("/")
+    try:
+        address = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError):  # ValueError: a NUL, or what has no bytes
+        raise GuardError(f"not a network: {network!r}") from None
+    length = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 3 else -1
+    hosts = 8 * len(address) - length
+    if length < 0 or hosts < 0 or int.from_bytes(address, "big") % (1 << hosts):
+        raise GuardError(f"not a network: {network!r}")
+    return address, length
+
+
+def check_opening(opening: Opening) -> None:
+    """Raise `GuardError` for an opening that no packet can match or that says less than it seems to."""
+    if opening.network:
+        read_network(opening.network)
+    ports = (opening.port, opening.source_port)
+    if not (
+        opening.protocol in ("", "udp", "tcp", "esp")
+        and all(0 <= port < _PORTS for port in ports)
+        and all(0 <= uid < _NUMBERS - 1 for uid in opening.uids)
+        and 0 <= opening.mark < _NUMBERS
+        and not (opening.protocol == "esp" and any(ports))
+        and not (opening.reply and not (opening.protocol in ("udp", "tcp") and opening.source_port))
+    ):
+        raise GuardError(f"no firewall can let this through: {opening!r}")
+
+
+if TYPE_CHECKING:
+
+    class AnyFirewall(Protocol):
+        """What every firewall can do.  Each call is one transaction, or as near to that as the firewall gets."""
+
+        name: str
+        """What `load_firewall` takes: for iptables with its variant, ``iptables-nft``."""
+        has_lease: bool
+        """Whether the window `OPEN` ends by itself, as the others do."""
+        has_news: bool
+        """Whether the kernel tells (NFNLGRP_NFTABLES) when somebody changes the rules; else one has to look."""
+        lacks: tuple[str, ...]
+        """What it can't do, each in words for `check`: ``no egress chain: nothing stops raw frames ...``."""
+
+        def close(
+            self,
+            device: str,
+            openings: tuple[Opening, ...],
+            windows: tuple[Window, ...] = (),
+            token: str = "",
+            ports: Ports | None = None,
+        ) -> None:
+            """Close a device but for `openings` and `windows`, in place of whatever stood for it, and read back that
+            it stands.
+
+            device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.
+            token: for the window `OPEN`, as in `open_window`; the tokens of other looks stay valid.
+            Raises `GuardError`, `TokenGone`; then what stood before stands.
+            """
+
+        def change_ports(self, device: str, ports: Ports) -> None:
+            """Tell a closed or open link's firewall what it is made of now.  Raises `GuardError`."""
+
+        def begin_look(self, device: str, token: str) -> None:
+            """Remember in the firewall that a look at the network of a closed device begins.
+
+            token: 8 lower-case hexadecimal digits, random.  It stays valid until it opens the window `OPEN`, until
+            that window is shut, or until the firewall forgets it, after ten minutes at the earliest.
+            Raises `GuardError`, also where the device is not guarded.
+            """
+
+        def open_window(self, device: str, window: Window, token: str = "") -> None:
+            """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`.
+
+            token: of the look that the decision to open rests on, for the window `OPEN`.  The same transaction
+            removes it; raises `TokenGone`, and opens nothing, where the window was shut since that look began.
+            """
+
+        def renew_window(self, device: str, window: Window) -> bool:
+            """Let a window that is open stay so until `window.until`; return False, opening nothing, if it is shut.
+
+            Raises `GuardError`.
+            """
+
+        def is_open(self, device: str) -> bool:
+            """Return whether the firewall lets everything through now: the window `OPEN` is open, or nothing stands.
+
+            Raises `GuardError` if the firewall can't be asked.
+            """
+
+        def shut_window(self, device: str, name: str) -> None:
+            """Shut a window, if it is open.  `OPEN`: the same transaction removes the tokens of all looks.
+
+            Raises `GuardError`.
+            """
+
+        def lift(self, device: str) -> None:
+            """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
+
+        def is_standing(self, device: str) -> bool:
+            """Whether the guard of a device stands as it was put up: nobody has flushed it.  Raises `GuardError`."""
+
+        def list_devices(self) -> tuple[str, ...]:
+            """Return the devices that have a guard in this firewall, by its own account.  Raises `GuardError`."""
+
+
+# Those that see what a bridge forwards from one port to another.
+HOLD_GUESTS = ("nftables",)
+
+# The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
+BACKENDS = ("nftables", "iptables")
+
+# What they call themselves, and records call them (`AnyFirewall.name`).
+FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
+
+
+def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
+    """Return the firewall of that name.  Raises `GuardError` if it does not work here, or there is none of that name.
+
+    name: one of `BACKENDS`, or what a guard calls itself (`AnyFirewall.name`), as it stands in the records.
+    thorough: whether to ask the kernel for everything that the rules need, even if that takes a program's run.
+    """
+    from importlib import import_module
+
+    backend, _, variant = name.partition("-")
+    if name not in (*BACKENDS, *FIREWALLS):
+        raise GuardError(f"there is no firewall {name!r}: expected {' or '.join(BACKENDS)}")
+    make = import_module(f"{__name__}.{backend}").Firewall
+    guard: AnyFirewall = make(thorough, variant) if variant else make(thorough)
+    return guard
+
+
+def choose_firewall(backend: str = "auto") -> AnyFirewall:
+    """Return the firewall for ``netconf-guard-backend``: with ``auto`` the first that works here.
+
+    Raises `GuardError` where none does, with the reason of each.
+    """
+    reasons = []
+    for name in BACKENDS if backend == "auto" else (backend,):
+        try:
+            return load_firewall(name, thorough=True)
+        except GuardError as error:
+            reasons.append(f"{name}: {error}")
+    raise GuardError("; ".join(reasons))

@@ -1,0 +1,214 @@
+"""What nftables needs beside `nftables` for a link that is made of others: a bridge, a bond.
+
+**A bridge's guests.**  What a virtual machine or a container sends is forwarded from one port of the bridge to another.
+It passes neither the host's IP layer, unless br_netfilter is in use, nor the bridge's own device.  The table ``bridge
+netconf-guard`` sees exactly these frames (hook ``forward``).  Each guarded bridge has chains of its own there.  A frame
+that leaves by a port which is known to be a guest's passes; every other port counts as one that leads outside, also one
+that was added a moment ago.  Guests get ARP, DHCP, neighbour discovery and what the admin allows, never what is let
+through for a tunnel, a portal or a probe, which are the host's.
+
+With br_netfilter (sysctl net.bridge.bridge-nf-call-iptables) the same frames pass the table inet afterwards, as if the
+host forwarded them.  They are marked here, so that the table inet does not decide again by rules that are not meant for
+them.  Nobody else may use this mark: what the host itself sends with it is dropped (hook ``output`` of the bridge,
+which forwarded frames never pass).
+
+**The ports.**  What the host sends through a port's own device, by an address that it still has, would pass beside the
+link.  So it is held as if it left by the link itself.  By name, since the ports may not exist yet.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.guard.firewall import GuardError, OPEN, Ports, check_device
+from netconf_hooks.guard.firewall.nftables import BRIDGE, FRAMES, INET, render_end, render_frames, render_timeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from netconf_hooks.guard.firewall import Opening, Window
+
+# Before br_netfilter, which hands frames on to iptables and to the table inet (NF_BR_PRI_BRNF, 0).
+_PRIORITY = -200
+_HOOKS = ("forward", "output")
+
+# The mark of what was decided here: the upper eight bits; the others stay as they are.
+_MARK, _MARK_MASK = 0x67000000, 0xFF000000
+DECIDED = f"meta mark & {_MARK_MASK:#x} == {_MARK:#x}"
+
+# As every closed link lets them through, but for 802.1X, which is the host's own affair.
+GUEST_FRAMES = tuple(frame for frame in FRAMES if "0x888e" not in frame and "0x88c7" not in frame)
+_VLANS = "@ll,96,16 { 0x8100, 0x88a8 }"
+
+# Where a packet of the ports' own devices goes, by hook: as that of the link itself.
+_PORT_CHAINS = {
+    "ports": ("type filter hook postrouting priority 350; policy accept;", "out"),
+    "portforward": ("type filter hook forward priority 10; policy accept;", "forward"),
+}
+
+# Asks whether the kernel knows which bridge a port belongs to (CONFIG_NFT_BRIDGE_META, as in Debian's): added and taken
+# away again in one transaction.
+TRIAL = (
+    "add table bridge netconf-guard-trial",
+    "add chain bridge netconf-guard-trial trial",
+    'add rule bridge netconf-guard-trial trial meta obrname "br0"',
+    "delete table bridge netconf-guard-trial",
+)
+
+
+def build_guest_chains(
+    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+) -> dict[str, tuple[str, ...]]:
+    """Return the rules of a bridge's chains in the table bridge, but those of its hooks, by chain.
+
+    now: as time.time().  Raises `GuardError`.
+    """
+    done = f"goto decided-{device}"
+    drop = f'counter name "dropped-{device}" drop'
+    passing = (
+        f"oifname @guests-{device} {done}",
+        f"meta oiftype @{OPEN}-{device} jump {OPEN}-{device}",
+        # A frame with a VLAN's tag is not what it seems to be further in.
+        f"{_VLANS} {drop}",
+        *(frame.removesuffix("accept") + done for frame in GUEST_FRAMES),
+        # Not what tells a packet's later fragments by its address alone: there is nothing behind this table that would
+        # stop those of another port.
+        *(f"{render_frames(opening)[0]} {done}".lstrip() for opening in openings if opening.guests),
+    )
+    opened = [window for window in windows if window.name == OPEN and window.until > now]
+    return {
+        f"decided-{device}": (f"meta mark set meta mark & {~_MARK_MASK & 0xFFFFFFFF:#x} | {_MARK:#x} accept",),
+        f"{OPEN}-{device}": build_window(opened[0]) if opened else (),
+        f"frames-{device}": (*passing, f'{drop} comment "behind {len(passing)} rules"'),
+    }
+
+
+def build_window(window: Window) -> tuple[str, ...]:
+    """Return the rules of the chain that every frame passes while a bridge is open."""
+    return (render_end(window), "accept")
+
+
+def render_bridge(
+    device: str,
+    ports: Ports,
+    openings: tuple[Opening, ...],
+    windows: tuple[Window, ...],
+    now: float,
+    by_bridge: bool,
+) -> list[str]:
+    """Return the commands that hold the guests of a bridge, in place of whatever stood for it.
+
+    by_bridge: whether the kernel knows which bridge a port belongs to; else all ports count as this bridge's that are
+        not known to be another's.
+    """
+    chains = build_guest_chains(device, openings, windows, now)
+    belongs = f'meta obrname "{device}"' if by_bridge else f"oifname != @others-{device}"
+    hooks = {
+        f"forward-{device}": f"{belongs} jump frames-{device}",
+        f"output-{device}": f'{belongs} {DECIDED} counter name "dropped-{device}" drop',
+    }
+    commands = [
+        f"add table {BRIDGE}",
+        f"add counter {BRIDGE} dropped-{device}",
+        f"add set {BRIDGE} guests-{device} {{ type ifname; }}",
+        f"add set {BRIDGE} others-{device} {{ type ifname; }}",
+        # Of all bridges, the key is the same; a set with a timeout has to have one.
+        f"add set {BRIDGE} {OPEN}-{device} {{ type iface_type; flags timeout; }}",
+        f"flush set {BRIDGE} {OPEN}-{device}",
+        *(f"add chain {BRIDGE} {chain}" for chain in chains),
+        *(
+            f"add chain {BRIDGE} {hook}-{device} {{ type filter hook {hook} priority {_PRIORITY}; policy accept; }}"
+            for hook in _HOOKS
+        ),
+        *(f"flush chain {BRIDGE} {chain}" for chain in (*chains, *hooks)),
+        *(f"add rule {BRIDGE} {chain} {rule}" for chain, rules in chains.items() for rule in rules),
+        *(f"add rule {BRIDGE} {chain} {rule}" for chain, rule in hooks.items()),
+    ]
+    for window in windows:
+        if window.name == OPEN:
+            commands += render_element(device, window, now)
+    return commands + render_members(device, ports)
+
+
+def render_ports(device: str, ports: Ports) -> list[str]:
+    """Return the commands that hold what the host sends through the ports' own devices; INET has `device` already."""
+    commands = [f"add set {INET} ports-{device} {{ type ifname; }}"]
+    for name, (hook, target) in _PORT_CHAINS.items():
+        chain = f"{INET} {name}-{device}"
+        commands += [
+            f"add chain {chain} {{ {hook} }}",
+            f"flush chain {chain}",
+            f"add rule {chain} oifname @ports-{device} jump {target}-{device}",
+        ]
+    return commands + _fill_set(INET, f"ports-{device}", ports.outside)
+
+
+def render_members(device: str, ports: Ports) -> list[str]:
+    """Return the commands that tell the table bridge whose the ports are."""
+    return [
+        *_fill_set(BRIDGE, f"guests-{device}", ports.guests),
+        *_fill_set(BRIDGE, f"others-{device}", ports.others),
+    ]
+
+
+def render_opening(device: str, window: Window, now: float) -> list[str]:
+    """Return the commands that open a bridge for its guests as well, until the window closes."""
+    return [
+        *render_shutting(device),
+        *(f"add rule {BRIDGE} {OPEN}-{device} {rule}" for rule in build_window(window)),
+        *render_element(device, window, now),
+    ]
+
+
+def render_element(device: str, window: Window, now: float) -> list[str]:
+    """Return the command that lets the kernel send frames through the window's chain until it closes."""
+    timeout = render_timeout(window, now)
+    return [f"add element {BRIDGE} {OPEN}-{device} {{ ether timeout {timeout} }}"] if timeout else []
+
+
+def render_shutting(device: str) -> list[str]:
+    """Return the commands that shut a bridge for its guests."""
+    return [f"flush set {BRIDGE} {OPEN}-{device}", f"flush chain {BRIDGE} {OPEN}-{device}"]
+
+
+def find_problem(standing: dict[str, dict[str, Any]] | None, device: str) -> str:
+    """Return what of a bridge's part is missing in the table bridge, in words; empty where nothing is."""
+    if standing is None:
+        return f"no table {BRIDGE}"
+    chains = standing.get("chain", {})
+    for chain in (f"{hook}-{device}" for hook in (*_HOOKS, "frames", "decided", OPEN)):
+        if chain not in chains:
+            return f"no chain {chain} in table {BRIDGE}"
+    for hook in _HOOKS:
+        found = chains[f"{hook}-{device}"]
+        if (found.get("hook"), found.get("prio")) != (hook, _PRIORITY) or len(found.get("rules", ())) != 1:
+            return f"another chain {hook}-{device} in table {BRIDGE}"
+    if len(chains[f"decided-{device}"].get("rules", ())) != 1:
+        return f"another chain decided-{device} in table {BRIDGE}"
+    rules = chains[f"frames-{device}"].get("rules", [{}])
+    if {"drop": None} not in rules[-1].get("expr", ()) or rules[-1].get("comment") != f"behind {len(rules) - 1} rules":
+        return f"no drop at the end of chain frames-{device} in table {BRIDGE}"
+    return ""
+
+
+def list_members(standing: dict[str, dict[str, Any]] | None, name: str) -> frozenset[str] | None:
+    """Return the elements of a set of devices; None where there is no such set."""
+    found = (standing or {}).get("set", {}).get(name)
+    return None if found is None else frozenset(found.get("elem", ()))
+
+
+def list_nameable(devices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `devices` that a rule can name.  A port that none can name counts as one that leads outside."""
+    return tuple(device for device in devices if _is_nameable(device))
+
+
+def _is_nameable(device: str) -> bool:
+    try:
+        check_device(device)
+    except GuardError:
+        return False
+    return True
+
+
+def _fill_set(table: str, name: str, devices: tuple[str, ...]) -> list[str]:
+    elements = ", ".join(f'"{device}"' for device in list_nameable(devices))
+    return [f"flush set {table} {name}", *([f"add element {table} {name} {{ {elements} }}"] if elements else [])]

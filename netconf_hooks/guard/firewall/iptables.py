@@ -1,0 +1,705 @@
+"""The guard by iptables: written by iptables-restore(8), read back by iptables-save(8).
+
+There are two variants of iptables, each with tables of its own: ``legacy`` and ``nft`` (iptables-legacy(8),
+iptables-nft(8)).  A guard is put into the tables of the variant that update-alternatives(1) has chosen on this machine,
+since the admin lists his rules there.  The record of the guard keeps the variant (``iptables-nft``), so that it is
+found again after the admin has chosen the other one.
+
+All rules are in the table ``mangle``, because only a table is replaced at once: each call here is one transaction for
+each address family, IPv6 first.  The authority is a chain in POSTROUTING, after every re-routing.  A rule can't jump
+back over two chains, so the chains of a device are connected by goto: POSTROUTING jumps to the chain of the first
+window, each window's chain goes to the next one, and the last goes to ``nch-DEVICE``, which drops.  A RETURN in any of
+them leads back to POSTROUTING, where the admin's own rules follow; nothing is ever accepted before they were asked.
+``nchf-DEVICE``, in FORWARD, drops what is forwarded.
+
+No packet passes ``ncht-DEVICE``: each of its rules is the token of a look at the network, as a comment.  It always has
+`TOKENS` rules, so that old tokens drop out at its end.
+
+A window is rules that hold between two instants (``-m time``, in UTC).  They begin a moment before the window was
+opened: if the clock is set back by more than that, the window shuts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import AF_INET, AF_INET6, inet_ntop
+from binascii import crc32
+
+from netconf_hooks.guard.firewall import (
+    GuardError, OPEN, Opening, Ports, TokenGone, WINDOWS, Window, check_device, check_opening, check_token,
+    read_network
+)  # fmt: skip
+from netconf_hooks.system import programs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DIRECTORY = "/usr/sbin"
+VARIANTS = {"xtables-legacy-multi": "legacy", "xtables-nft-multi": "nft"}
+"""The program that all programs of a variant are links to."""
+
+VERSIONS = (6, 4)
+TABLE = "mangle"
+
+LOCK_PATIENCE = 5  # seconds that iptables-legacy-restore waits for /run/xtables.lock
+TIMEOUT = 10.0  # seconds for one program
+SAVE_LIMIT = 16 * 1024 * 1024  # bytes of the admin's own rules that are read at most
+_LOCKED = 4  # exit status (RESOURCE_PROBLEM) if somebody else holds the lock
+
+SLACK = 5.0
+"""By how many seconds a clock may be set back without shutting the windows."""
+
+TOKENS = 16
+"""How many looks at a device's network can be under way at the same time."""
+
+LACKS = (
+    "no egress chain: nothing stops raw frames, nor those of a macvlan, VLAN or bridge",
+    "no rules for bridges: what a bridge forwards between its ports passes no chain of iptables",
+)
+NO_NEWS = "no news of changed rules: if somebody flushes the table mangle, only a timer notices"
+
+_IPSEC = "-m policy --dir out --pol ipsec -j RETURN"
+_USER = "-m owner --uid-owner 0-4294967294"  # any
+_NO_TOKEN = "none"
+
+# What every closed link lets through, by family: see nftables.ALWAYS.  All rules here are written as iptables-save
+# writes them, because the two are compared.
+ALWAYS = {
+    4: ("-d 255.255.255.255/32 -p udp -m udp --sport 68 --dport 67 -j RETURN", _IPSEC),
+    6: (
+        "-d ff02::1:2/128 -p udp -m udp --sport 546 --dport 547 -j RETURN",
+        "-d fe80::/10 -p udp -m udp --sport 546 --dport 547 -j RETURN",
+        # 40 bytes of header, 24 of a router solicitation.
+        "-d ff02::2/128 -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m hl --hl-eq 255 -m length --length 0:64 -j RETURN",
+        # ND, MLD and MLDv2 (linux/icmpv6.h).
+        *(
+            f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} {_USER} -j DROP"
+            for number in (133, 134, 135, 136, 137, 131, 132, 143)
+        ),
+        "-p ipv6-icmp -m icmp6 --icmpv6-type 135/0 -m hl --hl-eq 255 -j RETURN",
+        "-p ipv6-icmp -m icmp6 --icmpv6-type 136/0 -m hl --hl-eq 255 -j RETURN",
+        "-d ff02::16/128 -p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN",
+        "-d ff02::2/128 -p ipv6-icmp -m icmp6 --icmpv6-type 132 -m hl --hl-eq 1 -j RETURN",
+        "-d ff02::1:ff00:0/104 -p ipv6-icmp -m icmp6 --icmpv6-type 131 -m hl --hl-eq 1 -j RETURN",
+        _IPSEC,
+    ),
+}
+
+_ATTEMPTS = 3  # at finding the table as it was read: others change it meanwhile
+
+_LAST_TIME = 2**31 - 2  # libxt_time reads no later date than 2**31 - 1, which it does not write: no limit
+
+
+def render_opening(opening: Opening, version: int) -> tuple[str, ...]:
+    """Return what the packets of an opening match, as iptables-save(8) writes it: any one of these.
+
+    version: 4 or 6; nothing matches an opening for the other family.  Raises `GuardError` for one that can't be.
+    """
+    check_opening(opening)
+    network = ""
+    if opening.network:
+        address, length = read_network(opening.network)
+        if len(address) != (4 if version == 4 else 16):
+            return ()
+        if length:
+            network = f"-d {inet_ntop(AF_INET if version == 4 else AF_INET6, address)}/{length}"
+    ports = " ".join(
+        f"--{side} {port}" for side, port in (("sport", opening.source_port), ("dport", opening.port)) if port
+    )
+    mark = f"-m mark --mark {opening.mark:#x}" if opening.mark else ""
+    reply = "-m conntrack --ctdir REPLY" if opening.reply else ""
+    found = []
+    for protocol in ("tcp", "udp") if ports and not opening.protocol else (opening.protocol,):
+        words = [network, f"-p {protocol}" if protocol else "", f"-m {protocol} {ports}" if ports else ""]
+        owners = [f"-m owner --uid-owner {uid}" for uid in sorted(set(opening.uids))]
+        for owner in owners or [""]:
+            found.append(" ".join(filter(None, (*words, owner, mark, reply))))
+    return tuple(found)
+
+
+def render_window(window: Window | None, version: int, now: float) -> tuple[str, ...]:
+    """Return the rules that let the packets of a window through while it is open; none for None or one that is over.
+
+    now: as time.time().  The match knows whole seconds, and includes the one that it ends with.
+    """
+    if window is None or window.until <= now or now > _LAST_TIME:
+        return ()
+    last = min(-int(-window.until // 1) - 1, _LAST_TIME)
+    time_match = f"-m time --datestart {_format_time(now - SLACK)} --datestop {_format_time(last)}"
+    matches = (match for opening in window.openings for match in render_opening(opening, version))
+    return tuple(" ".join(filter(None, (match, time_match, "-j RETURN"))) for match in matches)
+
+
+def build_window(device: str, name: str, version: int, window: Window | None, now: float) -> tuple[str, ...]:
+    """Return the rules of a window's chain; of one that is shut if `window` is None or over."""
+    place = WINDOWS.index(name) + 1
+    following = _name_window(device, WINDOWS[place]) if place < len(WINDOWS) else f"nch-{device}"
+    return (*render_window(window, version, now), f"-g {following}")
+
+
+def build_forward(version: int, window: Window | None, now: float) -> tuple[str, ...]:
+    """Return the rules of a device's chain for forwarded packets.
+
+    window: the one named `OPEN`, if it is open.  Forwarded packets have no user here.
+    """
+    return (*render_window(_without_users(window), version, now), _IPSEC, "-j DROP")
+
+
+def build_chains(
+    device: str, version: int, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+) -> dict[str, tuple[str, ...]]:
+    """Return the rules of a device by chain, without those of its tokens.  version: 4 or 6; now: as time.time()."""
+    found = {window.name: window for window in windows}
+    chains = {_name_window(device, name): build_window(device, name, version, found.get(name), now) for name in WINDOWS}
+    passing = (f"{match} -j RETURN".lstrip() for opening in openings for match in render_opening(opening, version))
+    chains[f"nch-{device}"] = (*ALWAYS[version], *passing, "-j DROP")
+    chains[f"nchf-{device}"] = build_forward(version, found.get(OPEN), now)
+    return chains
+
+
+def parse_save(text: str) -> dict[str, list[str]]:
+    """Return the rules of the table mangle by chain, from the output of iptables-save(8); empty without that table.
+
+    Raises ValueError if the output ends in the middle of the table.
+    """
+    chains: dict[str, list[str]] = {}
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("*"):
+            inside = line == f"*{TABLE}"
+        elif line == "COMMIT":
+            inside = False
+        elif inside and line.startswith(":"):
+            chains.setdefault(line[1:].partition(" ")[0], [])
+        elif inside and line.startswith("-A "):
+            chain, _, rule = line[3:].partition(" ")
+            chains.setdefault(chain, []).append(rule)
+    if inside:
+        raise ValueError("the output of iptables-save is cut off")
+    return chains
+
+
+def find_variant(directory: str = DIRECTORY) -> str:
+    """Return this machine's variant of iptables, ``legacy`` or ``nft``, as update-alternatives(1) has chosen.
+
+    directory: of the programs.  Raises `GuardError` without iptables, or with one that is neither.
+    """
+    program = f"{directory}/iptables-restore"
+    if not os.path.exists(program):
+        raise GuardError(f"{program} is missing (package iptables)")
+    target = os.path.basename(os.path.realpath(program))
+    if target not in VARIANTS:
+        raise GuardError(f"{program} is {target}: expected a link to {' or '.join(VARIANTS)}")
+    return VARIANTS[target]
+
+
+def has_legacy_guard(device: str) -> bool:
+    """Return whether a guard of a device stands in the legacy tables, which iptables-nft(8) does not list.
+
+    The kernel is asked by python-iptables, if it is installed, and only if it has such tables already: to ask for one
+    that it does not have loads a module.
+    """
+    versions = [version for version in VERSIONS if _has_legacy_table(version)]
+    if not versions:
+        return False
+    try:
+        import iptc
+    except (ImportError, OSError, AttributeError):  # the last two: no libiptc or libxtables, or a strange one
+        return False
+    try:
+        tables = [(iptc.Table6 if version == 6 else iptc.Table)(TABLE) for version in versions]
+        return any(table.is_chain(f"nch-{device}") for table in tables)
+    except iptc.IPTCError:
+        return False
+
+
+class Firewall:
+    """The guard by one variant of iptables.
+
+    thorough: whether to find out at once what the kernel lacks, by ``iptables-restore --test``.
+    variant: ``legacy`` or ``nft``; empty for the one that this machine uses.
+    directory: of the programs; lock: the lock file of the legacy variant, empty for the usual one.
+    Raises `GuardError` if a program is missing, and with `thorough` if the kernel or a lack of rights says no.
+    """
+
+    has_lease = True
+
+    def __init__(
+        self, thorough: bool = False, variant: str = "", directory: str = DIRECTORY, lock: str = ""
+    ) -> None:
+        self._variant = variant or find_variant(directory)
+        self._directory = directory
+        self._variables = {"XTABLES_LOCKFILE": lock} if lock else {}
+        self.name = f"iptables-{self._variant}"
+        # The nft variant changes nftables' own tables, and the kernel tells of that.
+        self.has_news = self._variant == "nft"
+        self.lacks = LACKS if self.has_news else (*LACKS, NO_NEWS)
+        for version in VERSIONS:
+            for what in ("restore", "save"):
+                program = self._get_program(version, what)
+                if not os.access(program, os.X_OK):
+                    raise GuardError(f"{program} is missing (package iptables)")
+        if thorough:
+            self._test()
+
+    def close(
+        self,
+        device: str,
+        openings: tuple[Opening, ...],
+        windows: tuple[Window, ...] = (),
+        token: str = "",
+        ports: Ports | None = None,
+    ) -> None:
+        """See `AnyFirewall.close`.
+
+        ports: not used.  What a bridge forwards is not seen here, so that `guarding` refuses to guard one.
+        """
+        check_device(device)
+        now = time.time()
+        taking = bool(token) and any(window.name == OPEN for window in windows)
+        if taking:
+            check_token(token)
+        changed = False
+        try:
+            for version in VERSIONS:
+                chains = build_chains(device, version, openings, windows, now)
+                self._put(version, device, chains, token if taking else "")
+                changed = True
+        except GuardError as error:
+            if any(window.name == OPEN for window in windows) and (changed or isinstance(error, _NotHeld)):
+                self._shut_after_failure(device, OPEN)
+            raise
+
+    def change_ports(self, device: str, ports: Ports) -> None:
+        """See `AnyFirewall.change_ports`: nothing here depends on them."""
+
+    def begin_look(self, device: str, token: str) -> None:
+        """See `AnyFirewall.begin_look`."""
+        check_device(device)
+        check_token(token)
+        chain = _name_tokens(device)
+        for version in VERSIONS:
+            self._restore(version, [f"-D {chain} {TOKENS}", f"-I {chain} 1 {_render_token(token)}"])
+
+    def open_window(self, device: str, window: Window, token: str = "") -> None:
+        """See `AnyFirewall.open_window`."""
+        check_device(device)
+        now = time.time()
+        if window.until <= now:
+            self.shut_window(device, window.name)
+            return
+        taking: list[str] = []
+        if token and window.name == OPEN:
+            check_token(token)
+            taking = _take_token(device, token)
+        changed = False
+        try:
+            for version in VERSIONS:
+                try:
+                    self._restore(version, [*taking, *_set_window(device, version, window.name, window, now)])
+                except _Busy:
+                    raise
+                except GuardError:
+                    chains = self._read(version)
+                    if f"nch-{device}" not in chains:
+                        raise GuardError(f"{device}: not guarded, so no window of it can be opened") from None
+                    if taking and not _has_token(chains, device, token):
+                        raise _make_token_gone(device) from None
+                    raise
+                changed = True
+        except GuardError:
+            if changed:
+                self._shut_after_failure(device, window.name)
+            raise
+
+    def shut_window(self, device: str, name: str) -> None:
+        """See `AnyFirewall.shut_window`."""
+        check_device(device)
+        problem: GuardError | None = None
+        for version in VERSIONS:
+            commands = _set_window(device, version, name, None, 0.0)
+            if name == OPEN:
+                commands += _clear_tokens(device)
+            try:
+                self._restore(version, commands)
+            except _Busy as error:
+                problem = problem or error
+            except GuardError as error:
+                if f"nch-{device}" in self._read(version):
+                    problem = problem or error
+        if problem:
+            raise problem
+
+    def renew_window(self, device: str, window: Window) -> bool:
+        """See `AnyFirewall.renew_window`.
+
+        Each rule is replaced by one that ends later; that fails if somebody has shut the window meanwhile.
+        """
+        check_device(device)
+        now = time.time()
+        chain = _name_window(device, window.name)
+        changes = {}
+        for version in VERSIONS:
+            fresh = {chain: render_window(window, version, now)}
+            if window.name == OPEN:
+                fresh[f"nchf-{device}"] = render_window(_without_users(window), version, now)
+            standing = self._read(version)
+            old = {name: [rule for rule in standing.get(name, ()) if _is_timed(rule)] for name in fresh}
+            if fresh[chain] and not any(_is_within(rule, now) for rule in old[chain]):
+                return False
+            changes[version] = [f"-D {name} {rule}" for name, rules in old.items() for rule in rules]
+            changes[version] += [f"-I {name} 1 {rule}" for name, rules in fresh.items() for rule in reversed(rules)]
+        changed = False
+        for version, commands in changes.items():
+            try:
+                self._restore(version, commands)
+            except _Busy:
+                raise
+            except GuardError:
+                if any(_is_within(rule, now) for rule in self._read(version).get(chain, ())):
+                    raise
+                if changed:
+                    self._shut_after_failure(device, window.name)
+                return False
+            changed = True
+        return True
+
+    def is_open(self, device: str) -> bool:
+        """See `AnyFirewall.is_open`."""
+        check_device(device)
+        now = time.time()
+        tables = [self._read(version) for version in VERSIONS]
+        return any(
+            f"nch-{device}" not in chains
+            or any(_is_within(rule, now) for rule in chains.get(_name_window(device, OPEN), ()))
+            for chains in tables
+        )
+
+    def lift(self, device: str) -> None:
+        """See `AnyFirewall.lift`."""
+        check_device(device)
+        for version in reversed(VERSIONS):
+            for attempt in range(_ATTEMPTS):
+                chains = self._read(version)
+                commands = _unhook(device, chains)
+                ours = [name for name in _list_chains(device) if name in chains]
+                commands += [f"-F {name}" for name in ours]
+                commands += [f"-X {name}" for name in ours]
+                if not commands:
+                    break
+                try:
+                    self._restore(version, commands)
+                    break
+                except GuardError:  # somebody else may have changed the table since it was read
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+
+    def is_standing(self, device: str) -> bool:
+        """See `AnyFirewall.is_standing`."""
+        check_device(device)
+        return not any(_find_problem(device, self._read(version)) for version in VERSIONS)
+
+    def list_devices(self) -> tuple[str, ...]:
+        """See `AnyFirewall.list_devices`."""
+        chains = {chain for version in VERSIONS for chain in self._read(version)}
+        return tuple(sorted(chain.removeprefix("nch-") for chain in chains if chain.startswith("nch-")))
+
+    def _put(self, version: int, device: str, chains: dict[str, tuple[str, ...]], token: str) -> None:
+        """Make the chains of a device hold exactly these rules, and read back that they do.
+
+        token: as for `AnyFirewall.close`, if a window `OPEN` is among the rules; else empty.
+        """
+        checksum = _sum_rules(device, chains)
+        standing: dict[str, list[str]] = {}
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            commands = _take_token(device, token) if token else []
+            commands += _fill(device, chains, checksum, renew_tokens=attempt > 0 and not token)
+            # At first as if the guard stood already, which saves reading the table; then as if it did not.
+            hooks = _list_hooks(device)
+            commands += _unhook(device, standing) if attempt else [f"-D {hook} {rule}" for hook, rule in hooks]
+            commands += [f"-I {hook} 1 {rule}" for hook, rule in hooks]
+            try:
+                self._restore(version, commands)
+            except _Busy:
+                raise
+            except GuardError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                if token or attempt:
+                    standing = self._read(version)
+                if token and not _has_token(standing, device, token):
+                    raise _make_token_gone(device) from None
+                continue
+            standing = self._read(version)
+            problem = _find_problem(device, standing) or _compare(chains, standing)
+            if not problem:
+                return
+            if token:
+                break  # it is used up
+            # A later iptables-save may write our rules in other words: what it wrote is what counts from now on.
+            checksum = _sum_rules(device, standing)
+        raise _NotHeld(f"{device}: {self.name} does not hold what was put in it: {problem}")
+
+    def _shut_after_failure(self, device: str, name: str) -> None:
+        """Shut a window that could be opened or renewed for one of the families only.
+
+        If that fails as well, its rules end by themselves.
+        """
+        try:
+            self.shut_window(device, name)
+        except GuardError as error:
+            from netconf_hooks.system import log
+
+            log.error(f"{device}: netconf-guard: {error}")
+
+    def _test(self) -> None:
+        """Find out whether the kernel and iptables know all that our rules need.  Raises `GuardError`."""
+        now = time.time()
+        everything = (Opening("udp", "", 53, 53, (0,), 1), Opening("tcp", "", source_port=22, reply=True))
+        for version in VERSIONS:
+            chains = build_chains("lo", version, everything, (Window(OPEN, everything, now + 1),), now)
+            self._restore(version, _fill("lo", chains, _sum_rules("lo", chains), renew_tokens=True), "--test")
+
+    def _read(self, version: int) -> dict[str, list[str]]:
+        """Return the rules of the table by chain.  Raises `GuardError`."""
+        if self._variant == "legacy" and not _has_legacy_table(version):
+            return {}  # iptables-legacy-save would load the module, which makes the table
+        program = self._get_program(version, "save")
+        result = self._run([program, "-t", TABLE], None)
+        if result.status:
+            raise GuardError(f"{program}: {_join_lines(result.output) or f'exit status {result.status}'}")
+        try:
+            return parse_save(result.output)
+        except ValueError as error:
+            raise GuardError(f"{program}: {error}") from None
+
+    def _restore(self, version: int, commands: list[str], *options: str) -> None:
+        """Change the table in one transaction.  Raises `GuardError`; then it is as it was."""
+        program = self._get_program(version, "restore")
+        wait = ["-w", str(LOCK_PATIENCE)] if self._variant == "legacy" else []
+        text = "".join(f"{line}\n" for line in (f"*{TABLE}", *commands, "COMMIT"))
+        result = self._run([program, "--noflush", *wait, *options], text)
+        if result.status:
+            problem = _join_lines(result.output) or f"exit status {result.status}"
+            if result.status == _LOCKED:
+                raise _Busy(f"{program}: {problem}")
+            raise GuardError(f"{program}: {problem}{_quote_line(problem, text)}")
+
+    def _run(self, argv: list[str], stdin: str | None) -> programs.Result:
+        try:
+            return programs.run(argv, TIMEOUT, stdin, self._variables, SAVE_LIMIT)
+        except programs.ProgramError as error:
+            raise GuardError(str(error)) from None
+
+    def _get_program(self, version: int, what: str) -> str:
+        return f"{self._directory}/ip{'6' if version == 6 else ''}tables-{self._variant}-{what}"
+
+
+class _Busy(GuardError):
+    """Somebody else holds the lock of the legacy tables; nothing was changed."""
+
+
+class _NotHeld(GuardError):
+    """The table was changed, but does not hold what was put in it."""
+
+
+# --- chains
+
+
+def _name_window(device: str, name: str) -> str:
+    return f"nchw-{name}-{device}"
+
+
+def _name_tokens(device: str) -> str:
+    return f"ncht-{device}"
+
+
+def _list_chains(device: str) -> list[str]:
+    """Return all chains of a device, each before those that it leads to."""
+    return [*(_name_window(device, name) for name in WINDOWS), f"nch-{device}", f"nchf-{device}", _name_tokens(device)]
+
+
+def _list_hooks(device: str) -> list[tuple[str, str]]:
+    """Return the rules that lead to a device's chains, each with the chain that it is in."""
+    return [
+        ("POSTROUTING", f"-o {device} -j {_name_window(device, WINDOWS[0])}"),
+        ("FORWARD", f"-o {device} -j nchf-{device}"),
+    ]
+
+
+def _is_hook(rule: str) -> bool:
+    """Whether a rule leads to the chains of one of our devices."""
+    words = rule.split(" ")
+    if len(words) != 4 or words[0::2] != ["-o", "-j"]:
+        return False
+    return rule in [hook for _, hook in _list_hooks(words[1])]
+
+
+def _unhook(device: str, chains: dict[str, list[str]]) -> list[str]:
+    """Return the commands that delete whatever leads to a device's chains.  chains: the whole table."""
+    targets = tuple(f" {way} {name}" for name in _list_chains(device) for way in ("-j", "-g"))
+    ours = _list_chains(device)
+    return [
+        f"-D {name} {rule}"
+        for name, rules in chains.items()
+        if name not in ours
+        for rule in rules
+        if f" {rule}".endswith(targets)
+    ]
+
+
+def _fill(device: str, chains: dict[str, tuple[str, ...]], checksum: str, renew_tokens: bool) -> list[str]:
+    """Return the commands that make chains hold exactly these rules, and the last one of ``nch-DEVICE`` the checksum.
+
+    renew_tokens: whether to make the chain of the tokens anew, with none in it.
+    """
+    # Also empties a chain that is there already.
+    commands = [f":{name} - [0:0]" for name in chains]
+    if renew_tokens:
+        commands += [f":{_name_tokens(device)} - [0:0]", *_clear_tokens(device)]
+    for name, rules in chains.items():
+        *others, last = rules
+        if name == f"nch-{device}":
+            last = f"-m comment --comment {checksum} {last}"
+        commands += [f"-A {name} {rule}" for rule in (*others, last)]
+    return commands
+
+
+def _set_window(device: str, version: int, name: str, window: Window | None, now: float) -> list[str]:
+    """Return the commands that give a window other rules; `window`: None to shut it."""
+    chains = {_name_window(device, name): build_window(device, name, version, window, now)}
+    if name == OPEN:
+        chains[f"nchf-{device}"] = build_forward(version, window, now)
+    commands = []
+    for chain, rules in chains.items():
+        commands.append(f"-F {chain}")  # unlike a declaration it fails if the device is not guarded
+        commands += [f"-A {chain} {rule}" for rule in rules]
+    return commands
+
+
+def _without_users(window: Window | None) -> Window | None:
+    if window is None:
+        return None
+    return Window(window.name, tuple(opening for opening in window.openings if not opening.uids), window.until)
+
+
+# --- tokens
+
+
+def _render_token(token: str) -> str:
+    return f"-m comment --comment {token} -j RETURN"
+
+
+def _take_token(device: str, token: str) -> list[str]:
+    """Return the commands that take a token; they fail if it is not there."""
+    chain = _name_tokens(device)
+    return [f"-D {chain} {_render_token(token)}", f"-A {chain} {_render_token(_NO_TOKEN)}"]
+
+
+def _clear_tokens(device: str) -> list[str]:
+    chain = _name_tokens(device)
+    return [f"-F {chain}", *(f"-A {chain} {_render_token(_NO_TOKEN)}" for _ in range(TOKENS))]
+
+
+def _has_token(chains: dict[str, list[str]], device: str, token: str) -> bool:
+    return _render_token(token) in chains.get(_name_tokens(device), ())
+
+
+def _make_token_gone(device: str) -> TokenGone:
+    return TokenGone(f"{device}: the guard was shut after this look at the network had begun")
+
+
+# --- comparing
+
+
+def _find_problem(device: str, chains: dict[str, list[str]]) -> str:
+    """Return in words what of a device does not stand in the table; empty if all of it does.
+
+    Whatever windows are open is not looked at, but that each of their rules ends by itself.
+    """
+    for hook, rule in _list_hooks(device):
+        rules = chains.get(hook, [])
+        if rule not in rules:
+            return f"nothing leads to the chains of {device} in chain {hook}"
+        if rules.count(rule) > 1:
+            return f"more than one rule leads to the chains of {device} in chain {hook}"
+        if not all(map(_is_hook, rules[: rules.index(rule)])):
+            return f"something stands before the chains of {device} in chain {hook}"
+    for name in _list_chains(device):
+        if name not in chains:
+            return f"no chain {name}"
+    if len(chains[_name_tokens(device)]) != TOKENS:
+        return f"{len(chains[_name_tokens(device)])} rules instead of {TOKENS} in chain {_name_tokens(device)}"
+    checksum = _sum_rules(device, chains)
+    if not chains[f"nch-{device}"] or chains[f"nch-{device}"][-1] != f"-m comment --comment {checksum} -j DROP":
+        return f"the rules of {device} are not those that its last one tells the checksum of"
+    return ""
+
+
+def _compare(wanted: dict[str, tuple[str, ...]], chains: dict[str, list[str]]) -> str:
+    """Return in words which chain does not have as many rules as it should; empty if all have."""
+    for name, rules in wanted.items():
+        if len(chains.get(name, ())) != len(rules):
+            return f"{len(chains.get(name, ()))} rules instead of {len(rules)} in chain {name}"
+    return ""
+
+
+def _sum_rules(device: str, chains: Mapping[str, Sequence[str]]) -> str:
+    """Return a checksum of all rules of a device but those of its open windows and its tokens."""
+    lines = []
+    for name in _list_chains(device)[:-1]:
+        for rule in chains.get(name, ()):
+            if name == f"nch-{device}" and rule.startswith("-m comment --comment "):
+                rule = "-j DROP" if rule.endswith(" -j DROP") else rule
+            if name == f"nch-{device}" or not _is_timed(rule):
+                lines.append(f"{name} {rule}")
+    return f"{crc32(chr(10).join(lines).encode()):08x}"
+
+
+def _is_timed(rule: str) -> bool:
+    """Whether a rule is one of a window: it returns, between two instants."""
+    words = rule.split(" ")
+    return words[-7:-5] == ["time", "--datestart"] and words[-4] == "--datestop" and words[-2:] == ["-j", "RETURN"]
+
+
+def _is_within(rule: str, now: float) -> bool:
+    """Whether a rule of a window holds at the time `now`; in this form instants are in the order of their text."""
+    if not _is_timed(rule):
+        return False
+    words = rule.split(" ")
+    return words[-5] <= _format_time(now) <= words[-3]
+
+
+# --- text
+
+
+def _format_time(moment: float) -> str:
+    """Return an instant as libxt_time reads and writes it, in UTC; a fraction of a second is cut off."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+
+
+def _join_lines(output: str) -> str:
+    """Return what a program said, as one line; what it always says beside is left out."""
+    lines = [line.strip() for line in output.splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith(("Try `", "Error occurred at", "# ")))
+
+
+def _quote_line(problem: str, text: str) -> str:
+    """Return the line that a message points to by its number, in parentheses."""
+    words = problem.replace(":", " ").split()
+    for word, number in zip(words, words[1:]):
+        if word == "line" and number.isdigit() and 0 < int(number) <= text.count("\n"):
+            return f" ({text.splitlines()[int(number) - 1]})"
+    return ""
+
+
+def _has_legacy_table(version: int, directory: str = "/proc/thread-self/net") -> bool:
+    """Return whether the kernel has the legacy table in this network namespace."""
+    try:
+        with open(f"{directory}/ip{'6' if version == 6 else ''}_tables_names") as file:
+            return TABLE in file.read().split()
+    except OSError:
+        return False

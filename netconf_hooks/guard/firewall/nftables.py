@@ -1,0 +1,797 @@
+"""The guard by nftables, through libnftables in this process (python3-nftables, libnftables(3)); nft(8) has the words.
+
+Two tables are ours alone, and nothing of anybody else's is touched:
+
+``inet netconf-guard`` is the authority.  It decides what IP sends, before neighbours are asked for it.  Its chain
+``postrouting`` stands behind every re-routing (the hook ``output`` still sees the old interface after a DNAT or a mark
+of the admin's), and at priority 350 behind everybody's source NAT.  ``forward`` drops what comes from elsewhere, but
+for an open link and what IPsec will encrypt.  ``output`` is comfort: a local connection that will come to nothing is
+refused at once instead of hanging.
+
+``netdev netconf-guard`` looks at every frame of the device (hook ``egress``, kernel 5.16): raw ones, those of macvlan
+and VLAN children, of a bridge that the device is a port of.  It knows no connections, and users only of sockets in this
+network namespace, so it lets through all frames of the shape that the first lets through, and never replaces it.
+
+``bridge netconf-guard`` holds the guests of a guarded bridge: see `bridge`, which also holds what leaves by the ports'
+own devices.
+
+A device has chains of its own in both, which hang in the maps `out`, `refuse` and `forward` by its name, and in a hook
+on the device.  To close is to flush and fill them in one transaction: a packet meets the old rules or the new ones,
+nothing between.  Hooks and maps stay where they are: a hook that is replaced is there twice for a moment.
+
+A window is a chain that each packet is sent through while the device is an element of a set with a timeout, which the
+kernel keeps.  Such timeouts stand still while the machine sleeps, so the chain's first rule also looks at the clock.
+
+The tokens of looks (`AnyFirewall.begin_look`) are elements of the set ``token-DEVICE``.  A transaction that begins by
+deleting an element fails as a whole if the element is missing; so opening fails once somebody has shut the window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from _socket import AF_INET, if_nametoindex, inet_ntop
+
+from netconf_hooks.guard.firewall import (
+    GuardError, OPEN, Opening, Ports, TokenGone, WINDOWS, Window, check_device, check_opening, check_token,
+    read_network
+)  # fmt: skip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+INET = "inet netconf-guard"
+NETDEV = "netdev netconf-guard"
+BRIDGE = "bridge netconf-guard"
+EARLY = "inet netconf-guard-early"
+
+# Which chain of a device decides in which hook: by the map of that name, from the device to its chain ``MAP-DEVICE``.
+# 350: behind all standard priorities of nft(8), up to srcnat at 100, and the last of linux/netfilter_ipv4.h, at 300.
+HOOKS = {
+    "output": ("type filter hook output priority 10; policy accept;", 10),
+    "forward": ("type filter hook forward priority 10; policy accept;", 10),
+    "postrouting": ("type filter hook postrouting priority 350; policy accept;", 350),
+}
+BASE_RULES = {
+    # What carries a mark may be routed anew because of it by a hook still to come: not ours to refuse here.
+    "output": "meta l4proto tcp meta mark 0 oifname vmap @refuse",
+    "forward": "oifname vmap @forward",
+    "postrouting": "oifname vmap @out",
+}
+MAPS = ("refuse", "forward", "out")
+
+# A router solicitation, RFC 4861 4.1, with one or two link-layer addresses as its options: nothing else fits in.
+_SOLICITATION = "icmpv6 type nd-router-solicit ip6 nexthdr icmpv6 ip6 hoplimit 255 ip6 daddr ff02::2 ip6 length <= 24"
+_NEIGHBOURS = (
+    "ip6 nexthdr icmpv6 ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } icmpv6 code 0"
+)
+# RFC 3810 5.2.14, RFC 2710 5; of the groups only those that every host is in.
+_LISTENERS = tuple(
+    f"ip6 hoplimit 1 ip6 daddr {group} icmpv6 type {kind}"
+    for group, kind in (
+        ("ff02::16", "mld2-listener-report"),
+        ("ff02::2", "mld-listener-done"),
+        ("ff02::1:ff00:0/104", "mld-listener-report"),
+    )
+)
+_DHCP = "udp sport 68 udp dport 67 ip daddr 255.255.255.255"
+# All_DHCP_Relay_Agents_and_Servers, and a server that asked to be spoken to itself (RFC 8415 7.1, 18.2.10).
+_DHCP6 = "udp sport 546 udp dport 547 ip6 daddr { ff02::1:2, fe80::/10 }"
+
+# What every closed link lets through.
+ALWAYS = (
+    f"{_DHCP} accept",
+    f"{_DHCP6} accept",
+    # dhcpcd solicits routers itself, in place of the kernel.
+    f"{_SOLICITATION} accept",
+    # All other ND and MLD is the kernel's own, whose sockets have no user: what a process made up has one.
+    "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, "
+    "mld2-listener-report, mld-listener-report, mld-listener-done } meta skuid 0-4294967294 drop",
+    f"{_NEIGHBOURS} accept",
+    *(f"{listener} accept" for listener in _LISTENERS),
+    # A policy will encrypt it: ip-xfrm(8).
+    "rt ipsec exists accept",
+)
+
+# The same in the shape of frames.  Frames with a VLAN's tag are a child's: closed, whatever is in them.  The ether type
+# is read at its place as well as in the packet's own field, which whoever sends a raw frame may fill as he likes
+# (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.  Links of another kind
+# (InfiniBand) have something else at that place.
+_ETHERNET = (
+    "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
+    # Sent as something else, it would still be read as IP by the rules below.
+    "meta oiftype ether meta protocol ip @ll,96,16 != 0x0800 drop",
+    "meta oiftype ether meta protocol ip6 @ll,96,16 != 0x86dd drop",
+)
+FRAMES = (
+    *(
+        f"meta protocol {kind} @ll,96,16 {kind} accept"
+        for kind in ("0x0806", "0x888e", "0x88c7")  # ARP; 802.1X and its pre-authentication (linux/if_ether.h)
+    ),
+    f"{_DHCP} accept",
+    f"{_DHCP6} accept",
+    f"{_SOLICITATION} accept",
+    f"{_NEIGHBOURS} accept",
+    *(f"{listener} accept" for listener in _LISTENERS),
+)
+
+# The first kernel with the hook egress; it may still have been built without (CONFIG_NETFILTER_EGRESS).
+EGRESS_SINCE = (5, 16)
+# Where the kernel lists its devices; a bridge has a directory of this name there.
+SYSFS = "/sys/class/net"
+
+NO_EGRESS = "no egress chain (kernel 5.16 has it): nothing stops raw frames, nor those of a macvlan, VLAN or bridge"
+
+# EOPNOTSUPP and ENOENT as strerror(3) says them; nothing of ours calls setlocale(3).
+_NOT_SUPPORTED, _NOT_FOUND = "not supported", "No such file or directory"
+
+# How long the token of a look stays valid that opened nothing and was never shut, minutes: no look takes longer.
+_TOKEN_TIME = 60
+
+_DAY = 86400
+_LONGEST = 3650 * _DAY  # seconds that a window is open at most
+_ATTEMPTS = 3  # the device may come and go meanwhile, and another program change its tables
+
+
+def render_opening(opening: Opening) -> str:
+    """Return what a packet of this opening matches, for the family inet; empty for any packet.
+
+    Raises `GuardError` for an opening that can't be.
+    """
+    check_opening(opening)
+    matches = [_render_network(opening, "meta nfproto"), _render_ports(opening), _render_users(opening)]
+    if opening.mark:
+        matches.append(f"meta mark {opening.mark:#x}")
+    if opening.reply:
+        matches.append("ct direction reply")
+    return " ".join(filter(None, matches))
+
+
+def render_frames(opening: Opening) -> tuple[str, ...]:
+    """Return what a frame of this opening matches, for the family netdev: any one of these.
+
+    Whether it is a reply is not known here.  Its user is, if the socket is in this network namespace: so what a
+    container sends through a macvlan does not match.  A packet may have been cut into fragments meanwhile, of which
+    only the first tells the ports.
+    """
+    check_opening(opening)
+    network = _render_network(opening, "meta protocol")
+    owner = " ".join(filter(None, (_render_users(opening), f"meta mark {opening.mark:#x}" if opening.mark else "")))
+    if opening != Opening() and not (network or opening.protocol or opening.port or opening.source_port):
+        network = "meta protocol { ip, ip6 }"  # whatever else it is for, IP it is
+    found = [" ".join(filter(None, (network, _render_ports(opening), owner)))]
+    if opening.port or opening.source_port:
+        protocol = f"meta l4proto {opening.protocol or '{ tcp, udp }'}"
+        version = _get_version(opening)
+        if version != 6:
+            found.append(" ".join(filter(None, ("ip frag-off & 0x1fff != 0", protocol, network, owner))))
+        if version != 4:
+            found.append(" ".join(filter(None, ("frag frag-off != 0", protocol, network, owner))))
+    return tuple(found)
+
+
+def build_chains(
+    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float, decided: str = ""
+) -> dict[str, tuple[str, ...]]:
+    """Return the rules of a device's chains in the table inet, by chain.
+
+    now: as time.time(); decided: what is matched by a bridge's frames that were let through already.
+    """
+    passed = (f"{decided} accept",) if decided else ()
+    passing = (
+        *passed,
+        *(f"oifname @{name}-{device} jump {name}-{device}" for name in WINDOWS),
+        *ALWAYS,
+        *(f"{render_opening(opening)} accept".lstrip() for opening in openings),
+    )
+    drop = f'counter name "dropped-{device}" drop'
+    chains = {
+        f"pass-{device}": passing,
+        # The number is for whoever looks whether they still stand: `Firewall.is_standing`.
+        f"out-{device}": (f"jump pass-{device}", f'{drop} comment "behind {len(passing)} rules"'),
+        f"forward-{device}": (
+            *passed,
+            f"oifname @{OPEN}-{device} jump {OPEN}-{device}",
+            "rt ipsec exists accept",
+            drop,
+        ),
+        # Only new connections: those that are open are not cut where a link is closed for a moment.  What the admin's
+        # NAT redirects may be on its way elsewhere already, which this hook is not told.
+        f"refuse-{device}": (
+            "tcp flags & (fin | syn | rst | ack) != syn accept",
+            "ct status dnat accept",
+            f"jump pass-{device}",
+            "reject with tcp reset",
+        ),
+    }
+    found = {window.name: window for window in windows if window.until > now}
+    for name in WINDOWS:
+        chains[f"{name}-{device}"] = build_window(found[name]) if name in found else ()
+    return chains
+
+
+def build_window(window: Window) -> tuple[str, ...]:
+    """Return the rules of a window's chain in the table inet."""
+    return (render_end(window), *(f"{render_opening(opening)} accept".lstrip() for opening in window.openings))
+
+
+def build_frame_chains(
+    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+) -> dict[str, tuple[str, ...]]:
+    """Return the rules of a device's chains in the table netdev, by chain."""
+    passing = (
+        f"jump {OPEN}-{device}",
+        *_ETHERNET,
+        *(f"jump {name}-{device}" for name in WINDOWS if name != OPEN),
+        *FRAMES,
+        *(f"{match} accept".lstrip() for opening in openings for match in render_frames(opening)),
+    )
+    chains = {
+        f"frames-{device}": (*passing, f'counter name "dropped-{device}" drop comment "behind {len(passing)} rules"')
+    }
+    found = {window.name: window for window in windows if window.until > now}
+    for name in WINDOWS:
+        chains[f"{name}-{device}"] = build_frame_window(found[name]) if name in found else ()
+    return chains
+
+
+def build_frame_window(window: Window) -> tuple[str, ...]:
+    """Return the rules of a window's chain in the table netdev."""
+    matches = (match for opening in window.openings for match in render_frames(opening))
+    return (render_end(window), *(f"{match} accept".lstrip() for match in matches))
+
+
+class Firewall:
+    """The guard by nftables.
+
+    thorough: makes no difference here, where the kernel is asked in any case.
+    Raises `GuardError` where python3-nftables is missing, or the kernel or a lack of rights says no.
+    """
+
+    name = "nftables"
+    has_lease = True
+    has_news = True
+
+    def __init__(self, thorough: bool = False) -> None:
+        try:
+            import nftables
+
+            self._nft = nftables.Nftables()
+        except (ImportError, OSError, AttributeError) as error:  # the last two: no libnftables, a strange one
+            raise GuardError(f"python3-nftables is missing: {error}") from None
+        problem = self._nft.cmd("list tables")[2]
+        if problem:
+            raise GuardError(_first_line(problem))
+        self.lacks: tuple[str, ...] = ()
+        if _read_version(os.uname().release) < EGRESS_SINCE:
+            self.lacks = (NO_EGRESS,)
+
+    def close(
+        self,
+        device: str,
+        openings: tuple[Opening, ...],
+        windows: tuple[Window, ...] = (),
+        token: str = "",
+        ports: Ports | None = None,
+    ) -> None:
+        """See `AnyFirewall.close`.  The egress chain is added where the device exists."""
+        check_device(device)
+        now = time.time()
+        parts, decided = self._render_parts(device, ports, openings, windows, now) if ports else ([], "")
+        chains = build_chains(device, openings, windows, now, decided)
+        frames = build_frame_chains(device, openings, windows, now)
+        commands = _fill(INET, device, chains, _render_hooks(device))
+        for window in windows:
+            commands += _render_element(device, window, now)
+        commands += parts
+        if token and any(window.name == OPEN for window in windows):
+            commands = _take_token(device, token) + commands
+        try:
+            hooked = self._put(device, commands, _fill(NETDEV, device, frames, ()))
+        except GuardError as error:
+            raise _find_gone(error, device, token) from None
+        wanted = {(INET, chain): len(rules) for chain, rules in chains.items()}
+        wanted |= {(INET, chain): 1 for chain in HOOKS}
+        if not self.lacks:
+            wanted |= {(NETDEV, chain): len(rules) for chain, rules in frames.items()}
+        if hooked:
+            wanted[NETDEV, f"egress-{device}"] = 1
+        problem = self._find_problem(device, wanted)
+        if not problem and decided:
+            problem = self._find_bridge_problem(device)
+        if problem:
+            raise GuardError(f"{device}: the firewall does not hold what was put in it: {problem}")
+
+    def change_ports(self, device: str, ports: Ports) -> None:
+        """See `AnyFirewall.change_ports`.  Nothing is written where it knows them."""
+        check_device(device)
+        from netconf_hooks.guard.firewall import bridge
+
+        wanted = {(INET, "ports"): ports.outside}
+        if ports.bridge:
+            wanted |= {(BRIDGE, "guests"): ports.guests, (BRIDGE, "others"): ports.others}
+        for (table, name), devices in wanted.items():
+            if bridge.list_members(self._list(table), f"{name}-{device}") != frozenset(bridge.list_nameable(devices)):
+                members = bridge.render_members(device, ports) if ports.bridge else []
+                self._run(device, *bridge.render_ports(device, ports), *members)
+                return
+
+    def begin_look(self, device: str, token: str) -> None:
+        """See `AnyFirewall.begin_look`."""
+        check_device(device)
+        element = f"{_render_token(token)} timeout {_TOKEN_TIME}m"
+        if not self._change_window(device, f"add element {INET} token-{device} {{ {element} }}"):
+            raise GuardError(f"{device}: not guarded, so no look can open it")
+
+    def open_window(self, device: str, window: Window, token: str = "") -> None:
+        """See `AnyFirewall.open_window`."""
+        check_device(device)
+        if window.until <= time.time():
+            self.shut_window(device, window.name)
+            return
+        commands = self._fill_window(device, window)
+        if token:
+            commands = _take_token(device, token) + commands
+        if self._change_window(device, *commands):
+            return
+        if token:
+            raise TokenGone(f"{device}: it was shut since the look began that was to open it")
+        raise GuardError(f"{device}: not guarded, so no window of it can be opened")
+
+    def renew_window(self, device: str, window: Window) -> bool:
+        """See `AnyFirewall.renew_window`."""
+        check_device(device)
+        if window.until <= time.time():
+            raise GuardError(f"{device}: can't be renewed into the past")
+        gone = f'delete element {INET} {window.name}-{device} {{ "{device}" }}'
+        return self._change_window(device, gone, *self._fill_window(device, window))
+
+    def is_open(self, device: str) -> bool:
+        """See `AnyFirewall.is_open`."""
+        check_device(device)
+        # An element whose time is over is not found, though it may be listed until the kernel collects it.
+        return self._has_element(f"{OPEN}-{device}", device) or not self._has_element("out", device)
+
+    def shut_window(self, device: str, name: str) -> None:
+        """See `AnyFirewall.shut_window`."""
+        check_device(device)
+        commands = _flush_window(INET, device, name)
+        frames = self._change_frames(device, name, ())
+        guests: list[str] = []
+        if name == OPEN:
+            commands += [_render_tokens(device), f"flush set {INET} token-{device}"]
+            # What has gone may have been a bridge; and what is one may have become it since it was closed.
+            if is_bridge(device) or not _exists(device):
+                from netconf_hooks.guard.firewall.bridge import render_shutting
+
+                guests = render_shutting(device)
+        # Somebody may have taken a table away alone: what IP sends is judged by the first one.
+        for more in ((*frames, *guests), frames, guests, ()):
+            if self._change_window(device, *commands, *more):
+                return
+
+    def lift(self, device: str) -> None:
+        """See `AnyFirewall.lift`."""
+        check_device(device)
+        for attempt in range(_ATTEMPTS):
+            commands = []
+            for table in (INET, NETDEV, BRIDGE):
+                standing = self._list(table)
+                if standing is not None:
+                    commands += _take_away(table, device, standing)
+            try:
+                self._run(device, *commands)
+                return
+            except GuardError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+    def is_standing(self, device: str) -> bool:
+        """See `AnyFirewall.is_standing`.
+
+        Where the kernel can and the device exists, its egress chain is part of it.
+        """
+        check_device(device)
+        wanted: dict[tuple[str, str], int | None] = {(INET, chain): 1 for chain in HOOKS}
+        wanted |= {(INET, f"{name}-{device}"): None for name in WINDOWS}
+        bridge = is_bridge(device)
+        wanted |= {(INET, f"forward-{device}"): 4 if bridge else 3, (INET, f"refuse-{device}"): 4}
+        if not _exists(device):
+            wanted[INET, f"forward-{device}"] = None  # it may have been closed as a bridge
+        wanted |= {(INET, f"out-{device}"): 2, (INET, f"pass-{device}"): None}
+        if not self.lacks:
+            wanted |= {(NETDEV, f"{name}-{device}"): None for name in WINDOWS}
+            wanted[NETDEV, f"frames-{device}"] = None
+            if _exists(device):
+                wanted[NETDEV, f"egress-{device}"] = 1
+        return not (self._find_problem(device, wanted) or bridge and self._find_bridge_problem(device))
+
+    def _render_parts(
+        self, device: str, ports: Ports, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    ) -> tuple[list[str], str]:
+        """Return the commands for what a link is made of, and what a bridge's decided frames are matched by."""
+        from netconf_hooks.guard.firewall import bridge
+
+        commands = bridge.render_ports(device, ports)
+        if not ports.bridge:
+            return commands, ""
+        by_bridge = not self._nft.cmd("\n".join(bridge.TRIAL))[0]
+        commands += bridge.render_bridge(device, ports, openings, windows, now, by_bridge)
+        return commands, bridge.DECIDED
+
+    def _open_bridge(self, device: str, window: Window, now: float) -> list[str]:
+        from netconf_hooks.guard.firewall.bridge import render_opening
+
+        return render_opening(device, window, now)
+
+    def _find_bridge_problem(self, device: str) -> str:
+        from netconf_hooks.guard.firewall.bridge import find_problem
+
+        problem = ""
+        for _ in range(_ATTEMPTS):
+            problem = find_problem(self._list(BRIDGE), device)
+            if not problem:
+                break
+        return problem
+
+    def close_early(self, device: str, seconds: float) -> None:
+        """Close a device, in a table of its own, for so many seconds at most: before a mapping looks at it.
+
+        The kernel opens it again by itself.  Raw frames are not judged.  Raises `GuardError`.
+        """
+        check_device(device)
+        table = f"{EARLY}-{device}"
+        self._run(
+            device,
+            f"add table {table}",
+            f"delete table {table}",  # one that a killed script has left
+            f"add table {table}",
+            f"add set {table} closed {{ type ifname; flags timeout; }}",
+            f'add element {table} closed {{ "{device}" timeout {max(1, round(seconds * 1000))}ms }}',
+            f"add chain {table} postrouting {{ {HOOKS['postrouting'][0]} }}",
+            f"add rule {table} postrouting oifname != @closed accept",
+            *(f"add rule {table} postrouting {rule}" for rule in ALWAYS),
+            f"add rule {table} postrouting counter drop",
+        )
+
+    def lift_early(self, device: str) -> None:
+        """Take away what `close_early` has put up, if it is still there.  Raises `GuardError`."""
+        check_device(device)
+        self._run(device, f"add table {EARLY}-{device}", f"delete table {EARLY}-{device}")
+
+    def list_devices(self) -> tuple[str, ...]:
+        """See `AnyFirewall.list_devices`."""
+        maps = (self._list(INET) or {}).get("map", {})
+        return tuple(sorted({device for name in MAPS for device in maps.get(name, {}).get("keys", ())}))
+
+    def _put(self, device: str, commands: list[str], frames: list[str]) -> bool:
+        """Run the transaction, with what looks at `frames` where the kernel can.
+
+        Returns whether it is hooked to the device, which is where that exists.
+        """
+        again: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            hooked = not self.lacks and _exists(device)
+            try:
+                hook = again + _hook_frames(device) if hooked else []
+                self._run(device, *commands, *([] if self.lacks else frames), *hook)
+                return hooked
+            except GuardError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                if hooked and _NOT_SUPPORTED in str(error):
+                    self.lacks = (NO_EGRESS,)
+                    continue
+            # The hook may be on another device, which was called so before it was renamed.
+            standing = self._list(NETDEV) or {}
+            chain = f"egress-{device}"
+            again = _delete_chains(NETDEV, [chain]) if chain in standing.get("chain", {}) else []
+        raise AssertionError("not reached")
+
+    def _has_element(self, name: str, device: str) -> bool:
+        """Return whether a device is an element of a set or map.  Raises `GuardError`."""
+        status, _, problem = self._nft.cmd(f'get element {INET} {name} {{ "{device}" }}')
+        if status and _NOT_FOUND not in problem:
+            raise GuardError(_first_line(problem))
+        return not status
+
+    def _fill_window(self, device: str, window: Window) -> list[str]:
+        """Return the commands that replace a window by an open one."""
+        now = time.time()
+        return [
+            *_flush_window(INET, device, window.name),
+            *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
+            *_render_element(device, window, now),
+            *self._change_frames(device, window.name, build_frame_window(window)),
+            *(self._open_bridge(device, window, now) if window.name == OPEN and is_bridge(device) else ()),
+        ]
+
+    def _change_window(self, device: str, *commands: str) -> bool:
+        """Run a transaction that changes a window; returns whether there is one to be changed."""
+        try:
+            self._run(device, *commands)
+        except GuardError as error:
+            if _NOT_FOUND not in str(error):
+                raise
+            return False
+        return True
+
+    def _change_frames(self, device: str, name: str, rules: tuple[str, ...]) -> list[str]:
+        if self.lacks:
+            return []
+        chain = f"{NETDEV} {name}-{device}"
+        return [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in rules)]
+
+    def _find_problem(self, device: str, wanted: Mapping[tuple[str, str], int | None]) -> str:
+        """Return what of the `wanted` chains does not stand, in words; empty where all do.
+
+        wanted: the number of rules by table and chain; None where another rule tells it, or nobody cares.
+        """
+        problem = ""
+        for _ in range(_ATTEMPTS):
+            # A list is taken in several steps, and torn where others change their tables meanwhile.
+            problem = self._look(device, wanted)
+            if not problem:
+                break
+        return problem
+
+    def _look(self, device: str, wanted: Mapping[tuple[str, str], int | None]) -> str:
+        for table in (INET, NETDEV):
+            chains = {chain: count for (where, chain), count in wanted.items() if where == table}
+            if not chains:
+                continue
+            standing = self._list(table)
+            if standing is None:
+                return f"no table {table}"
+            for chain, count in chains.items():
+                if problem := _compare(standing, chain, count):
+                    return f"{problem} in table {table}"
+            if table == INET:
+                for name in MAPS:
+                    if device not in standing.get("map", {}).get(name, {}).get("keys", ()):
+                        return f"no {device} in map {name}"
+                if f"token-{device}" not in standing.get("set", {}):
+                    return f"no set token-{device}"
+                problem = _compare_last(standing, f"out-{device}", f"pass-{device}", 0)
+            else:
+                problem = _compare_last(standing, f"frames-{device}", f"frames-{device}", 1)
+            if problem:
+                return f"{problem} in table {table}"
+        return ""
+
+    def _list(self, table: str) -> dict[str, dict[str, Any]] | None:
+        """Return what stands in a table: maps and chains by name, each chain with its rules.  None: no such table."""
+        import json
+
+        self._nft.set_json_output(True)
+        try:
+            status, output, problem = self._nft.cmd(f"list table {table}")
+        finally:
+            self._nft.set_json_output(False)
+        if status:
+            if _NOT_FOUND in problem:
+                return None
+            raise GuardError(_first_line(problem))
+        found: dict[str, dict[str, Any]] = {}
+        for item in json.loads(output)["nftables"]:
+            for kind, value in item.items():
+                if kind == "rule":
+                    found["chain"][value["chain"]].setdefault("rules", []).append(value)
+                elif "name" in value:
+                    found.setdefault(kind, {})[value["name"]] = value
+        for value in found.get("map", {}).values():
+            value["keys"] = [element[0] for element in value.get("elem", ()) if isinstance(element, list)]
+        return found
+
+    def _run(self, device: str, *commands: str) -> None:
+        """Run commands as one transaction (libnftables(3), nft_run_cmd_from_buffer).  Raises `GuardError`."""
+        if not commands:
+            return
+        status, _, problem = self._nft.cmd("\n".join(commands))
+        if status:
+            raise GuardError(": ".join(filter(None, (device, _first_line(problem)))))
+
+
+def _get_version(opening: Opening) -> int:
+    """Return 4 or 6, or 0 where an opening is for both."""
+    return 0 if not opening.network else 6 if ":" in opening.network else 4
+
+
+def _render_network(opening: Opening, family: str) -> str:
+    if not opening.network:
+        return ""
+    address, length = read_network(opening.network)
+    version = _get_version(opening)
+    if not length:
+        # A prefix of no bits is left out by nft(8), and its family with it.
+        if family == "meta protocol":
+            return f"{family} {'ip6' if version == 6 else 'ip'}"
+        return f"{family} ipv{version}"
+    if version == 4:
+        return f"ip daddr {inet_ntop(AF_INET, address)}/{length}"
+    groups = ":".join(address[i:i + 2].hex() for i in range(0, 16, 2))
+    return f"ip6 daddr {groups}/{length}"
+
+
+def _render_users(opening: Opening) -> str:
+    return f"meta skuid {{ {', '.join(str(uid) for uid in sorted(set(opening.uids)))} }}" if opening.uids else ""
+
+
+def _render_ports(opening: Opening) -> str:
+    ports = ("sport", opening.source_port), ("dport", opening.port)
+    if opening.protocol in ("udp", "tcp") and (opening.port or opening.source_port):
+        return " ".join(f"{opening.protocol} {field} {port}" for field, port in ports if port)
+    if opening.protocol:
+        return f"meta l4proto {opening.protocol}"
+    if opening.port or opening.source_port:
+        return " ".join(("meta l4proto { tcp, udp }", *(f"th {field} {port}" for field, port in ports if port)))
+    return ""
+
+
+def render_end(window: Window) -> str:
+    """Return the rule that ends a window by the clock."""
+    # A whole number is one of seconds since 1970 here; the next one, lest the window closes before its time.
+    return f"meta time >= {int(window.until) + 1} return"
+
+
+def _render_element(device: str, window: Window, now: float) -> list[str]:
+    """Return the command that makes the device an element of the window's set until it closes."""
+    timeout = render_timeout(window, now)
+    return [f'add element {INET} {window.name}-{device} {{ "{device}" timeout {timeout} }}'] if timeout else []
+
+
+def render_timeout(window: Window, now: float) -> str:
+    """Return how long a window is open from now on, as nft(8) reads it; empty where it is over."""
+    left_ms = int(1000 * min(window.until - now, _LONGEST))
+    if left_ms <= 0:
+        return ""
+    days, left_ms = divmod(left_ms, 1000 * _DAY)
+    # nft(8) takes no number of milliseconds with more than eight digits.
+    return f"{days}d{left_ms // 1000}s{left_ms % 1000}ms"
+
+
+def _render_tokens(device: str) -> str:
+    """Return the command that makes the set of tokens, which the rules of an older version lack."""
+    return f"add set {INET} token-{device} {{ type mark; flags timeout; }}"
+
+
+def _render_token(token: str) -> str:
+    check_token(token)
+    return f"0x{token}"
+
+
+def _take_token(device: str, token: str) -> list[str]:
+    """Return the command that removes a token; its transaction fails if the token is missing."""
+    return [f"delete element {INET} token-{device} {{ {_render_token(token)} }}"]
+
+
+def _find_gone(error: GuardError, device: str, token: str) -> GuardError:
+    """Return the error of a transaction that began by taking `token`: `TokenGone` where that was missing."""
+    if token and _NOT_FOUND in str(error):
+        return TokenGone(f"{device}: it was shut since the look began that was to open it")
+    return error
+
+
+def _render_egress(device: str) -> str:
+    return f'{{ type filter hook egress device "{device}" priority 0; policy drop; }}'
+
+
+def _render_hooks(device: str) -> tuple[str, ...]:
+    """Return the commands that put hooks, maps and sets, all but the device's own chains."""
+    commands = [f"add map {INET} {name} {{ type ifname : verdict; }}" for name in MAPS]
+    for chain, (hook, _) in HOOKS.items():
+        commands.append(f"add chain {INET} {chain} {{ {hook} }}")
+        commands += [f"flush chain {INET} {chain}", f"add rule {INET} {chain} {BASE_RULES[chain]}"]
+    for name in WINDOWS:
+        commands.append(f"add set {INET} {name}-{device} {{ type ifname; flags timeout; }}")
+        commands.append(f"flush set {INET} {name}-{device}")
+    commands.append(_render_tokens(device))
+    commands += [f'add element {INET} {name} {{ "{device}" : jump {name}-{device} }}' for name in MAPS]
+    return tuple(commands)
+
+
+def _fill(table: str, device: str, chains: dict[str, tuple[str, ...]], frame: tuple[str, ...]) -> list[str]:
+    """Return the commands that make `chains` hold exactly their rules; `frame`: what stands around them."""
+    return [
+        f"add table {table}",
+        f"add counter {table} dropped-{device}",
+        *(f"add chain {table} {chain}" for chain in chains),
+        *frame,
+        *(f"flush chain {table} {chain}" for chain in chains),
+        *(f"add rule {table} {chain} {rule}" for chain, rules in chains.items() for rule in rules),
+    ]
+
+
+def _hook_frames(device: str) -> list[str]:
+    chain = f"{NETDEV} egress-{device}"
+    return [
+        f"add chain {chain} {_render_egress(device)}",
+        f"flush chain {chain}",
+        f"add rule {chain} jump frames-{device}",
+    ]
+
+
+def _flush_window(table: str, device: str, name: str) -> list[str]:
+    return [f"flush set {table} {name}-{device}", f"flush chain {table} {name}-{device}"]
+
+
+def _delete_chains(table: str, chains: list[str]) -> list[str]:
+    return [f"flush chain {table} {chain}" for chain in chains] + [f"delete chain {table} {chain}" for chain in chains]
+
+
+def _take_away(table: str, device: str, standing: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the commands that take all of a device out of a table, or the table where there is no other device."""
+    own = "out-" if table == INET else "frames-"
+    devices = {chain.removeprefix(own) for chain in standing.get("chain", ()) if chain.startswith(own)}
+    if not devices - {device}:
+        return [f"delete table {table}"]
+    commands = []
+    for name, found in standing.get("map", {}).items():
+        if device in found["keys"]:
+            commands.append(f'delete element {table} {name} {{ "{device}" }}')
+    # Those that jump to others go first.
+    kinds = ("egress", "ports", "portforward", "out", "refuse", "forward", "output", "frames", "pass", *WINDOWS)
+    chains = [f"{kind}-{device}" for kind in (*kinds, "decided")]
+    commands += _delete_chains(table, [chain for chain in chains if chain in standing.get("chain", {})])
+    sets = [f"{name}-{device}" for name in (*WINDOWS, "token", "ports", "guests", "others")]
+    for kind, names in (("set", sets), ("counter", [f"dropped-{device}"])):
+        commands += [f"delete {kind} {table} {name}" for name in names if name in standing.get(kind, {})]
+    return commands
+
+
+def _compare(standing: dict[str, dict[str, Any]], chain: str, count: int | None) -> str:
+    """Return in words how a chain differs from what it should be; empty where it does not."""
+    found = standing.get("chain", {}).get(chain)
+    if found is None:
+        return f"no chain {chain}"
+    rules = len(found.get("rules", ()))
+    if count is not None and rules != count:
+        return f"{rules} rules instead of {count} in chain {chain}"
+    if chain in HOOKS and (found.get("hook"), found.get("prio")) != (chain, HOOKS[chain][1]):
+        return f"another hook for chain {chain}"
+    if chain.startswith("egress-"):
+        # nft 1.0.6 does not tell the device here.
+        device = chain.removeprefix("egress-")
+        devices = found.get("dev", device)
+        if (found.get("hook"), found.get("prio")) != ("egress", 0) or devices not in (device, [device]):
+            return f"another hook for chain {chain}"
+    return ""
+
+
+def _compare_last(standing: dict[str, dict[str, Any]], dropping: str, passing: str, more: int) -> str:
+    """Return in words whether the drop at the end of a chain is missing, or what it says to stand in front of it."""
+    last = standing["chain"][dropping].get("rules", [{}])[-1]
+    if {"drop": None} not in last.get("expr", ()):
+        return f"no drop at the end of chain {dropping}"
+    rules = len(standing["chain"][passing].get("rules", ())) - more
+    if last.get("comment") != f"behind {rules} rules":
+        return f"{rules} rules, but the last says {last.get('comment')!r}, in chain {passing}"
+    return ""
+
+
+def _read_version(release: str) -> tuple[int, int]:
+    """Return the first two numbers of a kernel's release, uname(2)."""
+    major, _, rest = release.partition(".")
+    minor = "".join(itertools.takewhile(str.isdigit, rest))
+    return int(major), int(minor)
+
+
+def is_bridge(device: str) -> bool:
+    """Whether there is a device of this name that is a bridge."""
+    return os.path.isdir(f"{SYSFS}/{device}/bridge")
+
+
+def _exists(device: str) -> bool:
+    try:
+        return bool(if_nametoindex(device))
+    except OSError:
+        return False
+
+
+def _first_line(problem: str) -> str:
+    """Return the message of libnftables without the place in our commands that it points to."""
+    line = problem.strip().split("\n", 1)[0]
+    return line.split("Error: ", 1)[-1] or "nftables says no"

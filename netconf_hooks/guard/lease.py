@@ -1,0 +1,453 @@
+"""What the listening process does about guards: it shuts them at the kernel's news, and renews the lease of open ones.
+
+Nothing here waits.  Records are read without their lock, since they are replaced whole; they are changed only while
+nobody holds it, and else later.  The firewall is told first.  What the network is asked (whether a router is still
+there) is answered by news.
+
+An open link is a lease that the kernel ends (`guarding.LEASE`): with nobody here to renew it, it closes.
+"""
+
+from __future__ import annotations
+
+import time
+from time import monotonic
+
+from netconf_hooks.decide import OPEN, RELEASED
+from netconf_hooks.evidence.fingerprint import Scene, look_at, read_scene
+from netconf_hooks.guard.exemptions import read_guard
+from netconf_hooks.guard.firewall import (
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Window, load_firewall, read_opening
+)  # fmt: skip
+from netconf_hooks.guard.lifecycle import (
+    CONFIRMATION, LEASE, has_left, is_same_network, list_outside_ports, note_shut, shut_windows
+)  # fmt: skip
+from netconf_hooks.guard.records import find_lost, shut_lost
+from netconf_hooks.record import Record
+from netconf_hooks.state import boot_time
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import (
+    AF_INET, AF_INET6, Netlink, NetlinkError, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTM_NEWROUTE, parse_link, parse_neighbour, parse_route
+)  # fmt: skip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from netconf_hooks.guard.firewall import AnyFirewall
+    from netconf_hooks.state import GuardRecord, Store
+    from netconf_hooks.system.netlink import Message
+
+# How often a lease is renewed while all is well, seconds.
+RENEWAL = 10.0
+
+# How often to look whether the guards in a firewall that sends no news still stand, seconds.
+CHECK = 10.0
+
+# How long until what failed is tried again, seconds: doubled each time, up to the last.
+FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
+
+# What a piece of news says of the network for which a link was looked at.
+SAME, DOUBTFUL, LOST = range(3)
+
+_GONE = "the carrier is gone, or the link itself"
+_ROUTER = "the router is gone, or is another one"
+_CHANGED = "the network has changed"
+
+
+class _Judgement(Record):
+    """What a piece of news says of a link: one of `SAME`, `DOUBTFUL`, `LOST`; because: why, in words; certain: whether
+    it ends everything that was let through for a time, whatever the link looks like now."""
+
+    __slots__ = ("what", "because", "certain")
+
+    def __init__(self, what: int, because: str = "", certain: bool = False) -> None:
+        self.what = what
+        self.because = because
+        self.certain = certain
+
+
+class _Shut(Record):
+    """A guard that was shut and whose record does not say so yet.
+
+    record: as it was then; when: time.monotonic(); done: whether the firewall did it; everything: as for
+    `guarding.shut_guard`.
+    """
+
+    __slots__ = ("record", "because", "when", "done", "everything")
+
+    def __init__(self, record: GuardRecord, because: str, when: float, done: bool, everything: bool) -> None:
+        self.record = record
+        self.because = because
+        self.when = when
+        self.done = done
+        self.everything = everything
+
+
+def list_news_devices(device: str) -> tuple[str, ...]:
+    """Return the devices whose news is news of a guarded device: itself, and those that it is made of."""
+    from netconf_hooks.evidence.ports import list_underlying
+
+    return (device, *list_underlying(device))
+
+
+class Leases:
+    """The guards, as the listening process keeps them.
+
+    news: the socket for news of carriers and routers, whose filter is kept to what matters here.
+    """
+
+    def __init__(self, store: Store, news: Netlink) -> None:
+        self._store = store
+        self._news = news
+        self._netlink = Netlink()
+        self._firewalls: dict[str, AnyFirewall] = {}
+        self._devices: dict[int, set[str]] = {}  # whose news it is, by the index of the link that has news
+        self._neighbours: set[str] = set()
+        self._had_carrier: dict[int, bool] = {}
+        self._shuts: dict[str, _Shut] = {}
+        self._renewed: dict[str, tuple[GuardRecord, float, float]] = {}
+        self._questions: dict[str, float] = {}  # until when routers are waited for, by device
+        self._due: float | None = None
+        self._retry = 0.0
+        self._pause = FIRST_PAUSE
+        self._lost: set[str] = set()  # the devices whose record is lost and was not written anew yet
+        self._check_due: float | None = None
+        self.must_look = ""
+        """Why the networks are to be looked at again at once; empty if they need not."""
+
+    def close(self) -> None:
+        """End the conversation with the kernel."""
+        self._netlink.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the conversation with the kernel, which no child may have."""
+        return self._netlink.fileno()
+
+    def take_check(self) -> bool:
+        """Return, once each time, whether to look if all guards still stand, because a firewall sends no news."""
+        if self._check_due is None or monotonic() < self._check_due:
+            return False
+        self._check_due = monotonic() + CHECK
+        return True
+
+    def take_reason(self) -> str:
+        """Return why the networks are to be looked at again, once."""
+        reason, self.must_look = self.must_look, ""
+        return reason
+
+    def list_guards(self) -> list[GuardRecord]:
+        """Return the guards that are to hold, as their records say; shut those whose record can't be read."""
+        unreadable: list[str] = []
+        records = [record for record in self._store.read_guards(unreadable.append) if record.verdict != RELEASED]
+        if unreadable:
+            self._shut_lost()
+        return records
+
+    def _shut_lost(self) -> None:
+        """Have the firewall shut each guard whose record is lost: it can't be read, or is gone."""
+        lost = find_lost(self._store)
+        for device, problem in lost.items():
+            if device not in self._lost:
+                log.error(f"{device}: netconf-guard: closed, since its record is lost: {problem}")
+                shut_lost(device)
+                self.must_look = self.must_look or "the record of a guard is lost"
+        self._lost = set(lost)
+
+    def reload(self, renew: bool = False) -> None:
+        """Learn which guards there are now, and shut those whose network has changed while nobody listened for it.
+
+        renew: whether leases may be about to end.  Raises `NetlinkError`.
+        """
+        self._shut_lost()
+        records = self.list_guards()
+        devices: dict[int, set[str]] = {}
+        neighbours: set[str] = set()
+        for record in records:
+            for name in list_news_devices(record.device):
+                link = self._netlink.get_link(name)
+                if link is not None:
+                    devices.setdefault(link.index, set()).add(record.device)
+                    # What is heard counts, and may be waiting to be heard.
+                    self._had_carrier.setdefault(link.index, link.carrier)
+            for scene in (_read(record.scene), _read(record.portal_scene), _read(record.asking_scene)):
+                if scene is not None:
+                    devices.setdefault(scene.index, set()).add(record.device)
+                    neighbours.update(scene.macs)
+        if (devices, neighbours) != (self._devices, self._neighbours):
+            self._devices, self._neighbours = devices, neighbours
+            self._news.filter_news(devices.keys(), neighbours)
+        self._had_carrier = {index: self._had_carrier.get(index, False) for index in devices}
+        # Only now: whatever happens from here on is news.
+        self.verify(records)
+        for record in records:
+            if self._find_firewall(record) is None:
+                continue  # loaded before it is needed in a hurry
+            if record.opened and record.verdict == OPEN and not record.is_open(time.time()):
+                self.must_look = self.must_look or "a lease has ended"
+        used = [firewall for name, firewall in self._firewalls.items() if name in {each.backend for each in records}]
+        if all(firewall.has_news for firewall in used):
+            self._check_due = None
+        elif self._check_due is None:
+            self._check_due = monotonic() + CHECK
+        if not any(self._is_leased(record) for record in records):
+            self._due = None
+            self._questions.clear()
+        elif renew:
+            self._due = monotonic()
+        elif self._due is None:
+            self._due = monotonic() + RENEWAL
+
+    # --- news
+
+    def hear(self) -> bool:
+        """Take the news of carriers and routers that have come, and shut what they say is lost; return whether there
+        were any.  Raises `NetlinkError`."""
+        messages, dropped = self._news.collect()
+        if not messages and not dropped:
+            return False
+        for record in self.list_guards():
+            judgement = _Judgement(LOST, "some news of the kernel was lost", certain=True) if dropped else None
+            judgement = judgement or self._judge_all(messages, record)
+            if judgement.what == LOST:
+                self._shut(record, judgement.because, judgement.certain or has_left(record, self._look(record)))
+            elif judgement.what == DOUBTFUL:
+                self.verify([record])
+        for kind, body in messages:
+            if kind == RTM_NEWLINK:
+                link = parse_link(body)
+                if link.index in self._had_carrier:
+                    self._had_carrier[link.index] = link.carrier
+        self._answer_questions()
+        return True
+
+    def verify(self, records: Iterable[GuardRecord] | None = None) -> None:
+        """Shut each guard that lets something through for a time and whose link is not on that network any more."""
+        for record in self.list_guards() if records is None else records:
+            shut = self._shuts.get(record.device)
+            if not (record.opened or record.portal or record.asking) or (shut and shut.record.token == record.token):
+                continue
+            now = self._look(record)
+            left = has_left(record, now)
+            if (record.opened and not is_same_network(record.scene, now)) or left:
+                self._shut(record, _CHANGED, left)
+
+    def change_clock(self) -> None:
+        """Shut what is open: the wall clock was set, by which the firewall knows when a lease ends.
+
+        What else is let through for a time gets what is left of it by the clock that nobody can set.
+        """
+        for record in self.list_guards():
+            if record.opened:
+                self._shut(record, "the clock was set", everything=False)
+            guard = self._find_firewall(record)
+            if guard is None:
+                continue
+            try:
+                for name, until, left, openings in (
+                    (PORTAL, record.portal, record.portal_left(), record.portal_openings),
+                    (NAMES, record.asking, record.asking_left(), record.asking_openings),
+                ):
+                    if until and left:
+                        window = Window(name, tuple(map(read_opening, openings)), time.time() + left)
+                        guard.open_window(record.device, window)
+                    elif until:
+                        guard.shut_window(record.device, name)
+            except GuardError as error:
+                log.error(f"{record.device}: netconf-guard: {error}")
+
+    def _judge_all(self, messages: Iterable[Message], record: GuardRecord) -> _Judgement:
+        """Return the worst that the news say of a guard's link."""
+        worst = _Judgement(SAME)
+        for kind, body in messages:
+            judgement = self._judge(kind, body, record)
+            if (judgement.what, judgement.certain) > (worst.what, worst.certain):
+                worst = judgement
+        return worst
+
+    def _judge(self, kind: int, body: bytes, record: GuardRecord) -> _Judgement:
+        device = record.device
+        if kind in (RTM_NEWLINK, RTM_DELLINK):
+            link = parse_link(body)
+            if device not in self._devices.get(link.index, ()):
+                return _Judgement(SAME)
+            scene = _read(record.scene)
+            if link.name != device and (scene is None or link.index != scene.index):
+                return _Judgement(DOUBTFUL)  # a port: what it means for the link, a look at the link tells
+            lost = not link.carrier and (record.opened or self._had_carrier.get(link.index, False))
+            if kind == RTM_DELLINK or lost or link.name != device:
+                return _Judgement(LOST, _GONE, certain=True)
+            return _Judgement(DOUBTFUL)
+        if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+            route = parse_route(body)
+            ways = [way for way in route.nexthops if device in self._devices.get(way.index, ())] if route else []
+            if route is None or route.nexthops and not ways:
+                return _Judgement(SAME)
+            scene = _read(record.scene)
+            known = scene is None or any(not way.router or way.router in scene.routers for way in ways)
+            return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
+        # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
+            neighbour = parse_neighbour(body)
+            scene = _read(record.scene)
+            mac = scene.macs.get(neighbour.address) if scene and scene.index == neighbour.index else None
+            if mac is None:
+                return _Judgement(DOUBTFUL)
+            if kind == RTM_NEWNEIGH and neighbour.mac == mac:
+                return _Judgement(SAME)
+            # A closed link's router may fall silent: that is no other network.
+            lost = record.opened or (kind == RTM_NEWNEIGH and bool(neighbour.mac))
+            return _Judgement(LOST, _ROUTER) if lost else _Judgement(SAME)
+        return _Judgement(SAME)
+
+    def _look(self, record: GuardRecord) -> Scene:
+        """Return how the network of a guard's link looks now; no network at all if the kernel doesn't say."""
+        try:
+            return look_at(record.device, self._netlink, list_outside_ports(record))
+        except NetlinkError as error:
+            log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
+            return Scene()
+
+    # --- shutting
+
+    def _shut(self, record: GuardRecord, because: str, everything: bool) -> None:
+        """Have the firewall shut a guard, and its record say so as soon as that is possible."""
+        when = monotonic()
+        done = self._shut_firewall(record, everything)
+        if record.opened:
+            log.info(f"{record.device}: netconf-guard: closed: {because}")
+            self.must_look = self.must_look or because
+        before = self._shuts.get(record.device)
+        everything = everything or bool(before and before.everything)
+        self._shuts[record.device] = _Shut(record, because, when, done, everything)
+        self._renewed.pop(record.device, None)
+        self._questions.pop(record.device, None)
+        self._pause = FIRST_PAUSE
+        self._write()
+
+    def _shut_firewall(self, record: GuardRecord, everything: bool) -> bool:
+        guard = self._find_firewall(record)
+        return guard is not None and shut_windows(record, everything, guard)
+
+    def _find_firewall(self, record: GuardRecord) -> AnyFirewall | None:
+        """Return the firewall of a guard, None where it does not work."""
+        if record.backend not in self._firewalls:
+            try:
+                self._firewalls[record.backend] = load_firewall(record.backend)
+            except GuardError as error:
+                log.error(f"{record.device}: netconf-guard: {error}")
+                return None
+        return self._firewalls[record.backend]
+
+    # --- renewing
+
+    def _is_leased(self, record: GuardRecord) -> bool:
+        """Whether a guard is open, and is to stay so."""
+        return record.verdict == OPEN and record.device not in self._shuts and record.is_open(time.time())
+
+    def _ask_routers(self) -> None:
+        """Have the routers of all open links asked whether they are there; `hear` has the answer."""
+        self._shut_lost()
+        open_links = [record for record in self.list_guards() if self._is_leased(record)]
+        self._due = monotonic() + RENEWAL if open_links else None
+        for record in open_links:
+            scene = _read(record.scene)
+            if scene is None:
+                self._shut(record, _CHANGED, everything=False)
+                continue
+            self._netlink.question_neighbours(scene.index, scene.macs)
+            self._questions[record.device] = monotonic() + CONFIRMATION
+        self._answer_questions()
+
+    def _answer_questions(self) -> None:
+        """Renew the lease of each link whose routers have all answered.
+
+        A router that is merely silent is given the time until the next renewal: the kernel gives it up after 3 s
+        (neigh/*/mcast_solicit and retrans_time_ms, arp(7)), which is news, and shuts.
+        """
+        for record in self.list_guards() if self._questions else ():
+            scene = _read(record.scene)
+            if record.device not in self._questions or scene is None or not self._is_leased(record):
+                continue
+            if len(self._netlink.get_sure_neighbours(scene.index, scene.macs)) == len(scene.macs):
+                del self._questions[record.device]
+                self._renew(record)
+        now = monotonic()
+        self._questions = {device: until for device, until in self._questions.items() if until > now}
+
+    def _renew(self, record: GuardRecord) -> None:
+        if not is_same_network(record.scene, self._look(record)):
+            self._shut(record, _CHANGED, has_left(record, self._look(record)))
+            return
+        guard = self._find_firewall(record)
+        if guard is None:
+            return
+        until = time.time() + LEASE
+        try:
+            renewed = guard.renew_window(record.device, Window(OPEN_WINDOW, (Opening(),), until))
+        except GuardError as error:
+            log.error(f"{record.device}: netconf-guard: {error}")
+            return
+        if not renewed:
+            self._shut(record, "somebody has shut it, or its lease has ended", everything=False)
+        elif guard.has_lease:
+            self._renewed[record.device] = (record, until, boot_time() + LEASE)
+            self._write()
+
+    # --- time
+
+    def next_time(self) -> float | None:
+        """Return when there is something to do though there is no news, time.monotonic(); None if never."""
+        times = [self._due, *self._questions.values(), self._retry if self._shuts or self._renewed else None]
+        times.append(self._check_due)
+        return min((when for when in times if when is not None), default=None)
+
+    def keep_time(self) -> None:
+        """Do what is due.  Raises `NetlinkError`."""
+        now = monotonic()
+        if self._due is not None and now >= self._due:
+            self._ask_routers()
+        if any(now >= until for until in self._questions.values()):
+            self._answer_questions()
+        if (self._shuts or self._renewed) and now >= self._retry:
+            for device, shut in list(self._shuts.items()):
+                if not shut.done and now >= shut.when + LEASE:
+                    del self._shuts[device]  # what was open is over
+                elif not shut.done and self._shut_firewall(shut.record, shut.everything):
+                    self._shuts[device] = _Shut(shut.record, shut.because, shut.when, True, shut.everything)
+            self._write()
+
+    def _write(self) -> None:
+        """Write what was done into the records, if nobody holds their lock; else `keep_time` tries it again."""
+        self._retry = monotonic() + self._pause
+        self._pause = min(2 * self._pause, LAST_PAUSE)
+        try:
+            lock = self._store.lock_records()
+            if not lock.take_now():
+                return
+            try:
+                for device, shut in list(self._shuts.items()):
+                    note_shut(self._store, shut.record, shut.because, shut.when, shut.done, shut.everything)
+                    if shut.done:
+                        del self._shuts[device]
+                for device, (record, until, until_boot) in list(self._renewed.items()):
+                    now = read_guard(self._store, device)
+                    if now and now.opened and now.token == record.token:
+                        self._store.write_guard(now.change(lease=until, lease_boot=until_boot))
+                    del self._renewed[device]
+            finally:
+                lock.release()
+        except OSError as error:
+            if self._pause < LAST_PAUSE:
+                log.error(f"netconf-guard: the records do not say what was done yet: {error.strerror}")
+            return
+        if not self._shuts:
+            self._pause = FIRST_PAUSE
+
+
+def _read(scene: str) -> Scene | None:
+    """Return the scene in a record; None where there is none."""
+    try:
+        return read_scene(scene) if scene else None
+    except ValueError:
+        return None

@@ -1,0 +1,286 @@
+"""From what is seen of a network to the name the admin gave it.
+
+The first ``netconf-location`` line whose tests all hold names the location; netconf-interfaces(5), LOCATIONS.  A
+verdict on a test is True, False, or None while it has not been answered in time.
+
+What is cheap is looked at first: the kernel's tables and files, then the router's MAC address, which it may have to be
+asked for, and last what is asked by packets of ours or by a program.  Each is asked only while the answer can still
+depend on it; of the last, all that are needed at the same time.
+"""
+
+from __future__ import annotations
+
+
+from netconf_hooks.evidence import Answer, observe_link
+from netconf_hooks.record import Record
+from netconf_hooks.rules import TESTS
+from netconf_hooks.system.addresses import share_prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from netconf_hooks.evidence import Link
+    from netconf_hooks.evidence.probes import Announce, Question
+    from netconf_hooks.rules import Location, Rules, Test
+
+HINT = "hint"
+AUTHENTICATED = "authenticated"
+
+# What may cost a question to the router, and so time: asked for after all that costs none.
+ROUTER_MAC = "gateway-mac"
+
+
+class Place(Record):
+    """Where a link is.
+
+    location: the name, empty where no line holds; line: the line that holds, as written; grade: ``authenticated`` where
+    it is proven, by a certificate or by the admin's own program, else ``hint``; empty where no line holds.
+    undecided: whether an unanswered test could still name another location.
+    """
+
+    __slots__ = ("location", "line", "grade", "undecided")
+
+    def __init__(self, location: str = "", line: str = "", grade: str = "", undecided: bool = False) -> None:
+        self.location = location
+        self.line = line
+        self.grade = grade
+        self.undecided = undecided
+
+
+def find_place(locations: tuple[Location, ...], answers: Mapping[str, Answer]) -> Place:
+    """Return the place that `answers` prove.
+
+    A line with an unanswered test leaves the place undecided, when it stands before the first line that holds and names
+    another location: answered, it might have come first.
+    The place is proven where the first line that holds, or another of its name that holds, has a proof in it.
+    """
+    open_names: list[str] = []
+    for number, location in enumerate(locations):
+        verdict = judge_tests(location.tests, answers)
+        if verdict:
+            proven = is_proof(location) or any(
+                other.name == location.name and is_proof(other) and judge_tests(other.tests, answers)
+                for other in locations[number + 1:]
+            )
+            return Place(
+                location=location.name,
+                line=location.text,
+                grade=AUTHENTICATED if proven else HINT,
+                undecided=any(name != location.name for name in open_names),
+            )
+        if verdict is None:
+            open_names.append(location.name)
+    return Place(undecided=bool(open_names))
+
+
+def is_proof(location: Location) -> bool:
+    """Whether the line, where it holds, is more than hints."""
+    return any(test.is_proof() for test in location.tests)
+
+
+def wants_proof(rules: Rules) -> bool:
+    """Whether something hangs on more than hints: netconf-interfaces(5), PROOF."""
+    guarded = rules.guard is not None and rules.guard.condition is not None
+    return rules.trust == AUTHENTICATED or guarded and not rules.trust
+
+
+def list_relevant(
+    locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False
+) -> list[Location]:
+    """Return the lines on which the place still depends: those that hold or are open, up to the first that holds.
+
+    proof: whether it matters that the place is proven: then, after a line that is hints alone, the lines of the same
+        name that are more count as well.
+    """
+    if not answers:
+        return list(locations)
+    relevant: list[Location] = []
+    held = ""
+    for location in locations:
+        if held and (location.name != held or not is_proof(location)):
+            continue
+        verdict = judge_tests(location.tests, answers)
+        if verdict is False:
+            continue  # refuted already: its other tests can't save it
+        relevant.append(location)
+        if verdict:
+            if not proof or is_proof(location):
+                break  # what stands after it is never asked
+            held = location.name
+    return relevant
+
+
+def find_needed(locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False) -> list[str]:
+    """Return the test keys not observed yet on which the place still depends, in the order written.
+
+    None of those whose values are asked one by one: `find_questions`.
+    """
+    keys = [test.key for location in list_relevant(locations, answers, proof) for test in location.tests]
+    return [key for key in dict.fromkeys(keys) if key not in answers and not TESTS[key].asked]
+
+
+def find_questions(rules: Rules, answers: Mapping[str, Answer], proof: bool = False) -> list[Question]:
+    """Return what has to be asked now of what is asked value by value: for the place, and for the tests in conditions.
+
+    A certificate is asked for only where all else in its line holds: the question itself tells who we are.
+    """
+    wanted = _list_open_in(list_relevant(rules.locations, answers, proof), answers)
+    for test in list_word_tests(rules):
+        wanted.update(_list_open(test, answers))
+    return _make_questions(wanted, rules)
+
+
+def _list_open_in(locations: Iterable[Location], answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
+    wanted: dict[tuple[str, str], None] = {}
+    for location in locations:
+        others = [test for test in location.tests if TESTS[test.key].grade != AUTHENTICATED]
+        verdict = judge_tests(others, answers)
+        for test in location.tests if verdict else others if verdict is None else ():
+            wanted.update(_list_open(test, answers))
+    return wanted
+
+
+def _list_open(test: Test, answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
+    """Return those values of a test, as keys with it, that are asked one by one and on which it still depends."""
+    if not TESTS[test.key].asked or judge(test, answers) is not None:
+        return {}
+    settled = answers[test.key].settled if test.key in answers else ()
+    return {(test.key, value): None for value in test.values if value not in settled}
+
+
+def _make_questions(wanted: Collection[tuple[str, str]], rules: Rules) -> list[Question]:
+    if not wanted:
+        return []
+    from netconf_hooks.evidence.probes import Question
+
+    return [Question(key, value, _list_routers(rules, value) if key == "tls" else ()) for key, value in wanted]
+
+
+def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
+    """Return the MAC addresses of default routers that the lines with this certificate give."""
+    return tuple(
+        mac
+        for location in rules.locations
+        if any(test.key == "tls" and value in test.values for test in location.tests)
+        for test in location.tests
+        if test.key == ROUTER_MAC and not test.negated
+        for mac in test.values
+    )
+
+
+def observe_place(
+    rules: Rules, link: Link, deadline: float, announce: Announce | None = None
+) -> tuple[Place, dict[str, Answer]]:
+    """Look at the network until the place is known and the tests in conditions are answered.
+
+    deadline: the time.monotonic() after which nothing more is waited for.
+    announce: as of `observe.probes.View`, where a guard has to know of packets.
+    """
+    answers: dict[str, Answer] = {}
+    proof = wants_proof(rules)
+    relevant: Sequence[Location] = rules.locations
+    while needed := find_needed(relevant, answers, proof):
+        cheap = [key for key in needed if key != ROUTER_MAC]
+        answers.update(observe_link(cheap or needed, link, deadline))
+        relevant = list_relevant(relevant, answers, proof)  # of a thousand lines hardly one is still worth a look
+    words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
+    if words:
+        answers.update(observe_link(words, link, deadline))
+    if find_questions(rules, answers, proof):
+        from netconf_hooks.evidence.probes import announce_nothing, ask_network  # only those who ask pay for it
+
+        announce = announce or announce_nothing
+        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline, announce)
+    return find_place(rules.locations, answers), answers
+
+
+def complete_answers(
+    rules: Rules, answers: Mapping[str, Answer], link: Link, deadline: float, announce: Announce | None = None
+) -> dict[str, Answer]:
+    """Return `answers` with all that rules ask for and the place did not depend on, for who wants to know everything.
+
+    A certificate is asked for under the same condition, and so no more often.  announce: as for `observe_place`.
+    """
+    found = dict(answers)
+    keys = {test.key for location in rules.locations for test in location.tests if not TESTS[test.key].asked}
+    if missing := sorted(keys - found.keys()):
+        found.update(observe_link(missing, link, deadline))
+    if _list_open_in(rules.locations, found):
+        from netconf_hooks.evidence.probes import announce_nothing, ask_network
+
+        def find() -> list[Question]:
+            return _make_questions(_list_open_in(rules.locations, found), rules)
+
+        ask_network(find, found, link, deadline, announce or announce_nothing)
+    return found
+
+
+def list_word_tests(rules: Rules) -> list[Test]:
+    """Return the tests that stand as WORDs in the conditions of `rules`, each once."""
+    conditions = [rule.condition for rule in rules.vpns]
+    if rules.guard and rules.guard.condition:
+        conditions.append(rules.guard.condition)
+    tests = {}
+    for condition in conditions:
+        for word in (*condition.on, *condition.unless):
+            if word.test:
+                tests[word.test.text] = word.test
+    return list(tests.values())
+
+
+def judge_tests(tests: Iterable[Test], answers: Mapping[str, Answer]) -> bool | None:
+    """Return whether all `tests` hold: one that does not decides; else one unanswered, or not asked, leaves it open."""
+    verdict: bool | None = True
+    for test in tests:
+        one = judge(test, answers)
+        if one is False:
+            return False
+        if one is None:
+            verdict = None
+    return verdict
+
+
+def judge(test: Test, answers: Mapping[str, Answer]) -> bool | None:
+    """Return whether `test` holds; None while it is not answered, or was not asked."""
+    return judge_test(test, answers[test.key]) if test.key in answers else None
+
+
+def judge_test(test: Test, answer: Answer) -> bool | None:
+    """Return whether `test` holds.  Where there is nothing to compare with it does not, negated or not."""
+    kind = TESTS[test.key]
+    for wanted in test.values:
+        for seen in answer.values:
+            if is_match(kind.value, wanted, seen):
+                return not test.negated
+    if kind.asked:
+        if not set(test.values) <= set(answer.settled):
+            return None
+        return test.negated and set(test.values) <= set(answer.refuted)
+    if answer.pending:
+        return None
+    return test.negated and bool(answer.values)
+
+
+def is_match(syntax: str, wanted: str, seen: str) -> bool:
+    """Whether the value `seen` is one that `wanted` means; both as `rules` normalises them.
+
+    syntax: ``network`` (a network holds its addresses), ``domain`` (``*.example.com``: every name below it),
+    ``pattern`` (shell wildcards); anything else is compared to the letter.
+    """
+    if syntax == "network":
+        return _is_inside(wanted, seen)
+    if syntax == "domain" and wanted.startswith("*."):
+        return seen.endswith(wanted[1:]) and len(seen) > len(wanted) - 1
+    if syntax == "pattern" and any(c in wanted for c in "*?["):
+        if wanted.find("*") == len(wanted) - 1 and not any(c in wanted for c in "?["):
+            return seen.startswith(wanted[:-1])
+        from fnmatch import fnmatchcase  # imports re, 5 ms: only for what is rarely written
+
+        return fnmatchcase(seen, wanted)
+    return wanted == seen
+
+
+def _is_inside(network: str, address: str) -> bool:
+    prefix, _, length = network.partition("/")
+    return share_prefix(prefix, address, int(length or 128))

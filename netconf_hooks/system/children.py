@@ -1,0 +1,120 @@
+"""The listening process's children: each does one slow thing, has a deadline, and is never waited for."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from netconf_hooks.system import log
+from netconf_hooks.system.ending import Ended, Ending
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterable
+else:
+    import _signal as signal  # the module signal itself imports enum
+
+# Seconds from SIGTERM to SIGKILL, and from that until a child counts as one that can't be killed.
+PATIENCE = 2.0
+
+NAME = "netconf-child"
+
+
+class Child:
+    """A process forked from this one, which does `work` in a process group of its own and ends.
+
+    what: what it does, for the log; limit: seconds that it has, counted again whenever it has reported something.
+    work: is given a function that reports a line.  descriptors: what this process has open and the child must not.
+
+    `fileno` is readable when it has ended.  Raises OSError when it can't be forked.
+    """
+
+    def __init__(
+        self, what: str, limit: float, work: Callable[[Callable[[str], None]], None], descriptors: Iterable[int]
+    ) -> None:
+        self.what = what
+        self.pid = 0
+        self._limit = limit
+        self._report = os.memfd_create("report")
+        self._reported = 0
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(work, descriptors)
+        self._descriptor = os.pidfd_open(self.pid)
+        self.next_time = monotonic() + limit
+        """When `keep_time` is to be called, time.monotonic()."""
+        self._orders = [(signal.SIGTERM, "SIGTERM"), (signal.SIGKILL, "SIGKILL")]
+        self.is_abandoned = False
+        """Whether it could not even be killed."""
+        self.failed = False
+        """Whether it was told to end, or did not end well."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll(2)."""
+        return self._descriptor
+
+    def has_ended(self) -> bool:
+        """Return whether it has ended; then it is nobody's zombie."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        self.failed = self.failed or bool(pid and status)
+        return bool(pid)
+
+    def read_report(self) -> list[str]:
+        """Return the lines that it has reported."""
+        return os.pread(self._report, os.fstat(self._report).st_size, 0).decode("ascii").splitlines()
+
+    def keep_time(self) -> None:
+        """When its time is over: tell it to end, then kill it, then abandon it."""
+        now = monotonic()
+        if now < self.next_time:
+            return
+        reported = os.fstat(self._report).st_size
+        if reported > self._reported and not self.failed:
+            self._reported = reported
+            self.next_time = now + self._limit
+            return
+        if not self._orders:
+            self.is_abandoned = True
+            log.error(f"watch: process {self.pid}, which was to {self.what}, can't be killed; the next one starts")
+            return
+        number, name = self._orders.pop(0)
+        log.error(f"watch: process {self.pid} could not {self.what} in {self._limit:g} s: {name}")
+        self.failed = True
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass  # it has just ended, or has no group of its own yet
+        self.next_time = now + PATIENCE
+
+    def close(self) -> None:
+        """Close the descriptors; the process is not touched."""
+        os.close(self._descriptor)
+        os.close(self._report)
+
+    def _run(self, work: Callable[[Callable[[str], None]], None], descriptors: Iterable[int]) -> None:
+        """Be the child."""
+        status = 1
+        try:
+            log.set_waiting(True)
+            os.setsid()
+            with open("/proc/self/comm", "w", encoding="ascii") as name:
+                name.write(NAME)  # as ps(1) shows it
+            for descriptor in descriptors:
+                os.close(descriptor)
+            # In case nobody is left to end it.
+            Ending(status).set_alarm(int(self._limit + PATIENCE) + 1)
+            work(lambda line: self._write(line))
+            status = 0
+        except Ended as ended:
+            log.error(f"watch: could not {self.what}: {ended}")
+        except BaseException:
+            # The outermost line of this process: what it was forked from must not run on in it.
+            from traceback import format_exc
+
+            log.error(f"watch: could not {self.what}:\n{format_exc()}")
+        finally:
+            os._exit(status)
+
+    def _write(self, line: str) -> None:
+        os.write(self._report, (line + "\n").encode("ascii"))

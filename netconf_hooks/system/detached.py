@@ -1,0 +1,97 @@
+"""Without systemd: programs that may block, started so that no hook waits for them."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from netconf_hooks.system import log, programs
+from netconf_hooks.tunnels import TunnelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PATIENCE = 3.0
+"""Seconds to wait for a program: most are done in 0.1 s, and then the hook can say what went wrong."""
+
+LIMIT = 120.0
+"""Seconds after which a program is killed: wg(8) tries to resolve a name for 72 s."""
+
+
+def launch(
+    what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], patience: float = PATIENCE,
+    limit: float = LIMIT,
+) -> None:
+    """Start a program that may block, in a session of its own, and wait up to `patience` seconds until it exits.
+
+    After that it runs on by itself, and is killed after `limit` seconds; a failure is then logged.
+    what: how the log calls it; describe: returns why it failed, empty if it did not.
+    Raises `TunnelError` with the reason if it fails within `patience`, or if it can't be started.
+    """
+    import signal
+
+    reader, writer = os.pipe()
+    # The copy of the hook must not handle a signal as the hook would.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.fork() == 0:  # init becomes its parent: it can't become our zombie
+                    _keep_only(writer)
+                    _watch(what, argv, describe, limit, writer)
+            finally:
+                os._exit(0)  # this copy of the hook must never return from here
+    finally:
+        os.close(writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with open(reader, "rb", buffering=0) as pipe:
+        os.waitpid(child, 0)
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        reason = pipe.read(select.PIPE_BUF) if poll.poll(1000 * patience) else b""
+    if reason:
+        raise TunnelError(reason.decode(errors="replace"))
+
+
+def is_halting(program: str = "runlevel") -> bool:
+    """Whether SysV init is changing to runlevel 0 or 6.  False without runlevel(8)."""
+    try:
+        words = programs.run([program], 1.0).output.split()
+    except programs.ProgramError:
+        return False
+    return len(words) == 2 and words[1] in ("0", "6")
+
+
+def _keep_only(writer: int) -> None:
+    """Drop what this process has inherited from the hook: session, signal handlers, descriptors with their locks."""
+    import signal
+    import syslog
+
+    os.setsid()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    syslog.closelog()  # its descriptor is closed below, and its number may be reused
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _watch(
+    what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], limit: float, writer: int
+) -> None:
+    """Run the program.  Report a failure to the hook while it waits, afterwards to the log."""
+    try:
+        reason = describe(programs.run(argv, limit))
+    except programs.ProgramError as error:
+        reason = str(error)
+    if reason:
+        try:
+            os.write(writer, reason.encode(errors="replace")[: select.PIPE_BUF])
+        except BrokenPipeError:
+            log.error(f"{what}: {reason}")

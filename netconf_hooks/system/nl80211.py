@@ -1,0 +1,127 @@
+"""What the kernel knows of a wireless device: nl80211, a family of generic netlink.
+
+Asked by the project's own client.  pyroute2 knows nl80211 as well, but its import takes 200 ms and 27 MB, which the
+watcher, that looks at the wireless network at every piece of news, would keep; it decodes by itself what anybody in
+range sends; and `IW.scan` waits without a time limit and does not notice a scan that was aborted (0.7.2 to 0.8.1).
+Numbers and layouts are those of linux/genetlink.h and linux/nl80211.h, fixed kernel interface.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import sys
+
+from netconf_hooks.system.netlink import NETLINK_GENERIC, Netlink, NetlinkError, pack_attribute, split_attributes
+
+CMD_GET_KEY, CMD_GET_SCAN, CMD_TRIGGER_SCAN, CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED = 9, 32, 33, 34, 35
+ATTR_IFINDEX, ATTR_MAC, ATTR_KEY_IDX, ATTR_KEY_CIPHER, ATTR_SCAN_SSIDS, ATTR_BSS = 3, 6, 8, 9, 45, 47
+BSS_BSSID, BSS_CAPABILITY, BSS_STATUS, BSS_MLD_ADDR = 1, 5, 9, 22
+_BSS_INFORMATION_ELEMENTS, _BSS_BEACON_IES = 6, 11
+
+_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 3
+_CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME, _CTRL_ATTR_MCAST_GROUPS = 1, 2, 7
+_CTRL_ATTR_MCAST_GRP_NAME, _CTRL_ATTR_MCAST_GRP_ID = 1, 2
+_NAME = b"nl80211\0"
+
+_ELEMENT_SSID, _LONGEST_SSID = 0, 32  # IEEE 802.11-2020, 9.4.2.2
+
+_HEADER = struct.Struct("=BBxx")  # genlmsghdr: command, version
+_U32 = struct.Struct("=I")
+
+
+class Nl80211:
+    """Questions about the wireless device with this ifindex (context manager).  All raise `NetlinkError`.
+
+    family: the number of nl80211 today; ENOENT where the kernel knows of no wireless devices.
+    """
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._device = pack_attribute(ATTR_IFINDEX, _U32.pack(index))
+        self._netlink = Netlink(protocol=NETLINK_GENERIC)
+        try:
+            # Families have no number of their own; only that of the one which knows the others' is fixed.
+            name = pack_attribute(_CTRL_ATTR_FAMILY_NAME, _NAME)
+            answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
+            if not answers:
+                raise NetlinkError(errno.ENOENT)
+            self._description = answers[0]
+            self.family = read_number(self._description.get(_CTRL_ATTR_FAMILY_ID, b"")[:2])
+        except NetlinkError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Nl80211:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._netlink.close()
+
+    def ask(self, command: int, attributes: bytes = b"", flags: int = 0) -> list[dict[int, bytes]]:
+        """Return the attributes of each answer.  attributes, flags: as for `Netlink.ask`, besides the device."""
+        return self._ask(self.family, command, self._device + attributes, flags)
+
+    def find_group(self, name: bytes) -> int:
+        """Return the number of a multicast group.  name: with its final NUL."""
+        for group in split_attributes(self._description.get(_CTRL_ATTR_MCAST_GROUPS, b"")).values():
+            found = split_attributes(group)
+            if found.get(_CTRL_ATTR_MCAST_GRP_NAME) == name:
+                return read_number(found.get(_CTRL_ATTR_MCAST_GRP_ID, b""))
+        raise NetlinkError(errno.ENOENT)
+
+    def read_news(self, kind: int, body: bytes) -> tuple[int, bool]:
+        """Return the command of a message from a multicast group, 0 for one of another family, and whether it is about
+        this device."""
+        if kind != self.family or not body:
+            return 0, False
+        return body[0], read_number(split_attributes(body[_HEADER.size:]).get(ATTR_IFINDEX, b"")) == self._index
+
+    def _ask(self, family: int, command: int, attributes: bytes, flags: int = 0) -> list[dict[int, bytes]]:
+        answers = self._netlink.ask(family, flags, _HEADER.pack(command, 1) + attributes)
+        return [split_attributes(body[_HEADER.size:]) for kind, body in answers if kind == family]
+
+
+def read_elements(bss: dict[int, bytes]) -> list[tuple[int, bytes]]:
+    """Return what a station said of itself: its last answer to a probe, if any, and its last beacon.
+
+    bss: the attributes of an NL80211_ATTR_BSS.
+    """
+    return [
+        *split_elements(bss.get(_BSS_INFORMATION_ELEMENTS, b"")),
+        *split_elements(bss.get(_BSS_BEACON_IES, b"")),
+    ]
+
+
+def find_ssid(elements: list[tuple[int, bytes]]) -> bytes:
+    """Return the name of a network, empty where it is hidden.
+
+    An access point that hides it says it only when it is asked by that name (IEEE 802.11-2020, 11.1.4.3.4); its beacons
+    have none, or zeros in its place.
+    """
+    return next((name for kind, name in elements if kind == _ELEMENT_SSID and name.strip(b"\0")), b"")[:_LONGEST_SSID]
+
+
+def split_elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the elements of a beacon, number and content, up to the first that is cut off.
+
+    data: as it came through the air, from whoever is in range.
+    """
+    elements = []
+    offset = 0
+    while offset + 2 <= len(data):
+        content = data[offset + 2:offset + 2 + data[offset + 1]]
+        if len(content) < data[offset + 1]:
+            break
+        elements.append((data[offset], content))
+        offset += 2 + len(content)
+    return elements
+
+
+def read_number(value: bytes) -> int:
+    """Return the number of an attribute: it is as long as it is, in the machine's byte order."""
+    return int.from_bytes(value, sys.byteorder)

@@ -1,0 +1,15 @@
+"""The test ``carrier``."""
+
+import pytest
+
+from netconf_hooks.evidence import Answer, Link
+from netconf_hooks.evidence.carrier import observe
+
+
+@pytest.mark.parametrize("index, carrier, answer", [
+    (7, True, Answer(("yes",))),
+    (7, False, Answer(("no",))),
+    (0, False, Answer(problem="no such interface")),
+])
+def test_carrier(index, carrier, answer):
+    assert observe(["carrier"], Link("eth0", "eth0", index, carrier, {}), 0.0) == {"carrier": answer}

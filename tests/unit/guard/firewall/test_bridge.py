@@ -1,0 +1,118 @@
+"""What nftables makes of a bridge's guests and of ports, as text; that it does what it says is shown in the lab."""
+
+import pytest
+
+from netconf_hooks.guard.firewall import OPEN, Opening, PORTAL, Ports, Window, bridge, nftables
+
+NOW = 1_700_000_000.0
+PORTS = Ports(True, ("eth0",), ("tap0", "vnet1"), ("eth7",))
+ALLOWED = Opening("udp", "", 123, guests=True)
+HOSTS = Opening("udp", "203.0.113.1/32", 1194, uids=(0,))
+OPENED = Window(OPEN, (Opening(),), NOW + 30)
+
+
+def build(*openings, windows=()):
+    return bridge.build_guest_chains("br0", openings, windows, NOW)
+
+
+def test_guests_get_what_the_admin_allows_and_nothing_of_the_hosts():
+    frames = build(ALLOWED, HOSTS)["frames-br0"]
+    assert "udp dport 123 goto decided-br0" in frames
+    assert not any("1194" in rule for rule in frames)
+    assert not any("frag" in rule for rule in frames), "later fragments tell no port, and nothing else would stop them"
+    assert not any("0x888e" in rule or "0x88c7" in rule for rule in frames), "802.1X is the host's affair"
+    assert any(rule.startswith("meta protocol 0x0806") for rule in frames)
+
+
+def test_what_is_not_known_to_be_a_guests_is_outside():
+    frames = build()["frames-br0"]
+    assert frames[0] == "oifname @guests-br0 goto decided-br0"
+    assert frames[-1] == f'counter name "dropped-br0" drop comment "behind {len(frames) - 1} rules"'
+    assert all(rule.endswith("goto decided-br0") for rule in frames[3:-1])
+
+
+@pytest.mark.parametrize("windows, rules", [
+    ((), 0),
+    ((OPENED,), 2),
+    ((Window(OPEN, (Opening(),), NOW),), 0),
+    ((Window(PORTAL, (Opening("tcp", port=80),), NOW + 30),), 0),
+])
+def test_only_an_open_guard_is_open_for_guests(windows, rules):
+    chains = build(windows=windows)
+    assert len(chains["open-br0"]) == rules
+    commands = bridge.render_bridge("br0", PORTS, (), windows, NOW, True)
+    assert any(command.startswith("add element bridge netconf-guard open-br0") for command in commands) is bool(rules)
+    if rules:
+        assert chains["open-br0"] == ("meta time >= 1700000031 return", "accept")
+
+
+@pytest.mark.parametrize("by_bridge, belongs", [(True, 'meta obrname "br0"'), (False, "oifname != @others-br0")])
+def test_whose_frames_they_are(by_bridge, belongs):
+    commands = bridge.render_bridge("br0", PORTS, (ALLOWED,), (OPENED,), NOW, by_bridge)
+    assert f"add rule bridge netconf-guard forward-br0 {belongs} jump frames-br0" in commands
+    output = f"add rule bridge netconf-guard output-br0 {belongs} meta mark"
+    assert any(command.startswith(output) for command in commands)
+    assert 'add element bridge netconf-guard guests-br0 { "tap0", "vnet1" }' in commands
+    assert 'add element bridge netconf-guard others-br0 { "eth7" }' in commands
+
+
+def test_a_port_that_no_rule_can_name_counts_as_outside():
+    assert bridge.list_nameable(('a"b', "tap0", "x y", "e" * 16)) == ("tap0",)
+    commands = bridge.render_members("br0", Ports(True, (), ('a"b', "tap0"), ("x y",)))
+    assert commands == [
+        "flush set bridge netconf-guard guests-br0", 'add element bridge netconf-guard guests-br0 { "tap0" }',
+        "flush set bridge netconf-guard others-br0",
+    ]
+
+
+def test_the_ports_own_packets_go_the_way_of_the_links():
+    commands = bridge.render_ports("bond0", Ports(False, ("eth0", "wlan0")))
+    assert "add rule inet netconf-guard ports-bond0 oifname @ports-bond0 jump out-bond0" in commands
+    assert "add rule inet netconf-guard portforward-bond0 oifname @ports-bond0 jump forward-bond0" in commands
+    assert commands[-1] == 'add element inet netconf-guard ports-bond0 { "eth0", "wlan0" }'
+
+
+def test_what_was_decided_is_not_decided_again():
+    plain = nftables.build_chains("br0", (ALLOWED,), (), NOW)
+    held = nftables.build_chains("br0", (ALLOWED,), (), NOW, bridge.DECIDED)
+    for chain in ("pass-br0", "forward-br0"):
+        assert held[chain] == (f"{bridge.DECIDED} accept", *plain[chain])
+    assert not any(bridge.DECIDED in rule for rules in plain.values() for rule in rules)
+    mark = 0x6E636866  # of our own probes: netconf_hooks.evidence.connection
+    assert mark & 0xFF000000 != 0x67000000
+
+
+def stand():
+    """A table as `Firewall._list` returns it."""
+    chains = {"decided-br0": {"rules": [{}]}, "open-br0": {}}
+    for hook in ("forward", "output"):
+        chains[f"{hook}-br0"] = {"hook": hook, "prio": -200, "rules": [{}]}
+    chains["frames-br0"] = {"rules": [{}, {"expr": [{"drop": None}], "comment": "behind 1 rules"}]}
+    return {"chain": chains, "set": {"guests-br0": {"elem": ["tap0"]}, "others-br0": {}}}
+
+
+@pytest.mark.parametrize("chain, facts, problem", [
+    ("frames-br0", {"rules": [{}, {"expr": [{"accept": None}], "comment": "behind 1 rules"}]}, "no drop at the end"),
+    ("frames-br0", {"rules": [{"expr": [{"drop": None}], "comment": "behind 1 rules"}]}, "no drop at the end"),
+    ("frames-br0", {}, "no drop at the end"),
+    ("forward-br0", {"hook": "input", "prio": -200, "rules": [{}]}, "another chain forward-br0"),
+    ("forward-br0", {"hook": "forward", "prio": 0, "rules": [{}]}, "another chain forward-br0"),
+    ("output-br0", {"hook": "output", "prio": -200}, "another chain output-br0"),
+    ("decided-br0", {"rules": [{}, {}]}, "another chain decided-br0"),
+])
+def test_what_somebody_changed_is_noticed(chain, facts, problem):
+    standing = stand()
+    assert bridge.find_problem(standing, "br0") == ""
+    standing["chain"][chain] = facts
+    assert bridge.find_problem(standing, "br0").startswith(problem)
+    del standing["chain"][chain]
+    assert bridge.find_problem(standing, "br0") == f"no chain {chain} in table bridge netconf-guard"
+    assert bridge.find_problem(None, "br0") == "no table bridge netconf-guard"
+    assert bridge.find_problem(standing, "br1")
+
+
+def test_which_ports_the_firewall_knows():
+    assert bridge.list_members(stand(), "guests-br0") == {"tap0"}
+    assert bridge.list_members(stand(), "others-br0") == frozenset()
+    assert bridge.list_members(stand(), "guests-br1") is None
+    assert bridge.list_members(None, "guests-br0") is None

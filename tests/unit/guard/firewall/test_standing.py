@@ -1,0 +1,374 @@
+"""What the nftables guard makes of its tables: what it puts up, what it takes away, and whether all of it stands."""
+
+from __future__ import annotations
+
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_nft import MISSING, FakeNftables
+
+from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN, Opening, PORTAL, PROBE, WINDOWS, Window, nftables
+
+INET, NETDEV = "inet netconf-guard", "netdev netconf-guard"
+ALLOWED = (Opening("udp", "203.0.113.1/32", 1194),)
+
+
+@pytest.fixture
+def nft(monkeypatch: pytest.MonkeyPatch) -> FakeNftables:
+    """The machine's nftables; it has a kernel with the hook egress, and eth0."""
+    nft = FakeNftables()
+    monkeypatch.setitem(__import__("sys").modules, "nftables", types.SimpleNamespace(Nftables=lambda: nft))
+    monkeypatch.setattr(nftables.os, "uname", lambda: types.SimpleNamespace(release="6.1.0-18-amd64"))
+    plug(monkeypatch, "eth0")
+    return nft
+
+
+def plug(monkeypatch: pytest.MonkeyPatch, *devices: str) -> None:
+    """Let these devices be there, and no others."""
+    monkeypatch.setattr(nftables, "_exists", lambda device: device in devices)
+
+
+@pytest.fixture
+def guard(nft: FakeNftables) -> nftables.Firewall:
+    return nftables.Firewall()
+
+
+def list_rules(nft: FakeNftables, table: str, chain: str) -> list[str]:
+    """Return the rules of a chain, without the comments."""
+    return [rule["text"] for rule in nft.tables[table]["chain"][chain]["rules"]]
+
+
+# Putting up
+
+
+def test_a_closed_guard(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    """One transaction, with every hook in its place; and it stands."""
+    guard.close("eth0", ALLOWED)
+    assert len(nft.ran) == 1
+    chains = nft.tables[INET]["chain"]
+    hooks = {name: (chain["hook"], chain["prio"]) for name, chain in chains.items() if "hook" in chain}
+    assert hooks == {"output": ("output", 10), "forward": ("forward", 10), "postrouting": ("postrouting", 350)}
+    assert list_rules(nft, INET, "postrouting") == ["oifname vmap @out"]
+    assert list_rules(nft, INET, "forward") == ["oifname vmap @forward"]
+    assert list_rules(nft, INET, "output") == ["meta l4proto tcp meta mark 0 oifname vmap @refuse"]
+    assert {name: [key for key, _ in found["elem"]] for name, found in nft.tables[INET]["map"].items()} == {
+        "out": ["eth0"], "forward": ["eth0"], "refuse": ["eth0"],
+    }  # fmt: skip
+    assert list_rules(nft, INET, "pass-eth0")[-1] == "ip daddr 203.0.113.1/32 udp dport 1194 accept"
+    assert list_rules(nft, INET, "out-eth0")[-1].endswith(" drop")
+    egress = nft.tables[NETDEV]["chain"]["egress-eth0"]
+    assert (egress["hook"], egress["prio"], egress["dev"]) == ("egress", 0, "eth0")
+    assert list_rules(nft, NETDEV, "egress-eth0") == ["jump frames-eth0"]
+    assert guard.is_standing("eth0")
+    assert guard.lacks == ()
+
+
+def test_closed_again_it_stands_once(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    once = {chain: len(found["rules"]) for chain, found in nft.tables[INET]["chain"].items()}
+    guard.close("eth0", ALLOWED)
+    assert {chain: len(found["rules"]) for chain, found in nft.tables[INET]["chain"].items()} == once
+
+
+def test_without_its_device_no_frames_are_looked_at(
+    nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug(monkeypatch)
+    guard.close("eth0", ALLOWED)
+    assert "egress-eth0" not in nft.tables[NETDEV]["chain"]
+    assert guard.is_standing("eth0")
+    # Once the device is there, its frames have to be looked at, too.
+    plug(monkeypatch, "eth0")
+    assert not guard.is_standing("eth0")
+    guard.close("eth0", ALLOWED)
+    assert guard.is_standing("eth0")
+
+
+@pytest.mark.parametrize("release, lacks", [
+    ("5.15.0-91-generic", True), ("4.19.0", True), ("5.16.0", False), ("5.16-rc1", False), ("6.1.0-18-amd64", False),
+])
+def test_an_old_kernel_looks_at_no_frames(
+    nft: FakeNftables, monkeypatch: pytest.MonkeyPatch, release: str, lacks: bool
+) -> None:
+    monkeypatch.setattr(nftables.os, "uname", lambda: types.SimpleNamespace(release=release))
+    guard = nftables.Firewall()
+    assert guard.lacks == ((nftables.NO_EGRESS,) if lacks else ())
+    guard.close("eth0", ALLOWED)
+    assert (NETDEV in nft.tables) is not lacks
+    assert guard.is_standing("eth0")
+    guard.open_window("eth0", Window(OPEN, (Opening(),), time.time() + 30))
+    guard.shut_window("eth0", OPEN)
+    assert (NETDEV in nft.tables) is not lacks
+
+
+def test_a_kernel_that_was_built_without_egress(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    """It says so at the first attempt; the rest is put up all the same."""
+    nft.broken = ["Error: Could not process rule: Operation not supported"]
+    guard.close("eth0", ALLOWED)
+    assert guard.lacks == (nftables.NO_EGRESS,)
+    assert NETDEV not in nft.tables
+    assert guard.is_standing("eth0")
+
+
+def test_a_hook_on_a_device_that_was_renamed_is_taken_away_first(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    nft.ran.clear()
+    nft.broken = ["Error: Could not process rule: Device or resource busy"]
+    guard.close("eth0", ALLOWED)
+    first, second = nft.ran
+    delete = f"delete chain {NETDEV} egress-eth0"
+    assert delete not in first and delete in second
+    assert second.index(delete) < next(n for n, line in enumerate(second) if f"add chain {NETDEV} egress-eth0" in line)
+    assert guard.is_standing("eth0")
+
+
+def test_what_can_not_be_put_up_is_told_after_three_attempts(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    nft.broken = ["Error: Could not process rule: Device or resource busy"] * 99
+    with pytest.raises(GuardError, match="eth0: Could not process rule: Device or resource busy"):
+        guard.close("eth0", ALLOWED)
+    assert len(nft.ran) == 3
+
+
+def test_a_firewall_that_holds_less_than_was_put_in_it(
+    nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read back is compared with what was written, rule by rule."""
+    real = nft.cmd
+
+    def forget(text: str) -> tuple[int, str, str]:
+        answer = real(text)
+        if not text.startswith("list "):
+            nft.tables[INET]["chain"]["pass-eth0"]["rules"].pop()
+        return answer
+
+    monkeypatch.setattr(nft, "cmd", forget)
+    with pytest.raises(GuardError, match="eth0: the firewall does not hold what was put in it: .*pass-eth0"):
+        guard.close("eth0", ALLOWED)
+
+
+# Whether it stands
+
+WRONG: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
+    **{
+        f"{chain} gone": lambda inet, netdev, chain=chain: inet["chain"].pop(chain)
+        for chain in (
+            "output", "forward", "postrouting", "out-eth0", "pass-eth0", "forward-eth0", "refuse-eth0",
+            *(f"{name}-eth0" for name in WINDOWS),
+        )
+    },
+    **{
+        f"{chain} flushed": lambda inet, netdev, chain=chain: inet["chain"][chain].update(rules=[])
+        for chain in ("output", "forward", "postrouting", "out-eth0", "pass-eth0", "forward-eth0", "refuse-eth0")
+    },
+    **{
+        f"one rule more in {chain}": lambda inet, netdev, chain=chain: inet["chain"][chain]["rules"].insert(0, {})
+        for chain in ("output", "forward", "postrouting", "out-eth0", "pass-eth0", "forward-eth0", "refuse-eth0")
+    },
+    **{
+        f"not in map {name}": lambda inet, netdev, name=name: inet["map"][name].update(elem=[])
+        for name in ("out", "forward", "refuse")
+    },
+    "map gone": lambda inet, netdev: inet["map"].pop("out"),
+    "another priority": lambda inet, netdev: inet["chain"]["postrouting"].update(prio=300),
+    "another hook": lambda inet, netdev: inet["chain"]["postrouting"].update(hook="output"),
+    "no drop at the end": lambda inet, netdev: inet["chain"]["out-eth0"]["rules"][-1].update(expr=[{"accept": None}]),
+    "egress gone": lambda inet, netdev: netdev["chain"].pop("egress-eth0"),
+    "egress flushed": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(rules=[]),
+    "egress of another device": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(dev="eth1"),
+    "egress of two devices": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(dev=["eth0", "eth1"]),
+    "egress at another priority": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(prio=1),
+    "egress elsewhere": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(hook="ingress"),
+    "frames gone": lambda inet, netdev: netdev["chain"].pop("frames-eth0"),
+    "frames flushed": lambda inet, netdev: netdev["chain"]["frames-eth0"].update(rules=[]),
+    "one rule more for frames": lambda inet, netdev: netdev["chain"]["frames-eth0"]["rules"].insert(0, {}),
+    "one rule less for frames": lambda inet, netdev: netdev["chain"]["frames-eth0"]["rules"].pop(0),
+    "no drop of frames": lambda inet, netdev: netdev["chain"]["frames-eth0"]["rules"][-1].update(expr=[{"log": None}]),
+    **{
+        f"{name} gone for frames": lambda inet, netdev, name=name: netdev["chain"].pop(f"{name}-eth0")
+        for name in WINDOWS
+    },
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_whatever_is_missing_is_noticed(nft: FakeNftables, guard: nftables.Firewall, what: str) -> None:
+    guard.close("eth0", ALLOWED)
+    assert guard.is_standing("eth0")
+    WRONG[what](nft.tables[INET], nft.tables[NETDEV])
+    assert not guard.is_standing("eth0")
+
+
+@pytest.mark.parametrize("table", [INET, NETDEV])
+def test_a_table_that_is_gone_is_noticed(nft: FakeNftables, guard: nftables.Firewall, table: str) -> None:
+    guard.close("eth0", ALLOWED)
+    del nft.tables[table]
+    assert not guard.is_standing("eth0")
+    guard.close("eth0", ALLOWED)
+    assert guard.is_standing("eth0")
+
+
+def test_older_nft_lists_no_device_of_the_hook(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    """nft 1.0.6 does not; newer ones list one, or a list with one."""
+    guard.close("eth0", ALLOWED)
+    egress = nft.tables[NETDEV]["chain"]["egress-eth0"]
+    egress["dev"] = ["eth0"]
+    assert guard.is_standing("eth0")
+    del egress["dev"]
+    assert guard.is_standing("eth0")
+
+
+def test_another_device_is_not_standing(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    assert not guard.is_standing("wlan0")
+    assert guard.is_standing("eth0")
+
+
+def test_a_list_that_was_torn_is_taken_again(
+    nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others change their tables while it is taken: three times it is tried, no more."""
+    guard.close("eth0", ALLOWED)
+    answers = iter(["no chain out-eth0", "no chain out-eth0", ""])
+    monkeypatch.setattr(guard, "_look", lambda device, wanted: next(answers))
+    assert guard.is_standing("eth0")
+    asked: list[str] = []
+    monkeypatch.setattr(guard, "_look", lambda device, wanted: asked.append(device) or "no chain out-eth0")
+    assert not guard.is_standing("eth0")
+    assert asked == ["eth0"] * 3
+
+
+def test_a_firewall_that_does_not_answer_is_told(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    nft.unlistable = "Error: Permission denied\nlist table"
+    with pytest.raises(GuardError, match="^Permission denied$"):
+        guard.is_standing("eth0")
+    assert nft.json is False
+
+
+# Windows
+
+
+@pytest.mark.parametrize("name", [OPEN, PORTAL, PROBE, NAMES])
+def test_a_window(nft: FakeNftables, guard: nftables.Firewall, name: str) -> None:
+    """Open, both tables have its rules, and the device is in its set; shut, nothing of it is left."""
+    guard.close("eth0", ALLOWED)
+    guard.open_window("eth0", Window(name, (Opening("tcp", "", 443),), time.time() + 30))
+    assert list_rules(nft, INET, f"{name}-eth0")[1:] == ["tcp dport 443 accept"]
+    assert list_rules(nft, NETDEV, f"{name}-eth0")[1] == "tcp dport 443 accept"
+    assert nft.tables[INET]["set"][f"{name}-eth0"]["elem"] == ["eth0"]
+    assert guard.is_standing("eth0")
+    guard.shut_window("eth0", name)
+    for table in (INET, NETDEV):
+        assert list_rules(nft, table, f"{name}-eth0") == []
+    assert nft.tables[INET]["set"][f"{name}-eth0"]["elem"] == []
+    assert guard.is_standing("eth0")
+
+
+def test_a_window_that_is_over_is_shut(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED, (Window(PORTAL, ALLOWED, time.time() + 30),))
+    assert nft.tables[INET]["set"]["portal-eth0"]["elem"] == ["eth0"]
+    guard.open_window("eth0", Window(PORTAL, ALLOWED, time.time()))
+    assert nft.tables[INET]["set"]["portal-eth0"]["elem"] == []
+    guard.close("eth0", ALLOWED, (Window(PORTAL, ALLOWED, time.time() - 1),))
+    assert nft.tables[INET]["set"]["portal-eth0"]["elem"] == []
+    assert list_rules(nft, INET, "portal-eth0") == list_rules(nft, NETDEV, "portal-eth0") == []
+
+
+def test_a_window_of_no_guard_can_not_be_opened(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    with pytest.raises(GuardError, match="eth0: not guarded, so no window"):
+        guard.open_window("eth0", Window(OPEN, (Opening(),), time.time() + 30))
+    guard.shut_window("eth0", OPEN)  # nothing is open there
+    assert nft.tables == {}
+
+
+def test_a_window_that_can_not_be_shut_is_told(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    nft.broken = ["Error: Could not process rule: Device or resource busy"]
+    with pytest.raises(GuardError, match="eth0: Could not process rule: Device or resource busy"):
+        guard.shut_window("eth0", OPEN)
+
+
+# Taking away
+
+
+def test_the_last_guard_takes_the_tables_with_it(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    guard.close("wlan0", ALLOWED)
+    guard.lift("eth0")
+    assert not guard.is_standing("eth0")
+    assert guard.is_standing("wlan0")
+    for table in (INET, NETDEV):
+        assert not [name for kind in nft.tables[table].values() for name in kind if "eth0" in name]
+    assert all([key for key, _ in found["elem"]] == ["wlan0"] for found in nft.tables[INET]["map"].values())
+    guard.lift("wlan0")
+    assert nft.tables == {}
+    guard.lift("wlan0")  # nothing stands: nothing to do
+
+
+def test_what_can_not_be_lifted_is_told_after_three_attempts(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED)
+    nft.ran.clear()
+    real = nft.cmd
+    nft.cmd = lambda text: (1, "", "Error: busy") if text.startswith("delete") else real(text)  # type: ignore
+    with pytest.raises(GuardError, match="eth0: busy"):
+        guard.lift("eth0")
+
+
+def test_a_guard_that_changes_while_it_is_lifted_is_lifted_all_the_same(
+    nft: FakeNftables, guard: nftables.Firewall
+) -> None:
+    guard.close("eth0", ALLOWED)
+    real, failed = nft.cmd, []
+
+    def fail_twice(text: str) -> tuple[int, str, str]:
+        if text.startswith("delete") and len(failed) < 2:
+            failed.append(text)
+            return 1, "", MISSING
+        return real(text)
+
+    nft.cmd = fail_twice  # type: ignore[method-assign]
+    guard.lift("eth0")
+    assert nft.tables == {}
+
+
+# What nftables itself says
+
+
+@pytest.mark.parametrize("ask", [
+    lambda guard, device: guard.close(device, ALLOWED),
+    lambda guard, device: guard.open_window(device, Window(OPEN, (Opening(),), time.time() + 30)),
+    lambda guard, device: guard.shut_window(device, OPEN),
+    lambda guard, device: guard.lift(device),
+    lambda guard, device: guard.is_standing(device),
+])
+def test_a_device_that_no_rule_can_name(
+    nft: FakeNftables, guard: nftables.Firewall, ask: Callable[[nftables.Firewall, str], object]
+) -> None:
+    """It is refused before nftables gets to see it."""
+    nft.cmd = lambda text: pytest.fail(text)  # type: ignore[method-assign]
+    with pytest.raises(GuardError, match="can't be guarded"):
+        ask(guard, 'eth0"; flush ruleset; #')
+
+
+def test_no_right_to_the_firewall(nft: FakeNftables) -> None:
+    nft.cmd = lambda text: (1, "", "Error: Operation not permitted\nlist tables")  # type: ignore[method-assign]
+    with pytest.raises(GuardError, match="^Operation not permitted$"):
+        nftables.Firewall()
+
+
+def test_a_failure_without_a_message(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    nft.cmd = lambda text: (1, "", "")  # type: ignore[method-assign]
+    with pytest.raises(GuardError, match="eth0: nftables says no"):
+        guard.shut_window("eth0", OPEN)
+
+
+def test_the_timeout_of_a_window(nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days, seconds and milliseconds; at most ten years, at least one millisecond."""
+    for left, text in ((30.5, "0d30s500ms"), (86400 * 2 + 3.25, "2d3s250ms"), (1e12, "3650d0s0ms")):
+        [element] = nftables._render_element("eth0", Window(OPEN, (), 1000.0 + left), 1000.0)
+        assert element == f'add element {INET} open-eth0 {{ "eth0" timeout {text} }}'
+    assert nftables._render_element("eth0", Window(OPEN, (), 1000.0), 1000.0) == []
+    assert nftables._render_element("eth0", Window(OPEN, (), 1000.0015), 1000.0) != []
