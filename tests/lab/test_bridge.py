@@ -301,7 +301,10 @@ ip link add br0 type bridge forward_delay 0
 for port in $IF_BRIDGE_PORTS; do ip link set "$port" master br0 up; done
 ip link set guest0 master br0
 ip link set br0 up
-sleep 1
+# As long as the real one may wait, the guest sends: here, until twenty frames of it have come.
+count() { cat /sys/class/net/guest0/statistics/rx_packets; }
+end=$(($(count) + 20)) tries=0
+until [ "$(count)" -ge "$end" ] || [ $((tries += 1)) -gt 2000 ]; do :; done
 """
     lab.laptop.write("/etc/network/if-pre-up.d/zz-bridge", script, 0o755)
     yield lab
