@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .attacks.capture import SECRET, Capture, find_leaks
+from .attacks.capture import SECRET, Capture
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed, read_guard
+from .guests import count_leaks, start_guest
 from .lab import Lab
 from .network import CAFE, HOME, INTERNET_HOST, OFFICE, Site
 from .stanzas import LOCATIONS, RULES, find_records, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
@@ -39,16 +40,6 @@ channel.settimeout(5)
 channel.connect(({CAFE.router!r}, 53))
 channel.send(bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 6)) + b"router\\4cafe\\7example\\0\\0\\1\\0\\1")
 channel.recv(512)
-"""
-NOISE = f"""
-import socket, time
-channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-while True:
-    try:
-        channel.sendto(b"in the clear", ({INTERNET_HOST!r}, 9))
-    except OSError:
-        pass
-    time.sleep(0.01)
 """
 
 
@@ -111,11 +102,6 @@ def set_filtering(lab: Lab, filtering: int) -> None:
     """Let br_netfilter hand what a bridge forwards to the host's firewall, or not."""
     names = ("iptables", "ip6tables", "arptables")
     lab.laptop.run(["sysctl", "-q", "-w", *(f"net.bridge.bridge-nf-call-{name}={filtering}" for name in names)])
-
-
-def count_leaks(capture: Capture, site: Site) -> int:
-    """Return how many frames were on the wire that a closed link does not let through, since the last look."""
-    return len(find_leaks(capture.read(), make_allowed(site)))
 
 
 def configure_bridge(lab: Lab, *rules: str, locations: str = LOCATIONS) -> None:
@@ -312,17 +298,7 @@ until [ "$(count)" -ge "$end" ] || [ $((tries += 1)) -gt 2000 ]; do :; done
 
 def test_a_bridge_is_closed_by_name_before_it_exists(named: Lab) -> None:
     laptop = named.laptop
-    laptop.run(["ip", "netns", "add", "guest0"])
-    for line in (
-        "link add guest0 type veth peer name eth0 netns guest0",
-        "link set guest0 addrgenmode none up",
-        "-n guest0 addr add 192.168.3.77/24 dev eth0",
-        "-n guest0 link set eth0 up",
-        "-n guest0 route add default via 192.168.3.1",
-        f"-n guest0 neigh add 192.168.3.1 lladdr {CAFE.router_mac} dev eth0",
-    ):
-        laptop.run(["ip", *line.split()])
-    sender = laptop.start(["ip", "netns", "exec", "guest0", "/usr/bin/python3", "-IS", "-c", NOISE])
+    sender = start_guest(named)
     named.plug("cafe")
     head = "iface br0 inet dhcp\n    bridge_ports eth0\n    post-down ip link del br0"
     try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import pytest
 
 from .archive import fetch_packages
-from .guarded import CORP, HINTS, UNLESS, configure
+from .attacks.capture import Capture
+from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed
+from .guests import NAME, count_leaks, start_guest
 from .lab import Lab
 from .network import CAFE
 
@@ -53,3 +55,28 @@ def test_bridge_utils_sets_up_a_bridge_whose_guard_stands(equipped: Lab) -> None
     assert order.index("00-netconf-hooks") < order.index("bridge")
     assert "table inet netconf-guard" in laptop.read("/run/found")
     laptop.ifdown("br0")
+
+
+def test_no_guest_gets_out_while_bridge_utils_waits(equipped: Lab) -> None:
+    """Its hook sets ports and bridge up in pre-up, and waits there for half a minute until they forward."""
+    laptop = equipped.laptop
+    head = f"iface br0 inet dhcp\n    bridge_ports eth0 {NAME}"
+    outside = "outside-ports eth0"
+    equipped.plug("cafe")
+    sender = start_guest(equipped)
+    try:
+        with Capture(equipped.network.wire_namespace) as capture:
+            configure(equipped, outside, CORP, head=f"{head}\n    bridge_fd 0")
+            laptop.ifup("br0")
+            assert count_leaks(capture, CAFE) > 10, "without a guard everything leaves"
+            laptop.ifdown("br0")
+            capture.read()
+            configure(equipped, outside, CORP, UNLESS, HINTS, head=head)
+            laptop.ifup("br0")
+            judge(capture, make_allowed(CAFE))
+            laptop.ifdown("br0")
+            judge(capture, make_allowed(CAFE))
+    finally:
+        sender.kill()
+        sender.process.wait()
+    assert list_ruleset(laptop) == ""
