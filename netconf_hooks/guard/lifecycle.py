@@ -367,7 +367,9 @@ class Look:
             # By these the network is known again.  What the kernel remembers may be from before the link was moved.
             answered = netlink.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
             now = look_at(self._device, netlink, self._outside_ports)
-        certain = len(answered) == len(routers) and self._scene.is_like(now)
+        # A router whose MAC nobody knew when the look began may be another network's, which has come since.
+        known = self._scene.macs.keys() >= now.macs.keys()
+        certain = len(answered) == len(routers) and known and self._scene.is_like(now)
         servers = find_dhcp_servers(self._device)
         with self._store.lock_records():
             record = read_guard(self._store, self._device)
@@ -386,7 +388,14 @@ class Look:
         except GuardError as error:
             log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
             self._token = ""
-        return look_at(self._device, outside_ports=self._outside_ports)
+        with Netlink() as netlink:
+            scene = look_at(self._device, netlink, self._outside_ports)
+            unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
+            if unknown:
+                # Before anything is seen of the network, by which its routers are told from others later.
+                netlink.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
+                scene = look_at(self._device, netlink, self._outside_ports)
+        return scene
 
 
 # --- telling the firewall.  The lock for acting is held.

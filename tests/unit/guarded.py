@@ -141,6 +141,7 @@ class FakeNetwork:
     scenes: by device; then: what a scene becomes once it was looked at so many more times; resolvers, servers: what
     every link announced; names: addresses by name; asked: the names that were looked up; confirmed: the routers that
     were asked whether they are there, with the index of their link; silent: those that do not answer.
+    resolved: the routers whose MAC was asked for; known: the scenes that the kernel has once it knows it, by device.
     """
 
     def __init__(self):
@@ -151,6 +152,8 @@ class FakeNetwork:
         self.names = {}
         self.asked = []
         self.confirmed = []
+        self.resolved = []
+        self.known = {}
         self.silent = ()
 
     def look_at(self, device, netlink=None, outside_ports=()):
@@ -184,6 +187,12 @@ class FakeNetwork:
     def confirm_neighbours(self, index, routers, deadline):
         """As Netlink.confirm_neighbours."""
         self.confirmed.append((index, tuple(routers)))
+        return {router: None for router in routers if router not in self.silent}
+
+    def resolve_neighbours(self, index, routers, deadline):
+        """As Netlink.resolve_neighbours."""
+        self.resolved.append((index, tuple(routers)))
+        self.scenes.update(self.known)
         return {router: None for router in routers if router not in self.silent}
 
     def question_neighbours(self, index, routers):

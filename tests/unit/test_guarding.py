@@ -1001,3 +1001,27 @@ def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monke
     said = "dsl dials in over eth0 by PPPoE (/peers/dsl), whose frames the guard of eth0 would drop: let a router"
     assert any(said in message for message in messages)
     assert run_hook(store, "pre-up", "eth1", **GUARD) == 0
+
+
+# The first look
+
+
+UNKNOWN = HERE.change(macs={})  # the kernel has not asked for the router's MAC yet
+
+
+def test_the_router_is_resolved_before_anything_is_seen(store, links, network, firewall, place):
+    network["gateway"] = OFFICE
+    place.scenes["eth0"], place.known["eth0"] = UNKNOWN, HERE
+    ifup(store, links)
+    assert place.resolved == [(HERE.index, (ROUTER,))]
+    assert_open(store, firewall)
+
+
+def test_a_router_that_nobody_knew_when_the_look_began_opens_nothing(store, links, network, firewall, place):
+    """What was seen may be the network before, and the router that answers now another one's, of the same address."""
+    network["gateway"] = OFFICE
+    place.scenes["eth0"] = UNKNOWN
+    place.then = [(2, HERE)]
+    ifup(store, links)
+    assert place.resolved
+    assert_closed(store, firewall)
