@@ -39,9 +39,36 @@ _DEEPEST = 20
 _MARK = "netconf-hooks-stanza"
 _AT_ONCE = 100
 
+# What ifquery begins its complaints with.
+_COMPLAINT = "ifquery: "
+
 
 class InterfacesError(Exception):
-    """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and gives ifquery's own words."""
+    """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and gives ifquery's own words.
+
+    name: of the stanza, empty if it is about all of them; reason: the message without it.
+    """
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(f"{name}: {reason}" if name else reason)
+        self.name = name
+        self.reason = reason
+
+
+class Line(Record):
+    """An option as it is written.
+
+    option: its name as hooks get it; value: the rest of the line, continuation lines joined to it.
+    file, number: the file, and the line in which it begins.
+    """
+
+    __slots__ = ("option", "value", "file", "number")
+
+    def __init__(self, option: str, value: str, file: str, number: int) -> None:
+        self.option = option
+        self.value = value
+        self.file = file
+        self.number = number
 
 
 class Heading(Record):
@@ -49,16 +76,38 @@ class Heading(Record):
 
     name, family, method: of its first line; parent: the stanza it inherits from, empty for none; options: the names of
     its own.
+    file, number: the file, and the number of its first line; lines: number and text of each of its options.
     """
 
-    __slots__ = ("name", "family", "method", "parent", "options")
+    __slots__ = ("name", "family", "method", "parent", "options", "file", "number", "lines")
 
-    def __init__(self, name: str, family: str, method: str, parent: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        method: str,
+        parent: str,
+        options: tuple[str, ...] = (),
+        file: str = "",
+        number: int = 0,
+        lines: tuple[tuple[int, str], ...] = (),
+    ) -> None:
         self.name = name
         self.family = family
         self.method = method
         self.parent = parent
         self.options = options
+        self.file = file
+        self.number = number
+        self.lines = lines
+
+    def list_lines(self) -> list[Line]:
+        """Return its own options with their lines."""
+        found = []
+        for option, (number, text) in zip(self.options, self.lines):
+            _, value = (*text.split(None, 1), "")[:2]
+            found.append(Line(option, value, self.file, number))
+        return found
 
 
 class Names(Record):
@@ -102,6 +151,16 @@ class Names(Record):
             heading = parent
         return options
 
+    def list_lines(self, name: str) -> list[Line]:
+        """Return the options of all stanzas called `name`, with their lines; inherited ones first."""
+        found: list[Line] = []
+        names = [name]
+        for each in names:  # which grows by the parents
+            own = [heading for heading in self.headings if heading.name == each]
+            found[:0] = [line for heading in own for line in heading.list_lines()]
+            names += dict.fromkeys(heading.parent for heading in own if heading.parent not in ("", *names))
+        return found
+
     def _has(self, option: str, heading: Heading, seen: set[str]) -> bool:
         if option in heading.options:
             return True
@@ -126,13 +185,7 @@ def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[st
 
     timeout: seconds that ifquery may take.  Raises `InterfacesError`.
     """
-    try:
-        result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)
-    except ProgramError as error:
-        raise InterfacesError(f"{name}: {error}") from error
-    if result.status != 0:
-        raise InterfacesError(f"{name}: {result.output.strip() or 'ifquery knows no such interface'}")
-    return parse_options(result.output)
+    return parse_options(run_ifquery(name, path, timeout))
 
 
 def query_passes(
@@ -144,13 +197,29 @@ def query_passes(
     options each stanza has, and so where the next one begins; only options that hooks look at are returned.  If that
     can't be told, all are returned as one stanza, of the family ``any``.  names: of `path`, if already read.
     """
+    return split_passes(run_ifquery(name, path, timeout), name, names or read_names(path))
+
+
+def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
+    """Return what ifquery prints of the stanzas called `name`, its complaints about other stanzas included.
+
+    For `parse_options`, `split_passes` and `list_complaints`.  Raises `InterfacesError`.
+    """
     try:
         result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)
     except ProgramError as error:
-        raise InterfacesError(f"{name}: {error}") from error
+        raise InterfacesError(str(error), name) from error
     if result.status != 0:
-        raise InterfacesError(f"{name}: {result.output.strip() or 'ifquery knows no such interface'}")
-    return split_passes(result.output, name, names or read_names(path))
+        raise InterfacesError(result.output.strip() or "ifquery knows no such interface", name)
+    return result.output
+
+
+def list_complaints(output: str) -> list[str]:
+    """Return what ifquery complains of, without its name: ``FILE:LINE: misplaced option``.
+
+    If a file that is sourced can't be read to its end, ifquery says so, and exits with 0.
+    """
+    return [line.removeprefix(_COMPLAINT) for line in output.splitlines() if line.startswith(_COMPLAINT)]
 
 
 def split_passes(output: str, name: str, names: Names) -> list[tuple[str, dict[str, str]]]:
@@ -193,7 +262,7 @@ def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0)
         for name, mark in zip(some, marks):
             output, end, rest = rest.partition(f"{_MARK}: {mark}\n")
             if result.status != 0 or not end:
-                said = [line for line in result.output.splitlines() if line.startswith("ifquery:")]
+                said = [f"{_COMPLAINT}{complaint}" for complaint in list_complaints(result.output)]
                 raise InterfacesError("; ".join(said) or f"ifquery: no answer about {name}")
             found[name] = parse_options(output)
     return found
@@ -211,7 +280,9 @@ def parse_options(output: str) -> dict[str, str]:
 def _read_entries(output: str) -> list[tuple[str, str]]:
     """Return the names that ifquery printed, each with its lines."""
     entries: list[tuple[str, str]] = []
-    for line in output.splitlines():
+    for line in output.removesuffix("\n").split("\n"):  # a value may contain what splitlines() takes for an end of line
+        if line.startswith(_COMPLAINT):
+            continue
         name, colon, value = line.partition(": ")
         if colon and name[:1] in _LETTERS and _NAME.issuperset(name):
             entries.append((name.lower().replace("_", "-"), value))
@@ -232,13 +303,13 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
         return
     inside = False
     options: list[str] = []  # of the stanza that is being read
+    written: list[tuple[int, str]] = []
 
     def end_stanza() -> None:
         if options:
-            last = headings[-1]
-            names = (*last.options, *options)
-            headings[-1] = Heading(last.name, last.family, last.method, last.parent, names)
+            headings[-1] = headings[-1].change(options=tuple(options), lines=tuple(written))
             options.clear()
+            written.clear()
 
     for number, line in lines:
         words = line.split()
@@ -247,11 +318,12 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
             inside = words[0] == "iface" and len(words) > 1
         elif inside:
             options.append(words[0].lower().replace("_", "-"))
+            written.append((number, line))
         if words[0] == "iface" and len(words) > 1:
             found["iface"].append(words[1])
             parent = words[words.index("inherits", 2) + 1] if "inherits" in words[2:-1] else ""
             family, method, *_ = (*words[2:4], "", "") if words[2:3] != ["inherits"] else ("", "")
-            headings.append(Heading(words[1], family, method, parent))
+            headings.append(Heading(words[1], family, method, parent, (), path, number))
             if parent:
                 found["inherits"].append(parent)
         elif words[0] == "mapping":

@@ -103,17 +103,19 @@ _TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
 class RuleError(ValueError):
     """One thing in an option of a stanza that can't be read.
 
-    option: its name as written, ``netconf-vpn``; value: its line as written; reason: what was expected.
+    option: its name as written, ``netconf-vpn``; value: its line as written, None if the reason is about the option as
+    a whole; reason: what was expected.
     """
 
-    def __init__(self, option: str, value: str, reason: str) -> None:
+    def __init__(self, option: str, value: str | None, reason: str) -> None:
         super().__init__(option, value, reason)
         self.option = option
         self.value = value
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{_show(self.option)} {_quote(self.value)}: {self.reason}"
+        written = "" if self.value is None else f" {_quote(self.value)}"
+        return f"{_show(self.option)}{written}: {self.reason}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RuleError):
@@ -419,7 +421,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     vpns = _read_lines(lines["netconf-vpn"], _read_vpn, errors, lost_vpns)
     guards = _read_lines(lines["netconf-guard"], _read_guard, errors)
     for option in options:
-        if option != "netconf-guard" and _split_number(option)[0] == "netconf-guard":
+        if option != "netconf-guard" and split_number(option)[0] == "netconf-guard":
             guards = [GuardRule(Condition(), False, options[option])]  # a guard was meant
     guards = [GuardRule(Condition(), False, line.text) for line in misnamed["netconf-guard"]] or guards
     allowances = _read_lines(lines["netconf-guard-allow"], _read_allowances, errors)
@@ -427,7 +429,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     uplinks = _read_lines(lines["netconf-uplink"], _read_uplinks, errors)
     timeouts = _read_lines(lines["netconf-timeout"], read_timeout, errors)
     trusts = _read_lines(lines["netconf-trust"], _read_trust, errors)
-    numbered = [option for option in options if _split_number(option)[0] == "netconf-trust" != option]
+    numbered = [option for option in options if split_number(option)[0] == "netconf-trust" != option]
     if numbered or misnamed["netconf-trust"]:
         trusts = ["authenticated"]  # more proof may have been meant
     outside_ports = _read_lines(lines["netconf-outside-ports"], _read_outside_ports, errors)
@@ -447,7 +449,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     )
 
 
-def list_undefined_words(rules: Rules) -> list[str]:
+def list_undefined_words(rules: Rules) -> list[RuleError]:
     """Return an error for each WORD of a rule that is the name of no location, with what follows from it.
 
     Another stanza of the interface may define it: ask it of all of them together.
@@ -455,36 +457,42 @@ def list_undefined_words(rules: Rules) -> list[str]:
     names = _list_defined(rules.locations, rules.lost_locations)
     found = []
     for rule in rules.vpns:
-        what = f"netconf-vpn {_quote(rule.text)}"
         found += [
-            *(f"{what}: {reason}: the rule stops nothing" for reason in _find_undefined(rule.condition.on, names)),
-            *(f"{what}: {reason}: the word never holds" for reason in _find_undefined(rule.condition.unless, names)),
+            RuleError("netconf-vpn", rule.text, f"{reason}: {consequence}")
+            for words, consequence in (
+                (rule.condition.on, "the rule stops nothing"), (rule.condition.unless, "the word never holds")
+            )
+            for reason in _find_undefined(words, names)
         ]
     for guard in rules.guards:
         words = (*guard.condition.on, *guard.condition.unless) if guard.condition else ()
-        what = f"netconf-guard {_quote(guard.text)}"
-        found += [f"{what}: {reason}: the guard stays closed" for reason in _find_undefined(words, names)]
+        found += [
+            RuleError("netconf-guard", guard.text, f"{reason}: the guard stays closed")
+            for reason in _find_undefined(words, names)
+        ]
     return found
 
 
-def list_doubts(rules: Rules) -> list[str]:
+def list_doubts(rules: Rules) -> list[RuleError]:
     """Return an error for each rule that hangs on a line which can't be read, with what follows from it."""
     first = _index_by_name(rules.lost_locations)
     found = [
-        f"netconf-vpn {_quote(rule.text)}: {reason}: the rule stops nothing"
+        RuleError("netconf-vpn", rule.text, f"{reason}: the rule stops nothing")
         for rule in rules.vpns
         for reason in _find_unreadable(rule.condition.on, first)
     ]
     for guard in rules.guards:
         if not guard.condition or not guard.readable or not rules.lost_locations:
             continue
-        what = f"netconf-guard {_quote(guard.text)}"
+        where = ""
         reasons = _find_unreadable(guard.condition.on, first)
-        found += [f"{what}: {reason}: the guard stays closed" for reason in reasons]
         if not reasons:
             line = rules.lost_locations[0]
             where = " unless a line that is written before it holds" if line.place else ""
-            found.append(f"{what}: {line} can't be read: the guard stays closed{where}")
+            reasons = [f"{line} can't be read"]
+        found += [
+            RuleError("netconf-guard", guard.text, f"{reason}: the guard stays closed{where}") for reason in reasons
+        ]
     return found
 
 
@@ -611,11 +619,12 @@ def _gather_lines(options: Mapping[str, str], errors: list[RuleError]) -> dict[s
     numbered: list[tuple[str, int, str]] = []
     for option in options:
         if option.startswith("netconf-"):
-            base, number = _split_number(option)
+            base, number = split_number(option)
             if base:
                 numbered.append((base, number, option))
             else:
-                errors.append(RuleError(option, options[option], f"no such option; there are {', '.join(OPTIONS)}"))
+                reason = f"no such option; there are {', '.join(OPTIONS)}"
+                errors += [RuleError(option, line, reason) for line in dict.fromkeys(options[option].split("\n"))]
     numbered.sort()
     for base, number, option in numbered:
         written = [line for line in options[option].split("\n") if line.strip(_WHITE)] or [""]
@@ -638,7 +647,7 @@ def _guess_options(options: Mapping[str, str]) -> dict[str, list[Unreadable]]:
         "netconf-location": [], "netconf-vpn": [], "netconf-guard": [], "netconf-trust": []
     }  # fmt: skip
     for option, value in options.items():
-        if not option.startswith("netconf-") or _split_number(option)[0]:
+        if not option.startswith("netconf-") or split_number(option)[0]:
             continue
         for line in value.split("\n"):
             first, *others = split_words(line, []) or [""]
@@ -654,7 +663,7 @@ def _guess_options(options: Mapping[str, str]) -> dict[str, list[Unreadable]]:
     return found
 
 
-def _split_number(option: str) -> tuple[str, int]:
+def split_number(option: str) -> tuple[str, int]:
     """Return which of `OPTIONS` this is, or "" for none, and the number behind it, -1 for the plain one."""
     if option in OPTIONS:
         return option, -1

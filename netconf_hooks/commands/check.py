@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from netconf_hooks.commands.check_guard import list_early_lines, list_guard_errors, list_guard_warnings
 from netconf_hooks.commands.entry import FAILED, OK
+from netconf_hooks.commands.report import ERROR, Report, WARNING
 from netconf_hooks.evidence.ports import find_isolation
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import InterfacesError, query_options, query_passes, read_names
+from netconf_hooks.interfaces import InterfacesError, parse_options, read_names, run_ifquery, split_passes
 from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
 from netconf_hooks.place import is_match, is_proof
-from netconf_hooks.rules import Rules, TESTS, list_doubts, list_undefined_words
+from netconf_hooks.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
 from netconf_hooks.state import merge_options
-from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
-
+    from netconf_hooks.interfaces import Names
     from netconf_hooks.rules import Location, Test
     from netconf_hooks.state import Store
 
@@ -32,71 +31,81 @@ def check_stanzas(options: Namespace, store: Store) -> int:
     names = read_names()
     for problem in names.problems:
         print(f"not examined: {problem}")
-    errors = 0
+    report = Report(names)
     examined = 0
     for iface in options.ifaces or names.stanzas:
         try:
-            passes = make_passes(iface, query_passes(iface, names))
-            written = merge_options(passes)
-            commands = query_options(iface)  # the rules are read from the passes, which have no pre-up lines
-            rules = read_rules_of(passes)
+            output = run_ifquery(iface)
         except InterfacesError as error:
-            errors += _report("error", [str(error)])
+            report.add_failure(error)
             continue
-        errors += _report(f"{iface}: error", [str(error) for error in rules.errors])
-        errors += _report(f"{iface}: error", [*list_undefined_words(rules), *list_doubts(rules)])
-        errors += _report(f"{iface}: error", list(_list_tunnel_errors(rules)))
-        errors += _report(f"{iface}: error", list_guard_errors(iface, written, rules, names))
-        errors += _report(f"{iface}: error", [conflict for conflict in (find_conflict(passes),) if conflict])
-        for list_warnings in (list_dead_lines, _list_boot_starts, _list_trust_warnings):
-            _report(f"{iface}: warning", list_warnings(rules))
-        _report(f"{iface}: warning", list_guard_warnings(iface, rules))
-        _report(f"{iface}: warning", list_early_lines(iface, commands, rules, names))
-        _report(f"{iface}: warning", _list_port_warnings(iface, rules))
+        report.add_complaints(output)
+        _check_stanza(iface, output, names, report)
         examined += 1
+    errors = report.print()
     mapped = ", ".join(names.mapped)
     print(f"{examined} stanzas examined, {errors} errors" + (f"; mapping scripts not run: {mapped}" if mapped else ""))
     return FAILED if errors else OK
 
 
-def _report(kind: str, messages: Sequence[str]) -> int:
-    for message in messages:
-        print(log.printable(f"{kind}: {message}"))
-    return len(messages)
+def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None:
+    """Note what is wrong with a stanza.  output: what ifquery prints of it."""
+    passes = make_passes(iface, split_passes(output, iface, names))
+    rules = read_rules_of(passes)
+    for errors in (
+        rules.errors,
+        list_undefined_words(rules),
+        list_doubts(rules),
+        _list_tunnel_errors(rules),
+        list_guard_errors(iface, merge_options(passes), rules, names),
+    ):
+        report.add_rules(ERROR, iface, errors)
+    if conflict := find_conflict(passes):
+        report.add_option(ERROR, iface, "netconf-guard-backend", conflict)
+    for warnings in (
+        list_dead_lines(rules),
+        _list_boot_starts(rules),
+        _list_trust_warnings(rules),
+        list_guard_warnings(iface, rules),
+        # The rules are read from the passes, which have no pre-up lines.
+        list_early_lines(iface, parse_options(output), rules, names),
+    ):
+        report.add_rules(WARNING, iface, warnings)
+    if problem := _find_port_problem(iface, rules):
+        report.add_option(WARNING, iface, "netconf-outside-ports", problem)
 
 
-def _list_tunnel_errors(rules: Rules) -> list[str]:
+def _list_tunnel_errors(rules: Rules) -> list[RuleError]:
     problems = []
     for rule in rules.vpns:
         if rule.readable:
             try:
                 load_tunnel(rule.kind, rule.name).check()
             except TunnelError as error:
-                problems.append(f'netconf-vpn "{rule.text}": {error}')
+                problems.append(RuleError("netconf-vpn", rule.text, str(error)))
     return problems
 
 
-def _list_boot_starts(rules: Rules) -> list[str]:
+def _list_boot_starts(rules: Rules) -> list[RuleError]:
     problems = []
     for rule in rules.vpns:
         if rule.readable:
             also = load_tunnel(rule.kind, rule.name).boot_start()
             if also:
-                problems.append(f'netconf-vpn "{rule.text}": it also starts at boot: {also}')
+                problems.append(RuleError("netconf-vpn", rule.text, f"it also starts at boot: {also}"))
     return problems
 
 
-def _list_port_warnings(iface: str, rules: Rules) -> list[str]:
+def _find_port_problem(iface: str, rules: Rules) -> str:
     if not (rules.locations or rules.vpns or rules.guard):
-        return []
+        return ""
     try:
-        problem = find_isolation(device_of(iface), rules.outside_ports)
+        return find_isolation(device_of(iface), rules.outside_ports)
     except NetlinkError as error:
-        problem = f"which ports it has can't be seen: {error}"
-    return [problem] if problem else []
+        return f"which ports it has can't be seen: {error}"
 
 
-def _list_trust_warnings(rules: Rules) -> list[str]:
+def _list_trust_warnings(rules: Rules) -> list[RuleError]:
     if rules.trust == "hints":
         return []  # the admin has written that they are enough
     proven = {location.name for location in rules.locations if is_proof(location)}
@@ -106,20 +115,21 @@ def _list_trust_warnings(rules: Rules) -> list[str]:
         for word in rule.condition.unless:
             by_hints = not word.test.is_proof() if word.test else word.text in hinted
             if rules.trust == "authenticated" and word.text in hinted - proven:
-                warnings.append(
-                    f'netconf-vpn "{rule.text}": "netconf-trust authenticated" asks for proof, and no line of '
-                    f"{word.text} has a tls or command test: this tunnel is never turned off there"
-                )
+                warnings.append(RuleError(
+                    "netconf-vpn", rule.text,
+                    f'"netconf-trust authenticated" asks for proof, and no line of {word.text} has a tls or command '
+                    "test: this tunnel is never turned off there",
+                ))  # fmt: skip
             elif not rules.trust and by_hints:
                 what = f'"{word.text}"' if word.test else f"the hints of {word.text}"
-                warnings.append(
-                    f'netconf-vpn "{rule.text}": whoever forges {what} turns this tunnel off; '
-                    'write "netconf-trust hints" where that is accepted'
-                )
+                warnings.append(RuleError(
+                    "netconf-vpn", rule.text,
+                    f'whoever forges {what} turns this tunnel off; write "netconf-trust hints" where that is accepted',
+                ))  # fmt: skip
     return warnings
 
 
-def list_dead_lines(rules: Rules) -> list[str]:
+def list_dead_lines(rules: Rules) -> list[RuleError]:
     """Return a warning for each location line that can never hold, or never be the first that does.
 
     Only for what is so in every network: not for what merely looks odd.
@@ -128,16 +138,16 @@ def list_dead_lines(rules: Rules) -> list[str]:
     for number, location in enumerate(rules.locations):
         contradiction = _find_contradiction(location)
         if contradiction:
-            warnings.append(f'netconf-location "{location.text}": can never hold: {contradiction}')
+            warnings.append(RuleError("netconf-location", location.text, f"can never hold: {contradiction}"))
             continue
         for earlier in rules.locations[:number]:
             # A line of the same name, with a proof in it, still counts as that.
             proves = location.name == earlier.name and is_proof(location) and not is_proof(earlier)
             if _is_stricter(location, earlier) and not proves:
-                warnings.append(
-                    f'netconf-location "{location.text}": never counts: where it holds, "{earlier.text}", which is '
-                    "written before it, holds as well"
-                )
+                warnings.append(RuleError(
+                    "netconf-location", location.text,
+                    f'never counts: where it holds, "{earlier.text}", which is written before it, holds as well',
+                ))  # fmt: skip
                 break
     return warnings
 

@@ -12,7 +12,7 @@ from netconf_hooks.guard.firewall.iptables import has_legacy_guard
 from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.place import is_proof
-from netconf_hooks.rules import SITUATIONS
+from netconf_hooks.rules import RuleError, SITUATIONS
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from netconf_hooks.interfaces import Names
-    from netconf_hooks.rules import Allowance, Condition, Rules
+    from netconf_hooks.rules import Allowance, Condition, GuardRule, Rules
 
 # Where the kernel lists its devices, and which device is part of which.
 SYSFS = "/sys/class/net"
@@ -29,48 +29,53 @@ SYSFS = "/sys/class/net"
 _CARELESS = {"/usr/share/ifupdown2": "ifupdown2"}
 
 
-def list_guard_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+def list_guard_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:
     """Return what keeps the guard of an interface from standing, or from ever opening."""
     if not rules.is_guarded() or rules.guard is None:
         return []
     return list(_find_errors(iface, options, rules, names))
 
 
-def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> Iterator[str]:
+def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> Iterator[RuleError]:
     guard = rules.guard
     assert guard is not None
-    what = f'netconf-guard "{guard.text}"'
     headings = names.list_headings_with("netconf-guard", iface)
     method = headings[0][0].method if headings else ""
     invocation = Invocation("pre-up", iface, "", "any", False, options, "", method)
     if problem := find_unguardable(invocation):
-        yield f"{what}: {problem}"
+        yield _complain(guard, problem)
     if problem := _find_unheld_bridge(iface, options, rules):
-        yield f"{what}: {problem}"
+        yield _complain(guard, problem)
     if headings and not headings[0][1]:
-        yield (
-            f"{what}: it stands in the {' and '.join(heading.family for heading, has in headings if has)} stanza, and "
-            f"the {headings[0][0].family} stanza comes up before: write it into the first one"
+        families = " and ".join(heading.family for heading, has in headings if has)
+        yield _complain(
+            guard,
+            f"it stands in the {families} stanza, and the {headings[0][0].family} stanza comes up before: write it "
+            "into the first one",
         )
     proofs = {location.name for location in rules.locations if is_proof(location)}
     for each in rules.guards:
         condition = each.condition
         wants_opening = condition and (condition.unless or any(word.text != "anywhere" for word in condition.on))
         if each.readable and not each.doubt and wants_opening and not can_open(each, rules.trust, proofs):
-            yield (
-                f'netconf-guard "{each.text}": it can never open: it takes a tls or command test in the line of a '
-                'location that it names, or "netconf-trust hints"'
+            yield _complain(
+                each,
+                "it can never open: it takes a tls or command test in the line of a location that it names, or "
+                '"netconf-trust hints"',
             )
     for version, words in find_everything(rules.allowances):
-        yield (
-            f'netconf-guard-allow "{" ".join(words)}": this lets all of IPv{version} through: with it, this is no guard'
-        )
+        reason = f"this lets all of IPv{version} through: with it, this is no guard"
+        yield RuleError("netconf-guard-allow", " ".join(words), reason)
     for rule in rules.vpns:
         if rule.readable:
             try:
                 load_tunnel(rule.kind, rule.name).endpoints()
             except TunnelError as error:
-                yield f'netconf-vpn "{rule.text}": the guard can\'t let its packets through: {error}'
+                yield RuleError("netconf-vpn", rule.text, f"the guard can't let its packets through: {error}")
+
+
+def _complain(guard: GuardRule, reason: str) -> RuleError:
+    return RuleError("netconf-guard", guard.text, reason)
 
 
 def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[str, ...]]]:
@@ -112,7 +117,7 @@ def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) ->
     return find_unheld(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
 
 
-def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[str]:
+def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:
     """Return a warning for each ``pre-up`` line of a stanza that sets a link up before a guard of it is put up.
 
     ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard every such line counts: it sets up
@@ -125,11 +130,12 @@ def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names
             headings = names.list_headings_with("netconf-guard", device) if device != device_of(iface) else []
             if rules.is_guarded() or any(has for _, has in headings):
                 guarded = iface if rules.is_guarded() else device
-                warnings.append(
-                    f'pre-up "{line.strip()}": it sets {device} up before the guard of {guarded} is put up, since ifup '
-                    "runs these lines before all hooks, and what leaves meanwhile is not held: leave it to ifup and to "
-                    "the packages' own options (bridge_ports), or bring the link up by a stanza of its own"
-                )
+                warnings.append(RuleError(
+                    "pre-up", line.strip(),
+                    f"it sets {device} up before the guard of {guarded} is put up, since ifup runs these lines before "
+                    "all hooks, and what leaves meanwhile is not held: leave it to ifup and to the packages' own "
+                    "options (bridge_ports), or bring the link up by a stanza of its own",
+                ))  # fmt: skip
     return warnings
 
 
@@ -164,45 +170,47 @@ def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
     return settings[named:named + 1]
 
 
-def list_guard_warnings(iface: str, rules: Rules) -> list[str]:
+def list_guard_warnings(iface: str, rules: Rules) -> list[RuleError]:
     """Return what the guard of an interface does not hold, or who can open it."""
     if not rules.is_guarded() or rules.guard is None:
         used = {"netconf-guard-allow": bool(rules.allowances), "netconf-guard-backend": rules.backend != "auto"}
-        return [f"{option}: without netconf-guard it means nothing" for option in used if used[option]]
+        return [RuleError(option, None, "without netconf-guard it means nothing") for option in used if used[option]]
     return list(_find_warnings(iface, rules))
 
 
-def _find_warnings(iface: str, rules: Rules) -> Iterator[str]:
+def _find_warnings(iface: str, rules: Rules) -> Iterator[RuleError]:
     guard = rules.guard
     assert guard is not None
-    what = f'netconf-guard "{guard.text}"'
     condition = guard.condition
     if rules.trust == "hints" and condition is not None and (forgeable := _list_forgeable(condition, rules)):
-        yield f'{what}: with "netconf-trust hints", whoever forges the hints of {" or ".join(forgeable)} opens it'
+        places = " or ".join(forgeable)
+        yield _complain(guard, f'with "netconf-trust hints", whoever forges the hints of {places} opens it')
     if os.geteuid() == 0:
         try:
             firewall = choose_firewall(rules.backend)
             for lack in firewall.lacks:
-                yield f"{what}: {lack}"
+                yield _complain(guard, lack)
             if firewall.name != "iptables-legacy" and has_legacy_guard(device_of(iface)):
-                yield (
-                    f"{what}: a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes "
-                    f"the link whatever {firewall.name} does: ifdown takes it away if the record knows of it, else "
-                    "iptables-legacy and ip6tables-legacy"
+                yield _complain(
+                    guard,
+                    f"a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes the link "
+                    f"whatever {firewall.name} does: ifdown takes it away if the record knows of it, else "
+                    "iptables-legacy and ip6tables-legacy",
                 )
         except GuardError as error:
-            yield f"{what}: no guard can be put up here, so ifup will refuse: {error}"
+            yield _complain(guard, f"no guard can be put up here, so ifup will refuse: {error}")
     for path, program in _CARELESS.items():
         if os.path.exists(path):
-            yield f"{what}: {program} brings the link up also where the guard could not be put up"
+            yield _complain(guard, f"{program} brings the link up also where the guard could not be put up")
     for rule in rules.vpns:
         if rule.kind == "unit":
-            yield f'netconf-vpn "{rule.text}": what it sends is not known: netconf-guard-allow must name it'
+            yield RuleError("netconf-vpn", rule.text, "what it sends is not known: netconf-guard-allow must name it")
     device = device_of(iface)
     if is_bridge(device):
-        yield f"{what}: {device} is a bridge: what this machine sends to its guests is held like everything else"
+        what = "what this machine sends to its guests is held like everything else"
+        yield _complain(guard, f"{device} is a bridge: {what}")
     for name, relation in list_relations(device):
-        yield f"{what}: {device} {relation} {name}: what {name} sends over it is dropped with everything else"
+        yield _complain(guard, f"{device} {relation} {name}: what {name} sends over it is dropped with everything else")
 
 
 def _list_forgeable(condition: Condition, rules: Rules) -> list[str]:

@@ -137,7 +137,7 @@ def _was_asked(test: Test, explanation: Explanation) -> bool:
 
 def _list_errors(rules: Rules) -> list[str]:
     """Return what of the rules can't be read, and what hangs on it."""
-    return [*map(str, rules.errors), *list_undefined_words(rules), *list_doubts(rules)]
+    return [str(error) for error in (*rules.errors, *list_undefined_words(rules), *list_doubts(rules))]
 
 
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:

@@ -37,7 +37,35 @@ def test_a_broken_rule(lab: Lab) -> None:
     assert expected in lab.laptop.log()
     assert 'eth0: netconf-location "home-lan gateway-mac=nonsense"' in lab.laptop.log()  # all errors at once
     assert find_tunnels(lab) == []  # a rule that can't be read starts nothing
-    assert lab.laptop.run(["netconf-hooks", "check"], check=False).returncode == 1
+    checked = lab.laptop.run(["netconf-hooks", "check"], check=False)
+    assert checked.returncode == 1
+    assert f"/etc/network/interfaces:2: {expected.replace(': ', ': error: ', 1)}\n" in checked.stdout
+
+
+@ONE_CLIENT
+def test_check_names_file_and_line(lab: Lab) -> None:
+    """By ifupdown's own reading of sourced files, templates and continued lines."""
+    main = (
+        "source-directory interfaces.d\n\niface eth0 inet dhcp inherits roaming\n    netconf-vpn openvpn corp \\\n"
+        "        unles home\niface eth1 inet dhcp inherits roaming\n"
+    )
+    lab.laptop.write("/etc/network/interfaces", main)
+    template = "# laptops\niface roaming inet manual\n    netconf-location home gatway=192.0.2.1\n"
+    lab.laptop.write("/etc/network/interfaces.d/roaming", template)
+    checked = lab.laptop.run(["netconf-hooks", "check"], check=False)
+    assert checked.returncode == 1
+    lines = checked.stdout.splitlines()
+    assert len(lines) == 3 and lines[2] == "3 stanzas examined, 2 errors"
+    assert lines[0].startswith(
+        '/etc/network/interfaces.d/roaming:3: roaming, eth0, eth1: error: netconf-location "home gatway=192.0.2.1": no '
+    )
+    assert lines[1].startswith('/etc/network/interfaces:4: eth0: error: netconf-vpn "openvpn corp')
+    lab.laptop.write("/etc/network/interfaces.d/broken", "iface eth5 inet dhcp\n\niface eth6\niface eth7 inet dhcp\n")
+    lines = lab.laptop.run(["netconf-hooks", "check"], check=False).stdout.splitlines()
+    assert [line for line in lines if "broken" in line] == [
+        "/etc/network/interfaces.d/broken:3: eth6, eth7: error: unknown or no address type and no inherits keyword "
+        "specified: ifupdown ignores the rest of this file"
+    ]
 
 
 @ONE_CLIENT

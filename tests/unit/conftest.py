@@ -3,6 +3,8 @@
 The real ones would start programs, need interfaces of this machine, and change it.
 """
 
+import os
+import shutil
 import signal
 import sys
 from time import monotonic
@@ -253,6 +255,14 @@ class SeenTunnel:
         return ()
 
 
+@pytest.fixture(scope="session")
+def real_ifquery():
+    """ifquery itself, which only reads the file it is given."""
+    if not shutil.which("ifquery"):
+        assert os.environ.get("CI") != "true", "ifupdown is not installed"
+        pytest.skip("ifupdown is not installed")
+
+
 @pytest.fixture
 def tunnel(monkeypatch):
     """The class of all tunnels that are only looked at; instead of this machine's."""
@@ -272,7 +282,8 @@ def command(store, tunnel, network, monkeypatch, capfd):
     monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
-    for module in (check, explain, observation):
+    monkeypatch.setattr(check, "run_ifquery", lambda _: pytest.fail("asked this machine's ifquery"))
+    for module in (explain, observation):
         for query in ("query_passes", "query_options"):
             monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"), raising=False)
 

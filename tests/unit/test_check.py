@@ -7,10 +7,9 @@ from office import STANZA
 
 from netconf_hooks.commands import check
 from netconf_hooks.evidence import Answer
-from netconf_hooks.interfaces import InterfacesError, Names
+from netconf_hooks.interfaces import Heading, InterfacesError, Names
 from netconf_hooks.place import find_place
 from netconf_hooks.rules import TESTS, TestKind, read_rules
-from netconf_hooks.state import Pass, merge_options
 
 
 @pytest.fixture
@@ -19,18 +18,20 @@ def stanzas(command, monkeypatch):
     stanzas = {}
     rest = {"mapped": (), "parents": (), "problems": ()}
 
-    def query_passes(name, names):
+    def list_stanzas(name):
+        return [stanzas[name]] if isinstance(stanzas[name], dict) else stanzas[name]
+
+    def run_ifquery(name):
         if name not in stanzas:
-            raise InterfacesError(f"{name}: ifquery: unknown interface {name}")
-        found = stanzas[name]
-        return [("inet", found)] if isinstance(found, dict) else [("inet", each) for each in found]
+            raise InterfacesError(f"ifquery: unknown interface {name}", name)
+        return "".join(f"{option}: {value}\n" for each in list_stanzas(name) for option, value in each.items())
 
-    def query_options(name):
-        return merge_options(Pass(*each) for each in query_passes(name, None))
+    def read_names():
+        headings = [Heading(name, "inet", "", "", tuple(each)) for name in stanzas for each in list_stanzas(name)]
+        return Names(stanzas=tuple(stanzas), **rest, headings=tuple(headings))
 
-    monkeypatch.setattr(check, "read_names", lambda: Names(stanzas=tuple(stanzas), **rest))
-    monkeypatch.setattr(check, "query_passes", query_passes)
-    monkeypatch.setattr(check, "query_options", query_options)
+    monkeypatch.setattr(check, "read_names", read_names)
+    monkeypatch.setattr(check, "run_ifquery", run_ifquery)
     stanzas["lo"] = {}
     return stanzas, rest
 
@@ -292,7 +293,7 @@ def networks(draw):
 def test_what_check_warns_of_is_so_in_every_network(written, everywhere):
     rules = read_rules({"netconf-location": "\n".join(written)})
     assert not rules.errors
-    dead = [warning.split('"')[1] for warning in check.list_dead_lines(rules)]
+    dead = [warning.value for warning in check.list_dead_lines(rules)]
     for answers in everywhere:
         assert find_place(rules.locations, answers).line not in dead
 

@@ -1,8 +1,6 @@
 """What stands in /etc/network/interfaces, held against what ifupdown's own parser makes of it."""
 
 import glob
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 
 from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
-    FILE, InterfacesError, Names, parse_options, query_options, query_stanzas, read_names, split_passes
+    FILE, InterfacesError, Names, list_complaints, parse_options, query_options, query_stanzas, read_names,
+    split_passes
 )  # fmt: skip
 from netconf_hooks.rules import read_rules
 from netconf_hooks.system.programs import ProgramError, Result
@@ -64,14 +63,6 @@ def ifquery(monkeypatch):
 
     monkeypatch.setattr(interfaces, "run", run)
     return asked
-
-
-@pytest.fixture(scope="module")
-def real_ifquery():
-    """ifquery itself, which only reads the file it is given."""
-    if not shutil.which("ifquery"):
-        assert os.environ.get("CI") != "true", "ifupdown is not installed"
-        pytest.skip("ifupdown is not installed")
 
 
 def write(directory, **files):
@@ -150,6 +141,18 @@ def test_the_installed_ifquery_still_answers_so(real_ifquery, name):
             query_options(name, path)
     else:
         assert query_options(name, path) == parse_options(ANSWERS[name].output)
+
+
+def test_what_ifquery_complains_of_is_no_option():
+    output = "ifquery: more:1: misplaced option\nnetconf-vpn: openvpn a\n"
+    assert parse_options(output) == {"netconf-vpn": "openvpn a"}
+    assert list_complaints(output) == ["more:1: misplaced option"]
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r"])
+def test_only_a_newline_ends_a_line(separator):
+    value = f"office{separator}gateway=192.0.2.1"
+    assert parse_options(f"netconf-location: {value}\naddress: x\n") == {"netconf-location": value, "address": "x"}
 
 
 # Names
