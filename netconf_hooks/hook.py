@@ -12,7 +12,7 @@ import os
 
 from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, is_roaming, read_environment
-from netconf_hooks.passes import begin_pass, complete_pass, has_rules, make_pass, read_rules_of, replaces
+from netconf_hooks.passes import begin_pass, complete_pass, has_rules, is_overtaken, make_pass, read_rules_of, replaces
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
 from netconf_hooks.settle import follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
 from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
@@ -240,6 +240,10 @@ def _leave(invocation: Invocation, store: Store) -> None:
         end_wish(record, store, os.environ)
         wake_watcher(store)
         return
+    passes = _list_known_passes(invocation.iface, record, store)
+    if is_overtaken(passes, make_pass(invocation)):
+        log.info(f"{invocation.iface}: {invocation.phase}: nothing ends: its ifdown was killed, and an ifup has begun")
+        return
     if record:
         log.info(f"{invocation.iface}: leaving {_name_place(record)}")
     if store.has_guards():
@@ -261,7 +265,17 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
         kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)
         if kept:
             return remember_interface(store, record.change(passes=kept), replaces=record)
-    return forget_interface(store, invocation.iface)
+    return forget_interface(store, invocation.iface, make_pass(invocation))
+
+
+def _list_known_passes(iface: str, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
+    """Return the passes of an interface in its record and in that of its device's guard."""
+    known = record.passes if record else ()
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import find_passes
+
+        known += find_passes(store, iface) or ()
+    return known
 
 
 def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> None:
@@ -270,7 +284,7 @@ def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store
     from netconf_hooks.guard.lifecycle import begin_leaving, leave_guard
 
     if invocation.phase == "down":
-        begin_leaving(store, invocation.iface, invocation.logical)
+        begin_leaving(store, invocation)
         _depart(invocation, record, store)
         _set_alarm(0)
         tell_events(store)

@@ -45,13 +45,14 @@ class Invocation(Record):
     told.
     method: ``dhcp``, ``static``, ``ppp``; empty where it is not told.
     run: which ifup it was that runs the hook, see `find_run`; empty for ifdown.
+    began: when the hook was started, see `find_start`; 0 if that is not known.
     verbose: whether the admin asked for everything (``ifup -v``).
     options: the stanza's ``netconf-*`` and resolver options and what it says of ports, by the name they have in the
         stanza; a repeated option's values are joined by newlines.
     problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
-    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method", "run")
+    __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method", "run", "began")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Invocation(Record):
         problem: str,
         method: str = "",
         run: str = "",
+        began: int = 0,
     ) -> None:
         self.phase = phase
         self.iface = iface
@@ -74,6 +76,7 @@ class Invocation(Record):
         self.problem = problem
         self.method = method
         self.run = run
+        self.began = began
 
 
 def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
@@ -95,6 +98,7 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
         problem=_find_problem(phase, iface, environ),
         method=environ.get("METHOD", ""),
         run=find_run(environ) if MODES[phase] == "start" else "",
+        began=find_start(),
     )
 
 
@@ -120,6 +124,23 @@ def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
         except (OSError, IndexError, ValueError):
             break
     return UNKNOWN_RUN
+
+
+def find_start(proc: str = "/proc") -> int:
+    """Return when ifupdown started this hook, in clock ticks since boot (proc(5), starttime); 0 if that is not known.
+
+    That is when its run-parts was started: a hook may be the last of many, and run-parts goes on if ifupdown is killed.
+    """
+    started = 0
+    for process in ("self", str(os.getppid())):
+        try:
+            with open(f"{proc}/{process}/stat", "rb") as file:
+                before, _, after = file.read().rpartition(b")")
+            if not started or before.endswith(b"(" + _PARENT):
+                started = int(after.split()[19])
+        except (OSError, IndexError, ValueError):
+            break
+    return started
 
 
 def has_ended(run: str, proc: str = "/proc") -> bool:

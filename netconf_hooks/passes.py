@@ -6,7 +6,8 @@ takes nothing away, and replaces nothing.
 
 The passes of one run of ifup belong together.  A later run replaces, stanza by stanza, those of the run before: its
 n-th recorded pass of a logical interface and address family takes the place of the n-th that is there.  What ifupdown
-did not reach, because it was cut off, stays in force; an ``ifdown`` ends it.
+did not reach, because it was cut off, stays in force; an ``ifdown`` ends it.  The hooks of an ifdown that was killed go
+on without it, and end nothing that a later ifup has begun.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 def make_pass(invocation: Invocation) -> Pass:
     """Return the pass that a hook belongs to."""
     return Pass(
-        invocation.family, invocation.options, invocation.logical, iface=invocation.iface, run=invocation.run
-    )
+        invocation.family, invocation.options, invocation.logical, iface=invocation.iface, run=invocation.run,
+        began=invocation.began,
+    )  # fmt: skip
 
 
 def make_passes(iface: str, stanzas: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Pass, ...]:
@@ -69,7 +71,9 @@ def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
         each for each in passes
         if each.iface != new.iface or each.run == new.run or each.stage in (UP, KEPT) or not begins
     ]
-    if new.run == UNKNOWN_RUN and _find(kept, new) is not None:
+    found = _find(kept, new) if new.run == UNKNOWN_RUN else None
+    if found is not None:
+        kept[found] = kept[found].change(began=new.began)
         return _note_run(kept, new)
     for number, each in enumerate(kept):
         if _name(each) == _name(new) and each.run != new.run:
@@ -92,17 +96,29 @@ def replaces(passes: Sequence[Pass], new: Pass) -> bool:
     return bool(new.options) and any(_name(each) == _name(new) and each.run != new.run for each in passes)
 
 
-def leave_passes(passes: Sequence[Pass], iface: str, logical: str, kept: bool) -> tuple[Pass, ...]:
+def is_overtaken(passes: Iterable[Pass], old: Pass) -> bool:
+    """Whether an ifup has begun since ifupdown started a hook of ifdown: it has nothing to end any more.
+
+    ifupdown lets one ifup or ifdown of an interface run at a time, but the hooks of one that was killed go on.
+
+    old: the pass that the hook of ifdown belongs to.
+    """
+    return bool(old.began) and any(each.iface == old.iface and each.began >= old.began for each in passes)
+
+
+def leave_passes(passes: Sequence[Pass], old: Pass, kept: bool) -> tuple[Pass, ...]:
     """down: return the passes, those of the interface marked as leaving.
 
     ifupdown knows the last logical interface only that was raised, so its ifdown is that of all of them.
 
-    kept: whether it is wpa_action's own ifdown, after which the stanzas stay in force over which it has raised another
-    logical interface.
+    old: the pass that ends; kept: whether it is wpa_action's own ifdown, after which the stanzas stay in force over
+    which it has raised another logical interface.
     """
+    if is_overtaken(passes, old):
+        return tuple(passes)
     marked = []
     for each in passes:
-        if each.iface == iface and each.stage != ENDED and not (kept and each.logical != logical):
+        if each.iface == old.iface and each.stage != ENDED and not (kept and each.logical != old.logical):
             each = each.change(stage=LEAVING)
         marked.append(each)
     return tuple(marked)
@@ -116,7 +132,9 @@ def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple
     A link that is down has no pass any more.  While it is up, the passes of an interface stay together until the last
     of them has ended; when they are the last on their device, until the link is down.
     """
-    marked = list(leave_passes(passes, old.iface, old.logical, kept))
+    if is_overtaken(passes, old):
+        return tuple(passes)
+    marked = list(leave_passes(passes, old, kept))
     for number, each in enumerate(marked):
         if each.iface == old.iface and each.stage != ENDED and _share_stanza(each, old):
             marked[number] = each.change(stage=ENDED)

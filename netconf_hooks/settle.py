@@ -18,7 +18,7 @@ from netconf_hooks.decide import (
 from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.evidence import make_link as make_link
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.passes import are_over, read_rules_of
+from netconf_hooks.passes import are_over, is_overtaken, read_rules_of
 from netconf_hooks.place import judge, list_word_tests, observe_place
 from netconf_hooks.rules import list_unreadable_before
 from netconf_hooks.state import (
@@ -159,12 +159,24 @@ def remember_interface(store: Store, record: InterfaceRecord, replaces: Interfac
         return _decide(store)
 
 
-def forget_interface(store: Store, iface: str) -> bool:
-    """Remove an interface's record and decide; return whether there is something to do.  Raises OSError."""
+def forget_interface(store: Store, iface: str, old: Pass | None = None) -> bool:
+    """Remove an interface's record and decide; return whether there is something to do.  Raises OSError.
+
+    old: the pass that ends, where it is a hook of ifdown that forgets it: see `passes.is_overtaken`.
+    """
     store.prepare()
     with store.lock_records():
-        store.remove_interface(iface)
+        if not (old and _has_come_again(store, iface, old)):
+            store.remove_interface(iface)
         return _decide(store)
+
+
+def _has_come_again(store: Store, iface: str, old: Pass) -> bool:
+    try:
+        record = store.read_interface(iface)
+    except RecordError:
+        return False
+    return record is not None and is_overtaken(record.passes, old)
 
 
 def end_passes(store: Store) -> None:

@@ -60,9 +60,10 @@ class Pass(Record):
     stage: `UP`, `KEPT`, `LEAVING` or `ENDED`.  Its options are in force as long as it is in a record, whatever its
         stage.
     reached: False once a later run of ifup for the same stanzas has begun, which has not come to this one (yet).
+    began: when ifupdown started its first hook (`ifenv.find_start`); 0 if that is not known.
     """
 
-    __slots__ = ("family", "options", "logical", "iface", "run", "stage", "reached")
+    __slots__ = ("family", "options", "logical", "iface", "run", "stage", "reached", "began")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Pass(Record):
         run: str = "",
         stage: str = UP,
         reached: bool = True,
+        began: int = 0,
     ) -> None:
         self.family = family
         self.options = options
@@ -81,6 +83,7 @@ class Pass(Record):
         self.run = run
         self.stage = stage
         self.reached = reached
+        self.began = began
 
 
 def merge_options(passes: Iterable[Pass]) -> dict[str, str]:
@@ -768,10 +771,11 @@ class _PassLines:
             run=self.facts["run"],
             stage=self.facts["stage"],
             reached=self.facts["reached"] == "1",
+            began=int(self.facts.get("began", 0)),  # not in the record of an older version
         )
 
 
-_PASS_FACTS = ("logical", "iface", "run", "stage", "reached")
+_PASS_FACTS = ("logical", "iface", "run", "stage", "reached", "began")
 
 
 def _format_pass(each: Pass) -> list[str]:
@@ -782,6 +786,7 @@ def _format_pass(each: Pass) -> list[str]:
         f"run {each.run}",
         f"stage {each.stage}",
         f"reached {each.reached:d}",
+        f"began {each.began}",
     ]
     for option, value in each.options.items():
         # Only options with a value have a line: ifupdown itself refuses one without.

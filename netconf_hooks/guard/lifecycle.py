@@ -578,8 +578,9 @@ def _is_open(record: GuardRecord) -> bool:
         return False
 
 
-def begin_leaving(store: Store, iface: str, logical: str) -> None:
+def begin_leaving(store: Store, invocation: Invocation) -> None:
     """down: shut the guard of a device, and what else was let through but the tunnels, before anything else is done."""
+    iface = invocation.iface
     record = read_guard(store, device_of(iface))
     if not record or record.verdict == RELEASED:
         return
@@ -587,7 +588,7 @@ def begin_leaving(store: Store, iface: str, logical: str) -> None:
     with store.lock_records():
         now = read_guard(store, record.device)
         if now:
-            store.write_guard(now.change(passes=leave_passes(now.passes, iface, logical, is_roaming(iface))))
+            store.write_guard(now.change(passes=leave_passes(now.passes, make_pass(invocation), is_roaming(iface))))
     with store.lock_acting():
         follow_closing(store)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from itertools import count
 from time import monotonic
 
 import many  # noqa: F401  before any test is made
@@ -14,7 +15,7 @@ import pytest
 from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, hook, observation, place as place_module, settle
+from netconf_hooks import cli, hook, ifenv, observation, place as place_module, settle
 from netconf_hooks.commands import check, check_guard, explain, portal
 from netconf_hooks.evidence import Answer, names, router, wireless
 from netconf_hooks.guard import exemptions, hosts, lease, lifecycle, records
@@ -178,6 +179,18 @@ def messages(monkeypatch):
 
 
 @pytest.fixture
+def starts(monkeypatch):
+    """When the hooks were started, one after the other: all of them run in this one process.
+
+    Append to it for the time of the next hook, in clock ticks.
+    """
+    starts = []
+    later = count(1000)
+    monkeypatch.setattr(ifenv, "find_start", lambda: starts.pop() if starts else next(later))
+    return starts
+
+
+@pytest.fixture
 def leave_no_alarm():
     """A hook sets an alarm that would end this process instead."""
     yield
@@ -186,7 +199,7 @@ def leave_no_alarm():
 
 
 @pytest.fixture
-def store(leave_no_alarm, tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
+def store(leave_no_alarm, starts, tmp_path, monkeypatch, links, tunnels, messages, firewalls, journal, steps):
     # Events are told, and the network is watched, elsewhere: here it would be by programs of this machine.
     def tell_events(store, **_):
         journal.extend(event.name for event in store.read_events())

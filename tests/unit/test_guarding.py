@@ -99,6 +99,38 @@ def test_it_stays_while_ifdown_has_left_the_link_up(store, links, network, firew
     assert firewall.stands == {}
 
 
+@pytest.mark.parametrize("phase", ["down", "post-down"])
+def test_a_hook_of_a_killed_ifdown_ends_nothing_of_the_next_ifup(store, links, network, firewall, starts, phase):
+    """It was started before that ifup, which has not set the link up yet."""
+    ifup(store, links, run="1:1")
+    links.plug("eth0", 7, up=False)
+    run_hook(store, "pre-up", run="2:1", **GUARD)
+    before = store.read_guard("eth0"), store.read_interface("eth0")
+    starts.append(before[0].passes[0].began)
+    run_hook(store, phase, **GUARD)
+    settle.end_passes(store)
+    assert (store.read_guard("eth0"), store.read_interface("eth0")) == before
+    assert list(firewall.stands) == ["eth0"]
+
+
+@pytest.mark.parametrize("phase", ["down", "post-down"])
+def test_nor_if_that_ifup_begins_while_the_hook_runs(store, links, network, firewall, starts, monkeypatch, phase):
+    ifup(store, links, run="1:1")
+    links.plug("eth0", 7, up=False)
+    run_hook(store, "pre-up", run="2:1", **GUARD)
+    monkeypatch.setattr(hook, "is_overtaken", lambda *_: False)  # the hook has looked before that
+    starts.append(store.read_guard("eth0").passes[0].began)
+    run_hook(store, phase, **GUARD)
+    settle.end_passes(store)
+    assert [each.stage for each in store.read_guard("eth0").passes] == ["up"]
+    assert list(firewall.stands) == ["eth0"]
+    # The interface's own record is the later ifup's too.
+    ifup(store, links, run="3:1")
+    starts.append(store.read_interface("eth0").passes[0].began)
+    run_hook(store, phase, **GUARD)
+    assert store.read_interface("eth0")
+
+
 @pytest.mark.parametrize("up, down", [
     ("inet", "inet"), ("inet,inet6", "inet,inet6"), ("inet", "inet,inet6"), ("", "inet"), ("inet", ""),
 ])

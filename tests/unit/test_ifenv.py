@@ -227,6 +227,22 @@ def test_the_hook_is_told_its_run(monkeypatch):
     ]
 
 
+def test_a_hook_was_started_when_its_run_parts_was(tmp_path, monkeypatch):
+    """Which may run hooks for long after the ifdown that has started it was killed."""
+    monkeypatch.setattr("os.getppid", lambda: 40)
+    assert ifenv.find_start(str(tmp_path)) == 0
+    write_process(tmp_path, "self", "netconf-hooks", 40, 900)
+    assert ifenv.find_start(str(tmp_path)) == 900
+    write_process(tmp_path, 40, "ifup", 1, 700)  # ifupdown2
+    assert ifenv.find_start(str(tmp_path)) == 900
+    (tmp_path / "40/stat").write_text((tmp_path / "40/stat").read_text().replace("ifup", "run-parts"))
+    assert ifenv.find_start(str(tmp_path)) == 700
+    (tmp_path / "40/stat").write_text("40 (run-parts) S")
+    assert ifenv.find_start(str(tmp_path)) == 900
+    monkeypatch.setattr("netconf_hooks.ifenv.find_start", lambda: 700)
+    assert {read_environment(phase, {"IFACE": "eth0"}).began for phase in MODES} == {700}
+
+
 # wpa_action
 
 

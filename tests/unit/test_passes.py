@@ -4,8 +4,8 @@ import pytest
 
 from netconf_hooks.ifenv import Invocation, UNKNOWN_RUN
 from netconf_hooks.passes import (
-    are_over, begin_pass, complete_pass, describe_pass, end_pass, find_conflict, has_rules, leave_passes, list_of,
-    make_pass, read_rules_of, replaces
+    are_over, begin_pass, complete_pass, describe_pass, end_pass, find_conflict, has_rules, is_overtaken, leave_passes,
+    list_of, make_pass, read_rules_of, replaces
 )  # fmt: skip
 from netconf_hooks.state import ENDED, KEPT, LEAVING, Pass, UP
 
@@ -112,14 +112,14 @@ def test_ifup_force_replaces_and_the_next_pass_of_a_run_does_not():
 def down(passes, *old, link_is_down=True, kept=False):
     """Let an ifdown leave and end passes, one after the other."""
     for each in old:
-        passes = leave_passes(passes, each.iface, each.logical, kept)
+        passes = leave_passes(passes, each, kept)
         passes = end_pass(passes, each, link_is_down, kept)
     return passes
 
 
 def test_ifdown_ends_all_as_soon_as_the_link_is_down():
     passes = begin((), "a", "b")
-    assert {each.stage for each in leave_passes(passes, "eth0", "eth0", False)} == {LEAVING}
+    assert {each.stage for each in leave_passes(passes, make("a"), False)} == {LEAVING}
     assert down(passes, make("a")) == ()
 
 
@@ -145,7 +145,7 @@ def test_ifdown_of_what_was_raised_over_it_ends_all_of_the_interface():
     passes = begin(begin((), "a"), "b", run="2:1", logical="roam")
     assert down(passes, make("b", logical="roam")) == ()
     assert down(passes, make("", logical="plain")) == ()
-    assert are_over(leave_passes(passes, "eth0", "plain", False))
+    assert are_over(leave_passes(passes, make("", logical="plain"), False))
 
 
 def test_wpa_actions_ifdown_leaves_what_it_was_raised_over():
@@ -163,13 +163,28 @@ def test_an_ifup_after_an_ifdown_begins_anew():
     """Also where that one left the link up, or was killed half way."""
     ended = down(begin((), "a", "b"), make("a"), make("b"), link_is_down=False)
     assert show(begin(ended, "c", run="2:1")) == ["c"]
-    leaving = leave_passes(begin((), "a", "b"), "eth0", "eth0", False)
+    leaving = leave_passes(begin((), "a", "b"), make("a"), False)
     assert show(begin(leaving, "c", run="2:1")) == ["c"]
     # A stanza without options comes first: until the next one there would be no guard at all.
     assert show(begin(leaving, "", run="2:1")) == ["a*", "b*"]
     assert show(begin(leaving, "", "c", run="2:1")) == ["c"]
     evidence = Pass("inet", {"dns-domain": "example.com"}, "eth0", "eth0", "2:1")
     assert show(begin_pass(leaving, evidence)[:2]) == ["a*", "b*"]
+
+
+def test_a_killed_ifdown_ends_nothing_that_a_later_ifup_has_begun():
+    """Its hooks go on without it.  What was begun in the same tick of the clock counts as later."""
+    late = begin(begin((), "a", began=100), "b", run="2:1", began=300)
+    for began, overtaken in ((0, False), (100, True), (299, True), (300, True), (301, False)):
+        old = make("a", began=began)
+        assert is_overtaken(late, old) == overtaken
+        assert (leave_passes(late, old, False) == late) == overtaken
+        assert (end_pass(late, old, True, False) == late) == overtaken
+    assert not is_overtaken(late, make("a", iface="eth0:1", began=200))
+    assert not is_overtaken(begin((), "a"), make("a", began=200))
+    # Where nothing tells two runs apart, either.
+    unknown = begin(begin((), "a", run=UNKNOWN_RUN, began=100), "a", run=UNKNOWN_RUN, began=300)
+    assert show(unknown) == ["a"] and is_overtaken(unknown, make("a", began=200))
 
 
 # What they mean together

@@ -134,6 +134,66 @@ def test_a_hook_killed_while_it_opens(scene: Scene) -> None:
     assert opened > 0
 
 
+class Gate:
+    """Another package's hook, which waits until it is let go."""
+
+    def __init__(self, scene: Scene, phase: str, name: str) -> None:
+        self._scene = scene
+        self._fifo, self._arrived = f"/run/gate-{phase}", scene.laptop.namespaces.root / f"run/at-{phase}"
+        wait = f"[ ! -p {self._fifo} ] || {{ : >/run/at-{phase}; read -r line <{self._fifo}; }}"
+        scene.laptop.write(f"/etc/network/if-{phase}.d/{name}", f"#!/bin/sh\n{wait}\n", 0o755)
+
+    def shut(self) -> None:
+        """Let the hook wait from now on."""
+        self._scene.laptop.run(["mkfifo", self._fifo])
+
+    def wait(self) -> None:
+        """Wait until it has come to the gate."""
+        wait_until(self._arrived.exists, f"the hook that waits at {self._fifo}")
+
+    def open(self) -> None:
+        """Let it go on."""
+        self._scene.laptop.run(["sh", "-c", f"echo >{self._fifo}; rm {self._fifo}"])
+
+
+def find_processes(scene: Scene, *programs: str) -> list[int]:
+    """Return the pids of programs on the laptop."""
+    found = scene.laptop.run(["pgrep", "-x", "|".join(programs)], check=False).stdout.split()
+    return [int(pid) for pid in found]
+
+
+@BOTH
+def test_the_hooks_of_a_killed_ifdown_end_nothing_of_the_next_ifup(scene: Scene) -> None:
+    """run-parts goes on without its ifdown, while the next ifup has closed the link and is about to set it up."""
+    scene.lab.vpn.stop()
+    scene.write_stanza(head=STATIC.rstrip())
+    first = scene.laptop.run(["cat", "/etc/network/interfaces"]).stdout
+    second = "\niface eth0 inet static\n    address 192.168.3.51/24\n"
+    scene.laptop.write("/etc/network/interfaces", first + second)
+    post_down, pre_up, up = Gate(scene, "post-down", "aa"), Gate(scene, "pre-up", "zz"), Gate(scene, "up", "aa")
+    scene.arrive()
+    for gate in (post_down, pre_up, up):
+        gate.shut()
+    scene.laptop.start(["ifdown", "eth0"])
+    post_down.wait()
+    (pid,) = find_processes(scene, "ifdown")
+    scene.laptop.run(["kill", "-KILL", str(pid)])
+    (orphan,) = find_processes(scene, "run-parts")
+    raising = scene.laptop.start(["ifup", "--force", "eth0"])
+    pre_up.wait()
+    post_down.open()
+    wait_until(lambda: orphan not in find_processes(scene, "run-parts"), "the hooks of ifdown to end")
+    pre_up.open()
+    up.wait()
+    scene.forget()
+    scene.judge("while the link is up and its if-up.d has not come to us", "*/udp4/beyond")
+    up.open()
+    raising.wait()
+    scene.judge("once it is up", "*/udp4/beyond")
+    scene.laptop.ifdown("eth0")
+    assert "netconf-guard" not in scene.laptop.run(["nft", "list", "ruleset"]).stdout
+
+
 def refresh(scene: Scene) -> object:
     """Decide again; return the state of the guard."""
     scene.laptop.run(["netconf-hooks", "refresh"])
