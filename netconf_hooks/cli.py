@@ -14,6 +14,7 @@ from netconf_hooks.commands.entry import CommandError, FAILED, OK
 from netconf_hooks.commands.explain import explain_rules
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
+from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.lifecycle import find_state, put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
@@ -225,6 +226,9 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
     for guard in guards.values():
         for line in _describe_guard(guard):
             print(log.printable(line))
+    for device in list_legacy_guards():
+        if device not in guards or guards[device].backend != "iptables-legacy":
+            print(f"guard of {device} in the tables of iptables-legacy: no record knows of it, and it closes the link")
     for (kind, name), tunnel in tunnels.items():
         print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}; should be {tunnel.verdict}: {tunnel.because}")
         if tunnel.problem:

@@ -8,7 +8,7 @@ import os
 from netconf_hooks.decide import can_open
 from netconf_hooks.evidence.ports import is_bridge
 from netconf_hooks.guard.firewall import GuardError, Ports, choose_firewall, read_network
-from netconf_hooks.guard.firewall.iptables import has_legacy_guard
+from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.place import is_proof
@@ -190,7 +190,7 @@ def _find_warnings(iface: str, rules: Rules) -> Iterator[RuleError]:
             firewall = choose_firewall(rules.backend)
             for lack in firewall.lacks:
                 yield _complain(guard, lack)
-            if firewall.name != "iptables-legacy" and has_legacy_guard(device_of(iface)):
+            if firewall.name != "iptables-legacy" and device_of(iface) in list_legacy_guards():
                 yield _complain(
                     guard,
                     f"a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes the link "

@@ -603,6 +603,26 @@ def list_mangle(laptop: Laptop, variant: str) -> str:
 
 
 @ONE_CLIENT
+@pytest.mark.parametrize("reader", ["python-iptables", "iptables-save"])
+def test_a_legacy_guard_that_no_record_knows_is_reported(lab: Lab, reader: str) -> None:
+    laptop = lab.laptop
+    configure(lab, "guard yes", locations="")
+    if reader == "iptables-save":
+        laptop.run(["mount", "--bind", "/dev/null", "/usr/lib/python3/dist-packages/iptc/__init__.py"])
+
+    def is_reported() -> tuple[bool, bool]:
+        status = laptop.run(["netconf-hooks", "status"]).stdout
+        checked = laptop.run(["netconf-hooks", "check", "eth0"]).stdout
+        return "guard of eth0 in the tables of iptables-legacy" in status, "also stands in the tables of" in checked
+
+    assert is_reported() == (False, False)
+    laptop.run(["ip6tables-legacy", "-t", "mangle", "-N", "nch-eth0"])
+    assert is_reported() == (True, True)
+    laptop.run(["ip6tables-legacy", "-t", "mangle", "-X", "nch-eth0"])
+    assert is_reported() == (False, False)
+
+
+@ONE_CLIENT
 @pytest.mark.parametrize("variant", ["legacy", "nft"])
 def test_with_iptables_instead(lab: Lab, variant: str) -> None:
     laptop = lab.laptop

@@ -905,11 +905,10 @@ def test_read_by_another_program(network: Network) -> None:
     openings += (Opening("tcp", f"{FAR4}/32", source_port=22, reply=True),)
     windows = (_open(time.time() + 60), Window(PORTAL, (Opening("udp", "", 53, uids=(NOBODY,)),), time.time() + 60))
     before = time.time()
-    assert not network.call(lambda: iptables.has_legacy_guard(DEVICE))
+    assert network.call(iptables.list_legacy_guards) == ()
     assert "ip_tables_names" not in network.run("grep", "-sl", "mangle", "/proc/net/ip_tables_names", check=False)
     network.call(lambda: guard.close(DEVICE, openings, windows))
-    assert network.call(lambda: iptables.has_legacy_guard(DEVICE))
-    assert not network.call(lambda: iptables.has_legacy_guard("eth7"))
+    assert network.call(iptables.list_legacy_guards) == network.call(guard.list_devices) == (DEVICE,)
     result = network.run("/usr/bin/python3", "-c", READER)
     found = json.loads(result.splitlines()[-1])
     for version in (4, 6):

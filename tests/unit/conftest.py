@@ -292,7 +292,8 @@ def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
     monkeypatch.setattr(check_guard, "choose_firewall", lifecycle.choose_firewall)
-    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
+    for module in (check_guard, cli):
+        monkeypatch.setattr(module, "list_legacy_guards", lambda: ())
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
     monkeypatch.setattr(check, "run_ifquery", lambda _: pytest.fail("asked this machine's ifquery"))

@@ -44,7 +44,7 @@ def firewall(monkeypatch):
     monkeypatch.setattr(check_guard, "choose_firewall", lambda backend: Firewall())
     monkeypatch.setattr(check_guard, "_CARELESS", {})
     monkeypatch.setattr(Firewall, "lacks", ())
-    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: False)
+    monkeypatch.setattr(check_guard, "list_legacy_guards", lambda: ())
     monkeypatch.setattr(check_guard, "list_relations", lambda device: [])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
@@ -169,7 +169,7 @@ def test_what_the_firewall_lacks(monkeypatch):
 
 
 def test_a_guard_in_tables_that_nobody_lists(monkeypatch):
-    monkeypatch.setattr(check_guard, "has_legacy_guard", lambda device: device == "eth0")
+    monkeypatch.setattr(check_guard, "list_legacy_guards", lambda: ("eth0",))
     [warning] = find_warnings("eth0:1", guard="yes")
     assert "a guard of eth0 also stands in the tables of iptables-legacy" in warning
     assert find_warnings("eth1", guard="yes") == []

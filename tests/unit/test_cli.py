@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from office import AT_OFFICE, CORP, OFFICE
 
+from netconf_hooks import cli
 from netconf_hooks.commands.entry import USAGE
 from netconf_hooks.evidence import Answer
 from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
@@ -85,6 +86,18 @@ def test_status_of_unknown_and_undecided_places(command, store, links):
     interfaces = json.loads(command("status", "--json")[1])["interfaces"]
     assert interfaces["eth0"]["undecided"] is True
     assert (interfaces["wlan0"]["location"], interfaces["wlan0"]["counts"]) == (None, False)
+
+
+def test_status_tells_of_legacy_guards_that_no_record_knows(command, store, monkeypatch):
+    monkeypatch.setattr(cli, "list_legacy_guards", lambda: ("eth0", "eth1", "eth2"))
+    store.prepare()
+    store.write_guard(GuardRecord("eth0", "iptables-legacy", "closed", "x"))
+    store.write_guard(GuardRecord("eth1", "nftables", "closed", "x"))
+    told = [line for line in command("status")[1].splitlines() if "no record knows of it" in line]
+    assert told == [
+        f"guard of {device} in the tables of iptables-legacy: no record knows of it, and it closes the link"
+        for device in ("eth1", "eth2")
+    ]
 
 
 def test_what_the_network_says_moves_no_cursor(command, store, links):

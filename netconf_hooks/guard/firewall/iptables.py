@@ -34,7 +34,7 @@ from netconf_hooks.system import programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 DIRECTORY = "/usr/sbin"
 VARIANTS = {"xtables-legacy-multi": "legacy", "xtables-nft-multi": "nft"}
@@ -195,24 +195,30 @@ def find_variant(directory: str = DIRECTORY) -> str:
     return VARIANTS[target]
 
 
-def has_legacy_guard(device: str) -> bool:
-    """Return whether a guard of a device stands in the legacy tables, which iptables-nft(8) does not list.
+def list_legacy_guards() -> tuple[str, ...]:
+    """Return the devices with a guard in the legacy tables, which neither nft(8) nor iptables-nft(8) lists.
 
-    The kernel is asked by python-iptables, if it is installed, and only if it has such tables already: to ask for one
-    that it does not have loads a module.
+    The kernel is asked by python-iptables or, if that is not installed or does not work here, by iptables-legacy-save;
+    and only if it has the table already: to ask for one that it does not have loads a module.  Without the rights for
+    it, and without both programs, nothing is found.  python-iptables takes 0.1 s to import: this is for commands.
     """
     versions = [version for version in VERSIONS if _has_legacy_table(version)]
     if not versions:
-        return False
+        return ()
     try:
-        import iptc
+        from iptc import IPTCError, Table, Table6
     except (ImportError, OSError, AttributeError):  # the last two: no libiptc or libxtables, or a strange one
-        return False
+        pass
+    else:
+        try:
+            tables = [(Table6 if version == 6 else Table)(TABLE) for version in versions]
+            return _list_guarded(chain.name for table in tables for chain in table.chains)
+        except IPTCError:
+            pass
     try:
-        tables = [(iptc.Table6 if version == 6 else iptc.Table)(TABLE) for version in versions]
-        return any(table.is_chain(f"nch-{device}") for table in tables)
-    except iptc.IPTCError:
-        return False
+        return Firewall(variant="legacy").list_devices()
+    except GuardError:
+        return ()
 
 
 class Firewall:
@@ -403,8 +409,7 @@ class Firewall:
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyFirewall.list_devices`."""
-        chains = {chain for version in VERSIONS for chain in self._read(version)}
-        return tuple(sorted(chain.removeprefix("nch-") for chain in chains if chain.startswith("nch-")))
+        return _list_guarded(chain for version in VERSIONS for chain in self._read(version))
 
     def _put(self, version: int, device: str, chains: dict[str, tuple[str, ...]], token: str) -> None:
         """Make the chains of a device hold exactly these rules, and read back that they do.
@@ -507,6 +512,10 @@ class _NotHeld(GuardError):
 
 
 # --- chains
+
+
+def _list_guarded(chains: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({chain.removeprefix("nch-") for chain in chains if chain.startswith("nch-")}))
 
 
 def _name_window(device: str, name: str) -> str:

@@ -585,33 +585,44 @@ def test_no_module_is_loaded_for_reading(guard: Firewall, tables: Tables, monkey
     assert bool(saved) == (guard.name == "iptables-nft")
 
 
-def test_legacy_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_legacy_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     """python-iptables is asked only if the kernel has the table already; to ask for another one would load a module."""
 
     class Table:
         def __init__(self, name: str) -> None:
             asked.append((type(self).__name__, name))
 
-        def is_chain(self, name: str) -> bool:
+        @property
+        def chains(self) -> list[types.SimpleNamespace]:
             if problem:
                 raise OSError(problem)
-            return name == "nch-eth0" and type(self).__name__ == "Table6"
+            names = ["POSTROUTING", *(["nch-eth0", "nchf-eth0"] if type(self).__name__ == "Table6" else [])]
+            return [types.SimpleNamespace(name=name) for name in names]
 
     asked: list[tuple[str, str]] = []
+    tried: list[str] = []
     problem = ""
     iptc = types.ModuleType("iptc")
     vars(iptc).update(Table=Table, Table6=type("Table6", (Table,), {}), IPTCError=OSError)
     monkeypatch.setitem(sys.modules, "iptc", iptc)
     monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: False)
-    assert not iptables.has_legacy_guard("eth0") and not asked
+    monkeypatch.setattr(iptables.Firewall, "__init__", lambda self, variant: tried.append(variant))
+    monkeypatch.setattr(iptables.Firewall, "list_devices", lambda self: ("eth7",))
+    assert iptables.list_legacy_guards() == () and not asked
     monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: version == 4)
-    assert not iptables.has_legacy_guard("eth0") and asked == [("Table", "mangle")]
+    assert iptables.list_legacy_guards() == () and asked == [("Table", "mangle")]
     monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: True)
-    assert iptables.has_legacy_guard("eth0") and not iptables.has_legacy_guard("eth1")
+    assert iptables.list_legacy_guards() == ("eth0",) and not tried
     problem = "no rights"
-    assert not iptables.has_legacy_guard("eth0")
+    assert iptables.list_legacy_guards() == ("eth7",) and tried == ["legacy"]
     monkeypatch.setitem(sys.modules, "iptc", None)
-    assert not iptables.has_legacy_guard("eth0")
+    assert iptables.list_legacy_guards() == ("eth7",) and len(tried) == 2
+
+    def refuse(self: iptables.Firewall, variant: str) -> None:
+        raise GuardError("missing")
+
+    monkeypatch.setattr(iptables.Firewall, "__init__", refuse)
+    assert iptables.list_legacy_guards() == ()
 
 
 def test_legacy_tables(tmp_path: Path) -> None:
