@@ -122,6 +122,7 @@ def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None
                 f"the option belongs in the first stanza of {device}, and no pre-up line may set it up"
             )
         guard.close(device, list_openings(record), ports=ports)
+        drop_waiting(device)
         _mark(store, record, opened=False)
         if record.former:
             former = _lift_former(record)
@@ -482,6 +483,8 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     except (GuardError, NetlinkError) as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
+    if record.opened and not token:
+        drop_waiting(record.device)
     _mark(store, record, bool(token), until if token and guard.has_lease else 0.0)
 
 
@@ -548,7 +551,22 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return False
+    drop_waiting(record.device)
     return True
+
+
+def drop_waiting(device: str) -> None:
+    """Drop what has passed the firewall while a link was open, and still waits for the MAC address of its router.
+
+    If the link has moved, the router that answers is another network's.
+    """
+    try:
+        with Netlink() as netlink:
+            link = netlink.get_link(device)
+            if link is not None:
+                netlink.drop_waiting(link.index)
+    except NetlinkError as error:
+        log.error(f"{device}: netconf-guard: packets that have passed may still be waiting to leave: {error}")
 
 
 def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: bool, everything: bool = True) -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 
 from netconf_hooks.decide import CLOSED
 from netconf_hooks.guard.firewall import FIREWALLS, GuardError, WINDOWS, check_device, choose_firewall, load_firewall
+from netconf_hooks.guard.lifecycle import drop_waiting
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import GuardRecord, LEAVING, Pass, RecordError
@@ -82,6 +83,8 @@ def shut_lost(device: str) -> str:
                 guard.shut_window(device, name)
             except GuardError as error:
                 log.error(f"{device}: netconf-guard: {error}")
+    if found:
+        drop_waiting(device)
     return found
 
 

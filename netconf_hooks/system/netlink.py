@@ -53,7 +53,7 @@ NLMSG_ERROR, NLMSG_DONE, NLMSG_MIN_TYPE = 2, 3, 16
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP, NLM_F_CREATE = 0x1, 0x4, 0x10, 0x300, 0x400
 
 IFF_UP, IFF_NOARP, IFF_LOWER_UP = 0x1, 0x80, 0x10000
-NUD_REACHABLE, NUD_PROBE, NUD_NOARP = 0x02, 0x10, 0x40
+NUD_INCOMPLETE, NUD_REACHABLE, NUD_PROBE, NUD_NOARP = 0x01, 0x02, 0x10, 0x40
 _NUD_PERMANENT = 0x80
 # NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
@@ -69,7 +69,7 @@ _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 12, 15, 18, 30
 _RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _RTN_UNICAST, _RTN_LOCAL, _RTPROT_RA, _RT_TABLE_MAIN = 1, 2, 9, 254
 _RTNH_F_DEAD = 1
-_NDA_DST, _NDA_LLADDR = 1, 2
+_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
 _NTF_USE = 1
 _NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
 
@@ -481,6 +481,28 @@ class Netlink:
         sure = NUD_REACHABLE | NUD_NOARP | _NUD_PERMANENT
         known = self.get_known_neighbours(index, addresses)
         return {address: neighbour for address, neighbour in known.items() if neighbour.state & sure}
+
+    def drop_waiting(self, index: int) -> None:
+        """Have the kernel drop the packets that wait on a link until a neighbour has answered ARP or NDP.
+
+        Each entry without an answer holds up to 64 KiB of them (neigh/*/unres_qlen_bytes, arp(7)), for up to 3 s.  They
+        have passed the firewall already, but for the hook egress of nftables.  Raises `NetlinkError`.
+        """
+        body = _NEIGHBOUR.pack(0, 0, 0, 0, 0) + pack_attribute(_NDA_IFINDEX, _INT.pack(index))
+
+        def is_waiting(found: bytes) -> bool:
+            neighbour = parse_neighbour(found)
+            return neighbour.index == index and bool(neighbour.state & NUD_INCOMPLETE)
+
+        for _, found in self.ask(RTM_GETNEIGH, NLM_F_DUMP, body, keep=is_waiting):
+            family, packed = _pack_address(parse_neighbour(found).address)
+            try:
+                self.ask(
+                    RTM_DELNEIGH, NLM_F_ACK, _NEIGHBOUR.pack(family, index, 0, 0, 0) + pack_attribute(_NDA_DST, packed)
+                )
+            except NetlinkError as error:
+                if error.code != errno.ENOENT:  # it has been deleted meanwhile
+                    raise
 
     def ask(self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         """Send a request and return its answers, as type and body.

@@ -80,7 +80,7 @@ class FakeFirewall:
     def _take(self, device, token):
         """Remove the token of a look, or fail."""
         if token not in self.tokens.get(device, ()):
-            raise TokenGone(f"{device}: it was shut since the look began")
+            raise TokenGone(device)
         self.tokens[device].remove(token)
 
     def renew_window(self, device, window):
@@ -142,6 +142,7 @@ class FakeNetwork:
     every link announced; names: addresses by name; asked: the names that were looked up; confirmed: the routers that
     were asked whether they are there, with the index of their link; silent: those that do not answer.
     resolved: the routers whose MAC was asked for; known: the scenes that the kernel has once it knows it, by device.
+    emptied: the links of which packets were dropped that waited for a neighbour.
     """
 
     def __init__(self):
@@ -153,6 +154,7 @@ class FakeNetwork:
         self.asked = []
         self.confirmed = []
         self.resolved = []
+        self.emptied = []
         self.known = {}
         self.silent = ()
 
@@ -194,6 +196,10 @@ class FakeNetwork:
         self.resolved.append((index, tuple(routers)))
         self.scenes.update(self.known)
         return {router: None for router in routers if router not in self.silent}
+
+    def drop_waiting(self, index):
+        """As Netlink.drop_waiting."""
+        self.emptied.append(index)
 
     def question_neighbours(self, index, routers):
         """As Netlink.question_neighbours."""

@@ -118,6 +118,13 @@ def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, d
     assert not find_lost(office)
 
 
+def test_what_waits_for_a_neighbour_is_dropped_when_a_lost_one_is_shut(office, firewall, place):
+    damage_record(office, empty)
+    place.emptied.clear()
+    assert shut_lost("eth0") == "nftables"
+    assert len(place.emptied) == 1
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage):
     damage_record(office, damage)

@@ -1057,3 +1057,20 @@ def test_a_router_that_nobody_knew_when_the_look_began_opens_nothing(store, link
     ifup(store, links)
     assert place.resolved
     assert_closed(store, firewall)
+
+
+# What has passed the firewall and not left
+
+
+def test_what_waits_for_a_neighbour_is_dropped_when_the_guard_closes(store, links, network, firewall, place):
+    """When it is put up, and when another location is decided on."""
+    network["gateway"] = OFFICE
+    place.emptied.clear()
+    ifup(store, links)
+    assert place.emptied
+    assert_open(store, firewall)
+    place.emptied.clear()
+    network["gateway"] = Answer(("192.0.2.9",))
+    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    assert_closed(store, firewall)
+    assert place.emptied == [HERE.index]

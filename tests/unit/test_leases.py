@@ -83,6 +83,16 @@ def test_news_of_a_lost_carrier_or_router_shut_even_if_the_network_is_the_same_a
     assert firewall.tokens.get("eth0", set()) == set()
 
 
+def test_what_waits_for_a_neighbour_is_dropped_when_the_link_is_shut(office, links, place):
+    """It has passed the firewall: the router that answers may be another network's."""
+    links.plug("eth0", INDEX)
+    listening, socket = listen(office)
+    socket.waiting = [make_link(carrier=False)]
+    place.emptied.clear()
+    listening.hear()
+    assert place.emptied == [INDEX]
+
+
 @pytest.mark.parametrize("news", [
     make_link(),
     make_link(index=99, carrier=False, name="eth9"),

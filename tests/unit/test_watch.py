@@ -322,6 +322,7 @@ def look_at(device, netlink=None, outside_ports=()):
 
 guarding.load_firewall = leases.load_firewall = lambda backend: Guard()
 guarding.look_at = leases.look_at = look_at
+guarding.Netlink = Kernel
 Leases = leases.Leases
 class Quiet(Leases):
     def __init__(self, store, news):

@@ -116,6 +116,9 @@ class GuardError(Exception):
 class TokenGone(GuardError):
     """The guard was shut after the look began whose token was to open it: only a newer look may open it."""
 
+    def __init__(self, device: str) -> None:
+        super().__init__(f"{device}: the guard was shut after this look at the network had begun")
+
 
 # What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
 # all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.

@@ -312,7 +312,7 @@ class Firewall:
                     if f"nch-{device}" not in chains:
                         raise GuardError(f"{device}: not guarded, so no window of it can be opened") from None
                     if taking and not _has_token(chains, device, token):
-                        raise _make_token_gone(device) from None
+                        raise TokenGone(device) from None
                     raise
                 changed = True
         except GuardError:
@@ -436,7 +436,7 @@ class Firewall:
                 if token or attempt:
                     standing = self._read(version)
                 if token and not _has_token(standing, device, token):
-                    raise _make_token_gone(device) from None
+                    raise TokenGone(device) from None
                 continue
             standing = self._read(version)
             problem = _find_problem(device, standing) or _compare(chains, standing)
@@ -615,10 +615,6 @@ def _clear_tokens(device: str) -> list[str]:
 
 def _has_token(chains: dict[str, list[str]], device: str, token: str) -> bool:
     return _render_token(token) in chains.get(_name_tokens(device), ())
-
-
-def _make_token_gone(device: str) -> TokenGone:
-    return TokenGone(f"{device}: the guard was shut after this look at the network had begun")
 
 
 # --- comparing

@@ -338,7 +338,7 @@ class Firewall:
         if self._change_window(device, *commands):
             return
         if token:
-            raise TokenGone(f"{device}: it was shut since the look began that was to open it")
+            raise TokenGone(device)
         raise GuardError(f"{device}: not guarded, so no window of it can be opened")
 
     def renew_window(self, device: str, window: Window) -> bool:
@@ -671,7 +671,7 @@ def _take_token(device: str, token: str) -> list[str]:
 def _find_gone(error: GuardError, device: str, token: str) -> GuardError:
     """Return the error of a transaction that began by taking `token`: `TokenGone` where that was missing."""
     if token and _NOT_FOUND in str(error):
-        return TokenGone(f"{device}: it was shut since the look began that was to open it")
+        return TokenGone(device)
     return error
 
 

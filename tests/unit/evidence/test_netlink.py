@@ -580,6 +580,19 @@ def test_news_of_others_and_lost_news_do_not_end_the_waiting(kernel: Kernel) -> 
     assert [HEADER.unpack_from(question)[1] for question in kernel.questions].count(netlink.RTM_NEWNEIGH) == 1
 
 
+@pytest.mark.parametrize("code", [0, errno.ENOENT])
+def test_packets_that_wait_for_a_neighbour_are_dropped_with_it(kernel: Kernel, code: int) -> None:
+    """But not a neighbour that is known, nor another link's."""
+    end = HEADER.pack(HEADER.size + 4, netlink.NLMSG_DONE, 2, 1, PORT) + bytes(4)
+    kernel.script = [[NEIGH[0], INCOMPLETE[1], end], refuse(INCOMPLETE[:1], code), [INCOMPLETE[1], end]]
+    with Netlink() as conversation:
+        conversation.drop_waiting(2)
+        conversation.drop_waiting(3)
+    kinds = [HEADER.unpack_from(question)[1] for question in kernel.questions]
+    assert kinds == [netlink.RTM_GETNEIGH, netlink.RTM_DELNEIGH, netlink.RTM_GETNEIGH]
+    assert _socket.inet_aton("192.168.7.99") in kernel.questions[1]
+
+
 # What a kernel could say
 
 
