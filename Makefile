@@ -6,6 +6,7 @@
 #   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
 #   make test-unit      the unit tests alone, but the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
+#   sudo make latencies  how long packets leave after the kernel's news, while the watcher is busy: some minutes
 #   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
 #   make lint           flake8, mypy, vulture, shellcheck, manual pages
 #   make deb            build/*.deb, of the files as they are now
@@ -62,7 +63,7 @@ ROUNDS =
 FILE =
 MUTANTS =
 
-.PHONY: help demo test test-unit test-vm bench mutants lint deb clean root
+.PHONY: help demo test test-unit test-vm bench latencies mutants lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -84,6 +85,14 @@ bench: root needs-bench
 
 test-unit: needs-unit
 	NETCONF_EXAMPLES=20 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
+
+# One after the other, since what runs beside a test is measured with it.
+latencies: root needs-test deb
+	$(HAND_BACK)
+	rm -rf build/latencies
+	NETCONF_LATENCIES=all $(PYTHON) -m pytest $(PYTEST) tests/lab/attacks/test_busy.py || status=$$?
+	$(PYTHON) -m tests.lab.attacks.latencies
+	exit "$${status:-0}"
 
 mutants: needs-unit
 	$(PYTHON) -m tests.mutants $(MUTANTS) $(FILE)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .closing import Closing
-from .namespaces import Namespaces
+from .namespaces import Namespaces, Running
 from .waiting import wait_until
 
 
@@ -112,6 +112,10 @@ class Network(Closing):
         return self._namespaces.run(
             argv, check=check, timeout=timeout, text=text, env=env, net=self.namespace(name)
         )
+
+    def start(self, name: str, argv: Sequence[str], *, text: str | None = None) -> Running:
+        """Start a program in the network namespace `name`, `text` on its standard input, without waiting for it."""
+        return self._namespaces.start(argv, text=text, net=self.namespace(name))
 
     def processes(self) -> dict[int, str]:
         """Return the command lines of all servers by pid."""

@@ -1,8 +1,8 @@
 """Sends what it is told, round after round, whatever becomes of it.  Runs on the laptop, fed to Python by `traffic`.
 
-Its one argument is JSON: ``jobs``, ``uid`` to send as, ``pause`` between two rounds in milliseconds, ``counts`` a file
-for the number of rounds and then, for each job, how often it tried and how often the kernel took what it sent, each as
-`COUNTS`.  A job has a ``kind`` and ``how`` it sends:
+Its one argument is JSON: ``jobs``, ``uid`` to send as, ``pause`` between two rounds in milliseconds (with ``burst``,
+also after each so many jobs), ``counts`` a file for the number of rounds and then, for each job, how often it tried and
+how often the kernel took what it sent, each as `COUNTS`.  A job has a ``kind`` and ``how`` it sends:
 
 ``udp``, ``icmp``   a packet of ``data`` (hex) to the address ``to`` (and ``port``)
 ``icmp6``           any ICMPv6 message, by root
@@ -146,8 +146,11 @@ def main() -> None:
         os.setresuid(orders["uid"], orders["uid"], orders["uid"])
     pause = select.poll()
     rounds = 0
+    burst = orders.get("burst", len(jobs))
     while True:
-        for job in jobs:
+        for number, job in enumerate(jobs):
+            if number and number % burst == 0:
+                pause.poll(orders["pause"])
             job.run()
         rounds += 1
         numbers = [rounds, *(number for job in jobs for number in (job.tried, job.taken))]

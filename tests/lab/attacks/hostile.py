@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
 import struct
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +18,7 @@ from ..closing import Closing
 from ..lab import Lab
 from ..network import CAFE, HOME, INTERNET_HOST, OFFICE, VPN_GATEWAY, Network
 from ..vpn import PORT
+from ..waiting import wait_until
 from .place import call_in
 from .traffic import INTERNET_HOST6, NEIGHBOUR
 
@@ -40,6 +43,7 @@ table ip relay {{
 ROGUE_RESOLVER = f"{CAFE.prefix6}bad"
 ROGUE_MAC = bytes.fromhex(CAFE.router_mac.replace(":", ""))
 _ALL_NODES = "ff02::1"
+_STORM = 300  # advertisements, which are then repeated
 
 
 def add_neighbour(network: Network, site: str = CAFE.name) -> None:
@@ -121,6 +125,55 @@ def make_advertisement(routes: Sequence[str], resolver: str) -> bytes:
         parts.append(struct.pack("!BBBBI", 24, 3, 128, high, lifetime) + socket.inet_pton(socket.AF_INET6, route))
     parts.append(struct.pack("!BBHI", 25, 3, 0, lifetime) + socket.inet_pton(socket.AF_INET6, resolver))
     return b"".join(parts)
+
+
+class AdvertisementStorm(Closing):
+    """Floods a site with router advertisements, some hundred a second, until `close`; no two in a row are alike.
+
+    steady: whether they come from a neighbour that is no router, with prefixes and lifetimes that change all the time.
+    Else they come from many routers as well, which appear and disappear.
+    """
+
+    def __init__(self, network: Network, site: str, steady: bool) -> None:
+        jobs = [
+            {"kind": str(number), "how": "frame", "bind": "lan", "data": _make_storm(number, steady).hex()}
+            for number in range(_STORM)
+        ]
+        orders = {"jobs": jobs, "uid": 0, "pause": 20, "burst": 10, "counts": f"/run/storm-{site}"}
+        program = (Path(__file__).parent / "generator.py").read_text()
+        argv = ["/usr/bin/python3", "-IS", "-", json.dumps(orders)]
+        self._running = network.start(site, argv, text=program)
+        wait_until(lambda: self._is_sending(network, site), "the storm of advertisements")
+
+    def close(self) -> None:
+        """Send no more."""
+        self._running.kill()
+        self._running.wait()
+
+    def _is_sending(self, network: Network, site: str) -> bool:
+        assert self._running.process.poll() is None, self._running.wait()
+        return bool(network.read(f"/run/storm-{site}"))
+
+
+def _make_storm(number: int, steady: bool) -> bytes:
+    """Return the frame of one of the advertisements of a storm."""
+    router = 0 if steady else number % 50
+    source = socket.inet_pton(socket.AF_INET6, f"fe80::bad:{router:x}")
+    mac = bytes((2, 0, 0x5E, 0, 0xBA, router))
+    lifetime = 0 if steady else 1800 * (number // 50 % 2)
+    parts = [struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0), bytes((1, 1)) + mac]
+    prefix = socket.inet_pton(socket.AF_INET6, f"2001:db8:bad:{number:x}::")
+    # On the link, and for addresses.
+    parts.append(struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 7200 + number, 3600 + number, 0) + prefix)
+    body = b"".join(parts)
+    target = socket.inet_pton(socket.AF_INET6, _ALL_NODES)
+    pseudo = source + target + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6) + body
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(body), socket.IPPROTO_ICMPV6, 255) + source + target
+    return bytes.fromhex("333300000001") + mac + b"\x86\xdd" + header + body
 
 
 def _open_icmp6() -> tuple[socket.socket, int]:

@@ -82,9 +82,12 @@ class Sender(Closing):
     """One process that sends `jobs`, from now until `close`.
 
     name: of the sender, and of the file with its counters; pause: between two rounds, in milliseconds.
+    urgent: whether it runs before all that is not in a hurry, so that it sends however busy the machine is.
     """
 
-    def __init__(self, laptop: Laptop, name: str, jobs: Sequence[Job], pause: int = PAUSE) -> None:
+    def __init__(
+        self, laptop: Laptop, name: str, jobs: Sequence[Job], pause: int = PAUSE, urgent: bool = False
+    ) -> None:
         self.name = name
         self.jobs = tuple(jobs)
         self._file = laptop.namespaces.root / f"run/sender-{name}"
@@ -96,6 +99,7 @@ class Sender(Closing):
         }
         place = ["ip", "netns", "exec", "container"] if name.startswith(CONTAINER) else []
         program = (Path(__file__).parent / "generator.py").read_text()
+        place += ["chrt", "--rr", "1"] if urgent else []
         argv = [*place, "/usr/bin/python3", "-IS", "-", json.dumps(orders)]
         self._running: Running = laptop.start(argv, text=program)
         wait_until(lambda: self._ended() or self.count_rounds() > 0, f"{name} to send")
@@ -145,9 +149,9 @@ class Traffic(Closing):
         for sender in self.senders:
             sender.close()
 
-    def add(self, name: str, jobs: Sequence[Job], pause: int = PAUSE) -> Sender:
+    def add(self, name: str, jobs: Sequence[Job], pause: int = PAUSE, urgent: bool = False) -> Sender:
         """Let one more process send; its name begins with that of one of `SENDERS`, as who or where it is."""
-        sender = Sender(self._laptop, name, jobs, pause)
+        sender = Sender(self._laptop, name, jobs, pause, urgent)
         self.senders.append(sender)
         self.ports |= {job.port: job.kind for job in jobs if job.how in ("tcp", "stream")}
         return sender
