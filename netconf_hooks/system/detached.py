@@ -29,25 +29,13 @@ def launch(
     what: how the log calls it; describe: returns why it failed, empty if it did not.
     Raises `TunnelError` with the reason if it fails within `patience`, or if it can't be started.
     """
-    import signal
 
-    reader, writer = os.pipe()
-    # The copy of the hook must not handle a signal as the hook would.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        child = os.fork()
-        if child == 0:
-            try:
-                if os.fork() == 0:  # init becomes its parent: it can't become our zombie
-                    _keep_only(writer)
-                    _watch(what, argv, describe, limit, writer)
-            finally:
-                os._exit(0)  # this copy of the hook must never return from here
-    finally:
-        os.close(writer)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    with open(reader, "rb", buffering=0) as pipe:
-        os.waitpid(child, 0)
+    def start(writer: int) -> None:
+        if os.fork() == 0:
+            _keep_only(writer)
+            _watch(what, argv, describe, limit, writer)
+
+    with open(programs.fork_away(start), "rb", buffering=0) as pipe:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         reason = pipe.read(select.PIPE_BUF) if poll.poll(1000 * patience) else b""

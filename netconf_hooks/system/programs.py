@@ -16,7 +16,7 @@ from netconf_hooks.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms
@@ -150,26 +150,43 @@ def spawn(argv: Sequence[str]) -> int:
     Its parent is init, so that it can't become our zombie; its input and output are ``/dev/null``.
     Raises `ProgramError` when it can't be started.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        # Between fork and exec: whatever happens, this copy of the hook must not run on.
+
+    def start(writer: int) -> None:
         try:
-            os.close(reader)
-            try:
-                answer = str(_start(argv, None, None))
-            except ProgramError as error:
-                answer = f"!{error}"
-            os.write(writer, answer.encode(errors="replace")[: select.PIPE_BUF])
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
+            answer = str(_start(argv, None, None))
+        except ProgramError as error:
+            answer = f"!{error}"
+        os.write(writer, answer.encode(errors="replace")[: select.PIPE_BUF])
+
+    with open(fork_away(start), "rb") as pipe:
         answer = pipe.read().decode(errors="replace")
-    os.waitpid(child, 0)
     if not answer.isdigit():
         raise ProgramError(answer[1:] or f"{argv[0]}: could not be started")
     return int(answer)
+
+
+def fork_away(work: Callable[[int], None]) -> int:
+    """Run `work` in a copy of this process, which then ends, and return a descriptor.
+
+    The parent of what `work` starts is init, so that it can't become our zombie.  Signals are blocked in the copy.
+    work: is given the writing end of a pipe; the descriptor is the reading end, and the caller's to close.
+    """
+    reader, writer = os.pipe()
+    # The copy must not handle a signal as the hook would.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(reader)
+                work(writer)
+            finally:
+                os._exit(0)  # whatever happens, this copy must not run on
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writer)
+    os.waitpid(child, 0)
+    return reader
 
 
 def _start(
