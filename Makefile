@@ -46,10 +46,8 @@ SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-
 # What root has written into build/ belongs to the checkout's owner in the end.
 HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 
-# What vulture takes for dead: what libraries read (ssl's context), what argparse exits with.
-ALIVE = check_hostname,verify_mode,minimum_version,USAGE
-# On their way out (used by tests alone, or kept for a move that comes) or in (read_prefix, for rules and guards).
-ALIVE := $(ALIVE),read_prefix,format_location,format_vpn,format_guard,read_pins,dst,out_interface,__getattr__
+# What vulture takes for dead: what ssl reads of its context, and Python of a module.
+ALIVE = check_hostname,verify_mode,minimum_version,__getattr__
 
 # The lab waits for most of its time: for DHCP, for VPN servers, for the kernel.
 WORKERS = $(shell expr 2 '*' "$$(nproc)")

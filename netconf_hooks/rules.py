@@ -7,15 +7,13 @@ words at ASCII white space as a shell does it, without any expansion:
   character as it is;
 - an unquoted word that begins with ``#`` ends the line;
 - a comma separates the values of a test; one that is quoted belongs to its value: ``ssid="Gasthof, 1. Stock"``.
-
-The ``format_`` functions write the records back as lines that read as the same records.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import format_address, read_address, read_prefix
+from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -364,19 +362,9 @@ def _read_passes(passes: Sequence[Mapping[str, str]]) -> Rules:
     rules = read[0] if len(read) == 1 else _join_passes(read, passes)
     names = _list_defined(rules.locations, rules.lost_locations)
     first = _index_by_name(rules.lost_locations)
-    return Rules(
-        locations=rules.locations,
+    return rules.change(
         vpns=tuple(_doubt_vpn(vpn, names, first) for vpn in rules.vpns),
         guard=_doubt_guard(rules.guard, names, first) if rules.guard else None,
-        allowances=rules.allowances,
-        backend=rules.backend,
-        uplinks=rules.uplinks,
-        timeout=rules.timeout,
-        trust=rules.trust,
-        errors=rules.errors,
-        lost_locations=rules.lost_locations,
-        lost_vpns=rules.lost_vpns,
-        outside_ports=rules.outside_ports,
         guards=tuple(_doubt_guard(guard, names, first) for guard in rules.guards),
     )
 
@@ -536,7 +524,7 @@ def _is_location(word: Word) -> bool:
 def _doubt_vpn(rule: VpnRule, names: Collection[str], first: Mapping[str, Unreadable]) -> VpnRule:
     on = rule.condition.on
     reasons = (*_find_undefined(on, names), *_find_unreadable(on, first))
-    return VpnRule(rule.kind, rule.name, rule.condition, rule.readable, rule.text, _join(reasons)) if reasons else rule
+    return rule.change(doubt=_join(reasons)) if reasons else rule
 
 
 def _doubt_guard(rule: GuardRule, names: Collection[str], first: Mapping[str, Unreadable]) -> GuardRule:
@@ -544,7 +532,7 @@ def _doubt_guard(rule: GuardRule, names: Collection[str], first: Mapping[str, Un
         return rule
     words = (*rule.condition.on, *rule.condition.unless)
     reasons = (*_find_undefined(words, names), *_find_unreadable(rule.condition.on, first))
-    return GuardRule(rule.condition, rule.readable, rule.text, _join(reasons)) if reasons else rule
+    return rule.change(doubt=_join(reasons)) if reasons else rule
 
 
 def _join(reasons: Sequence[str]) -> str:
@@ -568,31 +556,6 @@ def format_ssid(octets: bytes) -> str:
     return "".join(
         ["\\\\" if octet == 92 else chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets]
     )
-
-
-def format_location(name: str, tests: Sequence[Test]) -> str:
-    """Return the value of a ``netconf-location`` option."""
-    return " ".join([name, *[test.text for test in tests]])
-
-
-def format_condition(condition: Condition) -> str:
-    """Return the clauses of a condition; nothing for one that holds anywhere."""
-    clauses: list[str] = []
-    if condition.on != Condition().on:
-        clauses += ("on", *[word.text for word in condition.on])
-    if condition.unless:
-        clauses += ("unless", *[word.text for word in condition.unless])
-    return " ".join(clauses)
-
-
-def format_vpn(kind: str, name: str, condition: Condition) -> str:
-    """Return the value of a ``netconf-vpn`` option."""
-    return f"{kind} {name} {format_condition(condition)}".rstrip(" ")
-
-
-def format_guard(condition: Condition | None) -> str:
-    """Return the value of a ``netconf-guard`` option."""
-    return "no" if condition is None else format_condition(condition) or "yes"
 
 
 def format_allowance(incoming: bool, protocol: str, port: int, network: str) -> str:
@@ -923,7 +886,7 @@ def _read_backend(line: str, reasons: list[str]) -> tuple[str, ...]:
 def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
     words = split_words(line, reasons)
     for word in words:
-        if not _is_interface(word) and len(reasons) < _MAX_REASONS:
+        if not (word.isascii() and is_device(word)) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of an interface, not {_quote(word)}")
     return () if reasons else tuple(words)
 
@@ -982,17 +945,6 @@ def _check_name(word: str, what: str, characters: frozenset[str], reasons: list[
     return False
 
 
-def _is_interface(word: str) -> bool:
-    """Whether the kernel would take this name for a device (dev_valid_name() in net/core/dev.c)."""
-    return (
-        word.isascii()
-        and word.isprintable()
-        and 0 < len(word) < 16  # IFNAMSIZ
-        and word not in (".", "..")
-        and not ("/" in word or ":" in word or " " in word)
-    )
-
-
 def read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
     """Return the tests that `words` are; those that can't be read are reported and left out."""
     tests = []
@@ -1041,35 +993,14 @@ def _read_mac(text: str) -> str:
     return text if text[2::3] == ":::::" and len(digits) == 12 and _HEX.issuperset(digits) else ""
 
 
-def _pack_address(text: str) -> bytes:
-    try:
-        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except (OSError, ValueError):  # ValueError: NUL and surrogates
-        return b""
-
-
-def _format_address(packed: bytes) -> str:
-    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
-
-
-def _read_address(text: str) -> str:
-    packed = _pack_address(text)
-    return _format_address(packed) if packed else ""
-
-
 def _read_network(text: str) -> str:
-    address, slash, digits = text.partition("/")
-    packed = _pack_address(address)
-    if not packed:
+    prefix = read_prefix(text)
+    if prefix is None:
         return ""
-    length = bits = len(packed) * 8
-    if slash:
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 4 and int(digits) <= bits):
-            return ""
-        length = int(digits)
-    host_bits = bits - length
+    packed, length = prefix
+    host_bits = len(packed) * 8 - length
     network = int.from_bytes(packed, "big") >> host_bits << host_bits
-    return f"{_format_address(network.to_bytes(len(packed), 'big'))}/{length}"
+    return f"{format_address(network.to_bytes(len(packed), 'big'))}/{length}"
 
 
 def _read_domain(text: str) -> str:
@@ -1102,7 +1033,7 @@ def _read_switch(text: str) -> str:
 
 def _read_peer(text: str) -> str:
     address, slash, mac = text.partition("/")
-    address = _read_address(address)
+    address = read_address(address)
     if not slash:
         return address
     mac = _read_mac(mac)
@@ -1142,11 +1073,11 @@ def _read_service(text: str) -> str:
     if not port:
         return ""
     if host[:1] == "[" and host[-1:] == "]" and ":" in host:
-        address = _read_address(host[1:-1])
+        address = read_address(host[1:-1])
         return f"[{address}]:{port}" if address else ""
     name = _read_host_name(host)
     if name.rpartition(".")[2].isdecimal():  # then it is meant as an address: no top-level domain is a number
-        name = _read_address(host)
+        name = read_address(host)
     return f"{name}:{port}" if name else ""
 
 
@@ -1170,7 +1101,7 @@ def _read_path(text: str) -> str:
 # How the values of a test are read, and what messages call them.
 VALUES: dict[str, tuple[Callable[[str], str], str]] = {
     "mac": (_read_mac, "a MAC address like 52:54:00:0a:00:01"),
-    "address": (_read_address, "an IP address"),
+    "address": (read_address, "an IP address"),
     "network": (_read_network, "an IP address or a network like 192.0.2.0/24"),
     "domain": (_read_domain, "a domain like example.com or *.example.com"),
     "pattern": (_read_pattern, "the name of an interface or a pattern like wl*"),

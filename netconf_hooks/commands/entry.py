@@ -1,6 +1,6 @@
 """What all commands have in common: netconf-hooks(8), EXIT STATUS."""
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED = 0, 1
 
 
 class CommandError(Exception):

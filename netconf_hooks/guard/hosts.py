@@ -21,6 +21,7 @@ import stat
 
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.system import log
+from netconf_hooks.system.devices import is_device
 from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
@@ -37,9 +38,6 @@ _END = b"# netconf-hooks: end of what the guard of %b needs"
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_NAME = 254
 """Characters in a name with the dot at its end, RFC 1035 section 2.3.4."""
-
-_MAX_DEVICE = 15
-"""Bytes in a device's name: IFNAMSIZ of linux/if.h, less the zero at its end."""
 
 _LIMIT = 1 << 26
 """Bytes that the file may have: lists of advertisers that are written into it have some ten million."""
@@ -86,12 +84,6 @@ def unpin_names(device: str, path: str = HOSTS) -> None:
         _rewrite(path, lambda lines: (_replace(lines, kernel_name, []), {}))
 
 
-def read_pins(device: str, path: str = HOSTS) -> dict[str, tuple[str, ...]]:
-    """Return what is pinned for a device: the addresses of each name.  Raises `GuardError`."""
-    kernel_name = _check_device(device)
-    return _collect([line for line in _read_lines(path) if _find_device(line) == kernel_name])
-
-
 def list_devices(path: str = HOSTS) -> tuple[str, ...]:
     """Return the devices for which anything is pinned, also by a hook that was killed since.  Raises `GuardError`."""
     found = dict.fromkeys(map(_find_device, _read_lines(path)))
@@ -121,13 +113,13 @@ def _replace(lines: list[bytes], device: bytes, block: list[bytes]) -> list[byte
     return [*kept[:place], *block, *kept[place:]]
 
 
-def _collect(lines: list[bytes], wanted: Mapping[str, object] | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the names in lines of hosts(5), in lower case, with their addresses; wanted: only these."""
+def _collect(lines: list[bytes], wanted: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """Return those of the names in lines of hosts(5) that are `wanted`, in lower case, with their addresses."""
     found: dict[str, dict[str, None]] = {}
     for line in lines:
         words = line.partition(b"#")[0].decode("utf-8", "surrogateescape").split()
         for name in map(str.lower, words[1:]):
-            if (wanted is None or name in wanted) and (address := _read_address(words[0])):
+            if name in wanted and (address := _read_address(words[0])):
                 addresses = found.setdefault(name, {})
                 addresses.pop(address, None)  # the last of several lines counts, and is the last
                 addresses[address] = None
@@ -142,12 +134,7 @@ def _check_device(device: str) -> bytes:
 
 
 def _is_device(name: bytes) -> bool:
-    # dev_valid_name() of the kernel's net/core/dev.c.
-    return (
-        0 < len(name) <= _MAX_DEVICE
-        and name not in (b".", b"..")
-        and not any(byte <= 0x20 or byte in b"/:#\x7f\x85\xa0" for byte in name)
-    )
+    return is_device(os.fsdecode(name)) and b"#" not in name  # which begins a comment
 
 
 def _check_name(name: str) -> str:

@@ -18,6 +18,7 @@ import time
 
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import pack_address
+from netconf_hooks.system.devices import LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -309,8 +310,8 @@ class Netlink:
             index = device
         else:
             name = os.fsencode(device)
-            # IFNAMSIZ: 15 bytes and the zero that ends it, at which the kernel would stop reading.
-            if not 0 < len(name) < 16 or b"\0" in name:
+            # The kernel would stop reading at a zero.
+            if not 0 < len(name) <= LONGEST or b"\0" in name:
                 return None
             attributes += pack_attribute(_IFLA_IFNAME, name + b"\0")
         try:

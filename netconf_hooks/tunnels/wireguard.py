@@ -23,6 +23,7 @@ import time
 from netconf_hooks.record import Record
 from netconf_hooks.system import detached, programs
 from netconf_hooks.system.addresses import split_host_port
+from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
@@ -47,9 +48,6 @@ STOP_TIMEOUT = 5.0
 
 END_TIMEOUT = 2.0
 """Seconds for a wg-quick that was still starting to give up and undo what it did."""
-
-_MAX_NAME = 15
-"""Characters in an interface's name, IFNAMSIZ - 1."""
 
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
 """Characters that wg-quick(8) accepts in a name, parse_options()."""
@@ -136,7 +134,7 @@ class Tunnel:
         """Raise `TunnelError` when the interface can't have this name, or has no configuration."""
         if not self._is_possible():
             raise TunnelError(
-                f'"{self._name}" can\'t be the name of an interface: at most {_MAX_NAME} letters, digits, and . _ -'
+                f'"{self._name}" can\'t be the name of an interface: at most {LONGEST} letters, digits, and . _ -'
             )
         try:
             os.stat(self._path)
@@ -241,7 +239,7 @@ class Tunnel:
         )
 
     def _is_possible(self) -> bool:
-        return len(self._name) <= _MAX_NAME and _NAME.issuperset(self._name)
+        return len(self._name) <= LONGEST and _NAME.issuperset(self._name)
 
     def _is_there(self) -> bool:
         """Whether there is a WireGuard interface of this name.  Raises `TunnelError`."""

@@ -135,7 +135,7 @@ def test_leases_and_records(fifo, large, tmp_path):
 def test_hosts(fifo, large):
     for path, reason in ((fifo, "not a regular file"), (large, "more than")):
         with pytest.raises(hosts.GuardError, match=f"{path}: {reason}"):
-            hosts.read_pins("eth0", path)
+            hosts.list_devices(path)
 
 
 def test_map_lines_from_a_pipe(monkeypatch):

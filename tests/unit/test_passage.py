@@ -6,6 +6,7 @@ import pytest
 from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pins import read_pins
 
 from netconf_hooks import settle
 from netconf_hooks.evidence import Answer
@@ -165,7 +166,7 @@ def named(tunnels, place):
 def test_all_addresses_of_a_name_pass_and_are_pinned(store, links, network, firewall, named, hosts_file):
     ifup(store, links)
     assert firewall.list_openings("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
-    assert hosts.read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.1", "2001:db8::1")}
+    assert read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.1", "2001:db8::1")}
     assert named.asked == ["vpn.example"]
 
 
@@ -209,7 +210,7 @@ def test_names_are_asked_once_and_again_only_while_the_tunnel_is_down(
     refresh(store)
     assert named.asked == ["vpn.example"] * 2
     assert firewall.list_openings("eth0") == (to("203.0.113.9"),)
-    assert hosts.read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.9",)}
+    assert read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.9",)}
 
 
 def test_a_run_asks_once_though_the_tunnel_takes_its_time(store, links, network, firewall, named, tunnels):
@@ -253,7 +254,7 @@ def test_what_somebody_wrote_over_is_pinned_again(store, links, network, firewal
     ifup(store, links)
     hosts_file.write_text("127.0.0.1 localhost\n")
     refresh(store)
-    assert "vpn.example" in hosts.read_pins("eth0", str(hosts_file))
+    assert "vpn.example" in read_pins("eth0", str(hosts_file))
 
 
 def test_pins_go_with_the_guard(store, links, network, firewall, named, hosts_file):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from netconf_hooks import rules
 from netconf_hooks.rules import (
     Allowance, Condition, GuardRule, Location, RESERVED, RuleError, Rules, SITUATIONS, TESTS, TUNNEL_KINDS, Test,
-    TestKind, VpnRule, Word, format_allowance, format_condition, format_guard, format_location, format_test,
-    format_vpn, read_rules
+    TestKind, VpnRule, Word, format_allowance, format_test,
+    read_rules
 )  # fmt: skip
 
 MAC = "52:54:00:0a:00:01"
@@ -644,7 +644,7 @@ tunnel_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,9}", fullmatch=True)
     lambda name: name not in RESERVED
 )
 macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(":"))
-addresses = st.ip_addresses().map(lambda address: rules._read_address(str(address)))
+addresses = st.ip_addresses().map(lambda address: rules.read_address(str(address)))
 networks = st.builds(lambda address, part: f"{address}/{part * address.max_prefixlen // 16}", st.ip_addresses(),
                      st.integers(0, 16)).map(rules._read_network)  # fmt: skip
 hosts = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,5}[a-z0-9])?(\.[a-z]([a-z0-9-]{0,5}[a-z])?){1,2}", fullmatch=True)
@@ -684,10 +684,16 @@ conditions = st.builds(
 )
 
 
+def spell(condition):
+    """Return the clauses of a condition as an admin writes them."""
+    clauses = (("on", condition.on), ("unless", condition.unless))
+    return " ".join(" ".join([clause, *(word.text for word in words)]) for clause, words in clauses if words)
+
+
 @few
 @given(names, st.lists(tests, min_size=1, max_size=3))
 def test_a_location_reads_as_it_is_written(name, tests):
-    line = format_location(name, tests)
+    line = " ".join([name, *(test.text for test in tests)])
     with everything_working():
         read = read_rules({"netconf-location": line})
     assert read == rules.Rules(locations=(Location(name, tuple(tests), line),))
@@ -696,7 +702,7 @@ def test_a_location_reads_as_it_is_written(name, tests):
 @few
 @given(st.sampled_from(list(TUNNEL_KINDS)), tunnel_names, conditions)
 def test_a_tunnel_reads_as_it_is_written(kind, name, condition):
-    line = format_vpn(kind, name, condition)
+    line = f"{kind} {name} {spell(condition)}"
     with everything_working():
         read = read_rules({"netconf-vpn": line})
     [vpn] = read.vpns
@@ -707,7 +713,7 @@ def test_a_tunnel_reads_as_it_is_written(kind, name, condition):
 @few
 @given(st.one_of(st.none(), conditions))
 def test_a_guard_reads_as_it_is_written(condition):
-    line = format_guard(condition)
+    line = spell(condition) if condition else "no"
     with everything_working():
         guard = read_rules({"netconf-guard": line}).guard
         assert (guard.condition, guard.readable, guard.text) == (condition, True, line)
@@ -724,11 +730,12 @@ def test_an_allowance_reads_as_it_is_written(incoming, protocol, port, network, 
 
 
 def test_what_holds_anywhere_needs_no_clause():
-    assert format_condition(Condition()) == ""
-    assert format_guard(Condition()) == "yes"
-    assert format_guard(None) == "no"
-    assert format_vpn("openvpn", "corp", Condition()) == "openvpn corp"
-    assert format_vpn("openvpn", "corp", Condition(unless=(Word("a"),))) == "openvpn corp unless a"
+    for line in ("openvpn corp", "openvpn corp on anywhere"):
+        assert read_rules({"netconf-vpn": line}).vpns[0].condition == Condition()
+    for line in ("yes", "on anywhere"):
+        assert read_rules({"netconf-guard": line}).guard.condition == Condition()
+    assert read_rules({"netconf-vpn": "openvpn corp unless a"}).vpns[0].condition == Condition(unless=(Word("a"),))
+    assert read_rules({"netconf-guard": "no"}).guard.condition is None
 
 
 # Whatever is written

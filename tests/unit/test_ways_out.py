@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netconf_hooks import settle
 from netconf_hooks.commands import portal as portal_module
-from netconf_hooks.commands.entry import FAILED, OK, USAGE
+from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
 from netconf_hooks.evidence import Answer
 from netconf_hooks.guard.firewall import Opening, check_opening
@@ -154,7 +154,7 @@ def test_portal_on_a_link_that_is_not_up_or_not_guarded(command, store, links, n
 def test_a_duration_that_can_not_be_read_is_a_usage_error(command, cafe, capfd):
     with pytest.raises(SystemExit) as left:
         command("portal", "eth0", "--for", "2h")
-    assert left.value.code == USAGE
+    assert left.value.code == 2
     assert "up to an hour" in capfd.readouterr().err
     assert cafe.get_window("eth0", "portal") is None
 

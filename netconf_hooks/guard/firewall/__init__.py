@@ -10,9 +10,9 @@ A new firewall is a module here with a class `Firewall`, and one line in `BACKEN
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_pton
-
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import read_prefix
+from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,13 +123,12 @@ class TokenGone(GuardError):
 # What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
 # all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.
 _DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-_DEVICE_LENGTH = 15  # IFNAMSIZ (linux/if.h) less the NUL
 _PORTS, _NUMBERS = 2**16, 2**32
 
 
 def check_device(device: str) -> None:
     """Raise `GuardError` for a name that can't stand in a rule as it is."""
-    if not 0 < len(device) <= _DEVICE_LENGTH or not _DEVICE.issuperset(device):
+    if not (_DEVICE.issuperset(device) and is_device(device)):
         raise GuardError(f"{device!r}: an interface of this name can't be guarded: letters, digits, _ . and - only")
 
 
@@ -148,16 +147,10 @@ def read_network(network: str) -> tuple[bytes, int]:
 
     Raises `GuardError` for anything else, host bits included.
     """
-    text, _, digits = network.partition("/")
-    try:
-        address = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-    except (OSError, ValueError):  # ValueError: a NUL, or what has no bytes
-        raise GuardError(f"not a network: {network!r}") from None
-    length = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 3 else -1
-    hosts = 8 * len(address) - length
-    if length < 0 or hosts < 0 or int.from_bytes(address, "big") % (1 << hosts):
+    prefix = read_prefix(network) if "/" in network else None
+    if prefix is None or int.from_bytes(prefix[0], "big") % (1 << (8 * len(prefix[0]) - prefix[1])):
         raise GuardError(f"not a network: {network!r}")
-    return address, length
+    return prefix
 
 
 def check_opening(opening: Opening) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pins import read_pins
 
 from netconf_hooks.guard.firewall import GuardError
-from netconf_hooks.guard.hosts import list_devices, pin_names, read_pins, unpin_names
+from netconf_hooks.guard.hosts import list_devices, pin_names, unpin_names
 
 ADMIN = b"127.0.0.1\tlocalhost\n# mine\n192.0.2.80 intranet Wiki.Example # VPN.example\n\n::1 localhost\n"
 NAMES = {"vpn.example": ("203.0.113.1", "2001:db8::1")}
