@@ -21,30 +21,23 @@ def clear_leftovers(store: Store) -> None:
 
     Raises OSError, and `NetlinkError` where the kernel can't be asked.
     """
-    passes: dict[str, list[Pass]] = {}
-    for record in store.read_interfaces(log.error):
-        if not record.wish:
-            passes.setdefault(device_of(record.iface), []).extend(record.passes)
-    for guard in store.read_guards(log.error):
-        passes.setdefault(guard.device, []).extend(guard.passes)
-    links = read_links(passes)
-    for device, found in passes.items():
-        names = [each.iface or device for each in found]
-        down = not (device in links and links[device].up) and all(has_ended(each.run) for each in found)
-        # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
-        if down and not any(map(has_wpa_action, names)) and not _is_configured(names):
-            _clear(store, device, names)
+    devices = {device_of(record.iface) for record in store.read_interfaces(log.error) if not record.wish}
+    devices.update(guard.device for guard in store.read_guards(log.error))
+    for device in sorted(devices):
+        if _is_left_over(store, device):
+            _clear(store, device)
 
 
-def _clear(store: Store, device: str, ifaces: list[str]) -> None:
+def _clear(store: Store, device: str) -> None:
     from netconf_hooks.guard.exemptions import read_guard
     from netconf_hooks.guard.lifecycle import remove_guard
 
     with store.lock_acting():
-        # ifupdown counts an interface as up from before its first hook: one that has come meanwhile keeps its guard,
-        # and one that comes now waits for the lock.
-        if _is_configured(ifaces):
+        # Since this was first looked at, an ifup may have closed the link, set it up and failed.  One that comes now
+        # waits for the lock.
+        if not _is_left_over(store, device):
             return
+        ifaces = [each.iface or device for each in _list_passes(store, device)]
         log.info(f"{device}: its ifdown was cut off: forgetting {', '.join(dict.fromkeys(ifaces))}")
         guard = read_guard(store, device)
         if guard:
@@ -53,8 +46,36 @@ def _clear(store: Store, device: str, ifaces: list[str]) -> None:
             except GuardError as error:
                 log.error(f"{device}: netconf-guard: {error}")
                 return
-    for iface in dict.fromkeys(ifaces):
-        forget_interface(store, iface)
+        for iface in dict.fromkeys(ifaces):
+            forget_interface(store, iface)
+
+
+def _is_left_over(store: Store, device: str) -> bool:
+    """Whether a device is down, and ifupdown is done with all that has come up on it."""
+    passes = _list_passes(store, device)
+    names = [each.iface or device for each in passes]
+    # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
+    if not all(has_ended(each.run) for each in passes) or any(map(has_wpa_action, names)) or _is_up(device):
+        return False
+    # The link once more: ifupdown forgets an interface when its ifup fails, which may have set it up.
+    return not _is_configured(names) and not _is_up(device)
+
+
+def _is_up(device: str) -> bool:
+    links = read_links([device])
+    return device in links and links[device].up
+
+
+def _list_passes(store: Store, device: str) -> list[Pass]:
+    """Return the passes on a device, in the records of its interfaces and of its guard."""
+    passes: list[Pass] = []
+    for record in store.read_interfaces(log.error):
+        if not record.wish and device_of(record.iface) == device:
+            passes.extend(record.passes)
+    for guard in store.read_guards(log.error):
+        if guard.device == device:
+            passes.extend(guard.passes)
+    return passes
 
 
 def _is_configured(ifaces: list[str]) -> bool:

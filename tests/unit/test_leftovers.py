@@ -86,6 +86,27 @@ def test_an_ifup_that_comes_meanwhile_keeps_its_guard(cut_off, links, firewall, 
     assert cut_off.has_guards() and list(firewall.stands) == ["eth0"]
 
 
+@pytest.mark.parametrize("moment", ["lock", "state"])
+def test_an_ifup_that_comes_meanwhile_and_fails_keeps_its_guard(
+    cut_off, links, firewall, configured, monkeypatch, moment
+):
+    """ifupdown forgets the interface then, whose link is up.  It was in the lock, or has come between two questions."""
+    lock_acting = cut_off.lock_acting
+
+    def fail(*_, **__):
+        if links["eth0"].up:
+            return
+        monkeypatch.setattr(cut_off, "lock_acting", lock_acting)
+        ifup(cut_off, links)
+
+    if moment == "lock":
+        monkeypatch.setattr(cut_off, "lock_acting", lambda: [fail(), lock_acting()][1])
+    else:
+        monkeypatch.setattr(programs, "run", lambda *_, **__: [fail(), Result(0, "lo=lo")][1])
+    clear_leftovers(cut_off)
+    assert cut_off.has_guards() and cut_off.has_interfaces() and list(firewall.stands) == ["eth0"]
+
+
 def test_an_alias_that_is_up_keeps_the_guard_of_its_device(cut_off, firewall, configured):
     run_hook(cut_off, "pre-up", "eth0:1", **GUARD)
     configured["lines"] = ["lo=lo", "eth0:1=eth0:1"]
