@@ -14,7 +14,7 @@ from netconf_hooks.system.netlink import (
 )  # fmt: skip
 from netconf_hooks.system.nl80211 import (
     ATTR_BSS, ATTR_SCAN_SSIDS, BSS_BSSID, BSS_CAPABILITY, CMD_GET_SCAN, CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED,
-    CMD_TRIGGER_SCAN, Nl80211, find_ssid, read_elements, read_number
+    CMD_TRIGGER_SCAN, Nl80211, find_ssid, read_number
 )  # fmt: skip
 
 _GROUP = b"scan\0"
@@ -124,4 +124,4 @@ def parse_network(bss: bytes) -> HeardNetwork | None:
         return None
     # Where it does not say, it is not to be taken for one that anybody may join.
     capability = read_number(attributes[BSS_CAPABILITY]) if BSS_CAPABILITY in attributes else _PRIVACY
-    return HeardNetwork(find_ssid(read_elements(attributes)), bssid.hex(":"), bool(capability & _PRIVACY))
+    return HeardNetwork(find_ssid(attributes), bssid.hex(":"), bool(capability & _PRIVACY))

@@ -219,13 +219,13 @@ def parse_access_point(bss: bytes) -> AccessPoint | None:
         return None
     if read_number(status) not in (_BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED):
         return None
-    elements = read_elements(attributes)
     return AccessPoint(
-        ssid=find_ssid(elements),
+        ssid=find_ssid(attributes),
         bssid=bssid,
         peer=attributes.get(BSS_MLD_ADDR, bssid),
         announces=any(
-            kind == _ELEMENT_RSN or kind == _ELEMENT_VENDOR and content.startswith(_WPA) for kind, content in elements
+            kind == _ELEMENT_RSN or kind == _ELEMENT_VENDOR and content.startswith(_WPA)
+            for kind, content in read_elements(attributes)
         ),
     )
 

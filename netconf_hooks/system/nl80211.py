@@ -97,13 +97,22 @@ def read_elements(bss: dict[int, bytes]) -> list[tuple[int, bytes]]:
     ]
 
 
-def find_ssid(elements: list[tuple[int, bytes]]) -> bytes:
-    """Return the name of a network, empty where it is hidden.
+def find_ssid(bss: dict[int, bytes]) -> bytes:
+    """Return the name of a network, empty if it is hidden.
 
+    Of several names in a frame only the first counts, even if it is blank: wpa_supplicant and the kernel
+    (cfg80211_find_elem) know the network by that.
     An access point that hides it says it only when it is asked by that name (IEEE 802.11-2020, 11.1.4.3.4); its beacons
     have none, or zeros in its place.
+
+    bss: the attributes of an NL80211_ATTR_BSS.
     """
-    return next((name for kind, name in elements if kind == _ELEMENT_SSID and name.strip(b"\0")), b"")[:_LONGEST_SSID]
+    for source in (_BSS_INFORMATION_ELEMENTS, _BSS_BEACON_IES):
+        elements = split_elements(bss.get(source, b""))
+        name = next((content for kind, content in elements if kind == _ELEMENT_SSID), b"")
+        if name.strip(b"\0"):
+            return name[:_LONGEST_SSID]
+    return b""
 
 
 def split_elements(data: bytes) -> list[tuple[int, bytes]]:

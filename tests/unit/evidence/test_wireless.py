@@ -200,6 +200,10 @@ def test_several_radios_of_one_access_point(kernel: Kernel) -> None:
         ({1: BSSID, 9: b"\1\0\0\0", 6: SSID, 11: SSID + RSN}, AccessPoint(b"cafe", BSSID, BSSID, True)),
         # an ad-hoc network's cell
         ({1: BSSID, 9: b"\2\0\0\0", 6: SSID}, AccessPoint(b"cafe", BSSID, BSSID, False)),
+        # several names, of which wpa_supplicant joins by the first: an open network that would pass for another
+        ({1: BSSID, 9: b"\1\0\0\0", 6: SSID + b"\0\6office"}, AccessPoint(b"cafe", BSSID, BSSID, False)),
+        ({1: BSSID, 9: b"\1\0\0\0", 6: SSID, 11: b"\0\6office"}, AccessPoint(b"cafe", BSSID, BSSID, False)),
+        ({1: BSSID, 9: b"\1\0\0\0", 6: b"\0\1\0\0\6office"}, AccessPoint(b"", BSSID, BSSID, False)),
         # hidden: its beacons have nothing, or zeros, for a name
         ({1: BSSID, 9: b"\1\0\0\0", 6: b"\0\0" + RSN, 11: SSID}, AccessPoint(b"cafe", BSSID, BSSID, True)),
         ({1: BSSID, 9: b"\1\0\0\0", 6: b"\0\4\0\0\0\0"}, AccessPoint(b"", BSSID, BSSID, False)),
