@@ -8,6 +8,10 @@ Which ports lead outside, ``netconf-outside-ports`` says.  Where it is not writt
 must err on its own side: for carrier only those ports count that are known to lead outside, and for the guard all that
 are not known to be a guest's (`is_guest`).
 
+Which ports a link has is read from sysfs, by one listdir(3), and what each of them is, from the kernel by one
+question: about 20 us and 100 us.  pyroute2 (0.7.2 to 0.8.1) takes 2.2 ms, for a dump of all links, and its import takes
+170 to 450 ms and 26 to 29 MB: not for the listening process of the watcher, which asks this at every piece of news.
+
 Sources: sysfs-class-net and sysfs-class-net-bonding in the kernel's Documentation/ABI, net/bridge/br_sysfs_if.c.  Only
 for a link whose kind is one of `netlink.COMPOSED` anything here is asked: a card costs nothing.
 """
