@@ -8,22 +8,22 @@ test) is then not answered.
 from __future__ import annotations
 
 from netconf_hooks import NetworkError
+from netconf_hooks.commands.recording import find_options
+from netconf_hooks.evidence.look import observe as look, observe_everything
 from netconf_hooks.guard.exemptions import make_pass
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError, query_passes
-from netconf_hooks.observation import find_options, observe_network
 from netconf_hooks.passes import make_passes, read_rules_of
-from netconf_hooks.place import Place
+from netconf_hooks.place import find_place
 from netconf_hooks.rules import DEFAULT_TIMEOUT
-from netconf_hooks.settle import observe_interface
-from netconf_hooks.state import Pass, RecordError, Store
+from netconf_hooks.state import Pass, RecordError, Store, merge_options
 from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from netconf_hooks.observation import Observation
+    from netconf_hooks.observation import Observation, Place
 
 
 def observe(iface: str, timeout: float = DEFAULT_TIMEOUT) -> Observation:
@@ -43,7 +43,7 @@ def observe(iface: str, timeout: float = DEFAULT_TIMEOUT) -> Observation:
     Raises `netconf_hooks.NetworkError` where there is no such interface, or the kernel can't be asked.
     """
     try:
-        seen = observe_network(iface, find_options(iface, Store()), timeout)
+        seen = observe_everything(iface, find_options(iface, Store()), timeout)
     except (NetlinkError, OSError, RecordError) as error:
         raise NetworkError(f"{iface}: {error}") from error
     if seen is None:
@@ -75,12 +75,12 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
         if rules.uplinks:
             raise NetworkError(f"{iface}: a wish is on no network")
         with make_pass(Store(), device_of(iface), rules.timeout) as passing:
-            record, _ = observe_interface(iface, passes, 0.0, passing.announce)
+            seen = look(iface, rules, merge_options(passes), 0.0, passing.announce)
     except InterfacesError as error:
         raise NetworkError(str(error)) from error  # it names the interface itself
     except (NetlinkError, OSError, RecordError) as error:
         raise NetworkError(f"{iface}: {error}") from error
-    return Place(record.location, record.line, record.grade, record.undecided)
+    return find_place(rules, seen.answers)
 
 
 def _find_passes(iface: str) -> tuple[Pass, ...]:

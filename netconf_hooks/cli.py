@@ -14,16 +14,18 @@ from netconf_hooks.commands.entry import CommandError, FAILED, OK
 from netconf_hooks.commands.explain import explain_rules
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
+from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.lifecycle import find_state, put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.passes import describe_pass
-from netconf_hooks.settle import list_counting, refresh_interfaces, wake_watcher
+from netconf_hooks.settle import look_again, settle
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,24 +205,24 @@ def _add_command(
 def show_status(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks status [--json]``: from the records, for any user."""
     records = store.read_interfaces(log.complain)
-    counting = list_counting(records)
+    current = list_current(records)
     tunnels = store.read_tunnels()
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     up = {tunnel: _ask_is_up(record) for tunnel, record in tunnels.items()}
     if options.json:
-        print(json.dumps(_make_status(records, counting, tunnels, up, guards), indent=2, sort_keys=True))
+        print(json.dumps(_make_status(records, current, tunnels, up, guards), indent=2, sort_keys=True))
         return OK
     for record in records:
         if record.wish:
             raised = f", for which {', '.join(record.raised)} came up" if record.raised else ""
             print(f"{record.iface}: a wish{raised}")
             continue
-        note = "" if record in counting else "  (does not count: no carrier, or another device by now)"
+        note = "" if record in current else "  (does not count: no carrier, or another device by now)"
         print(f"{record.iface}: {_name_place(record)}{note}")
-        if record.line:
-            print(f"    netconf-location {record.line}")
-        for finding in record.seen:
-            print(f"    {finding.subject}: {log.printable(', '.join(finding.values) or finding.problem)}")
+        if record.place.line:
+            print(f"    netconf-location {record.place.line}")
+        for key, answer in record.observation.answers.items():
+            print(f"    {key}: {log.printable(', '.join(answer.values) or answer.problem)}")
         for line in _describe_passes(record):
             print(log.printable(line))
     for guard in guards.values():
@@ -245,7 +247,7 @@ _UP_WORDS = {True: "connected", False: "not connected", None: "can't tell whethe
 
 def _make_status(
     records: Sequence[InterfaceRecord],
-    counting: Sequence[InterfaceRecord],
+    current: Sequence[InterfaceRecord],
     tunnels: dict[tuple[str, str], TunnelRecord],
     up: dict[tuple[str, str], bool | None],
     guards: dict[str, GuardRecord],
@@ -263,15 +265,15 @@ def _make_status(
         },
         "interfaces": {
             record.iface: {
-                "location": record.location or None,
-                "undecided": record.undecided,
+                "location": record.place.location or None,
+                "undecided": record.place.undecided,
                 "guard": _name_state(guards.get(device_of(record.iface))),
-                "counts": record in counting,
+                "counts": record in current,
                 "wish": record.wish,
-                "line": record.line or None,
-                "grade": record.grade or None,
-                "routable": record.routable,
-                "seen": {finding.subject: list(finding.values) for finding in record.seen},
+                "line": record.place.line or None,
+                "grade": record.place.grade or None,
+                "routable": record.observation.routable,
+                "seen": {key: list(answer.values) for key, answer in record.observation.answers.items()},
                 "passes": [
                     {"logical": each.logical or record.iface, "family": each.family, "reached": each.reached}
                     for each in record.passes
@@ -328,9 +330,9 @@ def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
 
 
 def _name_place(record: InterfaceRecord) -> str:
-    if record.undecided:
+    if record.place.undecided:
         return "undecided"
-    return record.location or "unknown"
+    return record.place.location or "unknown"
 
 
 # --- location
@@ -339,7 +341,7 @@ def _name_place(record: InterfaceRecord) -> str:
 def print_location(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks location IFACE``: the name, ``unknown`` or ``undecided``; fails where the interface is not up."""
     record = store.read_interface(options.iface)
-    if record is None or record.wish or not list_counting([record]):
+    if record is None or record.wish or not list_current([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     print(_name_place(record))
     return OK
@@ -360,7 +362,7 @@ def decide_again(options: argparse.Namespace, store: Store) -> int:
     unknown = [iface for iface in options.ifaces if iface not in records]
     if unknown:
         raise CommandError(f"{', '.join(unknown)}: not up, or without netconf rules")
-    refresh_interfaces(store, [records[iface] for iface in options.ifaces or records])
+    settle(store, look_again(store, [records[iface] for iface in options.ifaces or records]), wake=False)
     wake_watcher(store)
     return OK
 

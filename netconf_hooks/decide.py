@@ -1,19 +1,23 @@
-"""Which tunnels should run, from what is remembered of all interfaces that are up.
+"""What follows from all that is known: which tunnels should run, whether guards open, which events there are, and why.
 
-Pure: no clock, no file, no environment; the same interfaces give the same decision.  netconf-interfaces(5), TUNNELS,
-says it in the admin's words.
+Pure: no clock, no file, no environment; the same records give the same decision.  netconf-interfaces(5), TUNNELS and
+GUARD, says it in the admin's words.
 """
 
 from __future__ import annotations
 
+from netconf_hooks.observation import OPEN as UNENCRYPTED
+from netconf_hooks.passes import find_conflict, list_of, read_rules_of
 from netconf_hooks.record import Record
-from netconf_hooks.rules import SITUATIONS
+from netconf_hooks.rules import SITUATIONS, list_unreadable_before
+from netconf_hooks.state import EventRecord, GuardRecord, PresenceRecord, TunnelRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from netconf_hooks.rules import Condition, GuardRule, Unreadable, VpnRule, Word
+    from netconf_hooks.state import InterfaceRecord
 
 UP = "up"
 DOWN = "down"
@@ -26,53 +30,9 @@ RELEASED = "released"
 
 NO_RULE = "no interface that is up has a rule for it"
 
-
-class Situation(Record):
-    """What `decide_tunnels` needs to know of one interface that is up.
-
-    vpns: its tunnel rules; trust: ``hints``, ``authenticated`` or empty.
-    location, grade, undecided, routable, wireless_open: as in `state.InterfaceRecord`.
-    wish: whether it is no interface, but a tunnel that somebody wants, as in `state.InterfaceRecord`.
-    tests: of the tests that stand as WORDs, those that hold; open_tests: those not answered in time; both as written.
-    earlier: the location lines that can't be read and are written before the one that holds
-        (`rules.list_unreadable_before`): it may be at the location of one of these instead.
-    lost_vpns: the tunnel rules of which not even the tunnel can be told.
-    """
-
-    __slots__ = (
-        "iface", "vpns", "trust", "location", "grade", "undecided", "routable", "wireless_open", "tests", "open_tests",
-        "wish", "earlier", "lost_vpns",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        iface: str,
-        vpns: tuple[VpnRule, ...],
-        trust: str = "",
-        location: str = "",
-        grade: str = "",
-        undecided: bool = False,
-        routable: bool = True,
-        wireless_open: bool = False,
-        tests: frozenset[str] = frozenset(),
-        open_tests: frozenset[str] = frozenset(),
-        wish: bool = False,
-        earlier: tuple[Unreadable, ...] = (),
-        lost_vpns: tuple[Unreadable, ...] = (),
-    ) -> None:
-        self.iface = iface
-        self.vpns = vpns
-        self.trust = trust
-        self.location = location
-        self.grade = grade
-        self.undecided = undecided
-        self.routable = routable
-        self.wireless_open = wireless_open
-        self.tests = tests
-        self.open_tests = open_tests
-        self.wish = wish
-        self.earlier = earlier
-        self.lost_vpns = lost_vpns
+# The presence of a default route among the interfaces with rules; no location can have this name
+# (netconf-interfaces(5)).
+INET = "inet"
 
 
 class Verdict(Record):
@@ -86,21 +46,6 @@ class Verdict(Record):
     def __init__(self, state: str, because: str) -> None:
         self.state = state
         self.because = because
-
-
-# The presence of a default route among the interfaces with rules; no location can have this name
-# (netconf-interfaces(5)).
-INET = "inet"
-
-
-class Presence(Record):
-    """That the machine is at a location, or (`INET`) has a default route; ifaces: the interfaces that say so."""
-
-    __slots__ = ("name", "ifaces")
-
-    def __init__(self, name: str, ifaces: tuple[str, ...]) -> None:
-        self.name = name
-        self.ifaces = ifaces
 
 
 class Edge(Record):
@@ -123,10 +68,88 @@ _WISH, _UNREADABLE, _VETO, _WANT, _UNSURE, _IDLE = range(6)
 # The words of a guard's unless clause that can hold at a place that is proven.
 _PROVABLE = frozenset(SITUATIONS) - {"unknown"}
 
+_UNLOOKED = "the network was not looked at yet"
+
 _STATES = {_WISH: UP, _UNREADABLE: KEEP, _VETO: DOWN, _WANT: UP, _UNSURE: KEEP, _IDLE: DOWN}
 
 
-def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Verdict]:
+class Known(Record):
+    """What was decided before, and what else decisions rest on besides the interfaces.
+
+    tunnels: by kind and name; guards; presences: as recorded.
+    renamed: the new name of each guarded device that has another one by now.
+    """
+
+    __slots__ = ("tunnels", "guards", "presences", "renamed")
+
+    def __init__(
+        self,
+        tunnels: Mapping[tuple[str, str], TunnelRecord],
+        guards: Sequence[GuardRecord] = (),
+        presences: Sequence[PresenceRecord] = (),
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
+        self.tunnels = tunnels
+        self.guards = guards
+        self.presences = presences
+        self.renamed = renamed or {}
+
+
+class Decision(Record):
+    """Everything that follows, as it is to be recorded.
+
+    tunnels: by kind and name; guards: all of them; presences: where the machine is; events: those that are new.
+    """
+
+    __slots__ = ("tunnels", "guards", "presences", "events")
+
+    def __init__(
+        self,
+        tunnels: Mapping[tuple[str, str], TunnelRecord],
+        guards: Sequence[GuardRecord],
+        presences: Sequence[PresenceRecord],
+        events: Sequence[EventRecord],
+    ) -> None:
+        self.tunnels = tunnels
+        self.guards = guards
+        self.presences = presences
+        self.events = events
+
+
+def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
+    """Return everything that follows from the interfaces that are up.
+
+    records: those that are true now.
+    """
+    presences = decide_presences(records, known.presences)
+    return Decision(
+        tunnels=_record_tunnels(records, known.tunnels),
+        guards=tuple(_record_guard(guard, records, known.renamed) for guard in known.guards),
+        presences=presences,
+        events=list_events(known.presences, presences),
+    )
+
+
+def _record_tunnels(
+    records: Sequence[InterfaceRecord], before: Mapping[tuple[str, str], TunnelRecord]
+) -> dict[tuple[str, str], TunnelRecord]:
+    verdicts = decide_changes(
+        decide_tunnels(records),
+        before={tunnel: record.verdict for tunnel, record in before.items()},
+        unfinished=[tunnel for tunnel, record in before.items() if not record.done],
+        lost=find_lost_rule(records),
+    )
+    after = {}
+    for tunnel, verdict in verdicts.items():
+        old = before.get(tunnel)
+        if old and old.verdict == verdict.state:
+            after[tunnel] = old.change(because=verdict.because)
+        else:
+            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, done=False)
+    return after
+
+
+def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], Verdict]:
     """Return the verdict on each tunnel that a rule of an interface names, by kind and name.
 
     A tunnel runs when at least one interface wants it and none vetoes it; a wish overrides vetoes.  A rule that can't
@@ -135,13 +158,13 @@ def decide_tunnels(situations: Sequence[Situation]) -> dict[tuple[str, str], Ver
     can't be read.
     """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
-    for situation in situations:
-        for rule in situation.vpns:
+    for record in records:
+        for rule in record.rules.vpns:
             tunnel = (rule.kind, rule.name)
-            said = _judge_rule(rule, situation)
+            said = _judge_rule(rule, record)
             if tunnel not in strongest or said[0] < strongest[tunnel][0]:
                 strongest[tunnel] = said
-    lost = find_lost_rule(situations)
+    lost = find_lost_rule(records)
     return {
         tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
         for tunnel, (rank, because) in strongest.items()
@@ -175,42 +198,83 @@ def decide_changes(
     return resolved
 
 
-def find_lost_rule(situations: Sequence[Situation]) -> str:
+def find_lost_rule(records: Sequence[InterfaceRecord]) -> str:
     """Return which rule may be about any tunnel, since it can't be read, in words; empty where there is none."""
-    for situation in situations:
-        for lost in situation.lost_vpns:
-            return f"{situation.iface}: {lost} can't be read, and may be about this tunnel"
+    for record in records:
+        for lost in record.rules.lost_vpns:
+            return f"{record.iface}: {lost} can't be read, and may be about this tunnel"
     return ""
 
 
-def decide_guard(rule: GuardRule, situation: Situation) -> Verdict:
+def _record_guard(guard: GuardRecord, records: Sequence[InterfaceRecord], renamed: Mapping[str, str]) -> GuardRecord:
+    if guard.verdict == RELEASED:
+        return guard
+    verdict = decide_device(guard, records, renamed.get(guard.device, ""))
+    done = guard.done and verdict.state == guard.verdict
+    return guard.change(verdict=verdict.state, because=verdict.because, done=done)
+
+
+def decide_device(guard: GuardRecord, records: Sequence[InterfaceRecord], renamed: str = "") -> Verdict:
+    """Return whether the guard of a device opens: all its interfaces with a guard must agree.
+
+    records: the interfaces that are up; renamed: the device's new name, empty if it has its own.
+    """
+    if renamed:
+        return Verdict(CLOSED, f"{guard.device} is called {renamed} now: the guard does not hold it any more")
+    if conflict := find_conflict(guard.passes):
+        return Verdict(CLOSED, conflict)
+    up = {record.iface: record for record in records}
+    reasons = []
+    for iface in dict.fromkeys(each.iface for each in guard.passes):
+        passes = list_of(guard.passes, iface)
+        rules = read_rules_of(passes)
+        if not rules.is_guarded():
+            continue
+        if iface not in up:
+            return Verdict(CLOSED, f"{iface}: {_UNLOOKED}")
+        record = up[iface]
+        if record.observation.observed_at <= guard.shut:
+            return Verdict(CLOSED, guard.because if guard.verdict == CLOSED else f"{iface}: {_UNLOOKED}")
+        if [each.options for each in passes] != [each.options for each in record.passes]:
+            return Verdict(CLOSED, f"{iface}: another stanza of it is coming up, and {_UNLOOKED}")
+        for rule in rules.guards:
+            verdict = decide_guard(rule, record)
+            if verdict.state != OPEN:
+                return verdict
+            reasons.append(verdict.because)
+    if not reasons:
+        return Verdict(CLOSED, "no stanza says when it opens")
+    return Verdict(OPEN, "; ".join(reasons))
+
+
+def decide_guard(rule: GuardRule, record: InterfaceRecord) -> Verdict:
     """Return what the guard of an interface that is up should be.
 
     It opens only where its condition does not hold and that is certain: every word is defined, no line that could
     change the location is unreadable, the location is decided, no test is open, and all rests on a proof; on hints only
     where the admin wrote ``netconf-trust hints``.
     """
-    place = describe_place(situation)
+    where = describe_place(record)
     if not rule.readable or rule.condition is None:
-        return Verdict(CLOSED, f'{situation.iface}: netconf-guard "{rule.text}" can\'t be read')
-    on = _find_word(rule.condition.on, situation)
-    held = [word for word in rule.condition.unless if holds(word, situation)]
+        return Verdict(CLOSED, f'{record.iface}: netconf-guard "{rule.text}" can\'t be read')
+    on = _find_word(rule.condition.on, record)
+    held = [word for word in rule.condition.unless if holds(word, record)]
     # A test that stands there as a word proves itself or nothing; a location is as proven as its line.
-    proven = [word for word in held if (word.test.is_proof() if word.test else situation.grade == "authenticated")]
+    proven = [word for word in held if (word.test.is_proof() if word.test else record.place.grade == "authenticated")]
     unless = next(iter((*proven, *held)), None)
     if on and not unless:
-        return Verdict(CLOSED, f"{place}: {_describe_want(rule.condition, on, None)}")
+        return Verdict(CLOSED, f"{where}: {_describe_want(rule.condition, on, None)}")
     if rule.doubt:
-        return Verdict(CLOSED, f"{place}: {rule.doubt}")
-    if situation.earlier:
-        return Verdict(CLOSED, f"{place}, which is not certain: {situation.earlier[0]} can't be read")
-    if situation.undecided or _has_open_test(rule.condition, situation):
-        return Verdict(CLOSED, place if situation.undecided else f"{place}: a test was not answered in time")
+        return Verdict(CLOSED, f"{where}: {rule.doubt}")
+    if earlier := _list_earlier(record):
+        return Verdict(CLOSED, f"{where}, which is not certain: {earlier[0]} can't be read")
+    if record.place.undecided or _has_open_test(rule.condition, record):
+        return Verdict(CLOSED, where if record.place.undecided else f"{where}: a test was not answered in time")
     reason = f'"unless {unless.text}"' if unless else f'no word of "on {_list_texts(rule.condition.on)}" holds'
-    certain = bool(proven) or (not on and situation.grade == "authenticated")
-    if not certain and situation.trust != "hints":
-        return Verdict(CLOSED, f"{place}, which is not proven: {reason} does not open it")
-    return Verdict(OPEN, f"{place}: {reason}")
+    certain = bool(proven) or (not on and record.place.grade == "authenticated")
+    if not certain and record.rules.trust != "hints":
+        return Verdict(CLOSED, f"{where}, which is not proven: {reason} does not open it")
+    return Verdict(OPEN, f"{where}: {reason}")
 
 
 def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
@@ -232,105 +296,143 @@ def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
     return not unless.isdisjoint(proofs) or bool(proofs) and not unless.isdisjoint(_PROVABLE)
 
 
-def decide_presences(situations: Sequence[Situation], before: Sequence[Presence]) -> tuple[Presence, ...]:
+def decide_presences(
+    records: Sequence[InterfaceRecord], before: Sequence[PresenceRecord]
+) -> tuple[PresenceRecord, ...]:
     """Return where the machine is, `INET` last.
 
     An interface whose location is undecided stays where it was in `before`, and arrives nowhere.
     """
-    found: dict[str, list[str]] = {}
-    for situation in situations:
-        names = [presence.name for presence in before if situation.iface in presence.ifaces and presence.name != INET]
-        if situation.wish:
+    found: dict[str, list[InterfaceRecord]] = {}
+    for record in records:
+        names = [presence.name for presence in before if record.iface in presence.ifaces and presence.name != INET]
+        if record.wish:
             names = []
-        elif not situation.undecided:
-            names = [situation.location] if situation.location else []
+        elif not record.place.undecided:
+            names = [record.place.location] if record.place.location else []
         for name in names:
-            found.setdefault(name, []).append(situation.iface)
-    routable = [situation.iface for situation in situations if situation.routable and not situation.wish]
+            found.setdefault(name, []).append(record)
+    routable = [record for record in records if record.observation.routable and not record.wish]
     if routable:
         found[INET] = routable
-    return tuple(Presence(name, tuple(ifaces)) for name, ifaces in found.items())
+    known = {presence.name: presence.variables for presence in before}
+    return tuple(
+        PresenceRecord(
+            name,
+            tuple(record.iface for record in there),
+            known[name] if name in known else describe_connection(name, there[0]),
+        )
+        for name, there in found.items()
+    )
 
 
-def list_edges(before: Sequence[Presence], after: Sequence[Presence]) -> tuple[Edge, ...]:
+def list_edges(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[Edge, ...]:
     """Return what began and ended, in an order that nests: ``inet`` ends before the locations do and begins after them,
     and the old location ends before the new one begins.  So "on inet-connected, unless in the office" has no race.
     """
     names_before = {presence.name for presence in before}
     names_after = {presence.name for presence in after}
-    ended = [Edge(presence.name, False, presence.ifaces[-1]) for presence in before if presence.name not in names_after]
-    begun = [Edge(presence.name, True, presence.ifaces[0]) for presence in after if presence.name not in names_before]
+    ended = [Edge(each.name, False, each.ifaces[-1]) for each in before if each.name not in names_after]
+    begun = [Edge(each.name, True, each.ifaces[0]) for each in after if each.name not in names_before]
     ended.sort(key=lambda edge: edge.name != INET)
     begun.sort(key=lambda edge: edge.name == INET)
     return (*ended, *begun)
 
 
-def is_firm(situation: Situation) -> bool:
+def list_events(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[EventRecord, ...]:
+    """Return the events that follow, in order (`list_edges`), each with what its scripts are told."""
+    variables = {presence.name: presence.variables for presence in (*before, *after)}
+    events = []
+    for edge in list_edges(before, after):
+        name = f"{edge.name}-{'connected' if edge.connected else 'disconnected'}"
+        events.append(EventRecord(name, {**variables[edge.name], "IFACE": edge.iface, "NETCONF_EVENT": name}))
+    return tuple(events)
+
+
+def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
+    """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
+    # The logical interface that was raised last: it may have been raised over the interface's own.
+    logical = next((each.logical for each in reversed(record.passes) if each.logical), record.iface)
+    location = ("" if record.place.undecided else record.place.location) if name == INET else name
+    variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
+    for key, answer in sorted(record.observation.answers.items()):
+        variables["NETCONF_" + key.upper().replace("-", "_")] = " ".join(answer.values)
+    return variables
+
+
+def is_firm(record: InterfaceRecord) -> bool:
     """Whether the interface's location may turn something off: decided, and proven where the admin asks for proof."""
-    return not situation.undecided and (situation.trust != "authenticated" or situation.grade == "authenticated")
+    proven = record.place.grade == "authenticated"
+    return not record.place.undecided and (record.rules.trust != "authenticated" or proven)
 
 
-def holds(word: Word, situation: Situation) -> bool:
+def holds(word: Word, record: InterfaceRecord) -> bool:
     """Whether a WORD holds, an undecided location counting as unknown and an unanswered test as one that does not."""
     if word.test:
-        return word.text in situation.tests
+        return record.place.words.get(word.text) is True
     if word.text == "anywhere":
         return True
     if word.text == "unroutable":
-        return not situation.routable
-    location = "" if situation.undecided else situation.location
+        return not record.observation.routable
+    location = "" if record.place.undecided else record.place.location
     if word.text == "unknown":
         return not location
     if word.text == "insecure":
-        return not location or situation.wireless_open
+        return not location or record.observation.wireless == UNENCRYPTED
     return word.text == location
 
 
-def describe_place(situation: Situation) -> str:
+def describe_place(record: InterfaceRecord) -> str:
     """Say where an interface is: ``eth0 is at office-lan``."""
-    if situation.undecided:
-        return f"{situation.iface} can't tell yet where it is"
-    if situation.location:
-        return f"{situation.iface} is at {situation.location}"
-    return f"{situation.iface} is at an unknown place"
+    if record.place.undecided:
+        return f"{record.iface} can't tell yet where it is"
+    if record.place.location:
+        return f"{record.iface} is at {record.place.location}"
+    return f"{record.iface} is at an unknown place"
 
 
-def _judge_rule(rule: VpnRule, situation: Situation) -> tuple[int, str]:
-    place = describe_place(situation)
+def _judge_rule(rule: VpnRule, record: InterfaceRecord) -> tuple[int, str]:
+    where = describe_place(record)
     if not rule.readable:
-        return _UNREADABLE, f'{situation.iface}: netconf-vpn "{rule.text}" can\'t be read'
-    if situation.wish:
-        return _WISH, f"ifup {situation.iface}: somebody wants it, whatever other rules say"
+        return _UNREADABLE, f'{record.iface}: netconf-vpn "{rule.text}" can\'t be read'
+    if record.wish:
+        return _WISH, f"ifup {record.iface}: somebody wants it, whatever other rules say"
     # A certificate, or the admin's own program, is proof by itself, wherever this is.
-    proof = _find_word(_list_proofs(rule.condition), situation)
-    vetoes = [word for word in rule.condition.unless if holds(word, situation)]
-    certain = [word for word in vetoes if _is_certain(word, situation)]
+    proof = _find_word(_list_proofs(rule.condition), record)
+    vetoes = [word for word in rule.condition.unless if holds(word, record)]
+    certain = [word for word in vetoes if _is_certain(word, record)]
     unless = proof or next(iter((*certain, *vetoes)), None)
-    on = _find_word(rule.condition.on, situation)
-    if unless and (proof or is_firm(situation)):
+    on = _find_word(rule.condition.on, record)
+    if unless and (proof or is_firm(record)):
         if rule.doubt:
-            return _UNSURE, f"{place}: {rule.doubt}"
+            return _UNSURE, f"{where}: {rule.doubt}"
         if not proof and not certain:
-            return _UNSURE, f"{place}, which is not certain: {situation.earlier[0]} can't be read"
-        return _VETO, f'{place}: "unless {unless.text}"'
-    if on and not (unless and situation.undecided):
-        return _WANT, f"{place}: {_describe_want(rule.condition, on, unless)}"
+            return _UNSURE, f"{where}, which is not certain: {_list_earlier(record)[0]} can't be read"
+        return _VETO, f'{where}: "unless {unless.text}"'
+    if on and not (unless and record.place.undecided):
+        return _WANT, f"{where}: {_describe_want(rule.condition, on, unless)}"
     if rule.doubt:
-        return _UNSURE, f"{place}: {rule.doubt}"
-    if _has_open_test(rule.condition, situation):
-        return _UNSURE, f"{place}: a test was not answered in time"
-    if not is_firm(situation):
-        return _UNSURE, place if situation.undecided else f"{place}, which is not proven"
-    return _IDLE, f'{place}: no word of "on {_list_texts(rule.condition.on)}" holds'
+        return _UNSURE, f"{where}: {rule.doubt}"
+    if _has_open_test(rule.condition, record):
+        return _UNSURE, f"{where}: a test was not answered in time"
+    if not is_firm(record):
+        return _UNSURE, where if record.place.undecided else f"{where}, which is not proven"
+    return _IDLE, f'{where}: no word of "on {_list_texts(rule.condition.on)}" holds'
 
 
-def _is_certain(word: Word, situation: Situation) -> bool:
+def _is_certain(word: Word, record: InterfaceRecord) -> bool:
     """Whether a word that holds would hold also if the interface were where a line that can't be read says."""
     if word.test or word.text in ("anywhere", "unroutable"):
         return True
-    if word.text == "insecure" and situation.wireless_open:
+    if word.text == "insecure" and record.observation.wireless == UNENCRYPTED:
         return True
-    return all(line.name and line.name == situation.location for line in situation.earlier)
+    return all(line.name and line.name == record.place.location for line in _list_earlier(record))
+
+
+def _list_earlier(record: InterfaceRecord) -> tuple[Unreadable, ...]:
+    """Return the location lines that can't be read and are written before the one that holds: the interface may be at
+    the location of one of these instead."""
+    return list_unreadable_before(record.rules, record.place.line)
 
 
 def _describe_want(condition: Condition, on: Word, unproven: Word | None) -> str:
@@ -351,9 +453,9 @@ def _list_texts(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in words)
 
 
-def _find_word(words: tuple[Word, ...], situation: Situation) -> Word | None:
-    return next((word for word in words if holds(word, situation)), None)
+def _find_word(words: tuple[Word, ...], record: InterfaceRecord) -> Word | None:
+    return next((word for word in words if holds(word, record)), None)
 
 
-def _has_open_test(condition: Condition, situation: Situation) -> bool:
-    return any(word.test and word.text in situation.open_tests for word in condition.on)
+def _has_open_test(condition: Condition, record: InterfaceRecord) -> bool:
+    return any(word.test and record.place.words.get(word.text) is None for word in condition.on)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks import guard
 from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, is_roaming, read_environment
+from netconf_hooks.observation import Observation
 from netconf_hooks.passes import begin_pass, complete_pass, has_rules, is_overtaken, make_pass, read_rules_of, replaces
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
-from netconf_hooks.settle import follow_decision, forget_interface, look_at_network, remember_interface, wake_watcher
+from netconf_hooks.settle import Change, look, settle
 from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.ending import Ended, Ending
+from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from netconf_hooks.ifenv import Invocation
-    from netconf_hooks.rules import Rules
     from netconf_hooks.state import Pass
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
@@ -75,10 +77,7 @@ def run(invocation: Invocation, store: Store | None = None) -> int:
         log.debug(f"{invocation.iface}: {invocation.phase}: nothing to do: {invocation.problem}")
         return 0
     store = store or Store()
-    if store.has_guards():
-        from netconf_hooks.guard.records import restore_records
-
-        restore_records(store)
+    guard.restore_records(store)
     if invocation.phase == "pre-up":
         return _prepare(invocation, store)
     if invocation.phase == "up":
@@ -103,16 +102,16 @@ def _prepare(invocation: Invocation, store: Store) -> int:
     rules = read_rules(invocation.options)
     for error in rules.errors:
         log.error(f"{invocation.iface}: {error}")
-    if (rules.is_guarded() or store.has_guards()) and not _guard(invocation, rules, store):
+    _set_alarm(ACTING_TIME)
+    if not guard.is_closed_for(store, invocation, rules):
         return REFUSE
     if rules.uplinks:
         return _fulfil_wish(invocation, store)
     record = _read_record(invocation.iface, store)
     if record is None:
         return 0
-    _set_alarm(ACTING_TIME)
     link = read_link(device_of(invocation.iface))
-    if link is None or link.index != record.index or not link.up:
+    if link is None or link.index != record.observation.index or not link.up:
         _forget_last_run(invocation, record, store)
     elif replaces(record.passes, make_pass(invocation)):
         # ifup --force of an interface that is up: its if-up.d may never be reached.
@@ -137,43 +136,17 @@ def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Sto
     )
     if kept:
         passes = kept if invocation.options else complete_pass(kept, make_pass(invocation))
-        unknown = InterfaceRecord(record.iface, record.index, record.passes, looked=record.looked)
-        _rewrite(unknown, passes, store)
+        seen = record.observation
+        unlooked = Observation(record.iface, seen.index, observed_at=seen.observed_at)
+        _rewrite(InterfaceRecord(record.iface, record.passes, unlooked), passes, store)
         return
     log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
-    _forget(invocation.iface, store)
+    _settle(store, Change(invocation.iface))
 
 
 def _rewrite(record: InterfaceRecord, passes: tuple[Pass, ...], store: Store) -> None:
     """Remember which passes of an interface there are now; all else stays as it is."""
-    something_to_do = remember_interface(store, record.change(passes=passes), replaces=record)
-    wake_watcher(store)
-    if something_to_do:
-        _follow(store)
-
-
-def _guard(invocation: Invocation, rules: Rules, store: Store, again: bool = False) -> bool:
-    """Close the link before it is configured; return whether it is closed, or needs no guard.
-
-    again: whether pre-up has done so already.
-    """
-    from netconf_hooks.guard.firewall import GuardError
-    from netconf_hooks.guard.lifecycle import find_unguardable, join_guard, put_guard
-
-    _set_alarm(ACTING_TIME)
-    try:
-        if not rules.is_guarded():
-            join_guard(store, invocation, again)
-            return True
-        if problem := find_unguardable(invocation):
-            raise GuardError(problem)
-        put_guard(store, invocation, again)
-        wake_watcher(store)
-    except (GuardError, RecordError, OSError) as error:
-        text = f' "{rules.guard.text}"' if rules.guard else ""
-        log.error(f"{invocation.iface}: netconf-guard{text}: no guard can be put up, so it stays down: {error}")
-        return False
-    return True
+    _settle(store, Change(record.iface, record.change(passes=passes), replaces=record))
 
 
 def _fulfil_wish(invocation: Invocation, store: Store) -> int:
@@ -194,38 +167,30 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     record = _read_record(invocation.iface, store)
     if record and record.wish:
         return  # all was done in pre-up
-    own = read_rules(invocation.options)
-    if own.is_guarded() or store.has_guards():
-        # Once more: only now there is a device for certain.
-        _guard(invocation, own, store, again=True)
+    # Close it once more: only now there is a device for certain.
+    guard.is_closed_for(store, invocation, read_rules(invocation.options), again=True)
     passes = _list_passes(invocation, record, store)
     if not has_rules(passes):
-        _forget(invocation.iface, store)  # the rules were taken out of the stanza
+        _settle(store, Change(invocation.iface))  # the rules were taken out of the stanza
         return
     rules = read_rules_of(passes)
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
     _set_alarm(int(rules.timeout) + ACTING_TIME)
-    record, answers = look_at_network(store, invocation.iface, passes)
-    for key, answer in answers.items():
+    record = look(store, invocation.iface, passes)
+    for key, answer in record.observation.answers.items():
         if answer.problem:
             log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")
     log.info(f"{invocation.iface}: {_describe(record)}")
-    something_to_do = remember_interface(store, record)
-    wake_watcher(store)
-    if something_to_do or store.has_guards():
-        _follow(store)
+    _settle(store, Change(invocation.iface, record))
 
 
 def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
     """Return the passes of an interface with the one that this hook belongs to."""
     known = record.passes if record else ()
-    if store.has_guards():
-        from netconf_hooks.guard.lifecycle import find_passes
-
-        joined = find_passes(store, invocation.iface)
-        if joined is not None:
-            return complete_pass(joined or known, make_pass(invocation))
+    joined = guard.find_passes(store, invocation.iface)
+    if joined is not None:
+        return complete_pass(joined or known, make_pass(invocation))
     return (complete_pass if invocation.phase == "up" else begin_pass)(known, make_pass(invocation))
 
 
@@ -238,25 +203,25 @@ def _leave(invocation: Invocation, store: Store) -> None:
 
         _set_alarm(LONGEST)
         end_wish(record, store, os.environ)
-        wake_watcher(store)
         return
-    passes = _list_known_passes(invocation.iface, record, store)
+    passes = (record.passes if record else ()) + (guard.find_passes(store, invocation.iface) or ())
     if is_overtaken(passes, make_pass(invocation)):
         log.info(f"{invocation.iface}: {invocation.phase}: nothing ends: its ifdown was killed, and an ifup has begun")
         return
     if record:
         log.info(f"{invocation.iface}: leaving {_name_place(record)}")
-    if store.has_guards():
-        _leave_guarded(invocation, record, store)
-        return
-    something_to_do = _depart(invocation, record, store)
-    wake_watcher(store)
-    if something_to_do:
-        _follow(store)
+    leaving = invocation.phase == "down"
+    if leaving:
+        guard.begin_leaving(store, invocation)
+    _settle(store, _depart(invocation, record), leaving)
+    if not leaving:
+        _set_alarm(ACTING_TIME)
+        guard.leave(store, invocation)
+        wake_watcher(store)
 
 
-def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> bool:
-    """Forget an interface; return whether there is something to do.
+def _depart(invocation: Invocation, record: InterfaceRecord | None) -> Change:
+    """Return what is to be remembered of an interface that goes down: nothing.
 
     ifupdown knows only the logical interface that was raised last, so its ifdown is the end of all.  wpa_action's
     ifdown is not the end of the stanza over which it has raised another one: that is in force until the admin's.
@@ -264,54 +229,19 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
     if record and is_roaming(invocation.iface):
         kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)
         if kept:
-            return remember_interface(store, record.change(passes=kept), replaces=record)
-    return forget_interface(store, invocation.iface, make_pass(invocation))
+            return Change(invocation.iface, record.change(passes=kept), replaces=record)
+    return Change(invocation.iface, ends=make_pass(invocation))
 
 
-def _list_known_passes(iface: str, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
-    """Return the passes of an interface in its record and in that of its device's guard."""
-    known = record.passes if record else ()
-    if store.has_guards():
-        from netconf_hooks.guard.lifecycle import find_passes
-
-        known += find_passes(store, iface) or ()
-    return known
+def _settle(store: Store, change: Change, leaving: bool = False) -> None:
+    settle(store, [change], leaving, tell=_tell_events)
 
 
-def _leave_guarded(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> None:
-    """Shut the guard first, then tell the events, and stop the tunnels last: nothing leaves unguarded in between."""
-    from netconf_hooks.guard.firewall import GuardError
-    from netconf_hooks.guard.lifecycle import begin_leaving, leave_guard
-
-    if invocation.phase == "down":
-        begin_leaving(store, invocation)
-        _depart(invocation, record, store)
-        _set_alarm(0)
-        tell_events(store)
-        _set_alarm(ACTING_TIME)
-        _follow(store)
-        wake_watcher(store)
-        return
-    if _depart(invocation, record, store):
-        _follow(store)
+def _tell_events(store: Store) -> None:
+    """Run the event scripts.  Each has a time limit of its own: cut off by the hook's, it would be run again."""
+    _set_alarm(0)
+    tell_events(store)
     _set_alarm(ACTING_TIME)
-    try:
-        leave_guard(store, invocation)
-    except GuardError as error:
-        log.error(f"{invocation.iface}: netconf-guard: {error}")
-    wake_watcher(store)
-
-
-def _forget(iface: str, store: Store) -> None:
-    something_to_do = forget_interface(store, iface)
-    wake_watcher(store)
-    if something_to_do:
-        _follow(store)
-
-
-def _follow(store: Store) -> None:
-    # Each event script has a time limit of its own; cut off by ours, it would go on, and be told of its event again.
-    follow_decision(store, between=lambda: _set_alarm(0))
 
 
 def _read_record(iface: str, store: Store) -> InterfaceRecord | None:
@@ -323,12 +253,12 @@ def _read_record(iface: str, store: Store) -> InterfaceRecord | None:
 
 
 def _name_place(record: InterfaceRecord) -> str:
-    return record.location or "an unknown place"
+    return record.place.location or "an unknown place"
 
 
 def _describe(record: InterfaceRecord) -> str:
-    if record.undecided:
+    if record.place.undecided:
         return "undecided where this is: a test was not answered in time"
-    if record.location:
-        return f'at {record.location} (netconf-location "{record.line}")'
+    if record.place.location:
+        return f'at {record.place.location} (netconf-location "{record.place.line}")'
     return "at an unknown place: no netconf-location line holds"

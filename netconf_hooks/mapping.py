@@ -20,7 +20,8 @@ from netconf_hooks import rules
 from netconf_hooks.evidence import Link, observe_link
 from netconf_hooks.guard.early import EarlyGuard, SLACK
 from netconf_hooks.ifenv import device_of, is_name
-from netconf_hooks.place import Place, find_needed, find_place, find_questions
+from netconf_hooks.observation import Place
+from netconf_hooks.place import find_needed, find_place, find_questions
 from netconf_hooks.record import Record
 from netconf_hooks.rules import DEFAULT_TIMEOUT, Location, RuleError, Rules
 from netconf_hooks.system import log
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-    from netconf_hooks.evidence import Answer
-    from netconf_hooks.evidence.probes import Question
+    from netconf_hooks.observation import Answer
+    from netconf_hooks.place import Question
     from netconf_hooks.system.netlink import LinkStatus
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
@@ -193,7 +194,7 @@ def _observe_lines(iface: str, lines: MapLines) -> tuple[Place, str]:
         while keys := find_needed(locations, answers):
             answers.update(observe_link(keys, link, deadline))
         ask_network(_Remaining(locations, answers).list_questions, answers, link, deadline)
-    place = find_place(locations, answers)
+    place = find_place(Rules(locations=locations), answers)
     if place.location:
         return place, f'map "{place.line}"'
     problems = [f"{key} {answer.problem}" for key, answer in answers.items() if answer.problem]
@@ -211,7 +212,7 @@ class _Remaining:
     def list_questions(self) -> list[Question]:
         """Return the questions on which the choice still depends; none, once earlier peers were given their time."""
         questions = find_questions(self._rules, self._answers)
-        if find_place(self._rules.locations, self._answers).location and not any(q.key != "peer" for q in questions):
+        if find_place(self._rules, self._answers).location and not any(q.key != "peer" for q in questions):
             now = time.monotonic()
             self._enough = self._enough or now + EARLIER_PATIENCE
             if now >= self._enough:

@@ -1,17 +1,14 @@
-"""From what is seen of a network to the name the admin gave it.
+"""From what was seen of a network to the name that the admin gave it.  Pure.
 
-The first ``netconf-location`` line whose tests all hold names the location; netconf-interfaces(5), LOCATIONS.  A
+The first ``netconf-location`` line whose tests all hold names the location; netconf-interfaces(5), LOCATIONS.  The
 verdict on a test is True, False, or None while it has not been answered in time.
 
-What is cheap is looked at first: the kernel's tables and files, then the router's MAC address, which it may have to be
-asked for, and last what is asked by packets of ours or by a program.  Each is asked only while the answer can still
-depend on it; of the last, all that are needed at the same time.
+`netconf_hooks.evidence.look` asks here what is still to be looked at: only that on which the place still depends.
 """
 
 from __future__ import annotations
 
-
-from netconf_hooks.evidence import Answer, observe_link
+from netconf_hooks.observation import Place
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS
 from netconf_hooks.system.addresses import share_prefix
@@ -20,58 +17,57 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from netconf_hooks.evidence import Link
-    from netconf_hooks.evidence.probes import Announce, Question
+    from netconf_hooks.observation import Answer
     from netconf_hooks.rules import Location, Rules, Test
 
 HINT = "hint"
 AUTHENTICATED = "authenticated"
 
-# What may cost a question to the router, and so time: asked for after all that costs none.
+# May take time, since the router may have to be asked: looked at after all that takes none.
 ROUTER_MAC = "gateway-mac"
 
 
-class Place(Record):
-    """Where a link is.
+class Question(Record):
+    """One value of a test that is asked value by value.
 
-    location: the name, empty where no line holds; line: the line that holds, as written; grade: ``authenticated`` where
-    it is proven, by a certificate or by the admin's own program, else ``hint``; empty where no line holds.
-    undecided: whether an unanswered test could still name another location.
+    key, value: as in the test.  routers: of a certificate, the MAC addresses that the lines which name it give for the
+    default router.
     """
 
-    __slots__ = ("location", "line", "grade", "undecided")
+    __slots__ = ("key", "value", "routers")
 
-    def __init__(self, location: str = "", line: str = "", grade: str = "", undecided: bool = False) -> None:
-        self.location = location
-        self.line = line
-        self.grade = grade
-        self.undecided = undecided
+    def __init__(self, key: str, value: str, routers: tuple[str, ...] = ()) -> None:
+        self.key = key
+        self.value = value
+        self.routers = routers
 
 
-def find_place(locations: tuple[Location, ...], answers: Mapping[str, Answer]) -> Place:
+def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
     """Return the place that `answers` prove.
 
-    A line with an unanswered test leaves the place undecided, when it stands before the first line that holds and names
-    another location: answered, it might have come first.
-    The place is proven where the first line that holds, or another of its name that holds, has a proof in it.
+    A line with an unanswered test leaves the place undecided if it is written before the first line that holds and
+    names another location: answered, it might have come first.
+    The place is proven if the first line that holds, or another line of the same name that holds, has a proof in it.
     """
+    words = {test.text: judge(test, answers) for test in list_word_tests(rules)}
     open_names: list[str] = []
-    for number, location in enumerate(locations):
+    for number, location in enumerate(rules.locations):
         verdict = judge_tests(location.tests, answers)
         if verdict:
             proven = is_proof(location) or any(
                 other.name == location.name and is_proof(other) and judge_tests(other.tests, answers)
-                for other in locations[number + 1:]
+                for other in rules.locations[number + 1:]
             )
             return Place(
                 location=location.name,
                 line=location.text,
                 grade=AUTHENTICATED if proven else HINT,
                 undecided=any(name != location.name for name in open_names),
+                words=words,
             )
         if verdict is None:
             open_names.append(location.name)
-    return Place(undecided=bool(open_names))
+    return Place(undecided=bool(open_names), words=words)
 
 
 def is_proof(location: Location) -> bool:
@@ -81,7 +77,7 @@ def is_proof(location: Location) -> bool:
 
 def wants_proof(rules: Rules) -> bool:
     """Whether something hangs on more than hints: netconf-interfaces(5), PROOF."""
-    guarded = rules.guard is not None and rules.guard.condition is not None
+    guarded = any(guard.condition is not None for guard in rules.guards)
     return rules.trust == AUTHENTICATED or guarded and not rules.trust
 
 
@@ -131,6 +127,14 @@ def find_questions(rules: Rules, answers: Mapping[str, Answer], proof: bool = Fa
     return _make_questions(wanted, rules)
 
 
+def find_open_questions(rules: Rules, answers: Mapping[str, Answer]) -> list[Question]:
+    """Return all that can be asked value by value for the location lines, whether the place depends on it or not.
+
+    A certificate is asked for under the same condition as in `find_questions`.
+    """
+    return _make_questions(_list_open_in(rules.locations, answers), rules)
+
+
 def _list_open_in(locations: Iterable[Location], answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
     wanted: dict[tuple[str, str], None] = {}
     for location in locations:
@@ -150,10 +154,6 @@ def _list_open(test: Test, answers: Mapping[str, Answer]) -> dict[tuple[str, str
 
 
 def _make_questions(wanted: Collection[tuple[str, str]], rules: Rules) -> list[Question]:
-    if not wanted:
-        return []
-    from netconf_hooks.evidence.probes import Question
-
     return [Question(key, value, _list_routers(rules, value) if key == "tls" else ()) for key, value in wanted]
 
 
@@ -169,58 +169,12 @@ def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
     )
 
 
-def observe_place(
-    rules: Rules, link: Link, deadline: float, announce: Announce | None = None
-) -> tuple[Place, dict[str, Answer]]:
-    """Look at the network until the place is known and the tests in conditions are answered.
-
-    deadline: the time.monotonic() after which nothing more is waited for.
-    announce: as of `observe.probes.View`, where a guard has to know of packets.
-    """
-    answers: dict[str, Answer] = {}
-    proof = wants_proof(rules)
-    relevant: Sequence[Location] = rules.locations
-    while needed := find_needed(relevant, answers, proof):
-        cheap = [key for key in needed if key != ROUTER_MAC]
-        answers.update(observe_link(cheap or needed, link, deadline))
-        relevant = list_relevant(relevant, answers, proof)  # of a thousand lines hardly one is still worth a look
-    words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
-    if words:
-        answers.update(observe_link(words, link, deadline))
-    if find_questions(rules, answers, proof):
-        from netconf_hooks.evidence.probes import announce_nothing, ask_network  # only those who ask pay for it
-
-        announce = announce or announce_nothing
-        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline, announce)
-    return find_place(rules.locations, answers), answers
-
-
-def complete_answers(
-    rules: Rules, answers: Mapping[str, Answer], link: Link, deadline: float, announce: Announce | None = None
-) -> dict[str, Answer]:
-    """Return `answers` with all that rules ask for and the place did not depend on, for who wants to know everything.
-
-    A certificate is asked for under the same condition, and so no more often.  announce: as for `observe_place`.
-    """
-    found = dict(answers)
-    keys = {test.key for location in rules.locations for test in location.tests if not TESTS[test.key].asked}
-    if missing := sorted(keys - found.keys()):
-        found.update(observe_link(missing, link, deadline))
-    if _list_open_in(rules.locations, found):
-        from netconf_hooks.evidence.probes import announce_nothing, ask_network
-
-        def find() -> list[Question]:
-            return _make_questions(_list_open_in(rules.locations, found), rules)
-
-        ask_network(find, found, link, deadline, announce or announce_nothing)
-    return found
-
-
 def list_word_tests(rules: Rules) -> list[Test]:
     """Return the tests that stand as WORDs in the conditions of `rules`, each once."""
-    conditions = [rule.condition for rule in rules.vpns]
-    if rules.guard and rules.guard.condition:
-        conditions.append(rules.guard.condition)
+    conditions = [
+        *(rule.condition for rule in rules.vpns),
+        *(guard.condition for guard in rules.guards if guard.condition),
+    ]
     tests = {}
     for condition in conditions:
         for word in (*condition.on, *condition.unless):

@@ -1,287 +1,193 @@
-"""From what was decided to what runs.
+"""The one way from news to done, for hooks, the command and the watcher alike.
 
-Whoever changes a record decides at once, under the records' lock, and writes the decision down.  What is to be done
-about it is done under the lock for acting, whose holder always follows the newest decision: of two hooks at the same
-time, the one that waits finds the work done, or does what the other could not know yet.  A hook that was killed in
-between leaves a decision marked open, and the next run follows it.
+    look at the network  →  remember what was seen, and decide  →  act on the decision  →  run the event scripts
+
+Whoever changes a record decides at once, under the records' lock, and writes the decision down.  Acting has a lock of
+its own, whose holder always follows the newest decision: of two hooks at the same time, the one that waits finds the
+work done, or does what the other could not know yet.  If a hook is killed in between, the decision stays marked as not
+done, and the next run follows it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 from time import monotonic
 
-from netconf_hooks.decide import (
-    INET, NO_RULE, Presence, Situation, decide_changes, decide_presences, decide_tunnels, find_lost_rule, list_edges
-)  # fmt: skip
+from netconf_hooks import guard
+from netconf_hooks.decide import Known, NO_RULE, decide
 from netconf_hooks.events import read_queue, tell_events
-from netconf_hooks.evidence import make_link as make_link
+from netconf_hooks.evidence.current import list_current
+from netconf_hooks.evidence.look import CARRIER_TIMEOUT, observe
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.passes import are_over, is_overtaken, read_rules_of
-from netconf_hooks.place import judge, list_word_tests, observe_place
-from netconf_hooks.rules import list_unreadable_before
-from netconf_hooks.state import (
-    EventRecord, Finding, InterfaceRecord, PresenceRecord, RecordError, TunnelRecord, merge_options
-)  # fmt: skip
+from netconf_hooks.passes import is_overtaken, read_rules_of
+from netconf_hooks.place import find_place
+from netconf_hooks.record import Record
+from netconf_hooks.state import InterfaceRecord, RecordError, merge_options
 from netconf_hooks.system import log
+from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from netconf_hooks.evidence import Answer
-    from netconf_hooks.evidence.probes import Announce
-    from netconf_hooks.rules import Rules
-    from netconf_hooks.state import Pass, Store
-    from netconf_hooks.system.netlink import LinkStatus
-
-# How long a link that has been set up may take until its carrier is there: autonegotiation takes 1 to 3 s (IEEE 802.3,
-# clause 28), and ifupdown runs the hooks of a static stanza at once.
-CARRIER_TIMEOUT = 3.0
-
-_VERDICT_NAMES = {True: "holds", False: "fails", None: "undecided"}
+    from netconf_hooks.state import Pass, PresenceRecord, Store, TunnelRecord
 
 
-def observe_interface(
-    iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT, announce: Announce | None = None
-) -> tuple[InterfaceRecord, dict[str, Answer]]:
-    """Look at the network an interface is on, and return what is to be remembered of it.
+class Change(Record):
+    """What is to be remembered of an interface from now on.
 
-    patience: seconds that a link without carrier is waited for.  announce: as of `observe.probes.View`.
-
-    Takes at most the ``netconf-timeout`` of the passes.  Raises OSError where the kernel can't be asked.
+    record: None if it is to be forgotten.
+    replaces: the record that this one is a newer version of, or that is to be forgotten: then nothing is changed if
+        the interface came or went since (ifdown, ifup), if the device is another one of that name, or if somebody has
+        looked later (a DHCP client's hook and the watcher look at the same time).  None: whatever is recorded.
+    ends: the pass that a hook of ifdown ends: then nothing is forgotten if an ifup has begun since
+        (`passes.is_overtaken`).
     """
-    from netconf_hooks.evidence.router import has_default_route
-    from netconf_hooks.evidence.wireless import is_wireless_open
 
-    began = monotonic()
-    options = merge_options(passes)
-    rules = read_rules_of(passes)
-    deadline = began + rules.timeout
-    link = make_link(iface, options)
-    if link.index and not link.carrier and patience:
-        _wait_for_carrier(link.device, min(deadline, monotonic() + patience), rules.outside_ports)
-        link = make_link(iface, options)
-    place, answers = observe_place(rules, link, deadline, announce)
-    record = InterfaceRecord(
-        iface=iface,
-        index=link.index,
-        passes=passes,
-        location=place.location,
-        line=place.line,
-        grade=place.grade,
-        undecided=place.undecided,
-        routable=has_default_route(link),
-        wireless_open=is_wireless_open(link.device, deadline),
-        words=tuple(
-            Finding(test.text, (_VERDICT_NAMES[judge(test, answers)],)) for test in
-            list_word_tests(rules)
-        ),
-        seen=tuple(Finding(key, answers[key].values, answers[key].problem) for key in sorted(answers)),
-        looked=began,
-    )
-    return record, answers
+    __slots__ = ("iface", "record", "replaces", "ends")
+
+    def __init__(
+        self,
+        iface: str,
+        record: InterfaceRecord | None = None,
+        replaces: InterfaceRecord | None = None,
+        ends: Pass | None = None,
+    ) -> None:
+        self.iface = iface
+        self.record = record
+        self.replaces = replaces
+        self.ends = ends
 
 
-def look_at_network(
+def settle(
+    store: Store,
+    changes: Iterable[Change],
+    leaving: bool = False,
+    wake: bool = True,
+    tell: Callable[[Store], object] = lambda store: tell_events(store),
+) -> None:
+    """Remember `changes`, decide, act on the decision, and run the event scripts.
+
+    changes: may look at the network while it is iterated (`look_again`).  Without any, only what is recorded counts.
+    leaving: whether a link is about to go down: if there are guards, its events come before the tunnels are stopped.
+    wake: whether to tell the watcher.
+    tell: runs the event scripts; each script has a time limit of its own, so a hook suspends its own.
+
+    Raises OSError, and what `changes` raises.
+    """
+    store.prepare()
+    guard.restore_records(store)
+    unsettled: bool | None = None
+    for change in changes:
+        unsettled = remember(store, change)
+    if unsettled is None:
+        unsettled = decide_again(store)
+    if wake:
+        wake_watcher(store)
+    # Behind a guard also if nothing has changed: the servers of a tunnel that does not come up may have moved.
+    guarded = store.has_guards()
+    if leaving and guarded:
+        tell(store)
+    if unsettled or guarded:
+        act(store)
+        tell(store)
+
+
+def leave_events(store: Store) -> None:
+    """Run no event script: the watcher does, in a process of its own."""
+
+
+def look(
     store: Store, iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT
-) -> tuple[InterfaceRecord, dict[str, Answer]]:
-    """Look as `observe_interface` does, through the guard of the link if it has one, to decide on what is seen."""
-    if not store.has_guards():
-        return observe_interface(iface, passes, patience)
-    from netconf_hooks.guard.lifecycle import Look
+) -> InterfaceRecord:
+    """Look at the network of an interface, through the guard of its link, and return what is to be remembered.
 
-    until = monotonic() + read_rules_of(passes).timeout
-    with Look(store, device_of(iface), until) as look:
-        return observe_interface(iface, passes, patience, look.announce)
-
-
-def list_counting(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
-    """Return the records that are true now: the link is there under the same ifindex, and has carrier (of a link made
-    of others: as `observe.ports` says).
-
-    A wish has no link: it counts until its ifdown.
+    patience: for how many seconds to wait for carrier.  Raises `NetlinkError`, OSError.
     """
-    from netconf_hooks.system.netlink import read_links
-
-    records = tuple(records)
-    links = read_links({device_of(record.iface) for record in records if not record.wish})
-    counting = []
-    for record in records:
-        link = links.get(device_of(record.iface))
-        if record.wish or (link and link.index == record.index and _has_carrier(link, record)):
-            counting.append(record)
-    return tuple(counting)
+    rules = read_rules_of(passes)
+    with guard.look(store, device_of(iface), monotonic() + rules.timeout) as passing:
+        seen = observe(iface, rules, merge_options(passes), patience, passing.announce)
+    return InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers))
 
 
-def _has_carrier(link: LinkStatus, record: InterfaceRecord) -> bool:
-    from netconf_hooks.system.netlink import COMPOSED
-
-    if not link.carrier or link.kind not in COMPOSED:
-        return link.carrier
-    from netconf_hooks.evidence.ports import has_carrier
-
-    return has_carrier(link, read_rules_of(record.passes).outside_ports)
-
-
-def describe_situation(record: InterfaceRecord, rules: Rules) -> Situation:
-    """Return what `decide` needs to know of an interface."""
-    return Situation(
-        iface=record.iface,
-        vpns=rules.vpns,
-        trust=rules.trust,
-        location=record.location,
-        grade=record.grade,
-        undecided=record.undecided,
-        routable=record.routable,
-        wireless_open=record.wireless_open,
-        wish=record.wish,
-        tests=frozenset(word.subject for word in record.words if word.values == ("holds",)),
-        open_tests=frozenset(word.subject for word in record.words if word.values == ("undecided",)),
-        earlier=list_unreadable_before(rules, record.line),
-        lost_vpns=rules.lost_vpns,
-    )
-
-
-def remember_interface(store: Store, record: InterfaceRecord, replaces: InterfaceRecord | None = None) -> bool:
-    """Write an interface's record and decide; return whether there is something to do.  Raises OSError.
-
-    replaces: the record that `record` is a newer look for.  Nothing is written where the interface came or went since
-        (ifdown, ifup), where `record` is about another device of that name, and where somebody has looked later:
-        a DHCP client's hook and the watcher look at the same time.
-    """
-    store.prepare()
-    with store.lock_records():
-        if not replaces or (record.index == replaces.index and _is_newer(store, record, replaces)):
-            store.write_interface(record)
-            return _decide(store, record)
-        return _decide(store)
-
-
-def forget_interface(store: Store, iface: str, old: Pass | None = None) -> bool:
-    """Remove an interface's record and decide; return whether there is something to do.  Raises OSError.
-
-    old: the pass that ends, where it is a hook of ifdown that forgets it: see `passes.is_overtaken`.
-    """
-    store.prepare()
-    with store.lock_records():
-        if not (old and _has_come_again(store, iface, old)):
-            store.remove_interface(iface)
-        return _decide(store)
-
-
-def _has_come_again(store: Store, iface: str, old: Pass) -> bool:
-    try:
-        record = store.read_interface(iface)
-    except RecordError:
-        return False
-    return record is not None and is_overtaken(record.passes, old)
-
-
-def end_passes(store: Store) -> None:
-    """Forget the interfaces whose link went down after ifupdown was done with them, and take their guards away.
-
-    wpa_supplicant(8) sets a roaming link down after all hooks of its ifdown, or without any.  Raises OSError.
-    """
-    from netconf_hooks.ifenv import has_wpa_action
-    from netconf_hooks.system.netlink import read_links
-
-    over = [record for record in store.read_interfaces(log.error) if record.passes and are_over(record.passes)]
-    if over:
-        links = read_links({device_of(record.iface) for record in over})
-        for record in over:
-            link = links.get(device_of(record.iface))
-            if not (link and link.up) and not has_wpa_action(record.iface):
-                if _forget_unchanged(store, record):
-                    follow_decision(store)
-    if store.has_guards():
-        from netconf_hooks.guard.lifecycle import end_guards
-
-        end_guards(store)
-
-
-def _forget_unchanged(store: Store, record: InterfaceRecord) -> bool:
-    """As `forget_interface`, but not where an ifup has begun since the record was read."""
-    store.prepare()
-    with store.lock_records():
-        try:
-            if store.read_interface(record.iface) != record:
-                return False
-        except RecordError:
-            return False
-        log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and its link is down")
-        store.remove_interface(record.iface)
-        return _decide(store)
-
-
-def _list_passes(store: Store, record: InterfaceRecord) -> tuple[Pass, ...]:
-    if not store.has_guards():
-        return record.passes
-    from netconf_hooks.guard.lifecycle import find_passes
-
-    return find_passes(store, record.iface) or record.passes
-
-
-def refresh_interfaces(store: Store, records: Iterable[InterfaceRecord], tell: bool = True) -> None:
-    """Look again at the networks of `records`, decide again by the rules in them, and follow the decision.
-
-    tell: whether to run the event scripts too.  Raises OSError.
-    """
-    store.prepare()
-    if store.has_guards():
-        from netconf_hooks.guard.records import restore_records
-
-        restore_records(store)
+def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Change]:
+    """Look at the networks of `records` again, one after the other.  Raises as `look` does."""
     for record in records:
         if not record.wish:
-            # No carrier is no link that comes up, but one that was pulled; and the others wait for the answer.
-            newer, _ = look_at_network(store, record.iface, _list_passes(store, record), patience=0.0)
-            remember_interface(store, newer, replaces=record)
+            # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
+            passes = guard.find_passes(store, record.iface) or record.passes
+            yield Change(record.iface, look(store, record.iface, passes, patience=0.0), replaces=record)
+
+
+def remember(store: Store, change: Change) -> bool:
+    """Write down what is to be remembered, and decide; return whether there is something to do.  Raises OSError."""
     with store.lock_records():
-        something_to_do = _decide(store)
-    # The servers of a tunnel that does not come up may have moved.
-    if something_to_do or store.has_guards():
-        follow_decision(store, tell=tell)
+        record = change.record
+        if (change.replaces or change.ends) and not _is_newer(store, change):
+            return _decide(store)
+        if record is None:
+            store.remove_interface(change.iface)
+        else:
+            store.write_interface(record)
+        return _decide(store, record)
 
 
-def follow_decision(store: Store, between: Callable[[], object] | None = None, tell: bool = True) -> None:
-    """Shut the guards, ask the tunnels for what was decided, open the guards, then call `between`, and then tell the
-    events if `tell`.  Raises OSError.
+def decide_again(store: Store) -> bool:
+    """Decide on what is recorded; return whether there is something to do.  Raises OSError."""
+    with store.lock_records():
+        return _decide(store)
+
+
+def _is_newer(store: Store, change: Change) -> bool:
+    try:
+        now = store.read_interface(change.iface)
+    except RecordError:
+        return bool(change.ends)  # else the caller has read it: somebody is at work there
+    if change.ends:
+        return now is None or not is_overtaken(now.passes, change.ends)
+    if now is None or change.replaces is None:
+        return False
+    if change.record is None:
+        return now == change.replaces
+    same = (now.passes, now.wish) == (change.replaces.passes, change.replaces.wish)
+    same = same and now.observation.index == change.replaces.observation.index == change.record.observation.index
+    return same and now.observation.observed_at <= change.record.observation.observed_at
+
+
+def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
+    """Decide, and write the decision down; return whether there is something to do.  The records' lock is held.
+
+    written: the record that the caller has just written.
     """
-    if store.has_guards():
-        _follow_guarded(store)
-    else:
-        ask_tunnels(store)
-    if between:
-        between()
-    if tell:
-        tell_events(store)
+    records = store.read_interfaces(log.error, written)
+    guards, renamed = guard.read_guards(store, records)
+    known = Known(_read_tunnels(store), guards, _read_presences(store), renamed)
+    decision = decide(list_current(records), known)
+    for (kind, name), tunnel in decision.tunnels.items():
+        before = known.tunnels.get((kind, name))
+        if not before or before.verdict != tunnel.verdict:
+            log.info(f"{kind} {name}: {tunnel.verdict}: {tunnel.because}")
+    if decision.tunnels != known.tunnels:
+        store.write_tunnels(decision.tunnels)
+    untold = guard.write_guards(store, known, decision)
+    queue = read_queue(store)
+    if {presence.name: presence for presence in decision.presences} != {each.name: each for each in known.presences}:
+        # The events first: if this is killed in between, they run twice, not never.
+        store.write_events((*queue, *decision.events))
+        store.write_presences(decision.presences)
+    return bool(queue or decision.events) or untold or any(not tunnel.done for tunnel in decision.tunnels.values())
 
 
-def _follow_guarded(store: Store) -> None:
-    from netconf_hooks.guard.exemptions import let_tunnels_through
-    from netconf_hooks.guard.lifecycle import follow_closing, follow_opening, put_back
-
-    put_back(store)  # also without a watcher
-    with store.lock_acting():
-        follow_closing(store)
-    let_tunnels_through(store, list_counting(store.read_interfaces(log.error)))
-    with store.lock_acting():
-        follow_closing(store)
+def act(store: Store) -> None:
+    """Do what was decided: close guards, start and stop tunnels, open guards.  Raises OSError."""
+    guard.close_guards(store)
     ask_tunnels(store)
-    # Of some tunnels only what runs can say where its packets go, and what has stopped sends none.
-    changed = let_tunnels_through(store, list_counting(store.read_interfaces(log.error)), asked=True)
-    with store.lock_acting():
-        if changed:
-            follow_closing(store)
-        follow_opening(store)
+    guard.open_guards(store)
 
 
 def ask_tunnels(store: Store) -> None:
-    """Do what was decided and is not done.  Raises OSError.
+    """Start and stop tunnels as it was decided.  Raises OSError.
 
-    What fails is logged, stays open, and is tried again by the next run, not by this one.
+    What fails is logged, stays undone, and is tried again by the next run, not by this one.
     """
     failed = set()
     with store.lock_acting():
@@ -299,129 +205,37 @@ def ask_tunnels(store: Store) -> None:
                 if problem:
                     failed.add(((record.kind, record.name), record.verdict))
                 with store.lock_records():
-                    _mark(store, record, problem)
+                    _record_applied(store, record, problem)
 
 
-def wake_watcher(store: Store) -> None:
-    """Tell the watcher that records have changed, and start one where none runs.  Logs what can't be done."""
+def _ask_tunnel(record: TunnelRecord) -> str:
+    """Start or stop a tunnel; return what went wrong, in words, else nothing."""
+    from netconf_hooks.tunnels import TunnelError, load_tunnel
+
     try:
-        fifo = os.open(store.fifo, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENXIO):  # ENXIO: nobody reads, fifo(7)
-            log.error(f"{store.fifo}: {error.strerror}: the watcher is not told")
-            return
-        if store.has_interfaces() or store.has_guards():
-            _start_watcher()
-        return
-    try:
-        os.write(fifo, b"\n")
-    except OSError:
-        pass  # full (EAGAIN): it is awake; gone (EPIPE): it saw no record, and the next hook starts it
-    finally:
-        os.close(fifo)
-
-
-def _start_watcher() -> None:
-    from netconf_hooks.system.programs import ProgramError, spawn
-    from netconf_hooks.system.systemd import SystemStopping, Systemd
-    from netconf_hooks.tunnels import TunnelError
-
-    systemd = Systemd()
-    try:
-        if systemd.is_running():
-            systemd.start("netconf-hooks-watch.service")
+        tunnel = load_tunnel(record.kind, record.name)
+        if record.verdict == "up":
+            tunnel.start()
         else:
-            spawn(["/usr/sbin/netconf-hooks", "watch"])
-    except SystemStopping:
-        pass  # it was stopped with all the others
-    except (ProgramError, TunnelError) as error:
-        log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")
+            tunnel.stop()
+    except TunnelError as error:
+        verb = "started" if record.verdict == "up" else "stopped"
+        log.error(f'netconf-vpn "{record.kind} {record.name}": can\'t be {verb}: {error} ({record.because})')
+        return str(error)
+    return ""
 
 
-def _wait_for_carrier(device: str, deadline: float, outside_ports: tuple[str, ...]) -> None:
-    from netconf_hooks.system.netlink import COMPOSED, LINKS, Netlink
-
-    with Netlink((LINKS,)) as netlink:
-        link = netlink.wait_for_carrier(device, deadline)
-    if link and link.kind in COMPOSED:
-        from netconf_hooks.evidence.ports import wait_for_carrier
-
-        wait_for_carrier(device, outside_ports, deadline)
-
-
-def _is_newer(store: Store, record: InterfaceRecord, replaces: InterfaceRecord) -> bool:
-    try:
-        now = store.read_interface(record.iface)
-    except RecordError:
-        return False  # the caller has read it: somebody is at work there
-    same = now is not None and (now.index, now.passes, now.wish) == (replaces.index, replaces.passes, replaces.wish)
-    return now is not None and same and now.looked <= record.looked
-
-
-def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
-    records = list_counting(store.read_interfaces(log.error, written))
-    situations = [describe_situation(record, read_rules_of(record.passes)) for record in records]
-    before = _read_tunnels(store)
-    verdicts = decide_changes(
-        decide_tunnels(situations),
-        before={tunnel: record.verdict for tunnel, record in before.items()},
-        unfinished=[tunnel for tunnel, record in before.items() if not record.done],
-        lost=find_lost_rule(situations),
-    )
-    after = {}
-    for (kind, name), verdict in verdicts.items():
-        old = before.get((kind, name))
-        if old and old.verdict == verdict.state:
-            after[kind, name] = TunnelRecord(kind, name, verdict.state, verdict.because, old.done, old.problem)
+def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
+    """Note that a decision was followed, unless a newer one has replaced it.  The records' lock is held."""
+    records = _read_tunnels(store)
+    tunnel = (applied.kind, applied.name)
+    if tunnel in records and records[tunnel].verdict == applied.verdict:
+        newest = records[tunnel]
+        if applied.verdict == "down" and not problem and newest.because == NO_RULE:
+            del records[tunnel]
         else:
-            after[kind, name] = TunnelRecord(kind, name, verdict.state, verdict.because, done=False)
-            log.info(f"{kind} {name}: {verdict.state}: {verdict.because}")
-    if after != before:
-        store.write_tunnels(after)
-    guards = False
-    if store.has_guards():
-        from netconf_hooks.guard.lifecycle import decide_guards
-
-        guards = decide_guards(store, records, situations)
-    events = _queue_events(store, records, situations)
-    return events or guards or any(not record.done for record in after.values())
-
-
-def _queue_events(store: Store, records: Iterable[InterfaceRecord], situations: list[Situation]) -> bool:
-    """Write down where the machine is now and which events follow; return whether any is to be told."""
-    told = {record.name: record for record in _read_presences(store)}
-    before = [Presence(record.name, record.ifaces) for record in told.values()]
-    after = decide_presences(situations, before)
-    queue = list(read_queue(store))
-    if {presence.name: presence for presence in after} == {presence.name: presence for presence in before}:
-        return bool(queue)
-    by_iface = {record.iface: record for record in records}
-    for edge in list_edges(before, after):
-        if edge.connected:
-            variables = describe_connection(edge.name, by_iface[edge.iface])
-        else:
-            variables = {**told[edge.name].variables, "IFACE": edge.iface}
-        event = f"{edge.name}-{'connected' if edge.connected else 'disconnected'}"
-        queue.append(EventRecord(event, {**variables, "NETCONF_EVENT": event}))
-        if edge.connected:
-            told[edge.name] = PresenceRecord(edge.name, (edge.iface,), variables)
-    # The events first: killed in between, they are told twice and not never.
-    store.write_events(queue)
-    store.write_presences(
-        PresenceRecord(presence.name, presence.ifaces, told[presence.name].variables) for presence in after
-    )
-    return bool(queue)
-
-
-def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
-    """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
-    # That which was raised last: another one may have been raised over the interface's own.
-    logical = next((each.logical for each in reversed(record.passes) if each.logical), record.iface)
-    location = ("" if record.undecided else record.location) if name == INET else name
-    variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
-    for finding in record.seen:
-        variables["NETCONF_" + finding.subject.upper().replace("-", "_")] = " ".join(finding.values)
-    return variables
+            records[tunnel] = newest.change(done=not problem, problem=problem)
+        store.write_tunnels(records)
 
 
 def _read_presences(store: Store) -> tuple[PresenceRecord, ...]:
@@ -438,34 +252,3 @@ def _read_tunnels(store: Store) -> dict[tuple[str, str], TunnelRecord]:
     except RecordError as error:
         log.error(f"{error}: every tunnel is decided on anew")
         return {}
-
-
-def _ask_tunnel(record: TunnelRecord) -> str:
-    from netconf_hooks.tunnels import TunnelError, load_tunnel
-
-    try:
-        tunnel = load_tunnel(record.kind, record.name)
-        if record.verdict == "up":
-            tunnel.start()
-        else:
-            tunnel.stop()
-    except TunnelError as error:
-        verb = "started" if record.verdict == "up" else "stopped"
-        log.error(f'netconf-vpn "{record.kind} {record.name}": can\'t be {verb}: {error} ({record.because})')
-        return str(error)
-    return ""
-
-
-def _mark(store: Store, done: TunnelRecord, problem: str) -> None:
-    # Only where the decision is still the one that was followed: a newer one is open again.
-    records = _read_tunnels(store)
-    tunnel = (done.kind, done.name)
-    if tunnel in records and records[tunnel].verdict == done.verdict:
-        newest = records[tunnel]
-        if done.verdict == "down" and not problem and newest.because == NO_RULE:
-            del records[tunnel]
-        else:
-            records[tunnel] = TunnelRecord(
-                newest.kind, newest.name, newest.verdict, newest.because, done=not problem, problem=problem
-            )
-        store.write_tunnels(records)

@@ -15,7 +15,9 @@ import fcntl
 import os
 import time
 
+from netconf_hooks.observation import Answer, OPEN, Observation, Place
 from netconf_hooks.record import Record
+from netconf_hooks.rules import read_rules
 from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import TypeVar
+
+    from netconf_hooks.rules import Rules
 
     T = TypeVar("T")
 
@@ -102,75 +106,55 @@ def merge_options(passes: Iterable[Pass]) -> dict[str, str]:
     return merged
 
 
-class Finding(Record):
-    """What a test, or a key, came to when the network was last looked at.
+class _Ruled(Record):
+    """A record of what stanzas say: it has `passes`, and so rules."""
 
-    subject: a test key (``gateway-mac``) or a test as written (``!dns-domain=example.com``).
-    values: what was seen for a key; ``holds``, ``fails`` or ``undecided`` for a test.
-    problem: why nothing was seen; else empty.
-    """
+    __slots__ = ("_rules",)  # not a field: `Record` compares and prints those of the class itself
 
-    __slots__ = ("subject", "values", "problem")
+    passes: tuple[Pass, ...]
 
-    def __init__(self, subject: str, values: tuple[str, ...], problem: str = "") -> None:
-        self.subject = subject
-        self.values = values
-        self.problem = problem
+    @property
+    def rules(self) -> Rules:
+        """What the options of all passes mean together.  Read once for each record."""
+        if not hasattr(self, "_rules"):
+            self._rules = read_rules(*[each.options for each in self.passes])
+        return self._rules
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of all passes, as `merge_options` joins them."""
+        return merge_options(self.passes)
 
 
-class InterfaceRecord(Record):
+class InterfaceRecord(_Ruled):
     """What is remembered of an interface from its ifup to its ifdown.
 
-    iface: its name in ifupdown; index: its ifindex then, which no later device of that name has.
+    iface: its name in ifupdown.
     passes: those of ifupdown that count, in their order.
-    location: the location's name, empty where unknown; line: the ``netconf-location`` line that held; grade: what that
-        line rests on, ``hint`` or ``authenticated``; undecided: whether a test that could have named another location
-        was not answered in time.
-    routable: whether the link had a default route.
-    wireless_open: whether it is a wireless link without encryption.
+    observation: what was last seen of its network; its `index` is that of the device then, which no later device of
+        that name has.
+    place: what the rules made of that.
     wish: whether it is a tunnel that somebody wants (``netconf-uplink``): it has no link, and counts until its ifdown;
     raised: the links that were brought up for it.
-    looked: when the look began that all of this comes from, time.monotonic().
-    words: the tests used as WORDs in conditions, each with the verdict on it.
-    seen: what was seen of the network, by test key.
     """
 
-    __slots__ = (
-        "iface", "index", "passes", "location", "line", "grade", "undecided", "routable", "wireless_open", "words",
-        "seen", "wish", "raised", "looked",
-    )  # fmt: skip
+    __slots__ = ("iface", "passes", "observation", "place", "wish", "raised")
 
     def __init__(
         self,
         iface: str,
-        index: int,
         passes: tuple[Pass, ...],
-        location: str = "",
-        line: str = "",
-        grade: str = "",
-        undecided: bool = False,
-        routable: bool = False,
-        wireless_open: bool = False,
-        words: tuple[Finding, ...] = (),
-        seen: tuple[Finding, ...] = (),
+        observation: Observation | None = None,
+        place: Place | None = None,
         wish: bool = False,
         raised: tuple[str, ...] = (),
-        looked: float = 0.0,
     ) -> None:
         self.iface = iface
-        self.index = index
         self.passes = passes
-        self.location = location
-        self.line = line
-        self.grade = grade
-        self.undecided = undecided
-        self.routable = routable
-        self.wireless_open = wireless_open
-        self.words = words
-        self.seen = seen
+        self.observation = observation or Observation(iface)
+        self.place = place or Place()
         self.wish = wish
         self.raised = raised
-        self.looked = looked
 
 
 class TunnelRecord(Record):
@@ -191,7 +175,7 @@ class TunnelRecord(Record):
         self.problem = problem
 
 
-class GuardRecord(Record):
+class GuardRecord(_Ruled):
     """The guard of a device, from its first pre-up to its last post-down.
 
     device: the kernel's name; backend: the firewall it stands in.
@@ -605,27 +589,35 @@ def _unescape(value: str) -> str:
     return value.encode("ascii").decode("unicode_escape") if "\\" in value else value
 
 
+_VERDICTS_ON_WORDS = {True: "holds", False: "fails", None: "undecided"}
+
+
 def _format_interface(record: InterfaceRecord) -> list[str]:
-    lines = [f"index {record.index}"]
+    seen, place = record.observation, record.place
+    lines = [f"index {seen.index}"]
     for each in record.passes:
         lines += _format_pass(each)
     lines += [
-        f"location {_escape(record.location)}",
-        f"line {_escape(record.line)}",
-        f"grade {record.grade}",
-        f"undecided {record.undecided:d}",
-        f"routable {record.routable:d}",
-        f"wireless-open {record.wireless_open:d}",
+        f"location {_escape(place.location)}",
+        f"line {_escape(place.line)}",
+        f"grade {place.grade}",
+        f"undecided {place.undecided:d}",
+        f"routable {seen.routable:d}",
+        f"wireless {seen.wireless}",
         f"wish {record.wish:d}",
-        f"looked {record.looked!r}",
+        f"looked {seen.observed_at!r}",
         *(f"raised {_escape(link)}" for link in record.raised),
     ]
-    for kind, findings in (("word", record.words), ("seen", record.seen)):
-        for finding in findings:
-            lines.append(f"{kind} {_escape(finding.subject)}")
-            lines.extend(f"value {_escape(value)}" for value in finding.values)
-            if finding.problem:
-                lines.append(f"problem {_escape(finding.problem)}")
+    for word, verdict in place.words.items():
+        lines += [f"word {_escape(word)}", f"value {_VERDICTS_ON_WORDS[verdict]}"]
+    for key, answer in seen.answers.items():
+        lines.append(f"seen {_escape(key)}")
+        for name, values in (("value", answer.values), ("settled", answer.settled), ("refuted", answer.refuted)):
+            lines += [f"{name} {_escape(value)}" for value in values]
+        if answer.pending:
+            lines.append("pending 1")
+        if answer.problem:
+            lines.append(f"problem {_escape(answer.problem)}")
     return lines
 
 
@@ -633,7 +625,9 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
     facts = {}
     passes: list[_PassLines] = []
     raised: list[str] = []
-    findings: dict[str, list[Finding]] = {"word": [], "seen": []}
+    words: dict[str, dict[str, list[str]]] = {}
+    seen: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     try:
         for line in lines:
             key, _, escaped = line.partition(" ")
@@ -642,33 +636,52 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
             value = _unescape(escaped)
             if key == "raised":
                 raised.append(value)
-            elif key in findings:
-                findings[key].append(Finding(value, ()))
-                latest = findings[key]
-            elif key == "value":
-                latest[-1] = Finding(latest[-1].subject, (*latest[-1].values, value))
-            elif key == "problem":
-                latest[-1] = Finding(latest[-1].subject, latest[-1].values, value)
+            elif key in ("word", "seen"):
+                found = {}
+                (words if key == "word" else seen)[value] = found
+            elif key in _FINDINGS:
+                found.setdefault(key, []).append(value)
             else:
                 facts[key] = value
+        verdicts = {text: verdict for verdict, text in _VERDICTS_ON_WORDS.items()}
         return InterfaceRecord(
             iface=iface,
-            index=int(facts["index"]),
             passes=tuple(each.join() for each in passes),
-            location=facts["location"],
-            line=facts["line"],
-            grade=facts["grade"],
-            undecided=facts["undecided"] == "1",
-            routable=facts["routable"] == "1",
-            wireless_open=facts["wireless-open"] == "1",
-            words=tuple(findings["word"]),
-            seen=tuple(findings["seen"]),
+            observation=Observation(
+                iface=iface,
+                index=int(facts["index"]),
+                answers={key: _join_answer(lists) for key, lists in seen.items()},
+                routable=facts["routable"] == "1",
+                # The record of an older version, from before an upgrade, has the other line.
+                wireless=facts.get("wireless", OPEN if facts.get("wireless-open") == "1" else ""),
+                observed_at=float(facts["looked"]),
+            ),
+            place=Place(
+                location=facts["location"],
+                line=facts["line"],
+                grade=facts["grade"],
+                undecided=facts["undecided"] == "1",
+                words={word: verdicts[lists["value"][0]] for word, lists in words.items()},
+            ),
             wish=facts["wish"] == "1",
             raised=tuple(raised),
-            looked=float(facts["looked"]),
         )
-    except (KeyError, ValueError, IndexError, UnboundLocalError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of {iface} can't be read: {error!r}") from error
+
+
+# What is written of each answer, and of each word.
+_FINDINGS = ("value", "settled", "refuted", "pending", "problem")
+
+
+def _join_answer(lists: Mapping[str, list[str]]) -> Answer:
+    return Answer(
+        values=tuple(lists.get("value", ())),
+        pending="pending" in lists,
+        problem="".join(lists.get("problem", ())),
+        settled=tuple(lists.get("settled", ())),
+        refuted=tuple(lists.get("refuted", ())),
+    )
 
 
 def _format_guard(record: GuardRecord) -> list[str]:

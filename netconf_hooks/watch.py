@@ -20,10 +20,11 @@ import os
 import select
 from time import monotonic
 
+from netconf_hooks import guard
+from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene, look_at, read_scene
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.passes import read_rules_of
-from netconf_hooks.settle import end_passes, list_counting, refresh_interfaces
+from netconf_hooks.settle import leave_events, look_again, settle
 from netconf_hooks.state import RecordError
 from netconf_hooks.system import log
 from netconf_hooks.system.children import Child
@@ -199,7 +200,7 @@ class Listener:
             return
         records = self._store.read_interfaces(log.error)
         limit = ACTING_TIME + sum(
-            read_rules_of(record.passes).timeout for record in records if not record.wish
+            record.rules.timeout for record in records if not record.wish
         )
         demand, scenes, timed = self._survey.begin()
 
@@ -466,7 +467,7 @@ def survey(
     only the timer asks for it, which is not worth a line in the log.
     report: takes a line for each ``scene``, ``decided`` if so, and ``retry`` where asking again may help.
     """
-    from netconf_hooks.guard.leftovers import clear_leftovers
+    from netconf_hooks.leftovers import clear_leftovers, end_passes
 
     end_passes(store)
     clear_leftovers(store)
@@ -479,7 +480,7 @@ def survey(
         if demand or changed:
             log.info(f"deciding again: {demand or 'the network has changed'}")
         try:
-            refresh_interfaces(store, records, tell=False)
+            settle(store, look_again(store, records), wake=False, tell=leave_events)
         except (NetlinkError, RecordError, OSError) as error:
             log.error(f"watch: {error}")
         report("decided")
@@ -503,7 +504,7 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
     """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         return {
-            record.iface: look_at(device_of(record.iface), netlink, read_rules_of(record.passes).outside_ports)
+            record.iface: look_at(device_of(record.iface), netlink, record.rules.outside_ports)
             for record in records
             if not record.wish
         }
@@ -511,14 +512,8 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
 
 def _put_back(store: Store) -> bool:
     """Put back what somebody took away; return whether a link is closed now that should be open."""
-    if not store.has_guards():
-        return False
-    from netconf_hooks.guard.lifecycle import put_back
-    from netconf_hooks.guard.records import restore_records
-
     try:
-        restored = restore_records(store)
-        return put_back(store) or bool(restored)
+        return guard.put_back(store)
     except (NetlinkError, OSError) as error:
         log.error(f"watch: {error}")
         return False
@@ -526,12 +521,13 @@ def _put_back(store: Store) -> bool:
 
 def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     """Whether asking again may help: a location is undecided, something could not be done, a wanted tunnel is down."""
-    counting = list_counting(records)
-    if any(record.undecided for record in counting):
+    current = list_current(records)
+    if any(record.place.undecided for record in current):
         return True
-    for guard in store.read_guards(log.error):
-        if not guard.done or any(
-            device_of(record.iface) == guard.device and record.looked <= guard.shut for record in counting
+    for each in store.read_guards(log.error):
+        if not each.done or any(
+            device_of(record.iface) == each.device and record.observation.observed_at <= each.shut
+            for record in current
         ):
             return True
     for (kind, name), tunnel in store.read_tunnels().items():
@@ -551,13 +547,14 @@ def _has_changed(scene: Scene, scenes: Mapping[str, Scene], record: InterfaceRec
     if record.iface in scenes:
         return not scene.is_like(scenes[record.iface])
     # Between the hook's look and ours the cable may have been pulled, or a router have announced itself.
-    recorded = {finding.subject: finding.values for finding in record.seen}
+    seen = record.observation
+    recorded = seen.answers["gateway"].values if "gateway" in seen.answers else None
     routers = tuple(router for router in scene.routers if router != NO_ADDRESS)
     return not (
         scene.carrier
-        and scene.index == record.index
-        and bool(scene.routers) == record.routable
-        and sorted(recorded.get("gateway", routers)) == sorted(routers)
+        and scene.index == seen.index
+        and bool(scene.routers) == seen.routable
+        and (recorded is None or sorted(recorded) == sorted(routers))
     )
 
 

@@ -14,7 +14,7 @@ from netconf_hooks.evidence.router import has_working_default_route
 from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import make_pass, read_rules_of
-from netconf_hooks.settle import follow_decision, forget_interface, remember_interface
+from netconf_hooks.settle import Change, settle
 from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import LINKS, Netlink, read_link
@@ -78,11 +78,10 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
         if not boots:
             raise
         log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
-    record = InterfaceRecord(invocation.iface, 0, passes, wish=True, raised=tuple(raised))
+    record = InterfaceRecord(invocation.iface, passes, wish=True, raised=tuple(raised))
     fulfilled = False
     try:
-        if remember_interface(store, record):
-            follow_decision(store)
+        settle(store, [Change(record.iface, record)])
         if boots:
             log.info(f"{invocation.iface}: asked for; not waited for while networking.service or ifup@ runs")
         else:
@@ -100,14 +99,13 @@ def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) 
 
     A link that another wish may be using goes down with that one.
     """
-    if forget_interface(store, record.iface):
-        follow_decision(store)
+    settle(store, [Change(record.iface)])
     if not record.raised:
         return
     heir = next((other for other in store.read_interfaces(log.error) if other.wish), None)
     if heir:
-        heritage = InterfaceRecord(heir.iface, 0, heir.passes, wish=True, raised=(*heir.raised, *record.raised))
-        remember_interface(store, heritage, replaces=heir)
+        heritage = heir.change(raised=(*heir.raised, *record.raised))
+        settle(store, [Change(heir.iface, heritage, replaces=heir)])
         return
     for link in record.raised:
         _take_down(link, environ)

@@ -6,23 +6,20 @@ It looks at the network as the hooks do, or at what `netconf-hooks probe --json`
 from __future__ import annotations
 
 import json
-from time import monotonic
 
 from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.recording import describe_answers, read_observation
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place
-from netconf_hooks.evidence import Answer, make_link
+from netconf_hooks.evidence.look import complete_observation, observe
 from netconf_hooks.guard.exemptions import make_pass
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import query_passes
-from netconf_hooks.observation import OPEN, describe_answers, read_observation
-from netconf_hooks.passes import describe_pass, find_conflict, make_passes, read_rules_of
-from netconf_hooks.place import (
-    AUTHENTICATED, complete_answers, find_place, is_proof, judge, judge_tests, list_word_tests
-)  # fmt: skip
+from netconf_hooks.observation import Answer, OPEN
+from netconf_hooks.passes import describe_pass, find_conflict, make_passes
+from netconf_hooks.place import AUTHENTICATED, find_place, is_proof, judge, judge_tests
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
-from netconf_hooks.settle import describe_situation, observe_interface
-from netconf_hooks.state import Finding, InterfaceRecord, Store, merge_options
+from netconf_hooks.state import InterfaceRecord, Store
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
@@ -40,29 +37,28 @@ _ORIGINS = {RECORD: "by the rules recorded at its ifup", STANZA: "not up; by the
 _VERDICTS = {True: "holds", False: "does not hold", None: "not answered in time"}
 _NOT_RECORDED = "the recording does not tell"
 
-# The verdicts on tests in conditions, as records of interfaces have them (`state.Finding`).
-_FINDINGS = {True: "holds", False: "fails", None: "undecided"}
+# The verdicts on tests that are used as words.
+_WORDS = {True: "holds", False: "fails", None: "undecided"}
 
 
 class Explanation(Record):
     """What follows for an interface from its rules and what was seen of its network.
 
-    rules: the stanza's; origin: where they come from, `RECORD` or `STANZA`; recorded: the file with what was seen,
-    empty where the network itself was looked at.
-    record: what the hooks would remember; of a wish, what they do remember.
-    answers: what was seen, by test key.
+    record: what the hooks would remember; of a wish, what they do remember; origin: where its rules come from, `RECORD`
+    or `STANZA`; recorded: the file with what was seen, empty if the network itself was looked at.
     """
 
-    __slots__ = ("rules", "origin", "recorded", "record", "answers")
+    __slots__ = ("record", "origin", "recorded")
 
-    def __init__(
-        self, rules: Rules, origin: str, recorded: str, record: InterfaceRecord, answers: Mapping[str, Answer]
-    ) -> None:
-        self.rules = rules
+    def __init__(self, record: InterfaceRecord, origin: str, recorded: str = "") -> None:
+        self.record = record
         self.origin = origin
         self.recorded = recorded
-        self.record = record
-        self.answers = answers
+
+    @property
+    def answers(self) -> Mapping[str, Answer]:
+        """What was seen, by test key."""
+        return self.record.observation.answers
 
 
 def explain_rules(options: Namespace, store: Store) -> int:
@@ -85,48 +81,36 @@ def explain_rules(options: Namespace, store: Store) -> int:
 
 def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanation:
     origin = RECORD if record else STANZA
-    passes = record.passes if record else make_passes(iface, query_passes(iface))
-    rules = read_rules_of(passes)
-    if rules.uplinks:
-        return Explanation(rules, origin, "", record or InterfaceRecord(iface, 0, passes, wish=True), {})
-    with make_pass(Store(), device_of(iface), 2 * rules.timeout) as passing:
-        now, answers = observe_interface(iface, passes, announce=passing.announce)
-        # What decides is asked for what the decision hangs on; who wants an explanation is shown all.
-        link = make_link(iface, merge_options(passes))
-        answers = complete_answers(rules, answers, link, monotonic() + rules.timeout, passing.announce)
-    return Explanation(rules, origin, "", now, answers)
+    now = InterfaceRecord(iface, record.passes if record else make_passes(iface, query_passes(iface)))
+    if now.rules.uplinks:
+        return Explanation(record or now.change(wish=True), origin)
+    with make_pass(Store(), device_of(iface), 2 * now.rules.timeout) as passing:
+        seen = observe(iface, now.rules, now.options, announce=passing.announce)
+        place = find_place(now.rules, seen.answers)
+        # What decides looks only at what the decision depends on; an explanation shows all.
+        seen = complete_observation(seen, now.rules, now.options, passing.announce)
+    return Explanation(now.change(observation=seen, place=place), origin)
 
 
 def _explain_recording(path: str, iface: str | None) -> Explanation:
-    """Decide on what was seen at another time, perhaps by another interface, by the rules as they stand now."""
+    """Decide on what was seen at another time, perhaps by another interface, by the rules as they are written now."""
     seen = read_observation(path)
     iface = iface or seen.iface
-    passes = make_passes(iface, query_passes(iface))
-    rules = read_rules_of(passes)
-    if rules.uplinks:
-        return Explanation(rules, STANZA, path, InterfaceRecord(iface, 0, passes, wish=True), {})
+    record = InterfaceRecord(iface, make_passes(iface, query_passes(iface)))
+    if record.rules.uplinks:
+        return Explanation(record.change(wish=True), STANZA, path)
     answers = {key: Answer(pending=True, problem=_NOT_RECORDED) for key in TESTS}
     answers.update(seen.answers)
     if iface != seen.iface:
         answers["interface"] = Answer(tuple(dict.fromkeys((device_of(iface), iface))))
-    place = find_place(rules.locations, answers)
-    record = InterfaceRecord(
-        iface,
-        0,
-        passes,
-        location=place.location,
-        line=place.line,
-        grade=place.grade,
-        undecided=place.undecided,
-        routable=seen.routable,
-        wireless_open=seen.wireless == OPEN,
-        words=tuple(Finding(test.text, (_FINDINGS[judge(test, answers)],)) for test in list_word_tests(rules)),
+    seen = seen.change(iface=iface, answers=answers)
+    return Explanation(
+        record.change(observation=seen, place=find_place(record.rules, answers)), STANZA, path
     )
-    return Explanation(rules, STANZA, path, record, answers)
 
 
 def _is_first(location: Location, explanation: Explanation) -> bool:
-    return location.text == find_place(explanation.rules.locations, explanation.answers).line
+    return location.text == find_place(explanation.record.rules, explanation.answers).line
 
 
 def _was_asked(test: Test, explanation: Explanation) -> bool:
@@ -142,19 +126,19 @@ def _list_errors(rules: Rules) -> list[str]:
 
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:
     """Return the verdicts on tunnels as far as this interface goes, whatever others say."""
-    return decide_tunnels([describe_situation(explanation.record, explanation.rules)])
+    return decide_tunnels([explanation.record])
 
 
 # For people
 
 
 def _list_lines(explanation: Explanation) -> list[str]:
-    if explanation.record.wish or explanation.rules.uplinks:
+    if explanation.record.wish or explanation.record.rules.uplinks:
         return _list_wish(explanation)
-    rules, record = explanation.rules, explanation.record
+    record, rules = explanation.record, explanation.record.rules
     recorded = "standard input" if explanation.recorded == "-" else explanation.recorded
     origin = f"as recorded in {recorded}" if recorded else _ORIGINS[explanation.origin]
-    lines = [f"{describe_place(describe_situation(record, rules))} ({log.printable(origin)})"]
+    lines = [f"{describe_place(record)} ({log.printable(origin)})"]
     lines += [f"  by {describe_pass(each)}" for each in record.passes if len(record.passes) > 1]
     lines += [f"  error: {error}" for error in _list_errors(rules)]
     for location in rules.locations:
@@ -163,18 +147,19 @@ def _list_lines(explanation: Explanation) -> list[str]:
         proof = ", proof" if verdict and is_proof(location) else ""
         lines.append(f"  netconf-location {location.text}: {_name_verdict(verdict, explanation)}{first}{proof}")
         lines += [f"    {_explain_test(test, explanation)}" for test in location.tests]
-    lines += [f"  as a word: {finding.subject}: {finding.values[0]}" for finding in record.words]
-    if record.location:
-        lines.append(f"  {record.location} is {'proven' if record.grade == AUTHENTICATED else 'told by hints'}")
-    lines.append(f"  default route: {'yes' if record.routable else 'no: unroutable'}")
-    if record.wireless_open:
+    lines += [f"  as a word: {word}: {_WORDS[verdict]}" for word, verdict in record.place.words.items()]
+    if record.place.location:
+        grade = "proven" if record.place.grade == AUTHENTICATED else "told by hints"
+        lines.append(f"  {record.place.location} is {grade}")
+    lines.append(f"  default route: {'yes' if record.observation.routable else 'no: unroutable'}")
+    if record.observation.wireless == OPEN:
         lines.append(f"  {_explain_wireless(explanation)}: insecure")
     verdicts = _decide_alone(explanation)
     for rule in rules.vpns:
         alone = verdicts[rule.kind, rule.name]
         lines.append(f"  netconf-vpn {rule.text}: {alone.state}, as far as {record.iface} goes: {alone.because}")
     for guard in rules.guards:
-        decided = decide_guard(guard, describe_situation(record, rules))
+        decided = decide_guard(guard, record)
         lines.append(f"  netconf-guard {guard.text}: {decided.state}: {decided.because}")
     if conflict := find_conflict(record.passes):
         lines.append(f"  error: {conflict}: the guard stays closed")
@@ -191,7 +176,7 @@ def _explain_wireless(explanation: Explanation) -> str:
 
 
 def _list_wish(explanation: Explanation) -> list[str]:
-    rules, record = explanation.rules, explanation.record
+    record, rules = explanation.record, explanation.record.rules
     if explanation.origin == RECORD:
         lines = [
             f"{record.iface} is a wish, since its ifup: it overrides vetoes, and never opens a guard",
@@ -224,7 +209,7 @@ def _explain_test(test: Test, explanation: Explanation) -> str:
 
 
 def _describe(explanation: Explanation) -> dict[str, object]:
-    rules, record = explanation.rules, explanation.record
+    record, rules = explanation.record, explanation.record.rules
     described: dict[str, object] = {
         "wish": record.wish,
         "rules": explanation.origin,
@@ -234,7 +219,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
         return {**described, "uplinks": list(rules.uplinks), "raised": list(record.raised)}
     answers = explanation.answers
     guard = None
-    verdicts = [decide_guard(rule, describe_situation(record, rules)) for rule in rules.guards]
+    verdicts = [decide_guard(rule, record) for rule in rules.guards]
     if verdicts:
         # All must agree before it opens.
         verdict = next((verdict for verdict in verdicts if verdict.state != OPEN_GUARD), verdicts[0])
@@ -242,11 +227,11 @@ def _describe(explanation: Explanation) -> dict[str, object]:
     return {
         **described,
         "guard": guard,
-        "location": record.location or None,
-        "undecided": record.undecided,
-        "grade": record.grade or None,
-        "routable": record.routable,
-        "wireless-open": record.wireless_open,
+        "location": record.place.location or None,
+        "undecided": record.place.undecided,
+        "grade": record.place.grade or None,
+        "routable": record.observation.routable,
+        "wireless-open": record.observation.wireless == OPEN,
         "locations": [
             {
                 "line": location.text,
@@ -266,7 +251,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
             }
             for location in rules.locations
         ],
-        "words": {test.text: judge(test, answers) for test in list_word_tests(rules)},
+        "words": dict(record.place.words),
         "seen": describe_answers(answers),
         "tunnels": {
             f"{kind} {name}": {"verdict": verdict.state, "because": verdict.because}

@@ -6,12 +6,12 @@ import os
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.evidence import make_link
+from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.exemptions import list_resolvers, make_network
 from netconf_hooks.guard.firewall import GuardError, Opening
 from netconf_hooks.guard.lifecycle import close_guards, open_portal, release_guard
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.settle import list_counting, wake_watcher
-from netconf_hooks.state import merge_options
+from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def visit_portal(options: Namespace, store: Store) -> int:
     _need_root("portal")
     device = device_of(options.iface)
     record = store.read_interface(options.iface)
-    if record is None or not list_counting([record]):
+    if record is None or not list_current([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     uid = find_caller(os.environ)
-    resolvers = list_resolvers(make_link(options.iface, merge_options(record.passes)))
+    resolvers = list_resolvers(make_link(options.iface, record.options))
     try:
         open_portal(store, device, list_portal_openings(uid, _find_resolver_user(), resolvers), options.seconds)
     except GuardError as error:

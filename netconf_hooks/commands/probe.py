@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from netconf_hooks.commands.entry import CommandError, OK
-from netconf_hooks.observation import ENCRYPTED, OPEN, find_options, format_observation, observe_network
+from netconf_hooks.commands.recording import find_options, format_observation
+from netconf_hooks.evidence.look import observe_everything
+from netconf_hooks.observation import ENCRYPTED, OPEN
 from netconf_hooks.rules import DEFAULT_TIMEOUT, format_test
 from netconf_hooks.system import log
 
@@ -22,7 +24,7 @@ _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, en
 
 def probe_network(options: Namespace, store: Store) -> int:
     """``netconf-hooks probe [--json] IFACE``: looks at the network now, sends no more than the kernel would."""
-    seen = observe_network(options.iface, find_options(options.iface, store), DEFAULT_TIMEOUT)
+    seen = observe_everything(options.iface, find_options(options.iface, store), DEFAULT_TIMEOUT)
     if seen is None:
         raise CommandError(f"{options.iface}: no such interface")
     if options.json:

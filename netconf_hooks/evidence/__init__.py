@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from netconf_hooks.observation import Answer
+
 
 class Link(Record):
     """The interface that is asked about, as ifupdown names it and as the kernel has it.
@@ -54,37 +56,6 @@ class Link(Record):
         self.carrier = carrier
         self.options = options
         self.composed = composed
-
-
-class Answer(Record):
-    """What was seen for one test key.
-
-    values: what was seen, normalised as `rules` normalises the values of tests (MAC addresses and domains in lower
-        case, IP addresses as inet_ntop(3) writes them); empty where there is nothing to see.
-    pending: whether more could have been seen given more time; such an answer can prove a test, not refute it.
-    problem: why nothing (or not everything) was seen, for `explain` and the log; else empty.
-
-    Of a key whose values are asked one by one (`TestKind.asked`):
-
-    settled: the values that are answered, or were found to be none that can be answered; all others are open.
-    refuted: those among them that were asked and answered with no.
-    """
-
-    __slots__ = ("values", "pending", "problem", "settled", "refuted")
-
-    def __init__(
-        self,
-        values: tuple[str, ...] = (),
-        pending: bool = False,
-        problem: str = "",
-        settled: tuple[str, ...] = (),
-        refuted: tuple[str, ...] = (),
-    ) -> None:
-        self.values = values
-        self.pending = pending
-        self.problem = problem
-        self.settled = settled
-        self.refuted = refuted
 
 
 def make_link(iface: str, options: Mapping[str, str]) -> Link:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netconf_hooks.evidence import Answer
+from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import Netlink, NetlinkError
 
 TYPE_CHECKING = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netconf_hooks.evidence import Answer
+from netconf_hooks.observation import Answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

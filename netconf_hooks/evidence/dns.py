@@ -25,8 +25,8 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks.evidence import Answer
 from netconf_hooks.evidence.lease import LEASES, MOST, find_held_leases, read_end
+from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local, read_address
 

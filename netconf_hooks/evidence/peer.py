@@ -21,7 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netconf_hooks.evidence.probes import Question, Steps, View
+    from netconf_hooks.evidence.probes import Steps, View
+    from netconf_hooks.place import Question
 
 # Seconds.  A neighbour answers within milliseconds, and whoever is not there never does: in the café each ifup would
 # wait until its deadline for the peer at home.  A switch port that just came up may lose the first packets.

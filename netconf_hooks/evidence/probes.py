@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import time
 
-from netconf_hooks.evidence import Answer
+from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS
 from netconf_hooks.system.netlink import NetlinkError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from netconf_hooks.evidence import Link
+    from netconf_hooks.place import Question
 
     T = TypeVar("T")
     Conversation = Generator["Wait", frozenset[int], T]
@@ -35,21 +36,6 @@ LEAST = 0.02
 
 GRACE = 0.2
 """Seconds beyond the deadline after which a conversation that does not end by itself is ended."""
-
-
-class Question(Record):
-    """One value of a test.
-
-    key, value: as in the test.  routers: of a certificate, the MAC addresses that the lines which name it give for the
-    default router.
-    """
-
-    __slots__ = ("key", "value", "routers")
-
-    def __init__(self, key: str, value: str, routers: tuple[str, ...] = ()) -> None:
-        self.key = key
-        self.value = value
-        self.routers = routers
 
 
 class Outcome(Record):

@@ -8,7 +8,8 @@ from netconf_hooks.evidence.probes import Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from netconf_hooks.evidence.probes import Question, Steps, View
+    from netconf_hooks.evidence.probes import Steps, View
+    from netconf_hooks.place import Question
 
 
 def ask(question: Question, view: View) -> Steps:

@@ -17,7 +17,7 @@ import _socket
 import os
 import time
 
-from netconf_hooks.evidence import Answer
+from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, IFF_NOARP, NEIGHBOUR_PATIENCE, Netlink, NetlinkError
 
 # How long a router that the kernel knows may take to say that it is still there, seconds.

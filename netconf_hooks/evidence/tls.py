@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from netconf_hooks.evidence.probes import Announce, Conversation, Question, Steps, View
+    from netconf_hooks.evidence.probes import Announce, Conversation, Steps, View
+    from netconf_hooks.place import Question
     from netconf_hooks.system.netlink import LinkStatus
 
 # Seconds for the question through all tunnels, which comes on top of the answer.

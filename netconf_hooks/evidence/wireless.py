@@ -16,7 +16,7 @@ import errno
 import os
 from time import monotonic
 
-from netconf_hooks.evidence import Answer
+from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.rules import format_ssid
 from netconf_hooks.system.netlink import LINKS, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes

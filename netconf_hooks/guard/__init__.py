@@ -1,1 +1,146 @@
-"""The kill switch of a link, from its first pre-up to its last post-down.  Only `firewall` touches the firewall."""
+"""The guard (kill switch): netconf-interfaces(5), GUARD.
+
+The functions here are its front door: hooks, the watcher and `settle` call them on every machine.  They return at once
+if there is no guard, and import nothing then: so no caller has to ask.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from netconf_hooks.decide import Decision, Known
+    from netconf_hooks.guard.lifecycle import Look
+    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.rules import Rules
+    from netconf_hooks.state import GuardRecord, InterfaceRecord, Pass, Store
+
+
+class OpenLook:
+    """A look at the network of a link without a guard: its probes need no permission (context manager)."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
+        """Do nothing: see `evidence.probes.View`."""
+
+
+def restore_records(store: Store) -> None:
+    """Close each guard whose record is lost, and record it as closed."""
+    if store.has_guards():
+        from netconf_hooks.guard.records import restore_records as restore
+
+        restore(store)
+
+
+def is_closed_for(store: Store, invocation: Invocation, rules: Rules, again: bool = False) -> bool:
+    """Close the device of an interface that comes up, if its rules ask for that; return whether the interface may come
+    up.
+
+    rules: of this pass alone; again: whether its pre-up has done so already.  Logs why it may not.
+    """
+    if not (rules.is_guarded() or store.has_guards()):
+        return True
+    from netconf_hooks.guard.lifecycle import prepare_device
+
+    return prepare_device(store, invocation, rules, again)
+
+
+def look(store: Store, device: str, until: float) -> Look | OpenLook:
+    """Return a look at the network of a device (context manager), whose probes the guard lets through.
+
+    until: time.monotonic().
+    """
+    if not store.has_guards():
+        return OpenLook()
+    from netconf_hooks.guard.lifecycle import Look
+
+    return Look(store, device, until)
+
+
+def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
+    """Return the passes of an interface, also those that have only come to pre-up; None if its device has no guard."""
+    if not store.has_guards():
+        return None
+    from netconf_hooks.guard.lifecycle import find_passes as find
+
+    return find(store, iface)
+
+
+def read_guards(store: Store, records: Sequence[InterfaceRecord]) -> tuple[tuple[GuardRecord, ...], dict[str, str]]:
+    """Return the guards as decisions need them, and the new names of devices that were renamed.
+
+    records: of all interfaces.  The records' lock is held.
+    """
+    if not store.has_guards():
+        return (), {}
+    from netconf_hooks.guard.lifecycle import find_renamed, read_expired
+
+    guards = read_expired(store)
+    return guards, find_renamed(guards, records)
+
+
+def write_guards(store: Store, known: Known, decision: Decision) -> bool:
+    """Record what was decided; return whether the firewall has to be told.  The records' lock is held."""
+    if not decision.guards:
+        return False
+    from netconf_hooks.guard.lifecycle import write_verdicts
+
+    return write_verdicts(store, known, decision)
+
+
+def close_guards(store: Store) -> None:
+    """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import close_decided
+
+        close_decided(store)
+
+
+def open_guards(store: Store) -> None:
+    """Let through what is only known of running tunnels, and open what is to be open."""
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import open_decided
+
+        open_decided(store)
+
+
+def begin_leaving(store: Store, invocation: Invocation) -> None:
+    """down: close the guard of a device, and what was let through for a time, before anything else is done."""
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import begin_leaving as begin
+
+        begin(store, invocation)
+
+
+def leave(store: Store, invocation: Invocation) -> None:
+    """post-down: a pass has ended; the guard goes with the last one that asks for it, when the link is down."""
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import end_device
+
+        end_device(store, invocation)
+
+
+def put_back(store: Store) -> bool:
+    """Put back what somebody took away, records included; return whether a link is closed now that should be open."""
+    if not store.has_guards():
+        return False
+    from netconf_hooks.guard.lifecycle import put_back as restore_rules
+    from netconf_hooks.guard.records import restore_records as restore
+
+    restored = restore(store)
+    return restore_rules(store) or bool(restored)
+
+
+def end_guards(store: Store) -> None:
+    """Take away the guards of links that went down after ifdown had left them up."""
+    if store.has_guards():
+        from netconf_hooks.guard.lifecycle import end_guards as end
+
+        end(store)

@@ -17,8 +17,7 @@ from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.fingerprint import look_at, read_scene
 from netconf_hooks.guard.firewall import GuardError, Opening, PROBE, Window, load_firewall, read_opening
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.passes import read_rules_of
-from netconf_hooks.state import RecordError, boot_time, merge_options
+from netconf_hooks.state import RecordError, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 
@@ -96,8 +95,7 @@ def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
 
 
 def list_openings(record: GuardRecord) -> tuple[Opening, ...]:
-    rules = read_rules_of(record.passes)
-    allowed = [make_allowance(allowance) for allowance in rules.allowances]
+    allowed = [make_allowance(allowance) for allowance in record.rules.allowances]
     # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
     leased = [Opening("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(read_opening, record.openings))
@@ -212,7 +210,7 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
     deadline = monotonic() + LOOK_UP_TIME
     try:
         with ProbePass(guard.device, guard.backend, LOOK_UP_TIME) as passing:
-            view = View(make_link(record.iface, merge_options(record.passes)), deadline, passing.announce)
+            view = View(make_link(record.iface, record.options), deadline, passing.announce)
             for name in names:
                 resolution = look_up(name, view)
                 if resolution.addresses:
@@ -284,7 +282,7 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
         if guard.asking_left():
             return
         try:
-            scene = look_at(guard.device, outside_ports=read_rules_of(guard.passes).outside_ports)
+            scene = look_at(guard.device, outside_ports=guard.rules.outside_ports)
         except NetlinkError as unknown:
             found.problems.append(f"{error}; and the kernel does not say which network this is: {unknown}")
             return
@@ -326,4 +324,4 @@ def list_resolvers(link: Link) -> tuple[str, ...]:
 
 
 def _list_resolvers(guard: GuardRecord) -> tuple[str, ...]:
-    return list_resolvers(make_link(guard.device, merge_options(guard.passes)))
+    return list_resolvers(make_link(guard.device, guard.options))

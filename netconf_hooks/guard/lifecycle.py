@@ -17,11 +17,12 @@ import time
 from _socket import if_indextoname
 from time import monotonic
 
-from netconf_hooks.decide import CLOSED, OPEN, RELEASED, Verdict, decide_guard
+from netconf_hooks.decide import CLOSED, OPEN, RELEASED
+from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene, UNREADABLE, look_at, read_scene
 from netconf_hooks.evidence.lease import find_dhcp_servers
 from netconf_hooks.evidence.ports import read_ports
-from netconf_hooks.guard.exemptions import ProbePass, list_openings, read_guard, unpin
+from netconf_hooks.guard.exemptions import ProbePass, let_tunnels_through, list_openings, read_guard, unpin
 from netconf_hooks.guard.firewall import (
     GuardError, HOLD_GUESTS, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Ports, TokenGone, Window, choose_firewall,
     load_firewall, read_opening
@@ -34,14 +35,16 @@ from netconf_hooks.passes import (
 from netconf_hooks.state import GuardRecord, RecordError, boot_time, merge_options
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import Netlink, NetlinkError, read_link
+from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from netconf_hooks.decide import Situation
+    from netconf_hooks.decide import Decision, Known
     from netconf_hooks.guard.firewall import AnyFirewall
     from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.rules import Rules
     from netconf_hooks.state import InterfaceRecord, Pass, Store
 
 # How long an opened link stays open if nobody renews it, seconds.
@@ -54,8 +57,6 @@ CONFIRMATION = 1.0
 SLEEP_PATIENCE = 2.0
 
 _ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf-guard out"
-
-_UNLOOKED = "the network was not looked at yet"
 
 
 def find_unguardable(invocation: Invocation) -> str:
@@ -74,6 +75,26 @@ def find_unguardable(invocation: Invocation) -> str:
 
 
 # --- putting up, in pre-up
+
+
+def prepare_device(store: Store, invocation: Invocation, rules: Rules, again: bool = False) -> bool:
+    """Close the link of an interface before it is configured, if its rules ask for that; return whether it may come up.
+
+    rules: of this pass alone; again: whether pre-up has done so already.  Logs why it may not.
+    """
+    try:
+        if not rules.is_guarded():
+            join_guard(store, invocation, again)
+            return True
+        if problem := find_unguardable(invocation):
+            raise GuardError(problem)
+        put_guard(store, invocation, again)
+        wake_watcher(store)
+    except (GuardError, RecordError, OSError) as error:
+        text = f' "{rules.guard.text}"' if rules.guard else ""
+        log.error(f"{invocation.iface}: netconf-guard{text}: no guard can be put up, so it stays down: {error}")
+        return False
+    return True
 
 
 def put_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
@@ -195,6 +216,14 @@ def leave_guard(store: Store, invocation: Invocation) -> None:
         remove_guard(store, record)
 
 
+def end_device(store: Store, invocation: Invocation) -> None:
+    """post-down, as `leave_guard`; logs what can't be done."""
+    try:
+        leave_guard(store, invocation)
+    except GuardError as error:
+        log.error(f"{invocation.iface}: netconf-guard: {error}")
+
+
 def end_guards(store: Store) -> bool:
     """Take away the guards of links that went down after ifdown had left them up; return whether any was.
 
@@ -234,7 +263,7 @@ def _list_passes_of(store: Store, device: str, run: str) -> tuple[Pass, ...]:
         for record in store.read_interfaces(log.error)
         if not record.wish and device_of(record.iface) == device
         for each in record.passes
-        if (link and link.up and link.index == record.index) or (run and each.run == run)
+        if (link and link.up and link.index == record.observation.index) or (run and each.run == run)
     )
 
 
@@ -253,72 +282,69 @@ def remove_guard(store: Store, record: GuardRecord) -> None:
 # --- deciding
 
 
-def decide_guards(store: Store, records: Iterable[InterfaceRecord], situations: Iterable[Situation]) -> bool:
-    """Write down what the guards are to be; return whether the firewall has to be told.  The records' lock is held.
-
-    records, situations: of the interfaces that are up, in the same order.
-    """
-    up = {record.iface: (record, situation) for record, situation in zip(records, situations, strict=True)}
-    changed = False
-    for guard in store.read_guards(log.error):
-        if guard.verdict == RELEASED:
-            continue
-        if guard.opened and not guard.is_open(time.time()):
+def read_expired(store: Store) -> tuple[GuardRecord, ...]:
+    """Return all guards' records; one whose lease is over is no longer open.  The records' lock is held."""
+    guards = []
+    for record in store.read_guards(log.error):
+        if record.verdict != RELEASED and record.opened and not record.is_open(time.time()):
             # Nobody has renewed it, and the kernel has closed it.
-            guard = guard.change(opened=False, done=False)
-            store.write_guard(guard)
-        verdict = _decide_guard(guard, up)
-        if renamed := _find_renaming(store, guard):
-            verdict = Verdict(CLOSED, renamed)
-            if renamed != guard.because:
-                log.error(f"{guard.device}: netconf-guard: {renamed}")
-        if (verdict.state, verdict.because) != (guard.verdict, guard.because):
-            done = guard.done and verdict.state == guard.verdict
-            store.write_guard(guard.change(verdict=verdict.state, because=verdict.because, done=done))
-            if verdict.state != guard.verdict:
-                log.info(f"{guard.device}: netconf-guard: {verdict.state}: {verdict.because}")
-            changed |= not done
-        changed |= not guard.done
-    return changed
+            record = record.change(opened=False, done=False)
+            store.write_guard(record)
+        guards.append(record)
+    return tuple(guards)
 
 
-def _decide_guard(guard: GuardRecord, up: Mapping[str, tuple[InterfaceRecord, Situation]]) -> Verdict:
-    if conflict := find_conflict(guard.passes):
-        return Verdict(CLOSED, conflict)
-    reasons = []
-    for iface in _list_ifaces(guard):
-        passes = list_of(guard.passes, iface)
-        rules = read_rules_of(passes)
-        if not rules.is_guarded():
-            continue
-        if iface not in up:
-            return Verdict(CLOSED, f"{iface}: {_UNLOOKED}")
-        record, situation = up[iface]
-        if record.looked <= guard.shut:
-            return Verdict(CLOSED, guard.because if guard.verdict == CLOSED else f"{iface}: {_UNLOOKED}")
-        if [each.options for each in passes] != [each.options for each in record.passes]:
-            return Verdict(CLOSED, f"{iface}: another stanza of it is coming up, and {_UNLOOKED}")
-        for rule in rules.guards:
-            verdict = decide_guard(rule, situation)
-            if verdict.state != OPEN:
-                return verdict
-            reasons.append(verdict.because)
-    if not reasons:
-        return Verdict(CLOSED, "no stanza says when it opens")
-    return Verdict(OPEN, "; ".join(reasons))
+def find_renamed(guards: Iterable[GuardRecord], records: Iterable[InterfaceRecord]) -> dict[str, str]:
+    """Return the names of guarded devices that have another one by now, which no rule of the firewall knows."""
+    devices = {guard.device for guard in guards}
+    renamed = {}
+    for record in records:
+        device = device_of(record.iface)
+        if device in devices and record.observation.index:
+            try:
+                name = if_indextoname(record.observation.index)
+            except OSError:  # there is no such device any more
+                continue
+            if name != device:
+                renamed[device] = name
+    return renamed
 
 
-def _find_renaming(store: Store, guard: GuardRecord) -> str:
-    """Return in words that the device has another name by now, which no rule of the firewall knows; else nothing."""
-    for iface in _list_ifaces(guard):
-        try:
-            record = store.read_interface(iface)
-            name = if_indextoname(record.index) if record and record.index else guard.device
-        except (RecordError, OSError):  # OSError: there is no such device any more
-            continue
-        if name != guard.device:
-            return f"{guard.device} is called {name} now: the guard does not hold it any more"
-    return ""
+def write_verdicts(store: Store, known: Known, decision: Decision) -> bool:
+    """Record what was decided on the guards; return whether the firewall has to be told.  The records' lock is held."""
+    unsettled = False
+    for old, new in zip(known.guards, decision.guards, strict=True):
+        if new != old:
+            store.write_guard(new)
+        if new.because != old.because and new.device in known.renamed:
+            log.error(f"{new.device}: netconf-guard: {new.because}")
+        if new.verdict != old.verdict:
+            log.info(f"{new.device}: netconf-guard: {new.verdict}: {new.because}")
+        unsettled |= new.verdict != RELEASED and not new.done
+    return unsettled
+
+
+# --- acting
+
+
+def close_decided(store: Store) -> None:
+    """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
+    put_back(store)  # also without a watcher
+    with store.lock_acting():
+        follow_closing(store)
+    let_tunnels_through(store, list_current(store.read_interfaces(log.error)))
+    with store.lock_acting():
+        follow_closing(store)
+
+
+def open_decided(store: Store) -> None:
+    """Let through what is only known of running tunnels, and open what is to be open."""
+    # Some endpoints are known only from the running daemon, and what has stopped sends nothing any more.
+    changed = let_tunnels_through(store, list_current(store.read_interfaces(log.error)), asked=True)
+    with store.lock_acting():
+        if changed:
+            follow_closing(store)
+        follow_opening(store)
 
 
 # --- looking
@@ -744,10 +770,6 @@ def find_state(record: GuardRecord) -> str:
 # --- records
 
 
-def _list_ifaces(guard: GuardRecord) -> list[str]:
-    return list(dict.fromkeys(each.iface for each in guard.passes))
-
-
 def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
     """Return the passes of an interface, also those that have only come to pre-up; None if its device has no guard."""
     with store.lock_records():
@@ -766,7 +788,7 @@ def _change_ports(record: GuardRecord) -> None:
 
 def find_ports(record: GuardRecord) -> Ports | None:
     """Return what a guarded link is made of now; None for a card.  Raises `NetlinkError`."""
-    return read_ports(record.device, merge_options(record.passes), list_outside_ports(record))
+    return read_ports(record.device, record.options, list_outside_ports(record))
 
 
 def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
@@ -781,7 +803,7 @@ def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
 
 def list_outside_ports(record: GuardRecord) -> tuple[str, ...]:
     """Return what ``netconf-outside-ports`` says in the stanzas of a guard."""
-    return read_rules_of(record.passes).outside_ports
+    return record.rules.outside_ports
 
 
 def is_still_there(record: GuardRecord) -> bool:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from netconf_hooks.evidence import Answer, Link, router
+from netconf_hooks.evidence import Link, router
+from netconf_hooks.observation import Answer
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import DefaultRoute, Netlink
 

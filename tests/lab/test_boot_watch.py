@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from netconf_hooks.settle import CARRIER_TIMEOUT
+from netconf_hooks.evidence.look import CARRIER_TIMEOUT
 
 from .boot import Booted
 from .booted import (

@@ -16,11 +16,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from netconf_hooks import place as place_module
-from netconf_hooks.evidence import Answer, Link, known_servers, lease
+from netconf_hooks.evidence import Link, known_servers, lease
 from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.evidence.look import answer_rules
 from netconf_hooks.evidence.peer import read_arp_reply
-from netconf_hooks.place import Place, judge
+from netconf_hooks.observation import Answer, Place
+from netconf_hooks.place import find_place, judge
 from netconf_hooks.rules import Rules, read_rules
 
 from .image import CACHE
@@ -41,6 +42,12 @@ HEX = 64 * "0"
 # Seconds that hostile servers are given, and what a slow machine may take beyond that.
 SHORT, MARGIN = 0.6, 0.6
 PATIENT = 10.0
+
+
+def observe_place(rules: Rules, link: Link, deadline: float) -> tuple[Place, dict[str, Answer]]:
+    """Return the place by the rules and what was seen for it."""
+    answers = answer_rules(rules, link, deadline)
+    return find_place(rules, answers), answers
 
 
 def read_frames(capture: socket.socket) -> list[bytes]:
@@ -121,7 +128,7 @@ def observe(
     link = wire.link()
     link = Link(link.iface, link.device, link.index, link.carrier, options or {})
     began = time.monotonic()
-    place, answers = wire.call(lambda: place_module.observe_place(rules, link, began + patience))
+    place, answers = wire.call(lambda: observe_place(rules, link, began + patience))
     return place, answers, time.monotonic() - began
 
 
@@ -189,7 +196,7 @@ def test_an_answer_on_another_link_is_none(wire: Wire, far: Far) -> None:
     assert ask(wire, f"peer={ABSENT}", SHORT)[0] is False
     link = wire.link("x1")
     rules = read_rules({"netconf-location": f"there peer={ABSENT}"})
-    place, _ = wire.call(lambda: place_module.observe_place(rules, link, time.monotonic() + SHORT))
+    place, _ = wire.call(lambda: observe_place(rules, link, time.monotonic() + SHORT))
     assert place.location == ""  # to somebody else's MAC address, so neither there
 
 
@@ -414,7 +421,7 @@ def test_a_certificate_is_not_asked_for_through_a_tunnel(
     wire.ip("link set eth0 down\naddr add 192.168.7.50/24 dev tun9\nlink set tun9 up")
     rules = read_rules({"netconf-location": f"x tls={service}/sha256:{certificates['office'].sha256}"})
     link = wire.link("tun9")
-    place, answers = wire.call(lambda: place_module.observe_place(rules, link, time.monotonic() + PATIENT))
+    place, answers = wire.call(lambda: observe_place(rules, link, time.monotonic() + PATIENT))
     assert place == Place()
     assert "tun9 is no local network" in answers["tls"].problem
 
@@ -646,7 +653,7 @@ def test_who_is_not_root_is_told_so(wire: Wire) -> None:
         os.setresuid(65534, 65534, 65534)
         link = Link("eth0", "eth0", index, True, {})
         rules = read_rules({"netconf-location": f"x reach={ROUTER}:80"})
-        return place_module.observe_place(rules, link, time.monotonic() + PATIENT)[1]["reach"]
+        return observe_place(rules, link, time.monotonic() + PATIENT)[1]["reach"]
 
     index = wire.link().index
     reader, writer = os.pipe()

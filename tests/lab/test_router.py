@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from netconf_hooks.evidence import Answer, address, lease, router
+from netconf_hooks.evidence import address, lease, router
+from netconf_hooks.observation import Answer
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
 

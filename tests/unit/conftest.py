@@ -15,11 +15,12 @@ import pytest
 from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, hook, ifenv, observation, place as place_module, settle
-from netconf_hooks.commands import check, check_guard, explain, portal
-from netconf_hooks.evidence import Answer, names, router, wireless
+from netconf_hooks import cli, hook, ifenv, settle, wake
+from netconf_hooks.commands import check, check_guard, explain, portal, recording
+from netconf_hooks.evidence import look, names, router, wireless
 from netconf_hooks.guard import exemptions, hosts, lease, lifecycle, records
 from netconf_hooks.guard.firewall import GuardError
+from netconf_hooks.observation import Answer
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
 from netconf_hooks.tunnels import TunnelError
@@ -207,7 +208,7 @@ def store(leave_no_alarm, starts, tmp_path, monkeypatch, links, tunnels, message
 
     monkeypatch.setattr(settle, "tell_events", tell_events)
     monkeypatch.setattr(hook, "tell_events", tell_events)
-    monkeypatch.setattr(settle, "_start_watcher", lambda: None)
+    monkeypatch.setattr(wake, "start_watcher", lambda: None)
     store = CountingStore(str(tmp_path / "run"), journal, steps)
 
     def permits(device):
@@ -228,8 +229,7 @@ def network(monkeypatch, links):
         assert deadline > monotonic()
         return {key: seen.get(key, Answer((), problem="nothing there")) for key in keys}
 
-    monkeypatch.setattr(place_module, "observe_link", observe)
-    monkeypatch.setattr(observation, "observe_link", observe)
+    monkeypatch.setattr(look, "observe_link", observe)
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
     monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
     monkeypatch.setattr(wireless, "has_nl80211", lambda device: device.startswith("wl") and device != "wlstaging")
@@ -297,7 +297,7 @@ def command(store, tunnel, network, monkeypatch, capfd):
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
     monkeypatch.setattr(check, "run_ifquery", lambda _: pytest.fail("asked this machine's ifquery"))
-    for module in (explain, observation):
+    for module in (explain, recording):
         for query in ("query_passes", "query_options"):
             monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"), raising=False)
 

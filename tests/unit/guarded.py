@@ -3,16 +3,16 @@
 import time
 from itertools import count
 
-from netconf_hooks import hook
-from netconf_hooks.evidence import Answer
+from netconf_hooks import hook, settle
 from netconf_hooks.evidence.fingerprint import Scene
 from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.guard.firewall import GuardError, Opening, TokenGone
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.lifecycle import LEASE
 from netconf_hooks.ifenv import read_environment
+from netconf_hooks.observation import Answer
 from netconf_hooks.state import Store
-from netconf_hooks.system import netlink
+from netconf_hooks.system import log, netlink
 
 ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
 HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
@@ -315,6 +315,12 @@ def run_hook(store, phase, iface="eth0", family="inet", run="", **options):
     invocation = read_environment(phase, environ)
     invocation = invocation.change(run=run if phase in ("pre-up", "up") else "")
     return hook.run(invocation, store)
+
+
+def refresh(store, records=None):
+    """Do what ``netconf-hooks refresh`` does.  records: the interfaces that are looked at, all if not given."""
+    records = store.read_interfaces(log.error) if records is None else records
+    settle.settle(store, settle.look_again(store, records), wake=False)
 
 
 def ifup(store, links, iface="eth0", family="inet", run="", **options):

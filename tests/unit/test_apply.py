@@ -3,15 +3,18 @@
 from time import monotonic
 
 import pytest
+from situations import make_record
 
 from netconf_hooks import settle
 from netconf_hooks.decide import NO_RULE
-from netconf_hooks.evidence import Answer, ports
-from netconf_hooks.settle import (
-    end_passes, follow_decision, forget_interface, list_counting, make_link, merge_options, observe_interface,
-    remember_interface
-)  # fmt: skip
-from netconf_hooks.state import Finding, InterfaceRecord, Pass, TunnelRecord
+from netconf_hooks.evidence import look, make_link, ports
+from netconf_hooks.evidence.current import list_current
+from netconf_hooks.leftovers import end_passes
+from netconf_hooks.observation import Answer, OPEN
+from netconf_hooks.passes import read_rules_of
+from netconf_hooks.place import find_place
+from netconf_hooks.settle import Change
+from netconf_hooks.state import InterfaceRecord, Pass, TunnelRecord, merge_options
 from netconf_hooks.system.netlink import LinkStatus
 
 CORP = ("openvpn", "corp")
@@ -22,19 +25,44 @@ UNLESS_OFFICE = {"netconf-location": OFFICE, "netconf-vpn": "openvpn corp unless
 def arrive(store, iface, index, location="", options=UNLESS_OFFICE, **facts):
     """Do what the up hook does once it knows where the interface is."""
     stanzas = (Pass("inet", options),)
-    record = InterfaceRecord(
+    record = make_record(
         iface, index, stanzas, location=location, grade="hint" if location else "", routable=True, **facts
     )
-    open_decision = remember_interface(store, record)
-    if open_decision:
-        follow_decision(store)
-    return open_decision
+    unsettled = remember(store, record)
+    if unsettled:
+        act(store)
+    return unsettled
 
 
 def leave(store, iface):
     """Do what the down hook does."""
-    if forget_interface(store, iface):
-        follow_decision(store)
+    if forget(store, iface):
+        act(store)
+
+
+def act(store):
+    """Do what was decided, and run the event scripts."""
+    settle.act(store)
+    settle.tell_events(store)
+
+
+def remember(store, record, replaces=None):
+    """Write a record and decide; return whether there is something to do."""
+    store.prepare()
+    return settle.remember(store, Change(record.iface, record, replaces))
+
+
+def forget(store, iface):
+    """Forget a record and decide; return whether there is something to do."""
+    store.prepare()
+    return settle.remember(store, Change(iface))
+
+
+def observe(iface, stanzas):
+    """Return what `look.observe` sees, and the place that follows."""
+    rules = read_rules_of(stanzas)
+    seen = look.observe(iface, rules, merge_options(stanzas))
+    return seen, find_place(rules, seen.answers)
 
 
 # Sharing
@@ -87,7 +115,7 @@ def test_a_tunnel_that_follows_already_is_not_asked_again(store, links, tunnels)
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     assert not arrive(store, "eth0", 7)
-    follow_decision(store)
+    act(store)
     assert tunnels.asked == ["start openvpn corp"]
 
 
@@ -115,14 +143,14 @@ def test_an_undecided_link_leaves_the_tunnel_as_it_is(store, links, tunnels):
 def test_tests_as_words_are_taken_from_the_record(store, links, tunnels):
     links.plug("eth0", 7)
     options = {"netconf-vpn": "openvpn corp unless address=10.0.0.0/8"}
-    arrive(store, "eth0", 7, options=options, words=(Finding("address=10.0.0.0/8", ("holds",)),))
+    arrive(store, "eth0", 7, options=options, words={"address=10.0.0.0/8": True})
     assert tunnels.asked == ["stop openvpn corp"]
-    arrive(store, "eth0", 7, options=options, words=(Finding("address=10.0.0.0/8", ("fails",)),))
+    arrive(store, "eth0", 7, options=options, words={"address=10.0.0.0/8": False})
     assert tunnels.asked == ["stop openvpn corp", "start openvpn corp"]
 
 
 def test_forgetting_what_was_never_remembered_does_nothing(store, tunnels):
-    assert not forget_interface(store, "eth0")
+    assert not forget(store, "eth0")
     assert tunnels.asked == []
 
 
@@ -172,7 +200,7 @@ def test_what_could_not_be_stopped_is_not_forgotten(store, links, tunnels):
 def test_a_hook_killed_between_deciding_and_acting_leaves_its_work_to_the_next(store, links, tunnels):
     links.plug("eth0", 7)
     stanzas = (Pass("inet", UNLESS_OFFICE),)
-    assert remember_interface(store, InterfaceRecord("eth0", 7, stanzas))
+    assert remember(store, make_record("eth0", 7, stanzas))
     assert tunnels.asked == []
     assert arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp"]
@@ -208,21 +236,21 @@ def test_a_decision_that_flips_while_it_is_followed_is_followed_in_its_newest_fo
 
     def arrive_at_office():
         # Another hook decides while this one is starting the tunnel; it would then wait for its turn to act.
-        assert remember_interface(store, InterfaceRecord("eth0", 7, stanzas, location="office", grade="hint"))
+        assert remember(store, make_record("eth0", 7, stanzas, location="office", grade="hint"))
 
     tunnels.during["start openvpn corp"] = arrive_at_office
     arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     decision = store.read_tunnels()[CORP]
     assert (decision.verdict, decision.done) == ("down", True)
-    follow_decision(store)
+    act(store)
     assert len(tunnels.asked) == 2
 
 
 def test_a_start_that_fails_while_the_decision_flips_does_not_hide_the_new_one(store, links, tunnels):
     links.plug("eth0", 7)
     tunnels.broken["start openvpn corp"] = "broken"
-    tunnels.during["start openvpn corp"] = lambda: forget_interface(store, "eth0")
+    tunnels.during["start openvpn corp"] = lambda: forget(store, "eth0")
     arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     assert store.read_tunnels() == {}
@@ -267,11 +295,12 @@ def test_which_records_count(links):
     links.plug("eth0", 7)
     links.plug("eth1", 8, carrier=False)
     records = [
-        InterfaceRecord(iface, index, ()) for iface, index in
+        make_record(iface, index, ()) for iface, index in
         (("eth0", 7), ("eth0:1", 7), ("eth0:2", 6), ("eth1", 8), ("gone", 9), ("gone", 0))
     ]  # fmt: skip
-    assert [(record.iface, record.index) for record in list_counting(records)] == [("eth0", 7), ("eth0:1", 7)]
-    assert list_counting([]) == ()
+    found = [(record.iface, record.observation.index) for record in list_current(records)]
+    assert found == [("eth0", 7), ("eth0:1", 7)]
+    assert list_current([]) == ()
 
 
 def test_a_bridge_counts_while_a_port_that_leads_outside_has_carrier(links, monkeypatch):
@@ -281,9 +310,9 @@ def test_a_bridge_counts_while_a_port_that_leads_outside_has_carrier(links, monk
     links["br0"] = LinkStatus(8, "br0", 0x11043, True, True, "", "bridge")
     links.plug("eth0", 7)
     stanzas = (Pass("inet", {"netconf-outside-ports": "eth0"}), Pass("inet6", {}))
-    records = [InterfaceRecord("br0", 8, stanzas), InterfaceRecord("eth0", 7, stanzas)]
-    assert list_counting(records) == tuple(records)
-    assert list_counting(records) == (records[1],)
+    records = [make_record("br0", 8, stanzas), make_record("eth0", 7, stanzas)]
+    assert list_current(records) == tuple(records)
+    assert list_current(records) == (records[1],)
     assert asked == [("eth0",)] * 2, "a card is not asked about"
     answers = [False]
     assert not make_link("br0", stanzas[0].options).carrier
@@ -297,7 +326,7 @@ def test_a_record_that_is_gone_is_not_brought_back(store, links, tunnels):
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     leave(store, "eth0")
-    assert not remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="office"), replaces=old)
+    assert not remember(store, make_record("eth0", 7, old.passes, location="office"), replaces=old)
     assert store.read_interface("eth0") is None
 
 
@@ -308,18 +337,18 @@ def test_of_two_looks_at_the_same_time_the_later_one_stands(store, links, looked
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     for found, began in (("office", 2.0), ("home", looked)):
-        record = InterfaceRecord("eth0", 7, old.passes, location=found, looked=began)
-        remember_interface(store, record, replaces=old)
-    assert store.read_interface("eth0").location == location
+        record = make_record("eth0", 7, old.passes, location=found, looked=began)
+        remember(store, record, replaces=old)
+    assert store.read_interface("eth0").place.location == location
 
 
 def test_an_ifup_in_between_is_not_overwritten(store, links):
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="office", looked=2.0))
-    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home", looked=1.0), replaces=old)
-    assert store.read_interface("eth0").location == "office"
+    remember(store, make_record("eth0", 7, old.passes, location="office", looked=2.0))
+    remember(store, make_record("eth0", 7, old.passes, location="home", looked=1.0), replaces=old)
+    assert store.read_interface("eth0").place.location == "office"
 
 
 def test_a_record_does_not_move_to_another_device(store, links):
@@ -327,7 +356,7 @@ def test_a_record_does_not_move_to_another_device(store, links):
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
     links.plug("eth0", 9)
-    remember_interface(store, InterfaceRecord("eth0", 9, old.passes, location="home"), replaces=old)
+    remember(store, make_record("eth0", 9, old.passes, location="home"), replaces=old)
     assert store.read_interface("eth0") == old
     assert store.read_tunnels()[CORP].because == NO_RULE
 
@@ -338,7 +367,7 @@ def test_a_record_that_can_not_be_read_any_more_is_not_overwritten(store, links)
     old = store.read_interface("eth0")
     with open(f"{store.interfaces}/eth0", "w") as file:
         file.write("somebody is at work here\n")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home"), replaces=old)
+    remember(store, make_record("eth0", 7, old.passes, location="home"), replaces=old)
     with open(f"{store.interfaces}/eth0") as file:
         assert file.read() == "somebody is at work here\n"
 
@@ -347,8 +376,8 @@ def test_a_record_is_replaced_while_it_stands(store, links):
     links.plug("eth0", 7)
     arrive(store, "eth0", 7)
     old = store.read_interface("eth0")
-    remember_interface(store, InterfaceRecord("eth0", 7, old.passes, location="home"), replaces=old)
-    assert store.read_interface("eth0").location == "home"
+    remember(store, make_record("eth0", 7, old.passes, location="home"), replaces=old)
+    assert store.read_interface("eth0").place.location == "home"
 
 
 # Stanzas
@@ -383,31 +412,26 @@ def test_what_is_seen_is_remembered(links, network):
         Pass("inet", {"netconf-location": OFFICE + " !dns-domain=cafe.example\n" + OFFICE, "dns-domain": "x"}),
         Pass("inet6", {"netconf-vpn": "openvpn corp on gateway=192.0.2.1 !gateway=192.0.2.1 address=10.0.0.0/8"}),
     )
-    record, answers = observe_interface("eth0", stanzas)
-    assert (record.iface, record.index, record.passes) == ("eth0", 7, stanzas)
-    assert (record.location, record.line, record.grade) == ("office", OFFICE, "hint")
-    assert (record.undecided, record.routable, record.wireless_open) == (False, True, False)
-    assert record.seen == (
-        Finding("address", (), "nothing there"),
-        Finding("dns-domain", (), "nothing there"),
-        Finding("gateway", ("192.0.2.1",)),
-    )
-    assert record.words == (
-        Finding("gateway=192.0.2.1", ("holds",)),
-        Finding("!gateway=192.0.2.1", ("fails",)),
-        Finding("address=10.0.0.0/8", ("fails",)),
-    )
-    assert answers["gateway"] == network["gateway"]
+    seen, place = observe("eth0", stanzas)
+    assert (seen.iface, seen.index) == ("eth0", 7)
+    assert (place.location, place.line, place.grade) == ("office", OFFICE, "hint")
+    assert (place.undecided, seen.routable, seen.wireless) == (False, True, "")
+    assert seen.answers == {
+        "address": Answer((), problem="nothing there"),
+        "dns-domain": Answer((), problem="nothing there"),
+        "gateway": network["gateway"],
+    }
+    assert place.words == {"gateway=192.0.2.1": True, "!gateway=192.0.2.1": False, "address=10.0.0.0/8": False}
 
 
 def test_what_was_not_answered_in_time_is_undecided(links, network):
     links.plug("wlan0", 8)
     network["address"] = network["gateway"] = Answer((), pending=True, problem="no time left")
     stanzas = (Pass("inet", {"netconf-location": OFFICE, "netconf-vpn": "openvpn corp on address=10.0.0.0/8"}),)
-    record, _ = observe_interface("wlan0", stanzas)
-    assert record.undecided
-    assert record.wireless_open
-    assert record.words == (Finding("address=10.0.0.0/8", ("undecided",)),)
+    seen, place = observe("wlan0", stanzas)
+    assert place.undecided
+    assert seen.wireless == OPEN
+    assert place.words == {"address=10.0.0.0/8": None}
 
 
 def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
@@ -418,22 +442,23 @@ def test_a_link_without_carrier_is_given_some_time(links, network, monkeypatch):
         waits.append((device, deadline - monotonic()))
         links.plug("eth0", 7)
 
-    monkeypatch.setattr(settle, "_wait_for_carrier", plug_in)
-    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
-    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
+    monkeypatch.setattr(look, "_wait_for_carrier", plug_in)
+    observe("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
+    observe("eth0", (Pass("inet", {"netconf-timeout": "2"}),))
     [(device, seconds)] = waits
     assert device == "eth0"
     assert 1 < seconds <= 2
     links.plug("eth0", 7, carrier=False)
-    observe_interface("eth0", (Pass("inet", {"netconf-timeout": "60"}),))
-    assert 2 < waits[1][1] <= settle.CARRIER_TIMEOUT
+    observe("eth0", (Pass("inet", {"netconf-timeout": "60"}),))
+    assert 2 < waits[1][1] <= look.CARRIER_TIMEOUT
 
 
 def test_a_device_that_is_not_there_is_not_waited_for(links, network, monkeypatch):
-    monkeypatch.setattr(settle, "_wait_for_carrier", lambda *_: pytest.fail("waited"))
-    record, _ = observe_interface("eth0", (Pass("inet", UNLESS_OFFICE),))
-    assert record.index == 0
-    assert list_counting([record]) == ()
+    monkeypatch.setattr(look, "_wait_for_carrier", lambda *_: pytest.fail("waited"))
+    stanzas = (Pass("inet", UNLESS_OFFICE),)
+    seen, place = observe("eth0", stanzas)
+    assert seen.index == 0
+    assert list_current([InterfaceRecord("eth0", stanzas, seen, place)]) == ()
 
 
 def test_a_link_carries_the_evidence_of_its_stanza_and_the_alias_its_device(links):
@@ -458,11 +483,11 @@ def test_a_decision_says_why(store, links, tunnels, messages):
 def test_what_ifupdown_is_done_with_is_forgotten_once_its_link_is_down(
     store, links, tunnels, monkeypatch, stage, up, wpa, left
 ):
-    monkeypatch.setattr("netconf_hooks.ifenv.has_wpa_action", lambda iface: wpa)
+    monkeypatch.setattr("netconf_hooks.leftovers.has_wpa_action", lambda iface: wpa)
     links.plug("wlan0", 7)
-    record = InterfaceRecord("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage=stage),))
-    assert remember_interface(store, record)
-    follow_decision(store)
+    record = make_record("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage=stage),))
+    assert remember(store, record)
+    act(store)
     links.plug("wlan0", 7, up=up)
     end_passes(store)
     assert (store.read_interface("wlan0") is not None) == left
@@ -470,7 +495,7 @@ def test_what_ifupdown_is_done_with_is_forgotten_once_its_link_is_down(
 
 
 def test_an_interface_that_comes_up_meanwhile_is_not_forgotten(store, links, monkeypatch):
-    record = InterfaceRecord("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage="kept"),))
+    record = make_record("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage="kept"),))
     store.prepare()
     store.write_interface(record)
 
@@ -478,6 +503,6 @@ def test_an_interface_that_comes_up_meanwhile_is_not_forgotten(store, links, mon
         store.write_interface(record.change(passes=(record.passes[0].change(stage="up"),)))
         return False
 
-    monkeypatch.setattr("netconf_hooks.ifenv.has_wpa_action", come_up)
+    monkeypatch.setattr("netconf_hooks.leftovers.has_wpa_action", come_up)
     end_passes(store)
     assert store.read_interface("wlan0").passes[0].stage == "up"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from office import STANZA
 
 from netconf_hooks.commands import check
-from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import Heading, InterfacesError, Names
+from netconf_hooks.observation import Answer
 from netconf_hooks.place import find_place
 from netconf_hooks.rules import TESTS, TestKind, read_rules
 
@@ -295,7 +295,7 @@ def test_what_check_warns_of_is_so_in_every_network(written, everywhere):
     assert not rules.errors
     dead = [warning.value for warning in check.list_dead_lines(rules)]
     for answers in everywhere:
-        assert find_place(rules.locations, answers).line not in dead
+        assert find_place(rules, answers).line not in dead
 
 
 # Guards

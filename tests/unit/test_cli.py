@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from office import AT_OFFICE, CORP, OFFICE
+from situations import make_record
 
 from netconf_hooks import cli
-from netconf_hooks.evidence import Answer
-from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.observation import Answer
+from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
 from netconf_hooks.system import netlink
 
 CHECKOUT = str(Path(__file__).parents[2])
@@ -76,8 +77,8 @@ def test_status_of_a_tunnel_that_can_not_be_asked(command, at_office, tunnel, st
 
 def test_status_of_unknown_and_undecided_places(command, store, links):
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (), location="office", undecided=True))
-    store.write_interface(InterfaceRecord("wlan0", 8, ()))
+    store.write_interface(make_record("eth0", 7, (), location="office", undecided=True))
+    store.write_interface(make_record("wlan0", 8, ()))
     links.plug("eth0", 7)
     links.plug("wlan0", 8, carrier=False)
     output = command("status")[1]
@@ -101,14 +102,14 @@ def test_status_tells_of_legacy_guards_that_no_record_knows(command, store, monk
 
 def test_what_the_network_says_moves_no_cursor(command, store, links):
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (), seen=(Finding("dns-domain", ("\x1b[2Jevil\n",), ""),)))
+    store.write_interface(make_record("eth0", 7, (), seen={"dns-domain": ("\x1b[2Jevil\n",)}))
     assert "\n    dns-domain: \\x1b[2Jevil\\n\n" in command("status")[1]
 
 
 def test_rules_that_are_no_text_can_be_shown(command, store, links):
     store.prepare()
     line = 'office interface="caf\udce9"'
-    store.write_interface(InterfaceRecord("eth0", 7, (), "office", line, "hint"))
+    store.write_interface(make_record("eth0", 7, (), "office", line, "hint"))
     status, output, errors = command("status")
     assert (status, errors) == (0, "")
     assert "caf\\udce9" in output
@@ -148,7 +149,7 @@ def test_a_kernel_that_can_not_be_asked_is_an_error_and_no_traceback(command, at
 ])
 def test_the_location_is_printed_for_scripts(command, store, links, facts, printed):
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (), **facts))
+    store.write_interface(make_record("eth0", 7, (), **facts))
     links.plug("eth0", 7)
     assert command("location", "eth0") == (0, printed, "")
 
@@ -183,11 +184,11 @@ def test_refresh_needs_root(command, at_office, monkeypatch):
 def test_refresh_decides_again(command, at_office, store, tunnels, network, monkeypatch, arguments):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert command(*arguments) == (0, "", "")
-    assert store.read_interface("eth0").location == ""
+    assert store.read_interface("eth0").place.location == ""
     assert tunnels.asked == ["start openvpn corp"]
     network["gateway"] = Answer(("192.0.2.1",))
     assert command(*arguments) == (0, "", "")
-    assert store.read_interface("eth0").location == "office"
+    assert store.read_interface("eth0").place.location == "office"
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
 
 
@@ -296,7 +297,7 @@ def test_status_of_an_alias_names_its_devices_guard_and_of_others_none(command, 
     let_stand(firewall, opened=True)
     links.plug("wlan0", 8)
     for iface, index in (("eth0:1", 7), ("wlan0", 8)):
-        store.write_interface(InterfaceRecord(iface, index, ()))
+        store.write_interface(make_record(iface, index, ()))
     store.write_guard(GUARDED)
     interfaces = json.loads(command("status", "--json")[1])["interfaces"]
     assert {iface: facts["guard"] for iface, facts in interfaces.items()} == {
@@ -352,7 +353,7 @@ def directory(tmp_path):
     """A real store's directory, for commands in processes of their own."""
     store = Store(str(tmp_path / "run"))
     store.prepare()
-    store.write_interface(InterfaceRecord("lo:1", 1, (), "office", OFFICE, "hint"))
+    store.write_interface(make_record("lo:1", 1, (), "office", OFFICE, "hint"))
     return store.directory
 
 
@@ -396,7 +397,7 @@ def test_a_closed_standard_output_is_nothing_to_say_something_to(directory, clos
 
 def test_another_encoding_is_no_error(directory):
     store = Store(directory)
-    store.write_interface(InterfaceRecord("lo:1", 1, (), "office", "office interface=\u20ac\udce9", "hint"))
+    store.write_interface(make_record("lo:1", 1, (), "office", "office interface=\u20ac\udce9", "hint"))
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
     argv = [sys.executable, "-c", COMMAND, directory, "status"]
     process = subprocess.run(argv, env=environ, capture_output=True, timeout=20)

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from situations import Presence, Situation, make_record
 
 from netconf_hooks import events, settle
-from netconf_hooks.decide import Edge, INET, Presence, Situation, decide_presences, list_edges
+from netconf_hooks.decide import Edge, INET, decide_presences, list_edges
 from netconf_hooks.events import list_scripts, tell_event, tell_events
-from netconf_hooks.state import EventRecord, Finding, InterfaceRecord, Pass, PresenceRecord, Store
+from netconf_hooks.settle import Change
+from netconf_hooks.state import EventRecord, Pass, PresenceRecord, Store
 from netconf_hooks.system import ownership
 from netconf_hooks.system.systemd import Systemd
 from tests.lab.waiting import wait_until
@@ -101,11 +103,12 @@ def test_whatever_happens_events_are_edges_and_nest(history):
 # What is queued
 
 
-def arrive(store, iface="eth0", location="office", seen=(), **facts):
+def arrive(store, iface="eth0", location="office", seen=None, **facts):
     """Write a record and decide."""
     stanzas = (Pass("inet", {"netconf-location": f"{location or 'office'} gateway=192.0.2.1"}, "roaming"),)
-    record = InterfaceRecord(iface, 7, stanzas, location=location, routable=True, seen=seen, **facts)
-    return settle.remember_interface(store, record)
+    record = make_record(iface, 7, stanzas, location=location, routable=True, seen=seen, **facts)
+    store.prepare()
+    return settle.remember(store, Change(iface, record))
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ def queue(store, links):
 
 
 def test_what_was_seen_is_told_and_told_again_at_the_end(queue):
-    seen = (Finding("gateway-mac", ("00:16:3e:11:22:33",)), Finding("dns-domain", ("a.example", "b.example")))
+    seen = {"gateway-mac": ("00:16:3e:11:22:33",), "dns-domain": ("a.example", "b.example")}
     assert arrive(queue, seen=seen)
     variables = {
         "IFACE": "eth0",
@@ -132,9 +135,9 @@ def test_what_was_seen_is_told_and_told_again_at_the_end(queue):
     )
     queue.write_events(())
     arrive(queue, "wlan0")
-    settle.forget_interface(queue, "eth0")
+    settle.remember(queue, Change("eth0"))
     assert queue.read_events() == ()
-    settle.forget_interface(queue, "wlan0")
+    settle.remember(queue, Change("wlan0"))
     assert queue.read_events() == (
         EventRecord("inet-disconnected", {**variables, "IFACE": "wlan0", "NETCONF_EVENT": "inet-disconnected"}),
         EventRecord("office-disconnected", {**variables, "IFACE": "wlan0", "NETCONF_EVENT": "office-disconnected"}),
@@ -143,7 +146,7 @@ def test_what_was_seen_is_told_and_told_again_at_the_end(queue):
 
 def test_what_is_not_told_yet_stays_in_front(queue):
     arrive(queue)
-    settle.forget_interface(queue, "eth0")
+    settle.remember(queue, Change("eth0"))
     names = [event.name for event in queue.read_events()]
     assert names == ["office-connected", "inet-connected", "inet-disconnected", "office-disconnected"]
 

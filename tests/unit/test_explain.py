@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from office import OFFICE, STANZA
+from situations import make_record
 
-from netconf_hooks import observation
+from netconf_hooks.commands import recording as recording_module
 from netconf_hooks.commands import explain
-from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.state import InterfaceRecord, Pass
+from netconf_hooks.observation import Answer
+from netconf_hooks.state import Pass
 
 CERTIFICATE = f"192.0.2.7:443/sha256:{64 * 'b'}"
 
@@ -24,7 +25,7 @@ def test_explain_shows_every_line_and_test(command, store, links, network):
     }
     links.plug("eth0", 7)
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (Pass("inet", rules),)))
+    store.write_interface(make_record("eth0", 7, (Pass("inet", rules),)))
     network["gateway"] = Answer(("192.0.2.1",))
     network["dns-domain"] = Answer((), pending=True, problem="no answer\x1b")
     network["address"] = Answer(("10.1.2.3",))
@@ -92,7 +93,7 @@ def test_explain_of_an_unknown_interface(command, monkeypatch):
 
 
 def test_explain_of_everything(command, at_office, store, links):
-    store.write_interface(InterfaceRecord("wlan0", 8, (Pass("inet", STANZA),)))
+    store.write_interface(make_record("wlan0", 8, (Pass("inet", STANZA),)))
     status, output, _ = command("explain")
     assert status == 0
     assert "\n\nwlan0 is at an unknown place" in output
@@ -115,7 +116,7 @@ def test_explain_for_programs(command, store, links, network):
     }
     links.plug("eth0", 7)
     store.prepare()
-    store.write_interface(InterfaceRecord("eth0", 7, (Pass("inet", rules),)))
+    store.write_interface(make_record("eth0", 7, (Pass("inet", rules),)))
     network["gateway"] = Answer(("192.0.2.1",), problem="not all")
     network["dns-domain"] = Answer((), pending=True)
     status, output, errors = command("explain", "--json")
@@ -157,7 +158,7 @@ def test_explain_of_a_wish_for_programs(command, monkeypatch):
 def recording(command, links, network, tmp_path, monkeypatch):
     """A function that returns the file with what was recorded on the network of now, in which nobody is afterwards."""
 
-    monkeypatch.setattr(observation, "query_options", lambda name: {})
+    monkeypatch.setattr(recording_module, "query_options", lambda name: {})
 
     def record(iface="wlan0", **changes):
         links.plug(iface, 7)

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, listen, run_hook
+from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, listen, refresh, run_hook
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import settle, watch
+from netconf_hooks import watch
 from netconf_hooks.guard.firewall import GuardError, Opening, load_firewall
 from netconf_hooks.guard.lifecycle import follow_closing, open_portal, release_guard
 from netconf_hooks.guard.records import LOST_RULE, find_lost, restore_records, shut_lost
@@ -103,7 +103,7 @@ def assert_lost(store, firewall):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("notice", [
-    settle.refresh_interfaces, lambda store, _: survey(store), lambda store, _: restore_records(store),
+    refresh, lambda store, _: survey(store), lambda store, _: restore_records(store),
     lambda store, _: run_hook(store, "pre-up", "eth7"), lambda store, _: run_hook(store, "up", "eth7"),
 ], ids=["refresh", "watcher", "restore", "pre-up", "up"])  # fmt: skip
 def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, damage, notice):
@@ -128,9 +128,9 @@ def test_what_waits_for_a_neighbour_is_dropped_when_a_lost_one_is_shut(office, f
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage):
     damage_record(office, damage)
-    settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    refresh(office, office.read_interfaces(pytest.fail))
     for _ in range(3):
-        settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+        refresh(office, office.read_interfaces(pytest.fail))
         assert_lost(office, firewall)
     assert Opening(network="192.0.2.0/24", guests=True) in firewall.list_openings("eth0")
     assert LOST_RULE in office.read_guard("eth0").because
@@ -159,7 +159,7 @@ def test_the_next_ifdown_takes_it_away(office, links, firewall, damage):
 def test_what_was_flushed_and_lost_is_put_back(office, firewall):
     firewall.stands.clear()
     damage_record(office, empty)
-    settle.refresh_interfaces(office, office.read_interfaces(pytest.fail))
+    refresh(office, office.read_interfaces(pytest.fail))
     assert_lost(office, firewall)
 
 

@@ -6,14 +6,14 @@ from time import monotonic
 
 import pytest
 from guarded import (
-    ELSEWHERE, GUARD, HERE, MAC, OFFICE, ROUTER, CountingStore, Steps, assert_closed, assert_open, ifdown, ifup,
-    listen, renew_guards, run_hook, shut_lost_guards
+    CountingStore, ELSEWHERE, GUARD, HERE, MAC, OFFICE, ROUTER, Steps, assert_closed, assert_open, ifdown, ifup,
+    listen, refresh, renew_guards, run_hook, shut_lost_guards
 )  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import hook, place as place_module, settle, watch
-from netconf_hooks.evidence import Answer
+from netconf_hooks import hook, settle, watch
+from netconf_hooks.evidence import look as look_module
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.fingerprint import Scene, UNREADABLE
 from netconf_hooks.guard import lifecycle
@@ -22,6 +22,8 @@ from netconf_hooks.guard.lifecycle import (
     close_guards, find_unguardable, follow_closing, is_same_network, open_portal, put_back, release_guard, shut_guard
 )  # fmt: skip
 from netconf_hooks.ifenv import read_environment
+from netconf_hooks.leftovers import end_passes
+from netconf_hooks.observation import Answer, Place
 from netconf_hooks.state import Store
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -108,7 +110,7 @@ def test_a_hook_of_a_killed_ifdown_ends_nothing_of_the_next_ifup(store, links, n
     before = store.read_guard("eth0"), store.read_interface("eth0")
     starts.append(before[0].passes[0].began)
     run_hook(store, phase, **GUARD)
-    settle.end_passes(store)
+    end_passes(store)
     assert (store.read_guard("eth0"), store.read_interface("eth0")) == before
     assert list(firewall.stands) == ["eth0"]
 
@@ -121,7 +123,7 @@ def test_nor_if_that_ifup_begins_while_the_hook_runs(store, links, network, fire
     monkeypatch.setattr(hook, "is_overtaken", lambda *_: False)  # the hook has looked before that
     starts.append(store.read_guard("eth0").passes[0].began)
     run_hook(store, phase, **GUARD)
-    settle.end_passes(store)
+    end_passes(store)
     assert [each.stage for each in store.read_guard("eth0").passes] == ["up"]
     assert list(firewall.stands) == ["eth0"]
     # The interface's own record is the later ifup's too.
@@ -168,7 +170,7 @@ def test_two_interfaces_on_one_device_must_agree(store, links, network, firewall
 
 def test_one_that_is_not_up_yet_keeps_its_device_closed(store, links, network, firewall, office):
     run_hook(store, "pre-up", "eth0:1", **GUARD)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_closed(store, firewall)
     assert "eth0:1" in store.read_guard("eth0").because
 
@@ -190,12 +192,25 @@ def test_what_was_seen_on_another_network_opens_nothing_for_an_alias(store, link
 def test_a_wish_opens_nothing(store, links, network, firewall):
     ifup(store, links)
     record = store.read_interface("eth0")
-    store.write_interface(type(record)("corp", 0, record.passes, location="office", grade="authenticated", wish=True))
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    store.write_interface(type(record)("corp", record.passes, place=Place("office", grade="authenticated"), wish=True))
+    refresh(store)
     assert_closed(store, firewall)
 
 
 # What opens it
+
+
+def test_a_test_that_only_the_guard_of_a_second_stanza_uses_is_looked_at(store, links, network, firewall):
+    network["gateway"] = OFFICE
+    network["address"] = Answer(("10.0.0.7",))
+    second = {"IF_NETCONF_GUARD": "on address=10.0.0.0/8"}
+    ifup(store, links, run="1:1", LOGICAL="eth0", **GUARD)
+    assert_open(store, firewall)
+    ifup(store, links, run="1:1", LOGICAL="eth0", **second)
+    assert_closed(store, firewall)
+    network["address"] = Answer(("192.0.2.7",))
+    refresh(store)
+    assert_open(store, firewall)
 
 
 def test_it_opens_where_the_location_is_trusted_and_nowhere_else(store, links, network, firewall, tunnels):
@@ -231,24 +246,24 @@ def test_without_a_word_on_trust_hints_open_nothing(store, links, network, firew
 
 def test_an_undecided_place_opens_nothing(store, links, network, firewall, office):
     network["gateway"] = Answer((), pending=True)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_closed(store, firewall)
 
 
 def test_without_carrier_or_as_another_device_it_is_closed(store, links, network, firewall, office):
     links.plug("eth0", 7, carrier=False)
-    settle.refresh_interfaces(store, ())
+    refresh(store, ())
     assert_closed(store, firewall)
 
 
 def test_only_a_look_from_after_it_was_shut_opens_it(store, links, network, firewall, office):
     seen = store.read_interface("eth0")
     shut_guard(store, store.read_guard("eth0"), "somebody says so")
-    settle.refresh_interfaces(store, ())
+    refresh(store, ())
     assert_closed(store, firewall)
     assert store.read_guard("eth0").because == "somebody says so"
-    assert store.read_guard("eth0").shut > seen.looked
-    settle.refresh_interfaces(store, [seen])
+    assert store.read_guard("eth0").shut > seen.observation.observed_at
+    refresh(store, [seen])
     assert_open(store, firewall)
 
 
@@ -286,7 +301,7 @@ def test_arriving_where_it_is_not(store, links, network, firewall, journal):
 def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, links, network, firewall, office, journal):
     del network["gateway"]
     journal.clear()
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert in_order(journal, "eth0 is to be closed", "close eth0", "start openvpn corp", "office-disconnected")
     assert journal.index("close eth0") < journal.index("start openvpn corp")
     assert_closed(store, firewall)
@@ -294,7 +309,7 @@ def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, link
 
 def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links, network, firewall, office, journal):
     office.write_tunnels({})
-    settle.remember_interface(store, store.read_interface("eth0"))
+    settle.remember(store, settle.Change("eth0", store.read_interface("eth0")))
     open_portal(store, "eth0", [Opening("tcp", port=80)], 60)
     journal.clear()
     run_hook(store, "down", **GUARD)
@@ -331,7 +346,7 @@ def test_a_network_that_changes_while_it_is_looked_at_is_never_opened(
     assert_closed(store, firewall)
     assert not [entry for entry in journal if entry.endswith(" open") and entry.startswith("close")]
     # And looked at again, it opens.
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
 
 
@@ -369,7 +384,7 @@ def test_where_its_router_is_silent_it_stays_closed_and_is_looked_at_again(store
     records = store.read_interfaces(log.error)
     assert watch.needs_retry(store, records)
     place.silent = ()
-    settle.refresh_interfaces(store, records)
+    refresh(store, records)
     assert_open(store, firewall)
     assert not watch.needs_retry(store, store.read_interfaces(log.error))
 
@@ -405,7 +420,7 @@ def test_what_could_not_be_opened_is_tried_again(store, links, network, firewall
     # Written down is that it may be open, which it is not.
     assert not store.read_guard("eth0").done and not firewall.is_open("eth0")
     firewall.broken = ""
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
 
 
@@ -516,12 +531,14 @@ def test_a_look_for_the_hook_announces_its_probes_to_the_guard(store, links, net
     """A test that is asked of the network, by a stanza whose guard is closed."""
     passed = []
 
+    answer_rules = look_module.answer_rules
+
     def observe_place(rules, link, deadline, announce):
         announce(link.device, "tcp", "192.0.2.7", 443)
         passed.append(firewall.get_window("eth0", "probe").openings)
-        return place_module.observe_place(rules, link, deadline, announce)
+        return answer_rules(rules, link, deadline, announce)
 
-    monkeypatch.setattr(settle, "observe_place", observe_place)
+    monkeypatch.setattr(look_module, "answer_rules", observe_place)
     ifup(store, links)
     assert passed == [(Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),)]
     assert firewall.get_window("eth0", "probe") is None
@@ -572,7 +589,7 @@ def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, 
     assert listen(store)[0].next_time() is None
     assert put_back(store)  # the watcher is to decide anew
     firewall.stands["eth0"][1].clear()
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
     assert store.read_guard("eth0").is_open(time.time())
 
@@ -668,7 +685,7 @@ def test_what_somebody_took_away_is_put_back_closed(store, links, network, firew
     assert put_back(store) is True
     assert not firewall.is_open("eth0")
     assert any("somebody took it away" in message for message in messages)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
 
 
@@ -690,9 +707,9 @@ def test_all_guards_close_before_sleep_until_they_are_looked_at_again(store, lin
     for device in ("eth0", "wlan0"):
         assert_closed(store, firewall, device)
         assert firewall.stands[device][1] == {}
-    settle.refresh_interfaces(store, ())
+    refresh(store, ())
     assert_closed(store, firewall)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
 
 
@@ -728,7 +745,7 @@ def test_released_is_open_until_the_next_ifup_whatever_is_decided(store, links, 
     release_guard(store, "eth0")
     assert firewall.stands == {}
     assert any(message.startswith("warning: eth0: netconf-guard: released") for message in messages)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     shut_lost_guards(store)
     put_back(store)
     close_guards(store, "sleep")
@@ -791,7 +808,7 @@ def change_backend(store, links):
 
 
 def look_again(store, links):
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
 
 
 def do_nothing(store, links):
@@ -943,7 +960,7 @@ def happen(machine, links, firewall, what):
     elif name == "ifdown":
         ifdown(machine, links, family=family or "inet")
     elif name == "refresh":
-        settle.refresh_interfaces(machine, machine.read_interfaces(log.error))
+        refresh(machine)
     elif name == "shut":
         shut_lost_guards(machine)
     elif name == "renew":
@@ -1071,6 +1088,6 @@ def test_what_waits_for_a_neighbour_is_dropped_when_the_guard_closes(store, link
     assert_open(store, firewall)
     place.emptied.clear()
     network["gateway"] = Answer(("192.0.2.9",))
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_closed(store, firewall)
     assert place.emptied == [HERE.index]

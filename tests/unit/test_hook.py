@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from situations import make_record
 
-from netconf_hooks import hook, settle
-from netconf_hooks.evidence import Answer
+from netconf_hooks import hook
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.state import FORMAT, InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.observation import Answer
+from netconf_hooks.state import FORMAT, Pass, Store, TunnelRecord
 from netconf_hooks.system import log
 from tests.lab.waiting import wait_until
 
@@ -46,7 +47,7 @@ def test_up_remembers_where_the_interface_is_and_starts_what_is_wanted(store, li
     links.plug("eth0", 7)
     assert run_hook(store, "up", **RULES) == 0
     record = store.read_interface("eth0")
-    assert (record.location, record.index) == ("", 7)
+    assert (record.place.location, record.observation.index) == ("", 7)
     assert record.passes[0].options == {
         "netconf-location": OFFICE, "netconf-vpn": "openvpn corp unless office"
     }  # fmt: skip
@@ -60,7 +61,7 @@ def test_up_again_follows_the_network(store, links, network, tunnels, messages):
     run_hook(store, "up", **RULES)
     network["gateway"] = Answer(("192.0.2.1",))
     run_hook(store, "up", **RULES)
-    assert store.read_interface("eth0").location == "office"
+    assert store.read_interface("eth0").place.location == "office"
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     assert f'info: eth0: at office (netconf-location "{OFFICE}")' in messages
     network["gateway"] = Answer((), pending=True)
@@ -81,7 +82,7 @@ def test_both_families_of_an_interface_in_either_order(store, links, network, tu
     assert run_hook(store, "up", family=second, run="1:1", IF_DNS_DOMAIN="example.com") == 0
     record = store.read_interface("eth0")
     assert [stanza.family for stanza in record.passes] == [first, second]
-    assert record.location == "office"
+    assert record.place.location == "office"
     assert tunnels.asked == ["stop openvpn corp"]
     for phase in ("down", "post-down"):
         for family in (first, second):
@@ -103,7 +104,7 @@ def test_a_family_that_comes_up_again_keeps_its_place(store, links, network):
     network["gateway"] = Answer(("192.0.2.1",))
     for number, family in enumerate(("inet", "inet6", "inet")):
         run_hook(store, "up", family=family, run=f"{number}:1", IF_NETCONF_LOCATION=f"by-{family} gateway=192.0.2.1")
-        assert store.read_interface("eth0").location == "by-inet"
+        assert store.read_interface("eth0").place.location == "by-inet"
 
 
 def test_rules_taken_out_of_the_stanza_are_forgotten(store, links, network, tunnels):
@@ -140,7 +141,7 @@ def test_a_record_that_can_not_be_read_is_reported_and_replaced(store, links, ne
     Path(store.interfaces, "eth0").write_text("rubbish\n")
     assert run_hook(store, "pre-up", **RULES) == 0
     assert run_hook(store, "up", **RULES) == 0
-    assert store.read_interface("eth0").index == 7
+    assert store.read_interface("eth0").observation.index == 7
     assert tunnels.asked == ["start openvpn corp"]
     assert any(message.startswith("error: eth0: ") and "is lost" in message for message in messages)
 
@@ -176,7 +177,7 @@ def test_a_deadline_covers_what_pre_up_waits_for(store, links, network, alarms):
 
 def test_the_deadline_does_not_cover_event_scripts_which_have_their_own(store, links, network, alarms, monkeypatch):
     told = []
-    monkeypatch.setattr(settle, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
+    monkeypatch.setattr(hook, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
     links.plug("eth0", 7)
     run_hook(store, "up", **RULES)
     assert alarms[0] > 0
@@ -245,7 +246,7 @@ def test_ifup_force_of_an_interface_that_is_up_decides_again(store, links, netwo
     run_hook(store, "up", **RULES)
     network["gateway"] = Answer(("192.0.2.1",))
     assert run_hook(store, "pre-up", **RULES) == 0
-    assert store.read_interface("eth0").location == "office"
+    assert store.read_interface("eth0").place.location == "office"
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
 
 
@@ -347,13 +348,13 @@ import os, sys
 sys.path += [{checkout!r}, "/usr/lib/python3/dist-packages"]
 import syslog
 syslog.syslog = lambda *_: None  # the machine's
-from netconf_hooks import settle as apply, hook, state, tunnels; from netconf_hooks.system import log
+from netconf_hooks import hook, state, tunnels, wake; from netconf_hooks.system import log
 class Tunnel:
     def start(self): raise tunnels.TunnelError("there are no tunnels here")
     stop = start
 tunnels.load_tunnel = lambda kind, name: Tunnel()
-apply.tell_events = lambda store: store.write_events(())
-apply._start_watcher = lambda: None
+hook.tell_events = lambda store: store.write_events(())
+wake.start_watcher = lambda: None
 state.Store.__init__.__defaults__ = ({directory!r},)
 {body}
 hook.main({phase!r})
@@ -366,7 +367,7 @@ def real_store(tmp_path):
     store = Store(str(tmp_path / "run"))
     store.prepare()
     store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "eth7 wanted it", done=True)})
-    store.write_interface(InterfaceRecord("netconf-none", 4711, (Pass("inet", {"netconf-vpn": "openvpn corp"}),)))
+    store.write_interface(make_record("netconf-none", 4711, (Pass("inet", {"netconf-vpn": "openvpn corp"}),)))
     return store
 
 
@@ -493,7 +494,7 @@ def test_a_signal_ends_a_waiting_hook_with_success(real_store, number):
     assert number.name in errors
     assert "netconf-none: the down hook ended before its work was done" in errors
     # Nothing half is left, and the next run goes on with it.
-    assert real_store.read_interface("netconf-none").index == 4711
+    assert real_store.read_interface("netconf-none").observation.index == 4711
     assert finish(start_hook(real_store, "post-down"))[0] == 0
     assert real_store.read_interface("netconf-none") is None
 

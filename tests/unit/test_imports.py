@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from situations import make_record
 
-from netconf_hooks.state import InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.state import Pass, Store, TunnelRecord
 
 CHECKOUT = Path(__file__).parents[2]
 DIST_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -118,7 +119,7 @@ def tunnel_runs(installed):
     """Another interface, of the same device, for which the tunnel runs already: there is nothing to be done."""
     store = installed.store
     store.prepare()
-    store.write_interface(InterfaceRecord("lo:2", 1, (Pass("inet", {"netconf-vpn": VPN}),)))
+    store.write_interface(make_record("lo:2", 1, (Pass("inet", {"netconf-vpn": VPN}),)))
     store.write_tunnels({TUNNEL: TunnelRecord(*TUNNEL, "up", "wanted", done=True)})
     os.mkfifo(store.fifo)
     watcher = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)  # one that runs: none has to be started
@@ -155,7 +156,7 @@ def test_the_four_hooks_differ_in_nothing_but_their_phase():
 def test_without_rules_and_record_nothing_is_imported(installed, bare, phase, kept):
     if kept:
         installed.store.prepare()
-        installed.store.write_interface(InterfaceRecord("eth9", 9, ()))
+        installed.store.write_interface(make_record("eth9", 9, ()))
     status, modules, said = installed.run(phase, IF_ADDRESS="192.0.2.1", LOGICAL="x")
     assert status == 0
     assert modules - bare == set()
@@ -165,7 +166,7 @@ def test_without_rules_and_record_nothing_is_imported(installed, bare, phase, ke
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_record_is_enough_to_do_something(installed, bare, phase):
     installed.store.prepare()
-    installed.store.write_interface(InterfaceRecord(IFACE, 1, (Pass("inet", {}, iface=IFACE),)))
+    installed.store.write_interface(make_record(IFACE, 1, (Pass("inet", {}, iface=IFACE),)))
     status, modules, said = installed.run(phase)
     assert status == 0
     assert "netconf_hooks.hook" in modules
@@ -200,8 +201,8 @@ def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_r
     assert "encodings.ascii" not in modules
     assert not any(module.startswith("netconf_hooks.tunnels") for module in modules)
     record = tunnel_runs.read_interface(IFACE)
-    assert record.index == 1
-    assert [finding.subject for finding in record.seen]
+    assert record.observation.index == 1
+    assert list(record.observation.answers)
     assert tunnel_runs.read_tunnels()[TUNNEL].done
 
 
@@ -218,7 +219,7 @@ def test_only_who_asks_the_network_pays_for_it(installed, tunnel_runs, bare):
 
 @pytest.mark.parametrize("phase", ["pre-up", "down", "post-down"])
 def test_the_other_hooks_import_nothing_dear_either(installed, tunnel_runs, bare, phase):
-    tunnel_runs.write_interface(InterfaceRecord(IFACE, 1, (Pass("inet6", {"netconf-vpn": VPN}, iface=IFACE),)))
+    tunnel_runs.write_interface(make_record(IFACE, 1, (Pass("inet6", {"netconf-vpn": VPN}, iface=IFACE),)))
     status, modules, said = installed.run(phase, IF_NETCONF_VPN=VPN, IF_NETCONF_LOCATION="office gateway=192.0.2.1")
     assert status == 0
     assert said == []

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from guarded import (
-    ELSEWHERE, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen
+    ELSEWHERE, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen, refresh
 )  # fmt: skip
 
 from netconf_hooks import settle
@@ -147,14 +147,14 @@ def test_a_carrier_that_was_lost_voids_the_look_of_a_closed_link(cafe, network, 
     listening, socket = listen(cafe)
     network["gateway"] = OFFICE
     [record] = cafe.read_interfaces(log.error)
-    newer, _ = settle.look_at_network(cafe, "eth0", record.passes, patience=0.0)
+    newer = settle.look(cafe, "eth0", record.passes, patience=0.0)
     socket.waiting = [make_link(carrier=False), make_link()]
     listening.hear()
-    settle.remember_interface(cafe, newer, replaces=record)
-    settle.follow_decision(cafe)
+    settle.remember(cafe, settle.Change("eth0", newer, replaces=record))
+    settle.act(cafe)
     assert_closed(cafe, firewall)
     # A look that begins after that opens it.
-    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    refresh(cafe)
     assert_open(cafe, firewall)
 
 
@@ -181,10 +181,10 @@ def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journ
         real(device, openings, windows, token, ports)
 
     firewall.close = close
-    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    refresh(cafe)
     assert_closed(cafe, firewall)
     firewall.close = real
-    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    refresh(cafe)
     assert_open(cafe, firewall)
 
 
@@ -227,7 +227,7 @@ def test_a_look_on_another_network_ends_a_portal_pass_too(cafe, firewall, place)
     """Nobody listened meanwhile."""
     open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
     place.scenes["eth0"] = ELSEWHERE
-    settle.refresh_interfaces(cafe, cafe.read_interfaces(log.error))
+    refresh(cafe)
     assert firewall.get_window("eth0", "portal") is None
 
 
@@ -302,7 +302,7 @@ def test_what_was_opened_since_by_a_newer_look_stays_open_when_the_shutting_is_w
         listening.hear()
     # It was shut, and nobody has written it down; a hook notices that the window is shut, and looks.
     office.write_guard(office.read_guard("eth0").change(done=False))
-    settle.refresh_interfaces(office, office.read_interfaces(log.error))
+    refresh(office)
     assert_open(office, firewall)
     listening._retry = 0.0
     listening.keep_time()

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 from guarded import GUARD, ifup, run_hook
 
-from netconf_hooks.guard import leftovers
-from netconf_hooks.guard.leftovers import clear_leftovers
-from netconf_hooks.system import netlink, programs
+from netconf_hooks.leftovers import clear_leftovers
+from netconf_hooks.system import programs
 from netconf_hooks.system.programs import ProgramError, Result
-
 
 STARTED = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
 
@@ -27,7 +25,6 @@ def configured(monkeypatch):
         return Result(answer["status"], "".join(f"{line}\n" for line in answer["lines"]))
 
     monkeypatch.setattr(programs, "run", run)
-    monkeypatch.setattr(leftovers, "read_links", netlink.read_links)
     return answer
 
 

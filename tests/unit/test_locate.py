@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import place as place_module
-from netconf_hooks.evidence import Answer, Link
+from netconf_hooks.evidence import Link, look
+from netconf_hooks.observation import Answer, Place
 from netconf_hooks.place import (
-    Place, find_needed, find_place, find_questions, is_match, judge_test, judge_tests, list_word_tests, observe_place,
-    wants_proof
+    find_needed, find_questions, is_match, judge_test, judge_tests, list_word_tests, wants_proof
 )  # fmt: skip
 from netconf_hooks.rules import Location, Rules, Test, read_rules
 
@@ -21,6 +21,17 @@ SILENT = Answer((), pending=True, problem="did not answer")
 NOTHING = Answer((), problem="no default router")
 
 ETH0 = Link("eth0", "eth0", 7, True, {})
+
+
+def find_place(lines, answers):
+    """Return the place by these netconf-location lines."""
+    return place_module.find_place(Rules(locations=tuple(lines)), answers)
+
+
+def observe_place(rules, link, deadline):
+    """Return the place and what was looked at for it."""
+    answers = look.answer_rules(rules, link, deadline)
+    return place_module.find_place(rules, answers).change(words={}), answers
 
 
 def make_test(key, *values, negated=False):
@@ -367,7 +378,7 @@ def test_where_proof_matters():
 def test_the_routers_mac_address_is_asked_for_last(monkeypatch):
     rules = read_rules({"netconf-location": f"a gateway-mac={MAC}\nb dns-domain=corp.example.com gateway-mac={MAC}"})
     observers = FakeObservers(at(domain="corp.example.com", mac=OTHER_MAC))
-    monkeypatch.setattr(place_module, "observe_link", observers)
+    monkeypatch.setattr(look, "observe_link", observers)
     assert observe_place(rules, ETH0, 12.0)[0] == Place()
     assert observers.asked == [["dns-domain"], ["gateway-mac"]]
 
@@ -414,7 +425,7 @@ def test_asking_only_what_is_needed_gives_the_same_place(lines, answers, data):
 @settings(max_examples=150, deadline=None)
 @given(lines=lines_of, answers=answers_of, trust=st.sampled_from(["hints", "authenticated"]))
 def test_lines_that_are_refuted_on_the_way_change_nothing(lines, answers, trust):
-    with mock.patch.object(place_module, "observe_link", lambda keys, *_: {key: answers[key] for key in keys}):
+    with mock.patch.object(look, "observe_link", lambda keys, *_: {key: answers[key] for key in keys}):
         place, seen = observe_place(Rules(locations=lines, trust=trust), ETH0, 12.0)
     assert place == find_place(lines, answers)
     assert find_needed(lines, seen, trust == "authenticated") == []
@@ -468,7 +479,7 @@ def test_the_place_is_observed_and_so_are_the_tests_in_conditions(monkeypatch):
         }
     )
     observers = FakeObservers({**at(domain="corp.example.com"), "address": Answer(("10.1.1.1",))})
-    monkeypatch.setattr(place_module, "observe_link", observers)
+    monkeypatch.setattr(look, "observe_link", observers)
     place, answers = observe_place(rules, ETH0, 12.0)
     assert place.location == "office"
     assert observers.asked == [["dns-domain", "gateway"], ["address"]]
@@ -477,7 +488,7 @@ def test_the_place_is_observed_and_so_are_the_tests_in_conditions(monkeypatch):
 
 def test_without_lines_and_tests_nothing_is_asked(monkeypatch):
     observers = FakeObservers({})
-    monkeypatch.setattr(place_module, "observe_link", observers)
+    monkeypatch.setattr(look, "observe_link", observers)
     assert observe_place(read_rules({"netconf-vpn": "openvpn corp"}), ETH0, 12.0) == (Place(), {})
     assert observers.asked == []
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_imports import DEAR
 
 from netconf_hooks import mapping
-from netconf_hooks.evidence import Answer
-from netconf_hooks.evidence.probes import Question
+from netconf_hooks.place import Question
 from netconf_hooks.guard import early
 from netconf_hooks.mapping import MapLines, RaisedLink, choose_stanza, read_lines
+from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import IFF_UP, LinkStatus, NetlinkError
 
 CHECKOUT = Path(__file__).parents[2]

@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import Answer
-from netconf_hooks.observation import (
-    ENCRYPTED, OPEN, Observation, format_observation, list_seen_keys, parse_observation
-)  # fmt: skip
+from netconf_hooks.commands.recording import format_observation, parse_observation
+from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation
 from netconf_hooks.rules import TESTS, VALUES
 
 VALUES_SEEN = {
@@ -20,7 +18,7 @@ VALUES_SEEN = {
 
 
 def test_each_key_that_can_be_recorded_has_an_example_here():
-    assert set(VALUES_SEEN) == set(list_seen_keys()) == {key for key in TESTS if not TESTS[key].asked}
+    assert set(VALUES_SEEN) == {key for key in TESTS if not TESTS[key].asked}
 
 
 answers = st.fixed_dictionaries(
@@ -34,7 +32,7 @@ answers = st.fixed_dictionaries(
 
 @given(answers, st.booleans(), st.sampled_from(["", OPEN, ENCRYPTED]))
 def test_what_is_written_reads_as_the_same(answers, routable, wireless):
-    observation = Observation("eth0:1", answers, routable, wireless)
+    observation = Observation("eth0:1", 0, answers, routable, wireless)
     assert parse_observation(format_observation(observation).encode()) == observation
 
 

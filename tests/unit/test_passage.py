@@ -3,17 +3,16 @@
 import time
 
 import pytest
-from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup
+from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup, refresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pins import read_pins
 
-from netconf_hooks import settle
-from netconf_hooks.evidence import Answer
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard import hosts, lifecycle
 from netconf_hooks.guard.exemptions import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
 from netconf_hooks.guard.firewall import GuardError, Opening, check_opening, read_opening
+from netconf_hooks.observation import Answer
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
@@ -23,11 +22,6 @@ CORP = "openvpn corp"
 BY_ADDRESS = Endpoint("203.0.113.1", "udp", 1194, uids=(0, 65534))
 BY_NAME = Endpoint("vpn.example", "udp", 1194, uids=(0,))
 TO_ADDRESS = Opening("udp", "203.0.113.1/32", 1194, uids=(0, 65534))
-
-
-def refresh(store):
-    """Do what the watcher does."""
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
 
 
 def to(address):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from office import AT_OFFICE, OFFICE
+from situations import make_record
 
 import netconf_hooks
 from netconf_hooks import api
-from netconf_hooks.evidence import Answer
 from netconf_hooks.interfaces import InterfacesError
+from netconf_hooks.observation import Answer
 from netconf_hooks.place import Place
-from netconf_hooks.state import InterfaceRecord, Pass
+from netconf_hooks.state import Pass
 from netconf_hooks.system import netlink
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def machine(store, links, network, monkeypatch):
 
     monkeypatch.setattr(api, "Store", lambda: store)
     monkeypatch.setattr(api, "query_passes", lambda name: [("inet", query_options(name))])
-    monkeypatch.setattr("netconf_hooks.observation.query_options", query_options)
+    monkeypatch.setattr("netconf_hooks.commands.recording.query_options", query_options)
     store.prepare()
     links.plug("eth0", 7)
     return store
@@ -75,7 +76,7 @@ def test_what_can_not_be_told_is_an_error_of_one_type(machine, monkeypatch):
         netconf_hooks.observe("eth9")
     with pytest.raises(netconf_hooks.NetworkError, match="unknown interface eth9"):
         netconf_hooks.locate("eth9")
-    machine.write_interface(InterfaceRecord("corp", 0, (Pass("inet", {"netconf-uplink": "eth0"}),), wish=True))
+    machine.write_interface(make_record("corp", 0, (Pass("inet", {"netconf-uplink": "eth0"}),), wish=True))
     with pytest.raises(netconf_hooks.NetworkError, match="corp: a wish is on no network"):
         netconf_hooks.locate("corp")
     Path(machine.interfaces, "eth0").write_text("rubbish\n")

@@ -7,15 +7,15 @@ nothing of records says which stanzas are up; the hooks do their work on the fak
 import os
 
 import pytest
-from guarded import ELSEWHERE, HERE, OFFICE, ROUTER, CountingStore
+from guarded import CountingStore, ELSEWHERE, HERE, OFFICE, ROUTER, refresh
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import hook, ifenv, settle
+from netconf_hooks import hook, ifenv
 from netconf_hooks.guard import lifecycle
 from netconf_hooks.ifenv import read_environment
+from netconf_hooks.leftovers import end_passes
 from netconf_hooks.state import Store
-from netconf_hooks.system import log
 
 LOCATION, TRUST = {"NETCONF_LOCATION": f"office gateway={ROUTER}"}, {"NETCONF_TRUST": "hints"}
 UNLESS, ALWAYS = {"NETCONF_GUARD": "unless office"}, {"NETCONF_GUARD": "yes"}
@@ -277,10 +277,10 @@ def happen(machine, what, facts):
             machine.links.plug("eth0", 7)
     elif what == "move":
         move(machine, facts[0])
-        settle.refresh_interfaces(machine.store, machine.store.read_interfaces(log.error))
+        refresh(machine.store)
     elif what == "set down":
         machine.links.plug("eth0", 7, up=False)
-        settle.end_passes(machine.store)
+        end_passes(machine.store)
         for iface in list(model.over):
             model.end(iface)
 

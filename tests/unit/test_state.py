@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from situations import make_record
 
+from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place
 from netconf_hooks.state import (
-    DIRECTORY, EventRecord, FORMAT, Finding, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
+    DIRECTORY, EventRecord, FORMAT, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
     Store, TunnelRecord
 )  # fmt: skip
 from tests.lab.waiting import wait_until
@@ -28,13 +30,27 @@ hostile = st.text(
     max_size=30,
 )
 plain = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
-findings = st.lists(
-    st.builds(Finding, hostile, st.lists(hostile, max_size=3).map(tuple), hostile), max_size=3
-).map(tuple)
+several = st.lists(hostile, max_size=3).map(tuple)
+observations = st.builds(
+    Observation,
+    iface=st.just("eth0"),
+    index=st.integers(0, 2**31),
+    answers=st.dictionaries(hostile, st.builds(Answer, several, st.booleans(), hostile, several, several), max_size=3),
+    routable=st.booleans(),
+    wireless=st.sampled_from(["", OPEN, ENCRYPTED]),
+    observed_at=st.floats(0, 1e9),
+)
+places = st.builds(
+    Place,
+    location=hostile,
+    line=hostile,
+    grade=st.sampled_from(["", "hint", "authenticated"]),
+    undecided=st.booleans(),
+    words=st.dictionaries(hostile, st.sampled_from([True, False, None]), max_size=3),
+)
 records = st.builds(
     InterfaceRecord,
     iface=st.just("eth0"),
-    index=st.integers(0, 2**31),
     passes=st.lists(
         st.builds(
             Pass, hostile, st.dictionaries(plain, hostile, max_size=3), hostile, hostile,
@@ -43,21 +59,15 @@ records = st.builds(
         ),
         max_size=3,
     ).map(tuple),
-    location=hostile,
-    line=hostile,
-    grade=st.sampled_from(["", "hint", "authenticated"]),
-    undecided=st.booleans(),
-    routable=st.booleans(),
-    wireless_open=st.booleans(),
-    words=findings,
-    seen=findings,
+    observation=observations,
+    place=places,
 )
 tunnels = st.lists(
     st.builds(TunnelRecord, plain, plain, st.sampled_from(["up", "down"]), hostile, st.booleans(), hostile), max_size=3
 ).map(lambda made: {(one.kind, one.name): one for one in made})
 variables = st.dictionaries(plain, hostile, max_size=3)
 
-OFFICE = InterfaceRecord(
+OFFICE = make_record(
     iface="eth0",
     index=7,
     passes=(
@@ -72,8 +82,8 @@ OFFICE = InterfaceRecord(
     line="office gateway=192.0.2.2",
     grade="hint",
     routable=True,
-    words=(Finding("!dns-domain=example.com", ("undecided",)),),
-    seen=(Finding("gateway", ("192.0.2.2", "fe80::1")), Finding("dns-domain", (), "no lease")),
+    words={"!dns-domain=example.com": None},
+    seen={"gateway": ("192.0.2.2", "fe80::1"), "dns-domain": Answer((), problem="no lease")},
 )
 CORP = TunnelRecord("openvpn", "corp", "up", 'eth0 is at an unknown place: "on anywhere"', False, "no such program")
 
@@ -145,12 +155,12 @@ def test_a_record_can_be_read_with_cat(store):
 
 def test_values_can_not_forge_lines(store):
     store.write_interface(
-        InterfaceRecord("eth0", 1, (Pass("inet", {"netconf-vpn": "a\rindex 9"}),), location="x\nlocation office")
+        make_record("eth0", 1, (Pass("inet", {"netconf-vpn": "a\rindex 9"}),), location="x\nlocation office")
     )
     assert Path(store.interfaces, "eth0").read_text().isascii()
     back = store.read_interface("eth0")
-    assert back.index == 1
-    assert back.location == "x\nlocation office"
+    assert back.observation.index == 1
+    assert back.place.location == "x\nlocation office"
 
 
 # Nothing there
@@ -193,7 +203,8 @@ def test_a_truncated_record_raises_nothing_else(shared, cut):
     except RecordError as error:
         assert "eth0" in str(error)
     else:
-        assert back is None or (back.index, back.location, back.passes) == (7, "office", OFFICE.passes)
+        found = back and (back.observation.index, back.place.location, back.passes)
+        assert found in (None, (7, "office", OFFICE.passes))
 
 
 def test_an_empty_file_is_no_record(store):
@@ -254,16 +265,16 @@ def test_what_is_no_file_is_an_error_of_ours(store):
 
 
 def test_a_record_just_written_is_not_read_back(store):
-    store.write_interface(InterfaceRecord("eth0", 3, ()))
-    store.write_interface(InterfaceRecord("wlan0", 8, ()))
-    assert store.read_interfaces(pytest.fail, OFFICE) == (OFFICE, InterfaceRecord("wlan0", 8, ()))
+    store.write_interface(make_record("eth0", 3, ()))
+    store.write_interface(make_record("wlan0", 8, ()))
+    assert store.read_interfaces(pytest.fail, OFFICE) == (OFFICE, make_record("wlan0", 8, ()))
     store.remove_interface("eth0")
-    assert store.read_interfaces(pytest.fail, OFFICE) == (InterfaceRecord("wlan0", 8, ()),)
+    assert store.read_interfaces(pytest.fail, OFFICE) == (make_record("wlan0", 8, ()),)
 
 
 def test_one_damaged_record_does_not_hide_the_others(store):
     store.write_interface(OFFICE)
-    store.write_interface(InterfaceRecord("wlan0", 8, ()))
+    store.write_interface(make_record("wlan0", 8, ()))
     Path(store.interfaces, "eth1").write_text("rubbish\n")
     problems = []
     found = store.read_interfaces(problems.append)
@@ -284,7 +295,7 @@ def test_a_writer_killed_before_the_renaming_leaves_the_old_record(store, monkey
 
     monkeypatch.setattr(os, "rename", die)
     with pytest.raises(KeyboardInterrupt):
-        store.write_interface(InterfaceRecord("eth0", 9, ()))
+        store.write_interface(make_record("eth0", 9, ()))
     with pytest.raises(KeyboardInterrupt):
         store.write_tunnels({("unit", "x"): TunnelRecord("unit", "x", "down", "", True)})
     monkeypatch.undo()
@@ -293,9 +304,9 @@ def test_a_writer_killed_before_the_renaming_leaves_the_old_record(store, monkey
     assert store.read_tunnels() == {("openvpn", "corp"): CORP}
     # What it left behind is written over, not kept for ever.
     assert os.listdir(store.interfaces) != ["eth0"]
-    store.write_interface(InterfaceRecord("eth0", 9, ()))
+    store.write_interface(make_record("eth0", 9, ()))
     assert os.listdir(store.interfaces) == ["eth0"]
-    assert store.read_interface("eth0").index == 9
+    assert store.read_interface("eth0").observation.index == 9
 
 
 def test_a_writer_killed_in_the_middle_of_a_line_leaves_the_old_record(store):
@@ -310,7 +321,7 @@ def test_a_full_disk_leaves_the_old_record(store):
     store.write_interface(OFFICE)
     os.symlink("/dev/full", f"{store.interfaces}/.eth0.new")
     with pytest.raises(OSError):
-        store.write_interface(InterfaceRecord("eth0", 9, ()))
+        store.write_interface(make_record("eth0", 9, ()))
     assert store.read_interface("eth0") == OFFICE
 
 

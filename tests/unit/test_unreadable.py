@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
+from situations import make_record
 
 from netconf_hooks.decide import (
     CLOSED, DOWN, KEEP, OPEN, UP, can_open, decide_changes, decide_guard, decide_tunnels, find_lost_rule
 )  # fmt: skip
-from netconf_hooks.evidence import Answer
-from netconf_hooks.place import find_place, judge, list_word_tests
+from netconf_hooks.observation import Answer, OPEN as UNENCRYPTED
+from netconf_hooks.place import find_place
 from netconf_hooks.rules import Rules, Unreadable, list_doubts, list_undefined_words, list_unreadable_before, read_rules
-from netconf_hooks.settle import describe_situation
-from netconf_hooks.state import Finding, InterfaceRecord
+from netconf_hooks.state import Pass
 
 CORP, ARCHIVE = ("openvpn", "corp"), ("unit", "archive")
 CAFE = "gateway=192.0.2.3"
@@ -22,14 +22,11 @@ def arrive(options, gateway="192.0.2.3", **facts):
     """Return the rules and the situation of eth0, on a network with that router."""
     rules = read_rules(options)
     answers = {"gateway": Answer((gateway,)), "interface": Answer(("eth0",))}
-    place = find_place(rules.locations, answers)
-    verdicts = {True: "holds", False: "fails", None: "undecided"}
-    words = tuple(Finding(test.text, (verdicts[judge(test, answers)],)) for test in list_word_tests(rules))
     facts = {"routable": True, **facts}
-    record = InterfaceRecord(
-        "eth0", 2, (), place.location, place.line, place.grade, place.undecided, words=words, **facts
-    )  # fmt: skip
-    return rules, describe_situation(record, rules)
+    if facts.pop("wireless_open", False):
+        facts["wireless"] = UNENCRYPTED
+    record = make_record("eth0", 2, (Pass("inet", options),), seen=answers, **facts)
+    return rules, record.change(place=find_place(rules, answers))
 
 
 def guard(*locations, rule="on cafe", gateway="192.0.2.3", **options):

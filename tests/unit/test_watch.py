@@ -10,10 +10,11 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from situations import make_record
 
-from netconf_hooks import settle, watch
+from netconf_hooks import wake, watch
 from netconf_hooks.evidence.fingerprint import Scene
-from netconf_hooks.state import Finding, GuardRecord, InterfaceRecord, Pass, Store, TunnelRecord
+from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
@@ -32,24 +33,24 @@ def change(scene, **facts):
 # At first sight: by the record
 
 
-def make_record(iface="eth0", index=7, routable=True, seen=(), **facts):
+def in_office(iface="eth0", index=7, routable=True, seen=None, **facts):
     """Return the record of an interface in the office."""
     stanzas = (Pass("inet", {"netconf-vpn": "openvpn corp"}),)
-    return InterfaceRecord(iface, index, stanzas, routable=routable, seen=seen, **facts)
+    return make_record(iface, index, stanzas, routable=routable, seen=seen, **facts)
 
 
 @pytest.mark.parametrize("record, scene, changed", [
-    (make_record(), OFFICE, False),
-    (make_record(), change(OFFICE, carrier=False), True),
-    (make_record(), change(OFFICE, index=9), True),
-    (make_record(), change(OFFICE, routers=(), macs={}), True),
-    (make_record(routable=False), OFFICE, True),
-    (make_record(routable=False), change(OFFICE, routers=(), macs={}), False),
-    (make_record(), change(OFFICE, routers=("",), macs={}), False),
-    (make_record(seen=(Finding("gateway", (ROUTER,)),)), OFFICE, False),
-    (make_record(seen=(Finding("gateway", ("192.0.2.9",)),)), OFFICE, True),
-    (make_record(seen=(Finding("gateway", (ROUTER,)),)), change(OFFICE, routers=("fe80::1", ROUTER)), True),
-    (make_record(seen=(Finding("gateway", (ROUTER, "fe80::1")),)), change(OFFICE, routers=("fe80::1", ROUTER)), False),
+    (in_office(), OFFICE, False),
+    (in_office(), change(OFFICE, carrier=False), True),
+    (in_office(), change(OFFICE, index=9), True),
+    (in_office(), change(OFFICE, routers=(), macs={}), True),
+    (in_office(routable=False), OFFICE, True),
+    (in_office(routable=False), change(OFFICE, routers=(), macs={}), False),
+    (in_office(), change(OFFICE, routers=("",), macs={}), False),
+    (in_office(seen={"gateway": (ROUTER,)}), OFFICE, False),
+    (in_office(seen={"gateway": ("192.0.2.9",)}), OFFICE, True),
+    (in_office(seen={"gateway": (ROUTER,)}), change(OFFICE, routers=("fe80::1", ROUTER)), True),
+    (in_office(seen={"gateway": (ROUTER, "fe80::1")}), change(OFFICE, routers=("fe80::1", ROUTER)), False),
 ])
 def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, scene, changed):
     assert watch._has_changed(scene, {}, record) is changed
@@ -95,12 +96,12 @@ def test_asking_again_may_help(store, links, up, verdict, done, is_up, expected)
 
 def test_an_undecided_link_is_asked_again_while_it_counts(store, links):
     store.prepare()
-    assert not needs_retry(store, [make_record()])
+    assert not needs_retry(store, [in_office()])
     links.plug("eth0", 7)
-    assert needs_retry(store, [make_record(undecided=True)])
-    assert not needs_retry(store, [make_record()])
+    assert needs_retry(store, [in_office(undecided=True)])
+    assert not needs_retry(store, [in_office()])
     links.plug("eth0", 7, carrier=False)
-    assert not needs_retry(store, [make_record(undecided=True)])
+    assert not needs_retry(store, [in_office(undecided=True)])
 
 
 # Waking it
@@ -110,36 +111,36 @@ def test_an_undecided_link_is_asked_again_while_it_counts(store, links):
 def started(store, monkeypatch):
     """How often a watcher was started."""
     started = []
-    monkeypatch.setattr(settle, "_start_watcher", lambda: started.append(1))
+    monkeypatch.setattr(wake, "start_watcher", lambda: started.append(1))
     store.prepare()
     return started
 
 
 def test_a_watcher_is_started_where_none_runs_and_there_is_a_record(store, started, messages):
-    settle.wake_watcher(store)
+    wake.wake_watcher(store)
     assert started == []
-    store.write_interface(make_record())
-    settle.wake_watcher(store)
+    store.write_interface(in_office())
+    wake.wake_watcher(store)
     assert started == [1]
     assert messages == []
 
 
 def test_a_fifo_that_nobody_reads_is_a_watcher_that_died(store, started, messages):
     os.mkfifo(store.fifo)
-    settle.wake_watcher(store)
+    wake.wake_watcher(store)
     assert started == []  # no record
-    store.write_interface(make_record())
-    settle.wake_watcher(store)
+    store.write_interface(in_office())
+    wake.wake_watcher(store)
     assert started == [1]
     assert messages == []
 
 
 def test_a_watcher_that_runs_is_woken(store, started):
-    store.write_interface(make_record())
+    store.write_interface(in_office())
     os.mkfifo(store.fifo)
     reader = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
-        settle.wake_watcher(store)
+        wake.wake_watcher(store)
         assert select.select([reader], [], [], 0)[0]
         assert os.read(reader, 100)
     finally:
@@ -148,7 +149,7 @@ def test_a_watcher_that_runs_is_woken(store, started):
 
 
 def test_a_full_fifo_is_a_watcher_that_is_awake(store, started, messages):
-    store.write_interface(make_record())
+    store.write_interface(in_office())
     os.mkfifo(store.fifo)
     reader = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -156,7 +157,7 @@ def test_a_full_fifo_is_a_watcher_that_is_awake(store, started, messages):
             while True:
                 os.write(reader, bytes(4096))
         before = len(os.listdir("/proc/self/fd"))
-        settle.wake_watcher(store)
+        wake.wake_watcher(store)
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         os.close(reader)
@@ -165,7 +166,7 @@ def test_a_full_fifo_is_a_watcher_that_is_awake(store, started, messages):
 
 def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
     os.symlink(store.fifo, store.fifo)  # ELOOP, for root as well
-    settle.wake_watcher(store)
+    wake.wake_watcher(store)
     assert started == []
     assert messages == [f"error: {store.fifo}: {os.strerror(errno.ELOOP)}: the watcher is not told"]
 
@@ -176,8 +177,7 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
 WATCH = """\
 import sys, time
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import settle as apply, watch
-from netconf_hooks.guard import leftovers
+from netconf_hooks import leftovers, watch
 from netconf_hooks.system import log
 from netconf_hooks.state import Store
 
@@ -195,12 +195,12 @@ watch._has_changed = lambda scene, scenes, record: False
 watch.needs_retry = lambda store, records: False
 watch.look = lambda records: {{record.iface: watch.Scene(7, True) for record in records}}
 
-def refresh_interfaces(store, records, tell):
-    assert not tell
+def settle(store, changes, wake, tell):
+    assert not wake and tell is watch.leave_events
     print("decided", flush=True)
     {during}
 
-watch.refresh_interfaces = refresh_interfaces
+watch.settle = settle
 watch.watch(Store({directory!r}))
 """
 
@@ -210,7 +210,7 @@ def machine(tmp_path):
     """A store of an interface that is up, for real processes."""
     store = Store(str(tmp_path / "run"))
     store.prepare()
-    store.write_interface(make_record())
+    store.write_interface(in_office())
     return store
 
 
@@ -248,7 +248,7 @@ def forget(store):
     """Take the last record away as a hook does, and wake the watcher."""
     with store.lock_records():
         store.remove_interface("eth0")
-    settle.wake_watcher(store)
+    wake.wake_watcher(store)
 
 
 def test_it_ends_with_the_last_record_and_leaves_nothing(machine):

@@ -6,17 +6,15 @@ import re
 import time
 
 import pytest
-from guarded import GUARD, ROUTER, assert_closed, assert_open, ifup, run_hook
+from guarded import GUARD, ROUTER, assert_closed, assert_open, ifup, refresh, run_hook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks import settle
 from netconf_hooks.commands import portal as portal_module
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
-from netconf_hooks.evidence import Answer
 from netconf_hooks.guard.firewall import Opening, check_opening
-from netconf_hooks.system import log
+from netconf_hooks.observation import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -194,9 +192,9 @@ def test_close_shuts_everything_until_it_is_looked_at_again(command, store, link
     assert_open(store, firewall)
     assert command("close") == (OK, "", "")
     assert_closed(store, firewall)
-    settle.refresh_interfaces(store, ())
+    refresh(store, ())
     assert_closed(store, firewall)
-    settle.refresh_interfaces(store, store.read_interfaces(log.error))
+    refresh(store)
     assert_open(store, firewall)
 
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from situations import make_record
 
 from netconf_hooks import wish
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.state import InterfaceRecord, Pass
+from netconf_hooks.state import Pass
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
 
 FIXTURES = Path(__file__).parent / "fixtures/cgroups"
@@ -179,13 +180,13 @@ def test_the_last_wish_takes_the_link_down(store, links, tunnels, uplinks):
 
 
 def test_the_end_of_a_wish_leaves_its_tunnel_to_the_other_rules(store, links, tunnels, uplinks):
-    from netconf_hooks.settle import remember_interface
+    from netconf_hooks.settle import Change, remember
 
     links.plug("eth0", 7)
     uplinks.leading = uplinks.up = {"eth0"}
     make_wish(store)
     rules = (Pass("inet", {"netconf-vpn": "openvpn corp"}),)
-    remember_interface(store, InterfaceRecord("eth0", 7, rules, routable=True))
+    remember(store, Change("eth0", make_record("eth0", 7, rules, routable=True)))
     end_wish(store.read_interface("corp"), store, {})
     assert tunnels.asked == ["start openvpn corp"]
 

@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from netconf_hooks.evidence import Answer, Link, address
+from netconf_hooks.evidence import Link, address
+from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import LinkStatus, NetlinkError, OwnAddress
 
 LINK = Link("eth0", "eth0", 2, True, {})

@@ -2,8 +2,9 @@
 
 import pytest
 
-from netconf_hooks.evidence import Answer, Link
+from netconf_hooks.evidence import Link
 from netconf_hooks.evidence.carrier import observe
+from netconf_hooks.observation import Answer
 
 
 @pytest.mark.parametrize("index, carrier, answer", [

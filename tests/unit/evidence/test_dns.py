@@ -17,9 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import Answer, Link, advertisement, dns, lease, observe_link
+from netconf_hooks.evidence import Link, advertisement, dns, lease, observe_link
 from netconf_hooks.evidence.advertisement import Advertised
 from netconf_hooks.evidence.dns import Announcement, Records
+from netconf_hooks.observation import Answer
 from netconf_hooks.system import programs
 
 FIXTURES = Path(__file__).parent / "fixtures"

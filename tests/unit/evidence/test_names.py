@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import Answer, Link
+from netconf_hooks.evidence import Link
 from netconf_hooks.evidence.names import Reply, Resolution, is_address, is_usable, read_reply, resolve
 from netconf_hooks.evidence.probes import View
+from netconf_hooks.observation import Answer
 
 QUERY = dns.message.make_query("www.example.com", "A", use_edns=0, id=4711)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import netifaces
 import pytest
 
-from netconf_hooks.evidence import Answer, Link, lease, router
+from netconf_hooks.evidence import Link, lease, router
+from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
 
 ROUTER = "192.168.7.1"

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import Answer, Link, wireless
+from netconf_hooks.evidence import Link, wireless
 from netconf_hooks.evidence.wireless import AccessPoint, WirelessNetwork
+from netconf_hooks.observation import Answer
 from netconf_hooks.system import netlink, nl80211
 from netconf_hooks.system.netlink import NetlinkError, pack_attribute
 from test_netlink import HEADER, LINK, PORT, Kernel

@@ -1,16 +1,37 @@
-"""What an ifdown leaves behind that was killed, or cut off by its deadline: whoever comes next takes it away."""
+"""What is still recorded although ifupdown has taken an interface down: the next hook, or the watcher, clears it up.
+
+That happens if a link is set down only after all hooks of its ifdown (wpa_supplicant(8)), and if an ifdown was killed
+or cut off by its deadline.
+"""
 
 from __future__ import annotations
 
-from netconf_hooks.guard.firewall import GuardError
+from netconf_hooks import guard
 from netconf_hooks.ifenv import device_of, has_ended, has_wpa_action
-from netconf_hooks.settle import forget_interface
-from netconf_hooks.system import log
-from netconf_hooks.system.netlink import read_links
+from netconf_hooks.passes import are_over
+from netconf_hooks.settle import Change, leave_events, remember, settle
+from netconf_hooks.system import log, netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from netconf_hooks.state import Pass, Store
+
+
+def end_passes(store: Store) -> None:
+    """Forget the interfaces whose link went down after ifupdown was done with them, and take their guards away.
+
+    wpa_supplicant(8) sets a roaming link down after all hooks of its ifdown, or without any.  Raises OSError.
+    """
+    over = [record for record in store.read_interfaces(log.error) if record.passes and are_over(record.passes)]
+    if over:
+        links = netlink.read_links({device_of(record.iface) for record in over})
+        for record in over:
+            link = links.get(device_of(record.iface))
+            if not (link and link.up) and not has_wpa_action(record.iface):
+                log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and its link is down")
+                # Not if an ifup has begun since the record was read.
+                settle(store, [Change(record.iface, replaces=record)], wake=False, tell=leave_events)
+    guard.end_guards(store)
 
 
 def clear_leftovers(store: Store) -> None:
@@ -21,38 +42,37 @@ def clear_leftovers(store: Store) -> None:
 
     Raises OSError, and `NetlinkError` where the kernel can't be asked.
     """
-    devices = {device_of(record.iface) for record in store.read_interfaces(log.error) if not record.wish}
-    devices.update(guard.device for guard in store.read_guards(log.error))
-    for device in sorted(devices):
-        if _is_left_over(store, device):
+    for device, passes in _read_passes(store).items():
+        if _is_left_over(device, passes):
             _clear(store, device)
 
 
 def _clear(store: Store, device: str) -> None:
     from netconf_hooks.guard.exemptions import read_guard
+    from netconf_hooks.guard.firewall import GuardError
     from netconf_hooks.guard.lifecycle import remove_guard
 
     with store.lock_acting():
         # Since this was first looked at, an ifup may have closed the link, set it up and failed.  One that comes now
         # waits for the lock.
-        if not _is_left_over(store, device):
+        passes = _read_passes(store).get(device, [])
+        if not _is_left_over(device, passes):
             return
-        ifaces = [each.iface or device for each in _list_passes(store, device)]
+        ifaces = [each.iface or device for each in passes]
         log.info(f"{device}: its ifdown was cut off: forgetting {', '.join(dict.fromkeys(ifaces))}")
-        guard = read_guard(store, device)
-        if guard:
+        guarded = read_guard(store, device)
+        if guarded:
             try:
-                remove_guard(store, guard)
+                remove_guard(store, guarded)
             except GuardError as error:
                 log.error(f"{device}: netconf-guard: {error}")
                 return
         for iface in dict.fromkeys(ifaces):
-            forget_interface(store, iface)
+            remember(store, Change(iface))
 
 
-def _is_left_over(store: Store, device: str) -> bool:
+def _is_left_over(device: str, passes: list[Pass]) -> bool:
     """Whether a device is down, and ifupdown is done with all that has come up on it."""
-    passes = _list_passes(store, device)
     names = [each.iface or device for each in passes]
     # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
     if not all(has_ended(each.run) for each in passes) or any(map(has_wpa_action, names)) or _is_up(device):
@@ -62,19 +82,18 @@ def _is_left_over(store: Store, device: str) -> bool:
 
 
 def _is_up(device: str) -> bool:
-    links = read_links([device])
+    links = netlink.read_links([device])
     return device in links and links[device].up
 
 
-def _list_passes(store: Store, device: str) -> list[Pass]:
-    """Return the passes on a device, in the records of its interfaces and of its guard."""
-    passes: list[Pass] = []
+def _read_passes(store: Store) -> dict[str, list[Pass]]:
+    """Return the passes on each device, from the records of its interfaces and of its guard."""
+    passes: dict[str, list[Pass]] = {}
     for record in store.read_interfaces(log.error):
-        if not record.wish and device_of(record.iface) == device:
-            passes.extend(record.passes)
-    for guard in store.read_guards(log.error):
-        if guard.device == device:
-            passes.extend(guard.passes)
+        if not record.wish:
+            passes.setdefault(device_of(record.iface), []).extend(record.passes)
+    for guarded in store.read_guards(log.error):
+        passes.setdefault(guarded.device, []).extend(guarded.passes)
     return passes
 
 

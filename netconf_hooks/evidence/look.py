@@ -1,0 +1,137 @@
+"""One look at the network of an interface: from its link and its rules to an `Observation`.
+
+What is cheap is looked at first: the kernel's tables and files, then the router's MAC address, for which the router may
+have to be asked, and last what is asked by packets of ours or by a program.  Each is looked at only while the place can
+still depend on it (`place`); of the last, all that are needed are asked at the same time.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from netconf_hooks.evidence import make_link, observe_link
+from netconf_hooks.observation import ENCRYPTED, OPEN, Observation
+from netconf_hooks.place import (
+    ROUTER_MAC, find_needed, find_open_questions, find_questions, list_relevant, list_word_tests, wants_proof
+)  # fmt: skip
+from netconf_hooks.rules import TESTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from netconf_hooks.evidence import Link
+    from netconf_hooks.evidence.probes import Announce
+    from netconf_hooks.observation import Answer
+    from netconf_hooks.rules import Location, Rules
+
+# How long a link that has been set up may take until its carrier is there: autonegotiation takes 1 to 3 s (IEEE 802.3,
+# clause 28), and ifupdown runs the hooks of a static stanza at once.
+CARRIER_TIMEOUT = 3.0
+
+
+def observe(
+    iface: str,
+    rules: Rules,
+    options: Mapping[str, str],
+    patience: float = CARRIER_TIMEOUT,
+    announce: Announce | None = None,
+) -> Observation:
+    """Look at the network of an interface until its place is known and the tests in conditions are answered.
+
+    options: of all its stanzas together: some are evidence themselves (``dns-domain``).
+    patience: for how many seconds to wait for carrier.  announce: as of `probes.View`.
+
+    Takes at most the ``netconf-timeout`` of the rules.  Raises `NetlinkError` if the kernel can't be asked.
+    """
+    began = monotonic()
+    deadline = began + rules.timeout
+    link = make_link(iface, options)
+    if link.index and not link.carrier and patience:
+        _wait_for_carrier(link.device, min(deadline, monotonic() + patience), rules.outside_ports)
+        link = make_link(iface, options)
+    return _finish(link, answer_rules(rules, link, deadline, announce), deadline, began)
+
+
+def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -> Observation | None:
+    """Look at all that can be seen without asking anybody but a router for its MAC address.
+
+    options: as for `observe`; timeout: seconds that it may take.  Returns None if there is no such interface.  Raises
+    `NetlinkError`.
+    """
+    began = monotonic()
+    deadline = began + timeout
+    link = make_link(iface, options)
+    if not link.index:
+        return None
+    keys = [key for key, kind in TESTS.items() if not kind.asked]
+    answers = observe_link(keys, link, deadline)
+    return _finish(link, {key: answers[key] for key in keys}, deadline, began)
+
+
+def complete_observation(
+    observation: Observation, rules: Rules, options: Mapping[str, str], announce: Announce | None = None
+) -> Observation:
+    """Return the observation with everything else that the rules ask for, also what the place did not depend on: for
+    `explain`.
+
+    Arguments as for `observe`.  A certificate is asked for under the same condition.
+    """
+    link = make_link(observation.iface, options)
+    deadline = monotonic() + rules.timeout
+    answers = dict(observation.answers)
+    keys = {test.key for location in rules.locations for test in location.tests if not TESTS[test.key].asked}
+    if missing := sorted(keys - answers.keys()):
+        answers.update(observe_link(missing, link, deadline))
+    if find_open_questions(rules, answers):
+        from netconf_hooks.evidence.probes import announce_nothing, ask_network
+
+        announce = announce or announce_nothing
+        ask_network(lambda: find_open_questions(rules, answers), answers, link, deadline, announce)
+    return observation.change(answers=answers)
+
+
+def answer_rules(
+    rules: Rules, link: Link, deadline: float, announce: Announce | None = None
+) -> dict[str, Answer]:
+    """Return what was seen for each test on which the place and the conditions depend, by key.
+
+    deadline: the time.monotonic() after which nothing more is waited for.
+    """
+    answers: dict[str, Answer] = {}
+    proof = wants_proof(rules)
+    relevant: Sequence[Location] = rules.locations
+    while needed := find_needed(relevant, answers, proof):
+        cheap = [key for key in needed if key != ROUTER_MAC]
+        answers.update(observe_link(cheap or needed, link, deadline))
+        relevant = list_relevant(relevant, answers, proof)  # of a thousand lines hardly one is still worth a look
+    words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
+    if words:
+        answers.update(observe_link(words, link, deadline))
+    if find_questions(rules, answers, proof):
+        from netconf_hooks.evidence.probes import announce_nothing, ask_network  # only those who ask pay for it
+
+        announce = announce or announce_nothing
+        ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline, announce)
+    return answers
+
+
+def _finish(link: Link, answers: Mapping[str, Answer], deadline: float, began: float) -> Observation:
+    from netconf_hooks.evidence.router import has_default_route
+    from netconf_hooks.evidence.wireless import is_wireless, is_wireless_open
+
+    wireless = ""
+    if is_wireless(link.device):
+        wireless = OPEN if is_wireless_open(link.device, deadline) else ENCRYPTED
+    return Observation(link.iface, link.index, answers, has_default_route(link), wireless, began)
+
+
+def _wait_for_carrier(device: str, deadline: float, outside_ports: tuple[str, ...]) -> None:
+    from netconf_hooks.system.netlink import COMPOSED, LINKS, Netlink
+
+    with Netlink((LINKS,)) as netlink:
+        link = netlink.wait_for_carrier(device, deadline)
+    if link and link.kind in COMPOSED:
+        from netconf_hooks.evidence.ports import wait_for_carrier
+
+        wait_for_carrier(device, outside_ports, deadline)
