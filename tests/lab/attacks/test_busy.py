@@ -23,7 +23,7 @@ from netconf_hooks.system.netlink import (
 from ..closing import Closing
 from ..namespaces import Running
 from ..network import CAFE, HOME, INTERNET_HOST
-from ..test_watch import wait_for_watcher
+from ..test_watch import find_watchers, wait_for_watcher
 from ..waiting import wait_until
 from . import hostile
 from .latencies import note_latency
@@ -48,7 +48,7 @@ _SECOND = """
 iface wlan0 inet static
     address 192.168.77.2/24
     netconf-location plugged  carrier=yes command=/usr/local/sbin/ask
-    netconf-timeout 60
+    netconf-timeout {timeout}
 """
 _WAIT = f"#!/bin/sh\n[ -p {GATE} ] || exit 0\n%s touch {BUSY}; read line <{GATE}\n"
 
@@ -96,11 +96,14 @@ def has_lost_carrier(kind: int, body: bytes) -> bool:
     return kind == RTM_NEWLINK and parse_link(body).name == "eth0" and not parse_link(body).carrier
 
 
-def come_home(scene: Scene) -> None:
-    """Bring both interfaces up; eth0 is at home, and open.  One more process sends a packet every millisecond."""
-    scene.write_stanza("trust hints", vpn="")
+def come_home(scene: Scene, timeout: int = 60) -> None:
+    """Bring both interfaces up; eth0 is at home, and open.  One more process sends a packet every millisecond.
+
+    timeout: for how long a look at wlan0 may take, seconds.
+    """
+    scene.write_stanza("trust hints", "timeout 3", vpn="")
     path = "/etc/network/interfaces"
-    scene.laptop.write(path, scene.laptop.read(path) + _SECOND)
+    scene.laptop.write(path, scene.laptop.read(path) + _SECOND.format(timeout=timeout))
     scene.laptop.write("/usr/local/sbin/ask", _WAIT % '[ "$IFACE" != wlan0 ] ||', 0o755)
     scene.laptop.write("/etc/netconf-hooks/event.d/wait", _WAIT % '[ "$1" != plugged-disconnected ] ||', 0o755)
     scene.lab.plug(CAFE.name, "wlan0")
@@ -262,10 +265,7 @@ def test_it_is_shut_at_the_kernels_news(
     come_home(scene)
     with NewsClock(scene.network.laptop_namespace) as clock, situation(scene):
         scene.forget()
-        before = time.time()
-        change = ["neigh", "replace", HOME.router, "lladdr", NOBODYS_MAC, "dev", "eth0", "nud", "permanent"]
-        scene.laptop.run(["ip", *change])
-        news = wait_until(lambda: clock.find(before, is_other_router), "the kernel's news")
+        news = change_router(scene, clock)
         limit = news + PROMISE + SLOW
         if not scene.guarded:
             wait_until(lambda: any(leak.time > limit for leak in scene.find(scene.look())), "packets without a guard")
@@ -276,12 +276,70 @@ def test_it_is_shut_at_the_kernels_news(
     scene.judge("in the end")
 
 
+def change_router(scene: Scene, clock: NewsClock) -> float:
+    """Let home's router have another MAC address; return when the kernel told of it, time.time()."""
+    before = time.time()
+    change = ["neigh", "replace", HOME.router, "lladdr", NOBODYS_MAC, "dev", "eth0", "nud", "permanent"]
+    scene.laptop.run(["ip", *change])
+    return wait_until(lambda: clock.find(before, is_other_router), "the kernel's news")
+
+
 def measure(scene: Scene, situation: str, news: float) -> None:
     """Write down for how long packets left after the kernel's `news`, and raise AssertionError if that was too long."""
     late = [leak.time for leak in scene.find(scene.look()) if leak.time > news]
     last = max(late, default=news)
     note_latency(situation, scene.guard, last - news, len(late))
     assert last < news + PROMISE + SLOW, f"packets left for {last - news:.3f} s"
+
+
+# Stops a process, and stops it again when it is about to end (ptrace(2), PTRACE_EVENT_EXIT): not even SIGKILL ends it
+# before its tracer does.
+_HOLD = """
+import ctypes, os, signal, sys
+SEIZE, INTERRUPT, TRACE_EXIT = 0x4206, 0x4207, 0x40
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
+pid = int(sys.argv[1])
+if ptrace(SEIZE, pid, None, TRACE_EXIT) or ptrace(INTERRUPT, pid, None, None):
+    raise OSError(ctypes.get_errno(), "ptrace")
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("guard", [NFTABLES])
+def test_a_child_that_can_not_be_killed(scene: Scene) -> None:
+    """It is abandoned, which `status` tells, and the next one looks; the guard is shut at the kernel's news as ever."""
+    watch = "/usr/lib/python3/dist-packages/netconf_hooks/watch.py"
+    text = scene.laptop.read(watch)
+    assert "\nACTING_TIME = 20.0\n" in text
+    scene.laptop.write(watch, text.replace("\nACTING_TIME = 20.0\n", "\nACTING_TIME = 1.0\n"))
+    come_home(scene, timeout=3)
+    with wait_in_look(scene):
+        (pid,) = find_watchers(scene.lab, children=True)
+        holder = scene.laptop.start(["/usr/bin/python3", "-IS", "-c", _HOLD, str(pid)])
+        wait_until(lambda: is_held(scene, pid), "the child to be held")
+        scene.laptop.write("/usr/local/sbin/ask", "#!/bin/sh\n>/run/asked-again\n", 0o755)
+        wait_until(lambda: "can't be killed; the next one starts" in scene.laptop.log(), "the child to be given up", 30)
+        abandoned = f"watcher: process {pid}, which was to look and act, can't be killed and was abandoned"
+        assert abandoned in scene.laptop.run(["netconf-hooks", "status"]).stdout
+        wait_until(lambda: scene.laptop.exists("/run/asked-again"), "the next child to look", 30)
+        assert f"process {pid} could not look and act in 7 s: SIGKILL" in scene.laptop.log()
+        assert is_held(scene, pid)
+        scene.wait_for_guard("open")
+        with NewsClock(scene.network.laptop_namespace) as clock:
+            scene.forget()
+            measure(scene, "child_that_can_not_be_killed", change_router(scene, clock))
+        scene.judge("after the news")
+        assert is_held(scene, pid)
+        holder.kill()
+        holder.wait()
+        wait_until(lambda: pid not in scene.laptop.processes(), "the child to be gone")
+        wait_until(lambda: abandoned not in scene.laptop.run(["netconf-hooks", "status"]).stdout, "status to say so")
+
+
+def is_held(scene: Scene, pid: int) -> bool:
+    """Whether a process of the laptop's is stopped by its tracer."""
+    return "(tracing stop)" in scene.laptop.run(["cat", f"/proc/{pid}/status"], check=False).stdout
 
 
 def move_to_twin(scene: Scene) -> None:
