@@ -390,7 +390,9 @@ def test_a_cable_moved_to_a_twin_network_in_storms_of_advertisements(scene: Scen
         scene.lab.plug(CAFE.name)
         news = wait_until(lambda: clock.find(before, has_lost_carrier), "the kernel's news")
         wait_until(lambda: scene.laptop.has_carrier("eth0"), "the laptop to be plugged in")
+        wait_until(lambda: call_in(scene.network.laptop_namespace, ask_router), "the twin's router to answer")
         if not scene.guarded:
+            scene.forget()
             scene.judge("in the twin network", "*/udp4/beyond", "nobody/tcp4/*", "root/udp4/often")
             return
         measure(scene, "move_in_storms", news)
