@@ -581,10 +581,12 @@ def _concerns_us(message: Message) -> bool:
 
 
 def _raise_priority() -> None:
-    """Run at once whenever there is news, however busy the machine is; children don't inherit that."""
-    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    """Run at once whenever there is news, however busy the machine is.
+
+    The programs that shut a guard (iptables-restore) inherit that; a `Child` gives it up.
+    """
     try:
-        os.sched_setscheduler(0, policy, os.sched_param(_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
     except OSError as error:
         log.debug(f"watch: no real-time priority: {error.strerror}")  # a container without CAP_SYS_NICE
 

@@ -98,6 +98,9 @@ class Child:
         try:
             log.set_waiting(True)
             os.setsid()
+            if os.sched_getscheduler(0) == os.SCHED_RR:
+                # What it does is slow, and must not keep others from the processor: sched(7).
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             with open("/proc/self/comm", "w", encoding="ascii") as name:
                 name.write(NAME)  # as ps(1) shows it
             for descriptor in descriptors:

@@ -62,6 +62,19 @@ def test_it_reports_and_ends(start):
     assert not child.failed and not child.is_abandoned
 
 
+def test_it_is_not_as_urgent_as_its_parent(start):
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("real-time priority takes root")
+    try:
+        child = start(lambda report: report(f"other {os.sched_getscheduler(0) == os.SCHED_OTHER}"))
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    wait_for_end(child)
+    assert child.read_report() == ["other True"]
+
+
 def test_what_its_parent_has_open_it_has_not(start):
     reader, writer = os.pipe()
 
