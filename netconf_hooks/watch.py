@@ -188,7 +188,7 @@ class Listener:
             self._guards = _Guards(self._store, self._poll)
         if self._guards:
             self._guards.reload(self._survey, renew)
-            if not self._store.has_guards():
+            if not self._store.has_guards() and not self._guards.has_lost():
                 self._guards.close(self._poll)
                 self._guards = None
 
@@ -203,9 +203,10 @@ class Listener:
             record.rules.timeout for record in records if not record.wish
         )
         demand, scenes, timed = self._survey.begin()
+        guards = self._guards.list_known() if self._guards else {}
 
         def work(report: Callable[[str], None]) -> None:
-            survey(self._store, scenes, demand, timed, report)
+            survey(self._store, scenes, demand, timed, report, guards)
 
         self._actor = self._fork("look and act", limit, work)
 
@@ -278,7 +279,7 @@ class Listener:
         All of it while the records are held: who adds one after this finds nobody, and starts another.
         """
         self._leave_after = 0.0
-        busy = self._actor or self._teller or self._survey.is_requested
+        busy = self._actor or self._teller or self._survey.is_requested or (self._guards and self._guards.has_lost())
         if busy or self._store.has_interfaces() or self._store.has_guards():
             return False
         records_lock = self._store.lock_records()
@@ -304,30 +305,48 @@ class _Guards:
         # Only where there is a guard: with its firewall they take a third of this process's memory.
         from netconf_hooks.guard import lease
         from netconf_hooks.system.clock import Clock
+        from netconf_hooks.system.directory import Directory
 
         self._news = Netlink(URGENT_GROUPS)
         self._leases = lease.Leases(store, self._news)
         self._clock = Clock()
-        for descriptor in (self._news.fileno(), self._clock.fileno()):
+        self._records = Directory(store.guards)
+        for descriptor in self._list_heard():
             poll.register(descriptor, select.POLLIN)
 
     def list_descriptors(self) -> list[int]:
         """Return the descriptors that no child may have."""
-        return [self._news.fileno(), self._clock.fileno(), self._leases.fileno()]
+        return [*self._list_heard(), self._leases.fileno()]
+
+    def _list_heard(self) -> list[int]:
+        return [self._news.fileno(), self._clock.fileno(), self._records.fileno()]
 
     def close(self, poll: select.poll) -> None:
         """Stop listening."""
-        for descriptor in (self._news.fileno(), self._clock.fileno()):
+        for descriptor in self._list_heard():
             poll.unregister(descriptor)
         self._news.close()
         self._clock.close()
+        self._records.close()
         self._leases.close()
 
+    def list_known(self) -> dict[str, str]:
+        """Return the devices that have a guard, each with its firewall, whatever has become of their records."""
+        return self._leases.list_known()
+
+    def has_lost(self) -> bool:
+        """Whether the record of a guard is lost, and was not written anew yet."""
+        return self._leases.has_lost()
+
     def listen(self, survey: _Survey) -> None:
-        """Take the news of carriers, routers and the clock, and shut what is lost."""
+        """Take the news of carriers, routers, the clock and the records, and shut what is lost."""
         self._do(self._leases.hear, survey)
         if self._clock.was_set():
             self._do(self._leases.change_clock, survey)
+        if self._records.has_changed():
+            self._records.watch()
+            # Most changes are our own; and what a hook has changed, it tells by the FIFO once it is done.
+            self._do(self._leases.check_records, survey)
 
     def verify(self, survey: _Survey) -> None:
         """Shut what is on another network by now."""
@@ -459,20 +478,22 @@ class _Survey:
 
 
 def survey(
-    store: Store, scenes: Mapping[str, Scene], demand: str, timed: bool, report: Callable[[str], None]
+    store: Store, scenes: Mapping[str, Scene], demand: str, timed: bool, report: Callable[[str], None],
+    guards: Mapping[str, str] | None = None,
 ) -> None:
     """Look at the networks and, where they are not what they were, decide again and follow the decision.
 
     scenes: what was seen before, by interface; demand: why to decide again in any case, else empty; timed: whether
     only the timer asks for it, which is not worth a line in the log.
     report: takes a line for each ``scene``, ``decided`` if so, and ``retry`` where asking again may help.
+    guards: the devices that had a guard when this was asked for, each with its firewall.
     """
     from netconf_hooks.leftovers import clear_leftovers, end_passes
 
     end_passes(store)
     clear_leftovers(store)
     records = store.read_interfaces(log.error)
-    if _put_back(store):
+    if _put_back(store, guards):
         demand, timed = demand or "a guard was taken away", False
     seen = look(records)
     changed = any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish)
@@ -510,10 +531,13 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
         }
 
 
-def _put_back(store: Store) -> bool:
-    """Put back what somebody took away; return whether a link is closed now that should be open."""
+def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> bool:
+    """Put back what somebody took away; return whether a link is closed now that should be open.
+
+    guards: as for `survey`.
+    """
     try:
-        return guard.put_back(store)
+        return guard.put_back(store, guards)
     except (NetlinkError, OSError) as error:
         log.error(f"watch: {error}")
         return False

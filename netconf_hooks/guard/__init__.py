@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from netconf_hooks.decide import Decision, Known
@@ -127,14 +127,17 @@ def leave(store: Store, invocation: Invocation) -> None:
         end_device(store, invocation)
 
 
-def put_back(store: Store) -> bool:
-    """Put back what somebody took away, records included; return whether a link is closed now that should be open."""
-    if not store.has_guards():
+def put_back(store: Store, known: Mapping[str, str] | None = None) -> bool:
+    """Put back what somebody took away, records included; return whether a link is closed now that should be open.
+
+    known: the devices that had a guard a moment ago, each with its firewall, whatever is recorded now.
+    """
+    if not (store.has_guards() or known):
         return False
     from netconf_hooks.guard.lifecycle import put_back as restore_rules
     from netconf_hooks.guard.records import restore_records as restore
 
-    restored = restore(store)
+    restored = restore(store, known)
     return restore_rules(store) or bool(restored)
 
 

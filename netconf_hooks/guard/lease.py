@@ -112,6 +112,7 @@ class Leases:
         self._retry = 0.0
         self._pause = FIRST_PAUSE
         self._lost: set[str] = set()  # the devices whose record is lost and was not written anew yet
+        self._known: dict[str, str] = {}  # the firewall of each device that has a guard
         self._check_due: float | None = None
         self.must_look = ""
         """Why the networks are to be looked at again at once; empty if they need not."""
@@ -141,26 +142,46 @@ class Leases:
         unreadable: list[str] = []
         records = [record for record in self._store.read_guards(unreadable.append) if record.verdict != RELEASED]
         if unreadable:
-            self._shut_lost()
+            self.check_records()
         return records
 
-    def _shut_lost(self) -> None:
+    def list_known(self) -> dict[str, str]:
+        """Return the devices that have a guard, each with its firewall, whatever has become of their records."""
+        return dict(self._known)
+
+    def has_lost(self) -> bool:
+        """Whether the record of a guard is lost, and was not written anew yet."""
+        return bool(self._lost)
+
+    def check_records(self) -> None:
         """Have the firewall shut each guard whose record is lost: it can't be read, or is gone."""
-        lost = find_lost(self._store)
+        lost = find_lost(self._store, self._known, ask=False)
         for device, problem in lost.items():
             if device not in self._lost:
+                self._shut_known(device)
                 log.error(f"{device}: netconf-guard: closed, since its record is lost: {problem}")
                 shut_lost(device)
                 self.must_look = self.must_look or "the record of a guard is lost"
         self._lost = set(lost)
+
+    def _shut_known(self, device: str) -> None:
+        """Shut an open link in the firewall that is known to have it, before any other is even loaded."""
+        guard = self._firewalls.get(self._known.get(device, ""))
+        try:
+            if guard is not None:
+                guard.shut_window(device, OPEN_WINDOW)
+        except GuardError as error:
+            log.error(f"{device}: netconf-guard: {error}")
 
     def reload(self, renew: bool = False) -> None:
         """Learn which guards there are now, and shut those whose network has changed while nobody listened for it.
 
         renew: whether leases may be about to end.  Raises `NetlinkError`.
         """
-        self._shut_lost()
+        self.check_records()
         records = self.list_guards()
+        lost = {device: name for device, name in self._known.items() if device in self._lost}
+        self._known = lost | {record.device: record.backend for record in records}
         devices: dict[int, set[str]] = {}
         neighbours: set[str] = set()
         for record in records:
@@ -347,7 +368,7 @@ class Leases:
 
     def _ask_routers(self) -> None:
         """Have the routers of all open links asked whether they are there; `hear` has the answer."""
-        self._shut_lost()
+        self.check_records()
         open_links = [record for record in self.list_guards() if self._is_leased(record)]
         self._due = monotonic() + RENEWAL if open_links else None
         for record in open_links:

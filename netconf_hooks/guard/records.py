@@ -19,6 +19,8 @@ from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from netconf_hooks.guard.firewall import AnyFirewall
     from netconf_hooks.state import Store
 
@@ -28,43 +30,54 @@ LOST_RULE = "lost with its record: closed until the next ifup or ifdown"
 _GONE = "it is gone, and the firewall has the guard"
 
 
-def restore_records(store: Store) -> tuple[str, ...]:
+def restore_records(store: Store, known: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Close each guard whose record is lost, and put a record of a closed guard in its place; return their devices.
 
+    known: as for `find_lost`.
     The records' lock is not held by the caller.  Logs what can't be done, and the next call tries it again.
     """
-    lost = find_lost(store)
+    lost = find_lost(store, known)
     for device, problem in lost.items():
         log.error(f"{device}: netconf-guard: closed until the next ifup or ifdown, since its record is lost: {problem}")
         backend = shut_lost(device)
         try:
+            store.prepare()  # whoever has removed the record may have removed its directory, too
             with store.lock_records():
-                if device in find_lost(store):
+                if device in find_lost(store, known):
                     store.write_guard(_make_record(store, device, backend, problem))
         except OSError as error:
             log.error(f"{device}: netconf-guard: its record can't be written: {error}")
     return tuple(lost)
 
 
-def find_lost(store: Store) -> dict[str, str]:
+def find_lost(store: Store, known: Mapping[str, str] | None = None, ask: bool = True) -> dict[str, str]:
     """Return the devices with a guard whose record can't be read, or is gone, each with the reason.
 
+    known: devices that had a guard's record, each with its firewall: so a guard is found of which nothing is left here.
+    ask: whether to ask the firewalls that other guards are in, too, for devices of which nothing is left here.
     Takes no lock.
     """
     lost = {}
     names = store.list_guarded()
+    used: set[str] = set()
     for device in names:
         try:
             check_device(device)
-            store.read_guard(device)
+            record = store.read_guard(device)
         except RecordError as error:
             lost[device] = str(error)
         except GuardError as error:
             log.error(f"{store.guards}/{device}: not the record of a guard: {error}")
-    missing = {device_of(iface) for iface in store.list_asking()}.difference(names)
-    if missing:
-        standing = {device for guard in _load_guards() for device in _list_devices(guard)}
-        lost |= dict.fromkeys(sorted(missing & standing), _GONE)
+        else:
+            used.update((record.backend, *record.former.split()) if record else ())
+    asking = {device_of(iface) for iface in store.list_asking()}.difference(names)
+    missing = {device: name for device, name in (known or {}).items() if device not in names}
+    firewalls = FIREWALLS if asking else {*missing.values(), *(used if ask else ())}
+    if firewalls:
+        standing = {device for guard in _load_guards(firewalls) for device in _list_devices(guard)}
+        # A guard that was put up or taken away meanwhile has its record for longer than its place in the firewall.
+        gone = standing.difference(names, store.list_guarded())
+        lost |= dict.fromkeys(sorted(gone if ask else gone & {*asking, *missing}), _GONE)
     return lost
 
 
@@ -74,7 +87,7 @@ def shut_lost(device: str) -> str:
     Takes no lock: shutting is never wrong.
     """
     found = ""
-    for guard in _load_guards():
+    for guard in _load_guards(FIREWALLS):
         if device not in _list_devices(guard):
             continue
         found = found or guard.name
@@ -88,9 +101,12 @@ def shut_lost(device: str) -> str:
     return found
 
 
-def _load_guards() -> list[AnyFirewall]:
+def _load_guards(names: Collection[str]) -> list[AnyFirewall]:
+    """Return those of the firewalls that work here."""
     guards = []
     for name in FIREWALLS:
+        if name not in names:
+            continue
         try:
             guards.append(load_firewall(name))
         except GuardError as error:

@@ -6,6 +6,8 @@ import errno
 import os
 import time
 
+from netconf_hooks.system.libc import call
+
 # linux/timerfd.h, linux/fcntl.h
 _ABSOLUTE, _CANCEL_ON_SET = 1, 2
 _NON_BLOCKING, _CLOSE_ON_EXEC = os.O_NONBLOCK, os.O_CLOEXEC
@@ -48,7 +50,7 @@ def _create_timer() -> int:
     if hasattr(os, "timerfd_create"):  # Python 3.13
         descriptor: int = os.timerfd_create(time.CLOCK_REALTIME, flags=_NON_BLOCKING | _CLOSE_ON_EXEC)
         return descriptor
-    return _call("timerfd_create", time.CLOCK_REALTIME, _NON_BLOCKING | _CLOSE_ON_EXEC)
+    return call("timerfd_create", time.CLOCK_REALTIME, _NON_BLOCKING | _CLOSE_ON_EXEC)
 
 
 def _set_timer(descriptor: int, when: float) -> None:
@@ -59,15 +61,4 @@ def _set_timer(descriptor: int, when: float) -> None:
 
     # struct itimerspec: the interval, the time; each in seconds and nanoseconds.
     until = (ctypes.c_long * 4)(0, 0, int(when), 0)
-    _call("timerfd_settime", descriptor, _ABSOLUTE | _CANCEL_ON_SET, until, None)
-
-
-def _call(name: str, *arguments: object) -> int:
-    """Call a function of the C library.  Raises OSError where it fails."""
-    import ctypes
-
-    result: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+    call("timerfd_settime", descriptor, _ABSOLUTE | _CANCEL_ON_SET, until, None)

@@ -200,6 +200,64 @@ def test_no_record_and_no_guard_in_the_firewall_is_no_guard(office, firewall):
     assert office.list_guarded() == []
 
 
+def remove_everything(store, iface="eth0"):
+    """Remove the record of a guard, and that of its interface."""
+    damage_record(store, remove, iface)
+    Path(store.interfaces, iface).unlink()
+
+
+def test_a_guard_of_which_nothing_is_left_is_known_to_the_watcher(office, firewall, messages):
+    leases, _ = listen(office)
+    remove_everything(office)
+    leases.check_records()
+    assert not firewall.is_open("eth0")
+    assert leases.has_lost() and leases.take_reason() == "the record of a guard is lost"
+    assert watch._put_back(office, leases.list_known())
+    assert_lost(office, firewall)
+    leases.reload()
+    assert not leases.has_lost() and leases.list_known() == {"eth0": "nftables"}
+
+
+def test_and_so_if_even_the_directories_are_gone(office, firewall):
+    leases, _ = listen(office)
+    remove_everything(office)
+    for directory in (office.guards, office.interfaces):
+        os.rmdir(directory)
+    leases.reload()
+    assert watch._put_back(office, leases.list_known())
+    assert_lost(office, firewall)
+
+
+def test_a_guard_of_which_nothing_is_left_is_known_to_the_firewall_of_another_one(office, links, firewalls, messages):
+    assert run_hook(office, "pre-up", "eth1", **GUARD) == 0
+    firewalls["iptables-nft"].stands["eth5"] = (), {}  # no guard here is in that one
+    remove_everything(office)
+    assert list(find_lost(office)) == ["eth0"]
+    assert run_hook(office, "pre-up", "eth7") == 0
+    assert_lost(office, firewalls["nftables"])
+
+
+def test_an_ifdown_leaves_nothing_that_counts_as_lost(office, links, firewall):
+    leases, _ = listen(office)
+    ifdown(office, links)
+    leases.check_records()
+    assert not leases.has_lost() and not leases.take_reason()
+    assert not watch._put_back(office, leases.list_known())
+    assert office.list_guarded() == []
+
+
+def test_a_guard_that_is_put_up_while_somebody_looks_is_not_lost(office, links, firewall, monkeypatch):
+    list_devices = firewall.list_devices
+
+    def put_up_first():
+        monkeypatch.setattr(firewall, "list_devices", list_devices)
+        run_hook(office, "pre-up", "eth1", **GUARD)
+        return list_devices()
+
+    monkeypatch.setattr(firewall, "list_devices", put_up_first)
+    assert find_lost(office) == {}
+
+
 def test_a_whole_record_is_not_touched(office, firewall, messages):
     before = Path(office.guards, "eth0").read_bytes()
     asked = list(firewall.asked)
