@@ -50,6 +50,14 @@ def list_ruleset(laptop: Laptop) -> str:
     return laptop.run(["nft", "list", "ruleset"]).stdout
 
 
+def list_guards(laptop: Laptop) -> list[str]:
+    """Return what stands of guards, in all firewalls."""
+    rules = laptop.run(["nft", "list", "tables"]).stdout.splitlines()
+    for save in ("iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"):
+        rules += laptop.run([save], check=False).stdout.splitlines()
+    return [rule for rule in rules if "netconf" in rule or ("nch" in rule and "my rule" not in rule)]
+
+
 def find_expiry(laptop: Laptop, window: str = "open", device: str = "eth0") -> float:
     """Return how long a window stays open if nobody renews it, in seconds; 0 where it is shut."""
     argv = ["nft", "-j", "list", "set", "inet", "netconf-guard", f"{window}-{device}"]

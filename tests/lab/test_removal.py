@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .guarded import list_guards
 from .laptop import Image, Laptop
 from .network import HOME, Network
 from .waiting import wait_until
@@ -67,14 +68,6 @@ def carry(laptop: Laptop, packages: Sequence[Path]) -> list[str]:
 
 def install(laptop: Laptop, packages: Sequence[Path]) -> str:
     return dpkg(laptop, "--install", *carry(laptop, packages))
-
-
-def list_guards(laptop: Laptop) -> list[str]:
-    """Return what stands of guards, in all firewalls."""
-    rules = laptop.run(["nft", "list", "tables"]).stdout.splitlines()
-    for save in ("iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"):
-        rules += laptop.run([save], check=False).stdout.splitlines()
-    return [rule for rule in rules if "netconf" in rule or ("nch" in rule and "my rule" not in rule)]
 
 
 def is_guarded(laptop: Laptop) -> bool:

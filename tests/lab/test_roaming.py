@@ -13,7 +13,7 @@ import pytest
 
 from .archive import ArchiveError, fetch_packages
 from .attacks.capture import Capture, find_leaks
-from .guarded import HINTS, LO, judge, list_ruleset, make_allowed, make_stanza, read_guard, send_everything
+from .guarded import HINTS, LO, judge, list_guards, list_ruleset, make_allowed, make_stanza, read_guard, send_everything
 from .lab import Lab
 from .laptop import Image
 from .network import CAFE
@@ -188,12 +188,20 @@ def test_the_admin_ends_it_while_it_is_disconnected(lab: Lab, capture: Capture, 
     assert not find_leaks(capture.read(), ALLOWED)
 
 
-def test_it_opens_where_the_rules_say_so_and_closes_between_two_networks(lab: Lab, capture: Capture) -> None:
-    write(lab, *STANZAS["in the roaming stanza"])
+@pytest.mark.parametrize("backend", ["nftables", "iptables-legacy", "iptables-nft"])
+def test_it_opens_where_the_rules_say_so_and_closes_between_two_networks(
+    lab: Lab, capture: Capture, backend: str
+) -> None:
+    family, _, variant = backend.partition("-")
+    if variant:
+        lab.laptop.choose_iptables(variant)
+    options = (HINTS, VPN, GUARD, f"guard-backend {family}")
+    write(lab, make_stanza(*options, head=ROAMING.rstrip()), "iface default inet dhcp\n")
     lab.plug("home", "wlan0")
     lab.laptop.ifup("wlan0")
     wait_for_action(lab, "default")
     wait_until(lambda: read_guard(lab, "wlan0") == "open", "the guard to open")
+    assert read_status(lab)["guards"]["wlan0"]["backend"] == backend
     assert find_tunnels(lab) == []
     lab.plug("cafe", "wlan0")
     call_wpa(lab, "disconnect")
@@ -205,6 +213,9 @@ def test_it_opens_where_the_rules_say_so_and_closes_between_two_networks(lab: La
     wait_for_action(lab, "default")
     wait_for_tunnel(lab)
     send(lab, capture)
+    stop(lab)
+    wait_until(lambda: list_guards(lab.laptop) == [], "the guard to go")
+    assert find_records(lab) == []
 
 
 def test_a_release_lasts_over_roaming_until_the_admins_own_ifup(lab: Lab) -> None:
