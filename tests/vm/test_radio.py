@@ -10,8 +10,8 @@ import pytest
 from tests.lab import vm
 from tests.vm.radio import CHECKS
 
-# Seconds.  Two minutes where nothing else runs; how long an emulated processor takes is hard to tell.
-TIMEOUT = 600.0
+# Seconds.  Some minutes where nothing else runs; how long an emulated processor takes is hard to tell.
+TIMEOUT = 1800.0
 
 
 @pytest.fixture(scope="session")
