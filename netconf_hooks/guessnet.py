@@ -25,9 +25,10 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
 from netconf_hooks.mapping import RaisedLink, is_stanza_name, serve
 from netconf_hooks.record import Record
-from netconf_hooks.rules import RuleError, VALUES
+from netconf_hooks.rules import RuleError
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
+from netconf_hooks.values import ADDRESS, MAC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -519,7 +520,7 @@ def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
 
 def _name_networks(networks: Sequence[HeardNetwork]) -> str:
     """Return what a scan heard, to be read: whatever octets a name is made of."""
-    from netconf_hooks.rules import format_ssid
+    from netconf_hooks.values import format_ssid
 
     names = (
         f'"{format_ssid(network.ssid)}" {network.bssid} {"closed" if network.closed else "open"}'
@@ -670,11 +671,11 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
         if word not in found:
             continue  # as guessnet: whatever it does not know counts for nothing
         if word == "mac":
-            read, expected = VALUES["mac"]
-            found["mac"] = read(_fill_mac(value))
+            expected = MAC.expected
+            found["mac"] = MAC.read(_fill_mac(value))
         else:
-            read, expected = VALUES["address"][0], "an IPv4 address"
-            found[word] = "" if ":" in value else read(value)
+            expected = "an IPv4 address"
+            found[word] = "" if ":" in value else ADDRESS.read(value)
         if not found[word]:
             raise ValueError(f'expected {expected} after {word}, not "{value}"')
     if not found["address"] and not found["mac"]:
@@ -697,10 +698,9 @@ def _read_wireless(text: str, arguments: str) -> Test:
         elif word == "essid":
             essid = essid or value
         elif word == "mac":
-            read, expected = VALUES["mac"]
-            mac = mac or read(_fill_mac(value))
+            mac = mac or MAC.read(_fill_mac(value))
             if not mac:
-                raise ValueError(f'expected {expected} after mac, not "{value}"')
+                raise ValueError(f'expected {MAC.expected} after mac, not "{value}"')
         # as guessnet: a pair that it does not know counts for nothing
     if not essid and not mac and not security:
         raise ValueError("expected essid or mac, and its value, or open or closed, after wireless")

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
-# The tests that can be answered before the interface is configured.
-EARLY_TESTS = ("carrier", "peer", "interface", "ssid", "bssid", "command")
-
 CARRIER_PATIENCE = 3.0
 """Seconds that a link which was down is given until it has carrier: copper takes 1 to 3 (IEEE 802.3, clause 28)."""
 
@@ -264,10 +261,9 @@ def _read_line(line: str, words: list[str], reasons: list[str]) -> tuple[Locatio
     if len(words) == 1:
         reasons.append(f'expected at least one test after "{name}"')
     for test in tests:
-        if test.key not in EARLY_TESTS:
-            reasons.append(
-                f'"{test.key}" can\'t be told before the interface is configured; what can be: {", ".join(EARLY_TESTS)}'
-            )
+        if not rules.TESTS[test.key].early:
+            early = ", ".join(key for key, kind in rules.TESTS.items() if kind.early)
+            reasons.append(f'"{test.key}" can\'t be told before the interface is configured; what can be: {early}')
     return () if reasons else (Location(name, tests, line),)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from netconf_hooks.observation import Place
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS
-from netconf_hooks.system.addresses import share_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ def judge_test(test: Test, answer: Answer) -> bool | None:
     kind = TESTS[test.key]
     for wanted in test.values:
         for seen in answer.values:
-            if is_match(kind.value, wanted, seen):
+            if kind.syntax.matches(wanted, seen):
                 return not test.negated
     if kind.asked:
         if not set(test.values) <= set(answer.settled):
@@ -214,27 +213,3 @@ def judge_test(test: Test, answer: Answer) -> bool | None:
     if answer.pending:
         return None
     return test.negated and bool(answer.values)
-
-
-def is_match(syntax: str, wanted: str, seen: str) -> bool:
-    """Whether the value `seen` is one that `wanted` means; both as `rules` normalises them.
-
-    syntax: ``network`` (a network holds its addresses), ``domain`` (``*.example.com``: every name below it),
-    ``pattern`` (shell wildcards); anything else is compared to the letter.
-    """
-    if syntax == "network":
-        return _is_inside(wanted, seen)
-    if syntax == "domain" and wanted.startswith("*."):
-        return seen.endswith(wanted[1:]) and len(seen) > len(wanted) - 1
-    if syntax == "pattern" and any(c in wanted for c in "*?["):
-        if wanted.find("*") == len(wanted) - 1 and not any(c in wanted for c in "?["):
-            return seen.startswith(wanted[:-1])
-        from fnmatch import fnmatchcase  # imports re, 5 ms: only for what is rarely written
-
-        return fnmatchcase(seen, wanted)
-    return wanted == seen
-
-
-def _is_inside(network: str, address: str) -> bool:
-    prefix, _, length = network.partition("/")
-    return share_prefix(prefix, address, int(length or 128))

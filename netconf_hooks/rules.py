@@ -12,8 +12,11 @@ words at ASCII white space as a shell does it, without any expansion:
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.system.addresses import format_address, read_address, read_prefix
 from netconf_hooks.system.devices import is_device
+from netconf_hooks.values import (
+    ADDRESS, CERTIFICATE, DOMAIN, MAC, NETWORK, PATH, PATTERN, PEER, SERVICE, SSID, SWITCH, Syntax, read_network,
+    read_pattern, read_port
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,37 +29,43 @@ if TYPE_CHECKING:
 class TestKind(Record):
     """What a test key means.
 
-    value: the syntax of its values, one of `VALUES`: how they are checked here and compared in `locate`.
+    syntax: how its values are written, and when what is seen is one of them.
     grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
     observer: the module of `netconf_hooks.evidence` that answers it.
     asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.evidence.probes`);
         else what can be seen is seen for the key, and its values are compared with that.
+    single: whether a link has one such value at a time, so that two tests for different ones exclude each other.
+    early: whether it can be answered before the interface is configured, when a mapping script asks.
     """
 
-    __slots__ = ("value", "grade", "observer", "asked")
+    __slots__ = ("syntax", "grade", "observer", "asked", "single", "early")
     __test__ = False  # the name says Test, but not to pytest
 
-    def __init__(self, value: str, grade: str, observer: str, asked: bool = False) -> None:
-        self.value = value
+    def __init__(
+        self, syntax: Syntax, grade: str, observer: str, asked: bool = False, single: bool = False, early: bool = False
+    ) -> None:
+        self.syntax = syntax
         self.grade = grade
         self.observer = observer
         self.asked = asked
+        self.single = single
+        self.early = early
 
 
 TESTS = {
-    "gateway-mac": TestKind("mac", "hint", "router"),
-    "gateway": TestKind("address", "hint", "router"),
-    "dns-domain": TestKind("domain", "hint", "dns"),
-    "dns-server": TestKind("network", "hint", "dns"),
-    "address": TestKind("network", "hint", "address"),
-    "interface": TestKind("pattern", "hint", "address"),
-    "carrier": TestKind("switch", "hint", "carrier"),
-    "peer": TestKind("peer", "hint", "peer", asked=True),
-    "ssid": TestKind("ssid", "hint", "wireless"),
-    "bssid": TestKind("mac", "hint", "wireless"),
-    "reach": TestKind("service", "hint", "reach", asked=True),
-    "tls": TestKind("certificate", "authenticated", "tls", asked=True),
-    "command": TestKind("path", "admin", "program", asked=True),
+    "gateway-mac": TestKind(MAC, "hint", "router"),
+    "gateway": TestKind(ADDRESS, "hint", "router"),
+    "dns-domain": TestKind(DOMAIN, "hint", "dns"),
+    "dns-server": TestKind(NETWORK, "hint", "dns"),
+    "address": TestKind(NETWORK, "hint", "address"),
+    "interface": TestKind(PATTERN, "hint", "address", early=True),
+    "carrier": TestKind(SWITCH, "hint", "carrier", single=True, early=True),
+    "peer": TestKind(PEER, "hint", "peer", asked=True, early=True),
+    "ssid": TestKind(SSID, "hint", "wireless", single=True, early=True),
+    "bssid": TestKind(MAC, "hint", "wireless", early=True),
+    "reach": TestKind(SERVICE, "hint", "reach", asked=True),
+    "tls": TestKind(CERTIFICATE, "authenticated", "tls", asked=True),
+    "command": TestKind(PATH, "admin", "program", asked=True, early=True),
 }
 
 # The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each.
@@ -91,9 +100,6 @@ _MAX_REASONS = 10  # for one line: with more, it is something else altogether
 _WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
-_SSID_ESCAPES = {b'"': b'"', b"e": b"\x1b", b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # besides \\\\ and \\xHH
-_HEX = frozenset("0123456789abcdef")
-_HOST_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
 _LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
 
@@ -130,7 +136,7 @@ class Test(Record):
     values: normalised, so that they compare with what is observed: MAC addresses, domains, hosts and fingerprints in
         lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
         set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
-        services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `format_ssid` writes them.
+        services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `values.format_ssid` writes them.
     """
 
     __slots__ = ("key", "values", "negated")
@@ -546,18 +552,6 @@ def format_test(key: str, values: Sequence[str], negated: bool = False) -> str:
     return f"!{key}={text}" if negated else f"{key}={text}"
 
 
-def format_ssid(octets: bytes) -> str:
-    """Return the name of a wireless network as text, as iw(8) and wpa_cli(8) show it: printable ASCII as it is, a
-    backslash as two, any other octet as ``\\xHH``.
-
-    It is at most 32 octets of any kind (IEEE 802.11-2020, 9.4.2.2), which may be UTF-8 or not; whoever is in range has
-    written them.
-    """
-    return "".join(
-        ["\\\\" if octet == 92 else chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets]
-    )
-
-
 def format_allowance(incoming: bool, protocol: str, port: int, network: str) -> str:
     """Return one word of a ``netconf-guard-allow`` option."""
     if not protocol:
@@ -863,14 +857,14 @@ def _read_allowance(word: str) -> Allowance:
             if not network.endswith("]") or ":" not in network:
                 return unreadable
             network = network[1:-1]
-        network = _read_network(network)
+        network = read_network(network)
         if not network:
             return unreadable
     protocol = ""
     port = 0
     if service or incoming:
         protocol, _, digits = service.partition("/")
-        port = _read_port(digits)
+        port = read_port(digits)
         if protocol not in ("tcp", "udp") or not port:
             return unreadable
     return Allowance(incoming, protocol, port, network, format_allowance(incoming, protocol, port, network))
@@ -894,7 +888,7 @@ def _read_uplinks(line: str, reasons: list[str]) -> tuple[str, ...]:
 def _read_outside_ports(line: str, reasons: list[str]) -> tuple[str, ...]:
     words = split_words(line, reasons)
     for word in words:
-        if not (_read_pattern(word) and word.isascii() and _QUOTED_COMMA not in word) and len(reasons) < _MAX_REASONS:
+        if not (read_pattern(word) and word.isascii() and _QUOTED_COMMA not in word) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of a device or a pattern like eth*, not {_quote(word)}")
     return () if reasons else tuple(words)
 
@@ -962,17 +956,16 @@ def read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
         if kind is None:
             reasons.append(f"no such test: {_quote(key)}; there are {', '.join(TESTS)}")
             continue
-        read, expected = VALUES[kind.value]
         values = []
         broken = False
         for value in written.split(","):
             if _QUOTED_COMMA in value:
                 value = value.replace(_QUOTED_COMMA, ",")
-            normal = read(value)
+            normal = kind.syntax.read(value)
             if normal:
                 values.append(normal)
             else:
-                reasons.append(f"expected {expected} after {key}=, not {_quote(value)}")
+                reasons.append(f"expected {kind.syntax.expected} after {key}=, not {_quote(value)}")
                 broken = True
                 if len(reasons) >= _MAX_REASONS:
                     break
@@ -980,135 +973,3 @@ def read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
             continue
         tests.append(Test(key, tuple(values), negated))
     return tuple(tests)
-
-
-# Each reader of a value returns it normalised, or "" where it can't be read.
-
-
-def _read_mac(text: str) -> str:
-    if len(text) != 17 or not text.isascii():
-        return ""
-    text = text.lower().replace("-", ":")
-    digits = text.replace(":", "")
-    return text if text[2::3] == ":::::" and len(digits) == 12 and _HEX.issuperset(digits) else ""
-
-
-def _read_network(text: str) -> str:
-    prefix = read_prefix(text)
-    if prefix is None:
-        return ""
-    packed, length = prefix
-    host_bits = len(packed) * 8 - length
-    network = int.from_bytes(packed, "big") >> host_bits << host_bits
-    return f"{format_address(network.to_bytes(len(packed), 'big'))}/{length}"
-
-
-def _read_domain(text: str) -> str:
-    if text.startswith("*."):
-        domain = _read_host_name(text[2:])
-        return f"*.{domain}" if domain else ""
-    return _read_host_name(text)
-
-
-def _read_host_name(text: str) -> str:
-    """RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first); underscores are seen in the wild."""
-    if not text.isascii():
-        return ""
-    name = text[:-1].lower() if text[-1:] == "." else text.lower()
-    if len(name) > 253 or not _HOST_NAME.issuperset(name):
-        return ""
-    for label in name.split("."):
-        if not 0 < len(label) < 64 or label[0] == "-" or label[-1] == "-":
-            return ""
-    return name
-
-
-def _read_pattern(text: str) -> str:
-    return text if text.isprintable() and "/" not in text and " " not in text else ""
-
-
-def _read_switch(text: str) -> str:
-    return text if text in ("yes", "no") else ""
-
-
-def _read_peer(text: str) -> str:
-    address, slash, mac = text.partition("/")
-    address = read_address(address)
-    if not slash:
-        return address
-    mac = _read_mac(mac)
-    return f"{address}/{mac}" if address and mac else ""
-
-
-def _read_ssid(text: str) -> str:
-    """The octets as the environment brings them (PEP 383), or escaped, as `format_ssid` and wpa_cli(8) write them."""
-    try:
-        written = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return ""
-    first, *escaped = written.replace(b"\\\\", b"\\x5c").split(b"\\")
-    octets = first
-    for part in escaped:
-        if len(octets) > 32:
-            break
-        digits, character = part[1:3].decode("latin-1"), part[:1]
-        if character == b"x" and len(digits) == 2 and _HEX.issuperset(digits.lower()):
-            octets += bytes((int(digits, 16),)) + part[3:]
-        elif character and character in _SSID_ESCAPES:
-            octets += _SSID_ESCAPES[character] + part[1:]
-        else:
-            return ""
-    return format_ssid(octets) if len(octets) <= 32 else ""
-
-
-def _read_port(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < 65536:
-        return int(text)
-    return 0
-
-
-def _read_service(text: str) -> str:
-    host, _, digits = text.rpartition(":")
-    port = _read_port(digits)
-    if not port:
-        return ""
-    if host[:1] == "[" and host[-1:] == "]" and ":" in host:
-        address = read_address(host[1:-1])
-        return f"[{address}]:{port}" if address else ""
-    name = _read_host_name(host)
-    if name.rpartition(".")[2].isdecimal():  # then it is meant as an address: no top-level domain is a number
-        name = read_address(host)
-    return f"{name}:{port}" if name else ""
-
-
-def _read_certificate(text: str) -> str:
-    service, _, fingerprint = text.partition("/")
-    service = _read_service(service)
-    method, _, digits = fingerprint.partition(":")
-    digits = digits.replace(":", "")  # openssl x509 -fingerprint writes them
-    if not digits.isascii():
-        return ""
-    digits = digits.lower()
-    if not service or method != "sha256" or len(digits) != 64 or not _HEX.issuperset(digits):
-        return ""
-    return f"{service}/sha256:{digits}"
-
-
-def _read_path(text: str) -> str:
-    return text if text[:1] == "/" and text[-1] != "/" and "\0" not in text else ""
-
-
-# How the values of a test are read, and what messages call them.
-VALUES: dict[str, tuple[Callable[[str], str], str]] = {
-    "mac": (_read_mac, "a MAC address like 52:54:00:0a:00:01"),
-    "address": (read_address, "an IP address"),
-    "network": (_read_network, "an IP address or a network like 192.0.2.0/24"),
-    "domain": (_read_domain, "a domain like example.com or *.example.com"),
-    "pattern": (_read_pattern, "the name of an interface or a pattern like wl*"),
-    "switch": (_read_switch, '"yes" or "no"'),
-    "peer": (_read_peer, "an address, or an address and a MAC address like 192.0.2.1/52:54:00:0a:00:01,"),
-    "ssid": (_read_ssid, "the name of a wireless network (1 to 32 octets, a backslash written as two)"),
-    "service": (_read_service, "HOST:PORT (IPv6 as [ADDRESS]:PORT)"),
-    "certificate": (_read_certificate, "HOST:PORT/sha256:HEX (64 digits)"),
-    "path": (_read_path, "an absolute path"),
-}

@@ -9,11 +9,12 @@ from netconf_hooks.evidence.ports import find_isolation
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError, parse_options, read_names, run_ifquery, split_passes
 from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
-from netconf_hooks.place import is_match, is_proof
+from netconf_hooks.place import is_proof
 from netconf_hooks.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
 from netconf_hooks.state import merge_options
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.values import DOMAIN, NETWORK, PATTERN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from netconf_hooks.interfaces import Names
     from netconf_hooks.rules import Location, Test
     from netconf_hooks.state import Store
-
-# The tests that see one value at a time.  Of others there may be several: two routers, four resolvers, aliases.
-_SINGLE = ("carrier", "ssid")
 
 
 def check_stanzas(options: Namespace, store: Store) -> int:
@@ -158,7 +156,7 @@ def _find_contradiction(location: Location) -> str:
         for other in location.tests:
             if test.key == other.key and other.negated and not test.negated and _is_covered(test, other):
                 return f"{test.text} and {other.text} exclude each other"
-    for key in _SINGLE:
+    for key in (key for key, kind in TESTS.items() if kind.single):
         wanted = [test for test in location.tests if test.key == key and not test.negated]
         if wanted and not set(wanted[0].values).intersection(*(test.values for test in wanted)):
             return f"{' and '.join(test.text for test in wanted)} exclude each other: there is one {key} at a time"
@@ -184,12 +182,12 @@ def _is_covered(test: Test, other: Test) -> bool:
 def _is_value_covered(key: str, value: str, wider: str) -> bool:
     if value == wider:
         return True
-    syntax = TESTS[key].value
-    if syntax == "network":
+    syntax = TESTS[key].syntax
+    if syntax is NETWORK:
         address, _, length = value.partition("/")
-        return int(wider.partition("/")[2]) <= int(length) and is_match(syntax, wider, address)
-    if syntax == "domain" and value.startswith("*."):
+        return int(wider.partition("/")[2]) <= int(length) and syntax.matches(wider, address)
+    if syntax is DOMAIN and value.startswith("*."):
         return wider.startswith("*.") and value.endswith(wider[1:])
-    if syntax == "pattern" and any(character in value for character in "*?["):
+    if syntax is PATTERN and any(character in value for character in "*?["):
         return False  # whether one pattern is part of another is not worth the telling
-    return not TESTS[key].asked and is_match(syntax, wider, value)
+    return not TESTS[key].asked and syntax.matches(wider, value)

@@ -10,7 +10,7 @@ from netconf_hooks.commands.entry import CommandError
 from netconf_hooks.ifenv import is_name
 from netconf_hooks.interfaces import InterfacesError, query_options
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation
-from netconf_hooks.rules import TESTS, VALUES
+from netconf_hooks.rules import TESTS
 from netconf_hooks.state import merge_options
 
 TYPE_CHECKING = False
@@ -125,9 +125,7 @@ def _read_values(key: str, members: Mapping[str, object], name: str) -> tuple[st
         raise ValueError(f'"{key}": "{name}": expected a list of strings')
     # What somebody has written by hand compares as what was seen does; what can be no value of this test stays as it
     # is, and matches none.
-    syntax = TESTS[key].value
-    read, _ = VALUES["address" if syntax == "network" else syntax]
-    return tuple(read(value) or value for value in values)
+    return tuple(TESTS[key].syntax.read_seen(value) or value for value in values)
 
 
 def _read_object(written: object, what: str) -> dict[str, object]:

@@ -18,12 +18,12 @@ from time import monotonic
 
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
-from netconf_hooks.rules import format_ssid
 from netconf_hooks.system.netlink import LINKS, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes
 from netconf_hooks.system.nl80211 import (
     ATTR_BSS, ATTR_KEY_CIPHER, ATTR_KEY_IDX, ATTR_MAC, BSS_BSSID, BSS_MLD_ADDR, BSS_STATUS, CMD_GET_KEY, CMD_GET_SCAN,
     Nl80211, find_ssid, read_elements, read_number
 )  # fmt: skip
+from netconf_hooks.values import format_ssid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class AccessPoint(Record):
 class WirelessNetwork(Record):
     """The wireless network that a link is on.
 
-    ssid: its name, as `rules.format_ssid` writes it, empty where it is not known; bssids: the MAC addresses of the
+    ssid: its name, as `values.format_ssid` writes it, empty where it is not known; bssids: the MAC addresses of the
     access point, several where it has several radios at once; encrypted: whether nobody else in range can read along.
     """
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from office import STANZA
 
+from netconf_hooks import values
 from netconf_hooks.commands import check
 from netconf_hooks.interfaces import Heading, InterfacesError, Names
 from netconf_hooks.observation import Answer
@@ -159,7 +160,7 @@ def test_check_warns_where_a_hint_in_a_rule_turns_a_tunnel_off(command, stanzas)
 
 
 def test_check_is_quiet_where_a_location_is_proven(command, stanzas, monkeypatch):
-    monkeypatch.setitem(TESTS, "gateway", TestKind("address", "authenticated", "router"))
+    monkeypatch.setitem(TESTS, "gateway", TestKind(values.ADDRESS, "authenticated", "router"))
     stanzas[0]["eth0"] = STANZA
     assert run_check(command) == (0, [])
 
@@ -269,8 +270,8 @@ def lines(draw):
     """A location's line."""
     tests = []
     for key in draw(st.lists(st.sampled_from(sorted(WRITTEN)), min_size=1, max_size=3)):
-        values = draw(st.lists(st.sampled_from(WRITTEN[key]), min_size=1, max_size=2, unique=True))
-        tests.append(f"{draw(st.sampled_from(['', '!']))}{key}={','.join(values)}")
+        written = draw(st.lists(st.sampled_from(WRITTEN[key]), min_size=1, max_size=2, unique=True))
+        tests.append(f"{draw(st.sampled_from(['', '!']))}{key}={','.join(written)}")
     return " ".join([draw(st.sampled_from(["home", "office"])), *tests])
 
 
@@ -278,10 +279,10 @@ def lines(draw):
 def networks(draw):
     """What is seen somewhere."""
     answers = {}
-    for key, values in SEEN.items():
-        most = 1 if key in ("carrier", "ssid") else 3
-        seen = tuple(draw(st.lists(st.sampled_from(values), max_size=most, unique=True)))
-        refuted = tuple(value for value in values if value not in seen) if key == "peer" else ()
+    for key, all_values in SEEN.items():
+        most = 1 if TESTS[key].single else 3
+        seen = tuple(draw(st.lists(st.sampled_from(all_values), max_size=most, unique=True)))
+        refuted = tuple(value for value in all_values if value not in seen) if key == "peer" else ()
         settled = (*seen, *refuted) if key == "peer" else ()
         answers[key] = Answer(seen, settled=settled, refuted=refuted)
     return answers

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netconf_hooks import place as place_module
+from netconf_hooks import place as place_module, values
 from netconf_hooks.evidence import Link, look
 from netconf_hooks.observation import Answer, Place
 from netconf_hooks.place import (
-    find_needed, find_questions, is_match, judge_test, judge_tests, list_word_tests, wants_proof
+    find_needed, find_questions, judge_test, judge_tests, list_word_tests, wants_proof
 )  # fmt: skip
 from netconf_hooks.rules import Location, Rules, Test, read_rules
 
@@ -118,7 +118,7 @@ def test_what_was_not_asked_is_open_and_refutes_nothing():
     ("::/0", "fe80::1%eth0", False),
 ])
 def test_networks(wanted, seen, match):
-    assert is_match("network", wanted, seen) is match
+    assert values.NETWORK.matches(wanted, seen) is match
 
 
 @pytest.mark.parametrize("wanted, seen, match", [
@@ -132,7 +132,7 @@ def test_networks(wanted, seen, match):
     ("*.example.com", "corp.example.com.evil.org", False),
 ])
 def test_domains(wanted, seen, match):
-    assert is_match("domain", wanted, seen) is match
+    assert values.DOMAIN.matches(wanted, seen) is match
 
 
 @pytest.mark.parametrize("wanted, seen, match", [
@@ -151,13 +151,13 @@ def test_domains(wanted, seen, match):
     ("ETH*", "eth0", False),
 ])
 def test_patterns(wanted, seen, match):
-    assert is_match("pattern", wanted, seen) is match
+    assert values.PATTERN.matches(wanted, seen) is match
 
 
-@pytest.mark.parametrize("syntax", ["mac", "address", "ssid"])
+@pytest.mark.parametrize("syntax", [values.MAC, values.ADDRESS, values.SSID])
 def test_all_else_compares_to_the_letter(syntax):
-    assert is_match(syntax, "a*", "a*")
-    assert not is_match(syntax, "a*", "ab")
+    assert syntax.matches("a*", "a*")
+    assert not syntax.matches("a*", "ab")
 
 
 def test_what_the_parser_writes_is_what_is_compared():

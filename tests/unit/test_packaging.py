@@ -102,7 +102,14 @@ def test_the_manual_describes_each_option(option):
 
 @pytest.mark.parametrize("key", TESTS)
 def test_the_manual_describes_each_test(key):
-    assert re.search(rf"^\.It Cm {key} Ns = Ns ", section("TESTS"), re.MULTILINE)
+    found = re.search(rf"^\.It Cm {key} Ns = Ns ", section("TESTS"), re.MULTILINE)
+    assert found, f"docs/netconf-interfaces.5, TESTS: no paragraph '.It Cm {key} Ns = Ns Ar ...'"
+
+
+def test_the_manual_lists_the_tests_that_a_mapping_can_use():
+    listed = section("MAPPING").partition("answered so early:\n")[2].partition("\nAny other")[0]
+    early = {key for key, kind in TESTS.items() if kind.early}
+    assert set(re.findall(r"[a-z-]{3,}", listed)) - {"and"} == early, "docs/netconf-interfaces.5, MAPPING, .It Ic map"
 
 
 @pytest.mark.parametrize("kind", TUNNEL_KINDS)
@@ -129,7 +136,7 @@ def test_the_manual_describes_each_command(capsys):
 def test_the_readme_names_each_test_and_each_kind_of_tunnel():
     rows = "".join(line for line in README.splitlines() if line.startswith("| `"))
     for key in TESTS:
-        assert f"`{key}=" in rows
+        assert f"`{key}=" in rows, f"README.md: no row for `{key}=...` in the table of tests"
     for name in TUNNEL_KINDS:
         assert f"| `{name}` |" in rows
 
