@@ -14,8 +14,8 @@ from __future__ import annotations
 from netconf_hooks.record import Record
 from netconf_hooks.system.devices import is_device
 from netconf_hooks.values import (
-    ADDRESS, CERTIFICATE, DOMAIN, MAC, NETWORK, PATH, PATTERN, PEER, SERVICE, SSID, SWITCH, Syntax, read_network,
-    read_pattern, read_port
+    ADDRESS, CERTIFICATE, DOMAIN, MAC, NETWORK, NUMBER, PATH, PATTERN, PEER, SERVICE, SSID, SWITCH, Syntax,
+    read_network, read_pattern, read_port
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ TESTS = {
     "dns-server": TestKind(NETWORK, "hint", "dns"),
     "address": TestKind(NETWORK, "hint", "address"),
     "interface": TestKind(PATTERN, "hint", "address", early=True),
+    "mtu": TestKind(NUMBER, "hint", "mtu", single=True),
     "carrier": TestKind(SWITCH, "hint", "carrier", single=True, early=True),
     "peer": TestKind(PEER, "hint", "peer", asked=True, early=True),
     "ssid": TestKind(SSID, "hint", "wireless", single=True, early=True),

@@ -88,6 +88,12 @@ def _read_host_name(text: str) -> str:
     return name
 
 
+def _read_number(text: str) -> str:
+    if text.isascii() and text.isdecimal() and len(text) < 10 and int(text):
+        return str(int(text))
+    return ""
+
+
 def read_pattern(text: str) -> str:
     return text if text.isprintable() and "/" not in text and " " not in text else ""
 
@@ -187,6 +193,7 @@ MAC = Syntax(_read_mac, "a MAC address like 52:54:00:0a:00:01")
 ADDRESS = Syntax(read_address, "an IP address")
 NETWORK = Syntax(read_network, "an IP address or a network like 192.0.2.0/24", _is_inside, read_address)
 DOMAIN = Syntax(_read_domain, "a domain like example.com or *.example.com", _is_domain)
+NUMBER = Syntax(_read_number, "a number like 1500")
 PATTERN = Syntax(read_pattern, "the name of an interface or a pattern like wl*", _fits_pattern)
 SWITCH = Syntax(_read_switch, '"yes" or "no"')
 PEER = Syntax(_read_peer, "an address, or an address and a MAC address like 192.0.2.1/52:54:00:0a:00:01,")

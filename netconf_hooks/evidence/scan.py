@@ -10,11 +10,11 @@ from time import monotonic
 
 from netconf_hooks.record import Record
 from netconf_hooks.system.netlink import (
-    NETLINK_GENERIC, NLM_F_ACK, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, split_attributes
+    NETLINK_GENERIC, NLM_F_ACK, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, read_number, split_attributes
 )  # fmt: skip
 from netconf_hooks.system.nl80211 import (
     ATTR_BSS, ATTR_SCAN_SSIDS, BSS_BSSID, BSS_CAPABILITY, CMD_GET_SCAN, CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED,
-    CMD_TRIGGER_SCAN, Nl80211, find_ssid, read_number
+    CMD_TRIGGER_SCAN, Nl80211, find_ssid
 )  # fmt: skip
 
 _GROUP = b"scan\0"

@@ -14,6 +14,7 @@ import _socket
 import errno
 import os
 import struct
+import sys
 import time
 
 from netconf_hooks.record import Record
@@ -60,7 +61,7 @@ _NUD_PERMANENT = 0x80
 NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
 
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_GET_STRICT_CHK = 270, 1, 12
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 1, 3, 18, 29, 37
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 1, 3, 4, 18, 29, 37
 _IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -127,9 +128,10 @@ class LinkStatus(Record):
     kind: the driver's name of a virtual device, as ip-link(8) shows it after ``type``: ``bridge``, ``tun``; empty for a
     card; peer_elsewhere: whether the device that it is linked to (the other end of a veth) is in another network
     namespace.
+    mtu: the largest packet that it takes, in bytes; 0 if the kernel does not say.
     """
 
-    __slots__ = ("index", "name", "flags", "up", "carrier", "address", "kind", "peer_elsewhere")
+    __slots__ = ("index", "name", "flags", "up", "carrier", "address", "kind", "peer_elsewhere", "mtu")
 
     def __init__(
         self,
@@ -141,6 +143,7 @@ class LinkStatus(Record):
         address: str,
         kind: str = "",
         peer_elsewhere: bool = False,
+        mtu: int = 0,
     ) -> None:
         self.index = index
         self.name = name
@@ -150,6 +153,7 @@ class LinkStatus(Record):
         self.address = address
         self.kind = kind
         self.peer_elsewhere = peer_elsewhere
+        self.mtu = mtu
 
 
 class OwnAddress(Record):
@@ -815,6 +819,11 @@ def split_attributes(data: bytes) -> dict[int, bytes]:
     return attributes
 
 
+def read_number(value: bytes) -> int:
+    """Return the number of an attribute: it is as long as it is, in the machine's byte order."""
+    return int.from_bytes(value, sys.byteorder)
+
+
 def parse_link(body: bytes) -> LinkStatus:
     """Return the device of an RTM_NEWLINK message.  Raises `NetlinkError`."""
     _, _, index, flags, _ = _unpack(_LINK, body)
@@ -826,7 +835,8 @@ def parse_link(body: bytes) -> LinkStatus:
         information = split_attributes(attributes[_IFLA_LINKINFO])
         kind = os.fsdecode(information.get(_IFLA_INFO_KIND, b"").partition(b"\0")[0])
     up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
-    return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes)
+    mtu = read_number(attributes.get(_IFLA_MTU, b""))
+    return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes, mtu)
 
 
 def parse_address(body: bytes) -> OwnAddress:

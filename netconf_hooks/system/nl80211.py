@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import errno
 import struct
-import sys
 
-from netconf_hooks.system.netlink import NETLINK_GENERIC, Netlink, NetlinkError, pack_attribute, split_attributes
+from netconf_hooks.system.netlink import (
+    NETLINK_GENERIC, Netlink, NetlinkError, pack_attribute, read_number, split_attributes
+)  # fmt: skip
 
 CMD_GET_KEY, CMD_GET_SCAN, CMD_TRIGGER_SCAN, CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED = 9, 32, 33, 34, 35
 ATTR_IFINDEX, ATTR_MAC, ATTR_KEY_IDX, ATTR_KEY_CIPHER, ATTR_SCAN_SSIDS, ATTR_BSS = 3, 6, 8, 9, 45, 47
@@ -140,8 +141,3 @@ def split_elements(data: bytes) -> list[tuple[int, bytes]]:
         elements.append((data[offset], content))
         offset += 2 + len(content)
     return elements
-
-
-def read_number(value: bytes) -> int:
-    """Return the number of an attribute: it is as long as it is, in the machine's byte order."""
-    return int.from_bytes(value, sys.byteorder)

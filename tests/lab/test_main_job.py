@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from .lab import Lab
 from .network import CAFE, CORP_HOST, HOME, OFFICE
 from .stanzas import (
@@ -146,3 +148,17 @@ def test_the_command_says_what_was_seen(lab: Lab) -> None:
     assert laptop.run(["netconf-hooks", "check"]).returncode == 0
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "netconf-hooks", "status"]
     assert "eth0: office-lan" in laptop.run(as_nobody).stdout
+
+
+# dhcpcd sets the MTU of the routes, not of the interface: dhcpcd.conf(5), interface_mtu.
+@pytest.mark.parametrize("dhcp_client", ["dhclient"])
+def test_a_network_whose_dhcp_server_sets_the_mtu(lab: Lab) -> None:
+    laptop = lab.laptop
+    laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n    netconf-location narrow mtu=1400\n")
+    lab.network.change_dhcp("office", "--dhcp-option-force=option:mtu,1400")
+    for site, location in (("office", "narrow"), ("cafe", None)):
+        lab.plug(site)
+        laptop.ifup("eth0")
+        assert read_status(lab)["interfaces"]["eth0"]["location"] == location
+        laptop.ifdown("eth0")
+        laptop.run(["ip", "link", "set", "eth0", "mtu", "1500"])  # a DHCP client leaves it as it was set

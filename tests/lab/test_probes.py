@@ -143,6 +143,16 @@ def test_carrier(wire: Wire) -> None:
     assert ask(wire, "carrier=no")[0] is True
 
 
+# mtu
+
+
+def test_mtu(wire: Wire) -> None:
+    assert ask(wire, "mtu=1500")[0] is True
+    wire.ip("link set eth0 mtu 1492")
+    assert ask(wire, "mtu=1500")[0] is False
+    assert ask(wire, "mtu=1500,01492")[0] is True
+
+
 # peer
 
 

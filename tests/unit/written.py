@@ -18,6 +18,7 @@ VALUES_OF = {
     values.ADDRESS: addresses,
     values.NETWORK: networks,
     values.DOMAIN: st.one_of(hosts, hosts.map(lambda host: f"*.{host}")),
+    values.NUMBER: st.integers(1, 10**9 - 1).map(str),
     values.PATTERN: st.text(st.sampled_from("eth0*?[],'\"\\!:#="), min_size=1),
     values.SWITCH: st.sampled_from(["yes", "no"]),
     values.PEER: st.one_of(addresses, st.builds(lambda address, mac: f"{address}/{mac}", addresses, macs)),
