@@ -12,16 +12,18 @@ from io import TextIOWrapper
 from netconf_hooks.commands.check import check_stanzas
 from netconf_hooks.commands.entry import CommandError, FAILED, OK
 from netconf_hooks.commands.explain import explain_rules
+from netconf_hooks.commands.hold import hold_tunnel, read_hold_time, unhold_tunnel
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
+from netconf_hooks.decide import DOWN, NO_RULE
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.lifecycle import find_state, put_back
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.passes import describe_pass
-from netconf_hooks.settle import look_again, settle
-from netconf_hooks.state import RecordError, Store
+from netconf_hooks.settle import look_again, read_held, settle
+from netconf_hooks.state import RecordError, Store, TunnelRecord
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
@@ -31,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from netconf_hooks.state import GuardRecord, InterfaceRecord, TunnelRecord
+    from netconf_hooks.state import GuardRecord, InterfaceRecord
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,6 +140,28 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     refresh.add_argument("ifaces", nargs="*", metavar="IFACE", help="all recorded interfaces if none is given")
 
+    hold = _add_command(
+        commands, "hold", hold_tunnel, "keep the rules' hands off a tunnel, until unhold",
+        "A held tunnel is neither started nor stopped, nor restarted if it ends, whatever the rules say, also after a "
+        "reboot.  Needs root.",
+        "netconf-hooks hold openvpn corp",
+        "netconf-hooks hold openvpn corp --for 2h",
+    )  # fmt: skip
+    hold.add_argument("kind", metavar="KIND", help="as in netconf-vpn: openvpn, ipsec, wireguard, unit")
+    hold.add_argument("name", metavar="NAME")
+    hold.add_argument(
+        "--for", metavar="TIME", dest="seconds", type=_read_hold_time, default=0.0,
+        help="30m, 2h, 3d, at most a year; until unhold if not given",
+    )  # fmt: skip
+
+    unhold = _add_command(
+        commands, "unhold", unhold_tunnel, "let a tunnel follow the rules again",
+        "Ends the hold of a tunnel, which is brought to what the rules say at once.  Needs root.",
+        "netconf-hooks unhold openvpn corp",
+    )  # fmt: skip
+    unhold.add_argument("kind", metavar="KIND")
+    unhold.add_argument("name", metavar="NAME")
+
     portal = _add_command(
         commands, "portal", visit_portal, "let a captive portal through a guard, for a time",
         "Lets http, https and the link's own DNS through the guard of IFACE, for the user who calls it (by sudo), and "
@@ -173,8 +197,16 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _read_time(text: str) -> float:
+    return _read_seconds(text, read_duration)
+
+
+def _read_hold_time(text: str) -> float:
+    return _read_seconds(text, read_hold_time)
+
+
+def _read_seconds(text: str, read: Callable[[str], float]) -> float:
     try:
-        return read_duration(text)
+        return read(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -206,11 +238,12 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks status [--json]``: from the records, for any user."""
     records = store.read_interfaces(log.complain)
     current = list_current(records)
-    tunnels = store.read_tunnels()
+    held = read_held()
+    tunnels = _add_held(store.read_tunnels(), held)
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     up = {tunnel: _ask_is_up(record) for tunnel, record in tunnels.items()}
     if options.json:
-        print(json.dumps(_make_status(records, current, tunnels, up, guards), indent=2, sort_keys=True))
+        print(json.dumps(_make_status(records, current, tunnels, up, guards, held), indent=2, sort_keys=True))
         return OK
     for record in records:
         if record.wish:
@@ -232,7 +265,8 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
         if device not in guards or guards[device].backend != "iptables-legacy":
             print(f"guard of {device} in the tables of iptables-legacy: no record knows of it, and it closes the link")
     for (kind, name), tunnel in tunnels.items():
-        print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}; should be {tunnel.verdict}: {tunnel.because}")
+        hold = f"; {held[kind, name]}" if (kind, name) in held else ""
+        print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}{hold}; should be {tunnel.verdict}: {tunnel.because}")
         if tunnel.problem:
             print(f"    {log.printable(tunnel.problem)}")
     for pid, what in store.read_abandoned():
@@ -251,6 +285,7 @@ def _make_status(
     tunnels: dict[tuple[str, str], TunnelRecord],
     up: dict[tuple[str, str], bool | None],
     guards: dict[str, GuardRecord],
+    held: dict[tuple[str, str], str],
 ) -> dict[str, object]:
     return {
         "guards": {
@@ -287,6 +322,7 @@ def _make_status(
                 "up": up[kind, name],
                 "because": tunnel.because,
                 "problem": tunnel.problem or None,
+                "held": held.get((kind, name)),
             }
             for (kind, name), tunnel in tunnels.items()
         },
@@ -320,6 +356,13 @@ def _describe_guard(guard: GuardRecord) -> list[str]:
     if guard.problem:
         lines.append(f"    {guard.problem}")
     return lines
+
+
+def _add_held(
+    tunnels: dict[tuple[str, str], TunnelRecord], held: dict[tuple[str, str], str]
+) -> dict[tuple[str, str], TunnelRecord]:
+    """Return the decisions on tunnels, also on those that are held and that no rule names."""
+    return {**{tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, done=True) for tunnel in held}, **tunnels}
 
 
 def _ask_is_up(tunnel: TunnelRecord) -> bool | None:

@@ -78,9 +78,10 @@ class Known(Record):
 
     tunnels: by kind and name; guards; presences: as recorded.
     renamed: the new name of each guarded device that has another one by now.
+    held: that the admin holds a tunnel, in words, by kind and name.
     """
 
-    __slots__ = ("tunnels", "guards", "presences", "renamed")
+    __slots__ = ("tunnels", "guards", "presences", "renamed", "held")
 
     def __init__(
         self,
@@ -88,11 +89,13 @@ class Known(Record):
         guards: Sequence[GuardRecord] = (),
         presences: Sequence[PresenceRecord] = (),
         renamed: Mapping[str, str] | None = None,
+        held: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
         self.tunnels = tunnels
         self.guards = guards
         self.presences = presences
         self.renamed = renamed or {}
+        self.held = held or {}
 
 
 class Decision(Record):
@@ -123,7 +126,7 @@ def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
     """
     presences = decide_presences(records, known.presences)
     return Decision(
-        tunnels=_record_tunnels(records, known.tunnels),
+        tunnels=_record_tunnels(records, known.tunnels, known.held),
         guards=tuple(_record_guard(guard, records, known.renamed) for guard in known.guards),
         presences=presences,
         events=list_events(known.presences, presences),
@@ -131,18 +134,23 @@ def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
 
 
 def _record_tunnels(
-    records: Sequence[InterfaceRecord], before: Mapping[tuple[str, str], TunnelRecord]
+    records: Sequence[InterfaceRecord],
+    before: Mapping[tuple[str, str], TunnelRecord],
+    held: Mapping[tuple[str, str], str],
 ) -> dict[tuple[str, str], TunnelRecord]:
     verdicts = decide_changes(
         decide_tunnels(records),
         before={tunnel: record.verdict for tunnel, record in before.items()},
-        unfinished=[tunnel for tunnel, record in before.items() if not record.done],
+        # What was held follows the rules again once it is not.
+        unfinished=[tunnel for tunnel, record in before.items() if not record.done or record.held],
         lost=find_lost_rule(records),
     )
     after = {}
     for tunnel, verdict in verdicts.items():
         old = before.get(tunnel)
-        if old and old.verdict == verdict.state:
+        if tunnel in held:
+            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, done=True, held=held[tunnel])
+        elif old and old.verdict == verdict.state and not old.held:
             after[tunnel] = old.change(because=verdict.because)
         else:
             after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, done=False)
@@ -168,6 +176,16 @@ def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], 
     return {
         tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
         for tunnel, (rank, because) in strongest.items()
+    }
+
+
+def hold_verdicts(
+    verdicts: Mapping[tuple[str, str], Verdict], held: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], Verdict]:
+    """Return the verdicts, those on held tunnels as ``keep``.  held: that it is held, in words, by kind and name."""
+    return {
+        tunnel: Verdict(KEEP, f"{held[tunnel]}; else {verdict.state}: {verdict.because}") if tunnel in held else verdict
+        for tunnel, verdict in verdicts.items()
     }
 
 

@@ -772,6 +772,15 @@ def _read_vpn(line: str, reasons: list[str]) -> tuple[VpnRule, ...]:
     return (VpnRule(kind, name[0], Condition((), ()) if reasons else condition, not reasons, line),)
 
 
+def find_tunnel_errors(kind: str, name: str) -> list[str]:
+    """Return why no rule can name a tunnel so, in words."""
+    reasons: list[str] = []
+    if kind not in TUNNEL_KINDS:
+        reasons.append(f"expected a kind of tunnel ({', '.join(TUNNEL_KINDS)}), not {_quote(kind)}")
+    _check_name(name, "tunnel", _TUNNEL_NAME, reasons)
+    return reasons
+
+
 def _read_guard(line: str, reasons: list[str]) -> tuple[GuardRule, ...]:
     words = split_words(line, reasons)
     if words == ["no"] and not reasons:

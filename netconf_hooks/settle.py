@@ -10,6 +10,7 @@ done, and the next run follows it.
 
 from __future__ import annotations
 
+import os
 from time import monotonic
 
 from netconf_hooks import guard
@@ -21,7 +22,7 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import is_overtaken, read_rules_of
 from netconf_hooks.place import find_place
 from netconf_hooks.record import Record
-from netconf_hooks.state import InterfaceRecord, RecordError, merge_options
+from netconf_hooks.state import HELD, InterfaceRecord, RecordError, merge_options
 from netconf_hooks.system import log
 from netconf_hooks.wake import wake_watcher
 
@@ -160,10 +161,12 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     """
     records = store.read_interfaces(log.error, written)
     guards, renamed = guard.read_guards(store, records)
-    known = Known(_read_tunnels(store), guards, _read_presences(store), renamed)
+    known = Known(_read_tunnels(store), guards, _read_presences(store), renamed, read_held())
     decision = decide(list_current(records), known)
     for (kind, name), tunnel in decision.tunnels.items():
         before = known.tunnels.get((kind, name))
+        if tunnel.held != (before.held if before else ""):
+            log.info(f"{kind} {name}: {tunnel.held or 'not held by the admin any more'}")
         if not before or before.verdict != tunnel.verdict:
             log.info(f"{kind} {name}: {tunnel.verdict}: {tunnel.because}")
     if decision.tunnels != known.tunnels:
@@ -196,7 +199,7 @@ def ask_tunnels(store: Store) -> None:
                 todo = [
                     record
                     for tunnel, record in _read_tunnels(store).items()
-                    if not record.done and (tunnel, record.verdict) not in failed
+                    if not record.done and not record.held and (tunnel, record.verdict) not in failed
                 ]
             if not todo:
                 return
@@ -231,11 +234,22 @@ def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
     tunnel = (applied.kind, applied.name)
     if tunnel in records and records[tunnel].verdict == applied.verdict:
         newest = records[tunnel]
+        if newest.held:
+            return  # since it was asked
         if applied.verdict == "down" and not problem and newest.because == NO_RULE:
             del records[tunnel]
         else:
             records[tunnel] = newest.change(done=not problem, problem=problem)
         store.write_tunnels(records)
+
+
+def read_held() -> dict[tuple[str, str], str]:
+    """Return that the admin holds a tunnel, in words, by kind and name."""
+    if not os.path.exists(HELD):
+        return {}
+    from netconf_hooks.held import read_holds
+
+    return {tunnel: str(hold) for tunnel, hold in read_holds().items()}
 
 
 def _read_presences(store: Store) -> tuple[PresenceRecord, ...]:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/netconf-hooks"
 
+# The tunnels that the admin holds (`held`): not below /run, since a hold survives a reboot.
+HELD = "/var/lib/netconf-hooks/held"
+
 # First line of every file; another version's files are as good as none: /run is empty after a boot.
 FORMAT = "netconf-hooks 1"
 
@@ -162,17 +165,21 @@ class TunnelRecord(Record):
 
     verdict: ``up`` or ``down``; because: the reason, in words.
     done: whether the tunnel was asked to follow; problem: why it could not be; else empty.
+    held: that the admin holds it, in words, so that it is asked nothing, whatever the verdict; else empty.
     """
 
-    __slots__ = ("kind", "name", "verdict", "because", "done", "problem")
+    __slots__ = ("kind", "name", "verdict", "because", "done", "problem", "held")
 
-    def __init__(self, kind: str, name: str, verdict: str, because: str, done: bool, problem: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, verdict: str, because: str, done: bool, problem: str = "", held: str = ""
+    ) -> None:
         self.kind = kind
         self.name = name
         self.verdict = verdict
         self.because = because
         self.done = done
         self.problem = problem
+        self.held = held
 
 
 class GuardRecord(_Ruled):
@@ -823,18 +830,19 @@ def _read_pass_line(key: str, escaped: str, passes: list[_PassLines]) -> bool:
 
 def _format_tunnel(record: TunnelRecord) -> str:
     done = "done" if record.done else "open"
-    return "\t".join(
-        [record.kind, record.name, record.verdict, done, _escape(record.because), _escape(record.problem)]
-    )
+    fields = [record.kind, record.name, record.verdict, done, _escape(record.because), _escape(record.problem)]
+    return "\t".join([*fields, _escape(record.held)])
 
 
 def _parse_tunnel(path: str, line: str) -> TunnelRecord:
     fields = line.split("\t")
-    if len(fields) != 6 or fields[2] not in ("up", "down"):
+    # The record of an older version, from before an upgrade, has no word on holds.
+    if len(fields) not in (6, 7) or fields[2] not in ("up", "down"):
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}")
-    kind, name, verdict, done, because, problem = fields
+    kind, name, verdict, done, because, problem, held = (*fields, "")[:7]
     try:
-        return TunnelRecord(kind, name, verdict, _unescape(because), done == "done", _unescape(problem))
+        done_so = done == "done"
+        return TunnelRecord(kind, name, verdict, _unescape(because), done_so, _unescape(problem), _unescape(held))
     except ValueError as error:
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}: {error}") from error
 

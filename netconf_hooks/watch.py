@@ -457,6 +457,7 @@ class _Survey:
     def end(self, report: list[str], failed: bool) -> None:
         """Take what a look has reported."""
         decided = again = False
+        later: float | None = None
         for line in report:
             key, _, text = line.partition(" ")
             if key == "scene":
@@ -464,6 +465,8 @@ class _Survey:
                 self._scenes[iface] = read_scene(scene)
             decided = decided or key == "decided"
             again = again or key == "retry"
+            if key == "later":
+                later = monotonic() + float(text)
         if decided and not self._running_timed:
             self._pauses = iter(PAUSES)
             self.alarm = None
@@ -471,7 +474,9 @@ class _Survey:
             if self.alarm is None:
                 self.retry()
         else:
-            self.alarm = None
+            self.alarm = later
+        if later is not None and self.alarm is not None:
+            self.alarm = min(self.alarm, later)
 
 
 # --- what the children do
@@ -485,7 +490,8 @@ def survey(
 
     scenes: what was seen before, by interface; demand: why to decide again in any case, else empty; timed: whether
     only the timer asks for it, which is not worth a line in the log.
-    report: takes a line for each ``scene``, ``decided`` if so, and ``retry`` where asking again may help.
+    report: takes a line for each ``scene``, ``decided`` if so, ``retry`` where asking again may help, and ``later``
+    with the seconds after which the admin's hold of a tunnel ends.
     guards: the devices that had a guard when this was asked for, each with its firewall.
     """
     from netconf_hooks.leftovers import clear_leftovers, end_passes
@@ -512,6 +518,11 @@ def survey(
         report(f"scene {text}")
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
+    if any(tunnel.held for tunnel in store.read_tunnels().values()):
+        from netconf_hooks.held import find_next_end
+
+        if ends := find_next_end():
+            report(f"later {ends}")
 
 
 def tell(store: Store, report: Callable[[str], None]) -> None:
@@ -555,6 +566,8 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
         ):
             return True
     for (kind, name), tunnel in store.read_tunnels().items():
+        if tunnel.held:
+            continue
         if not tunnel.done:
             return True
         if tunnel.verdict == "up":

@@ -14,7 +14,7 @@ from netconf_hooks.evidence.router import has_working_default_route
 from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import make_pass, read_rules_of
-from netconf_hooks.settle import Change, settle
+from netconf_hooks.settle import Change, read_held, settle
 from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import LINKS, Netlink, read_link
@@ -23,7 +23,7 @@ from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.rules import VpnRule
@@ -67,6 +67,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     if not rules.vpns or not all(rule.readable for rule in rules.vpns):
         raise WishError("netconf-uplink: expected a netconf-vpn line beside it that can be read")
     _refuse_loops(invocation.iface, rules.uplinks, environ)
+    _refuse_held(rules.vpns)
     boots = is_under_boot()
     raised: list[str] = []
     try:
@@ -128,6 +129,13 @@ def _refuse_loops(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, st
             raise WishError(f'netconf-uplink "{uplink}": {iface} can\'t be its own uplink')
         if uplink in configuring:
             raise WishError(f'netconf-uplink "{uplink}": it is being configured, and would wait for this to end')
+
+
+def _refuse_held(vpns: Iterable[VpnRule]) -> None:
+    held = read_held()
+    for rule in vpns:
+        if said := held.get((rule.kind, rule.name)):
+            raise WishError(f'netconf-vpn "{rule.text}": {said}: netconf-hooks unhold {rule.kind} {rule.name}')
 
 
 def _raise_uplink(

@@ -9,7 +9,7 @@ import json
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import describe_answers, read_observation
-from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place
+from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
 from netconf_hooks.evidence.look import complete_observation, observe
 from netconf_hooks.guard.exemptions import make_pass
 from netconf_hooks.ifenv import device_of
@@ -19,6 +19,7 @@ from netconf_hooks.passes import describe_pass, find_conflict, make_passes
 from netconf_hooks.place import AUTHENTICATED, find_place, is_proof, judge, judge_tests
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
+from netconf_hooks.settle import read_held
 from netconf_hooks.state import InterfaceRecord, Store
 from netconf_hooks.system import log
 
@@ -126,7 +127,9 @@ def _list_errors(rules: Rules) -> list[str]:
 
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:
     """Return the verdicts on tunnels as far as this interface goes, whatever others say."""
-    return decide_tunnels([explanation.record])
+    verdicts = decide_tunnels([explanation.record])
+    # What was recorded elsewhere may be another machine's.
+    return verdicts if explanation.recorded else hold_verdicts(verdicts, read_held())
 
 
 # For people

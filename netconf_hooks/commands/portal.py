@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 PORTAL_TIME = 300.0
 LONGEST_PORTAL = 3600.0
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Who looks names up for everybody else: systemd-resolved (its sysusers.d file).
 _RESOLVER_USER = "systemd-resolve"
 
 
-def read_duration(text: str) -> float:
-    """Return the seconds that ``90``, ``90s``, ``5m`` or ``1h`` mean.  Raises ValueError, also beyond an hour."""
+def read_duration(text: str, longest: float = LONGEST_PORTAL, expected: str = "up to an hour like 90s or 5m") -> float:
+    """Return the seconds that ``90``, ``90s``, ``5m``, ``1h`` or ``2d`` mean.
+
+    longest: how many it may be at most; expected: the same in words.  Raises ValueError.
+    """
     digits, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
-    if not digits.isascii() or not digits.isdecimal() or not 0 < int(digits) * _UNITS[unit] <= LONGEST_PORTAL:
-        raise ValueError(f"expected a time of up to an hour like 90s or 5m, not {text!r}")
-    return float(int(digits) * _UNITS[unit])
+    # int() refuses very long numbers (sys.set_int_max_str_digits).
+    seconds = int(digits) * _UNITS[unit] if digits.isascii() and digits.isdecimal() and len(digits) < 20 else 0
+    if not 0 < seconds <= longest:
+        raise ValueError(f"expected a time of {expected}, not {text!r}")
+    return float(seconds)
 
 
 def visit_portal(options: Namespace, store: Store) -> int:

@@ -166,7 +166,8 @@ class _Found:
 
 
 def _list_endpoints(store: Store) -> tuple[list[Endpoint], list[str], bool]:
-    """Return the endpoints of all tunnels that are to be up, why some are not known, and whether one is not up."""
+    """Return the endpoints of all tunnels that are to be up, or are held and run; why some are not known; and whether
+    one is not up."""
     from netconf_hooks.tunnels import TunnelError, load_tunnel
 
     endpoints: list[Endpoint] = []
@@ -178,10 +179,12 @@ def _list_endpoints(store: Store) -> tuple[list[Endpoint], list[str], bool]:
     except RecordError as error:
         return [], [f"which tunnels are to be up is not known: {error}"], False
     for (kind, name), record in tunnels.items():
-        if record.verdict != "up":
+        if record.verdict != "up" and not record.held:
             continue
         try:
             tunnel = load_tunnel(kind, name)
+            if record.verdict != "up" and not tunnel.is_running():
+                continue
             endpoints += tunnel.endpoints()
             restless = restless or tunnel.is_up() is False
         except TunnelError as error:

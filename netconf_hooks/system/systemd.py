@@ -83,6 +83,15 @@ class Systemd:
             raise TunnelError(f"systemctl show {' '.join(units)}: {_describe(result)}")
         return states
 
+    def is_active(self, units: Sequence[str]) -> bool:
+        """Whether any of `units` is active, or on its way to be or not to be; True if systemd does not answer."""
+        if not self.is_running():
+            return False
+        try:
+            return any(state.active not in ("inactive", "failed", "") for state in self.show(units))
+        except TunnelError:
+            return True
+
     def read_properties(self, unit: str, names: Sequence[str]) -> dict[str, str]:
         """Return properties of `unit` by name, as ``systemctl show`` prints them.  Raises `TunnelError`."""
         result = self._call("show", f"--property={','.join(names)}", unit)

@@ -60,6 +60,12 @@ if TYPE_CHECKING:
             May raise `TunnelError`: as False for the watcher, an error for a waiting ``ifup``.
             """
 
+        def is_running(self) -> bool:
+            """Return whether anything of the tunnel runs, connected or not; True if that can't be told.
+
+            While it does, a closed guard lets the packets of a held tunnel pass, also if no rule wants it.
+            """
+
         def boot_start(self) -> str:
             """Return what else starts this tunnel at boot, in words; empty if nothing does.
 

@@ -359,6 +359,13 @@ class Tunnel:
                 told = False
         return False if told else None
 
+    def is_running(self) -> bool:
+        """Whether it is connected, or that can't be told: an attempt that has not succeeded yet does not count."""
+        try:
+            return self.is_up() is not False
+        except TunnelError:
+            return True
+
     def boot_start(self) -> str:
         """Say what has the daemon bring this tunnel up when it starts; empty when nothing does."""
         found = [

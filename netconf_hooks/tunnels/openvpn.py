@@ -166,6 +166,12 @@ class Tunnel:
                 return self._judge(config, True)
         return self._judge(None, True)
 
+    def is_running(self) -> bool:
+        """Whether OpenVPN runs for this configuration."""
+        if self._systemd.is_running():
+            return self._systemd.is_active([config.unit for config in self._configs])
+        return bool(self._read_pid())
+
     def boot_start(self) -> str:
         """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
         for config in self._configs:

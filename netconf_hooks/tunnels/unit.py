@@ -60,6 +60,10 @@ class Tunnel:
             return None
         return state.active in ("active", "reloading")
 
+    def is_running(self) -> bool:
+        """Whether the unit is active, or on its way there."""
+        return self._systemd.is_active([self._unit])
+
     def boot_start(self) -> str:
         """Say which link makes systemd start the unit at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)

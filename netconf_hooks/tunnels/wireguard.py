@@ -201,6 +201,10 @@ class Tunnel:
         except TunnelError:
             return None
 
+    def is_running(self) -> bool:
+        """Whether there is an interface of this name."""
+        return self._is_possible() and os.path.exists(self._link)
+
     def boot_start(self) -> str:
         """Say which link makes systemd bring the interface up at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)

@@ -15,7 +15,7 @@ import pytest
 from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, hook, ifenv, settle, wake
+from netconf_hooks import cli, held, hook, ifenv, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording
 from netconf_hooks.evidence import look, names, router, wireless
 from netconf_hooks.guard import exemptions, hosts, lease, lifecycle, records
@@ -53,6 +53,7 @@ class FakeTunnels:
         self.during = {}
         self.endpoints = {}
         self.up = {}
+        self.running = set()
 
     def load(self, kind, name):
         """As tunnels.load_tunnel."""
@@ -82,11 +83,23 @@ class FakeTunnel:
     def is_up(self):
         return self.tunnels.up.get(self.name)
 
+    def is_running(self):
+        return self.name in self.tunnels.running
+
     def endpoints(self):
         known = self.tunnels.endpoints.get(self.name, ())
         if isinstance(known, TunnelError):
             raise known
         return known
+
+
+@pytest.fixture(autouse=True)
+def held_file(tmp_path, monkeypatch):
+    """Where tunnels are held; none is."""
+    path = tmp_path / "var/held"
+    monkeypatch.setattr(held, "HELD", str(path))
+    monkeypatch.setattr(settle, "HELD", str(path))
+    return path
 
 
 @pytest.fixture

@@ -32,11 +32,16 @@ def script(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records/corp").write_text("")
     (tmp_path / "interfaces").write_text("iface lo inet loopback\n  iface roaming inet dhcp\niface eth0 inherits x")
+    (tmp_path / "tunnels").write_text(
+        "netconf-hooks 1\nopenvpn\tcorp\tup\tdone\twanted\t\t\nunit\tbackup.timer\tdown\tdone\tno\t\t\n"
+    )
+    (tmp_path / "held").write_text("netconf-hooks held 1\nopenvpn corp 0\nwireguard home 0\n")
     (tmp_path / "interfaces.d/sub").mkdir(parents=True)
     (tmp_path / "interfaces.d/more").write_text("iface $(touch${IFS}hit) inet manual\niface dsl inet ppp\n")
     text = COMPLETION.read_text()
     for old, new in {
         "/sys/class/net": "net", "/run/netconf-hooks/interfaces": "records",
+        "/run/netconf-hooks/tunnels": "tunnels", "/var/lib/netconf-hooks/held": "held",
         "/etc/network/interfaces.d": "interfaces.d", "/etc/network/interfaces": "interfaces",
     }.items():  # fmt: skip
         assert old in text
@@ -76,6 +81,12 @@ def test_every_command_and_every_option_is_offered(complete):
 @pytest.mark.parametrize("line, offered", [
     ("netconf-hooks re", ["refresh", "release"]),
     ("netconf-hooks --verbose sta", ["status"]),
+    ("netconf-hooks hold ", ["openvpn", "unit"]),
+    ("netconf-hooks hold openvpn ", ["corp"]),
+    ("netconf-hooks hold openvpn corp --for ", ["30m", "2h", "8h", "1d"]),
+    ("netconf-hooks unhold ", ["openvpn", "wireguard"]),
+    ("netconf-hooks -v unhold wireguard h", ["home"]),
+    ("netconf-hooks unhold ipsec ", []),
     ("netconf-hooks --v", ["--verbose"]),
     ("netconf-hooks probe ", ["corp", "eth0", "eth0:1", "wlan0"]),
     ("netconf-hooks location  w", ["wlan0"]),

@@ -63,7 +63,8 @@ records = st.builds(
     place=places,
 )
 tunnels = st.lists(
-    st.builds(TunnelRecord, plain, plain, st.sampled_from(["up", "down"]), hostile, st.booleans(), hostile), max_size=3
+    st.builds(TunnelRecord, plain, plain, st.sampled_from(["up", "down"]), hostile, st.booleans(), hostile, hostile),
+    max_size=3,
 ).map(lambda made: {(one.kind, one.name): one for one in made})
 variables = st.dictionaries(plain, hostile, max_size=3)
 

@@ -1,0 +1,64 @@
+"""``netconf-hooks hold`` and ``unhold``: the admin's word on a tunnel, whatever the rules say."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from netconf_hooks import held
+from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.portal import read_duration
+from netconf_hooks.rules import find_tunnel_errors
+from netconf_hooks.settle import settle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from netconf_hooks.state import Store
+
+# Seconds.
+LONGEST_HOLD = 366 * 86400.0
+PATIENCE = 20.0
+
+
+def read_hold_time(text: str) -> float:
+    """Return the seconds that ``30m``, ``2h`` or ``3d`` mean.  Raises ValueError, also beyond a year."""
+    return read_duration(text, LONGEST_HOLD, "up to a year like 30m, 2h or 3d")
+
+
+def hold_tunnel(options: Namespace, store: Store) -> int:
+    """``netconf-hooks hold KIND NAME [--for TIME]``: keeps the rules' hands off a tunnel."""
+    _check(options, "hold")
+    until = int(time.time() + options.seconds) if options.seconds else 0
+    store.prepare()
+    with store.lock_records():
+        held.hold(options.kind, options.name, until)
+    settle(store, ())
+    # Whoever is about to start or stop it had decided before.  One who stands still is not waited for.
+    acting = store.lock_acting()
+    if acting.take_until(time.monotonic() + PATIENCE):
+        acting.release()
+    print(f"{options.kind} {options.name}: {held.Hold(options.kind, options.name, until)}; it is left as it is")
+    return OK
+
+
+def unhold_tunnel(options: Namespace, store: Store) -> int:
+    """``netconf-hooks unhold KIND NAME``: the tunnel follows the rules again, at once."""
+    _check(options, "unhold")
+    store.prepare()
+    with store.lock_records():
+        was_held = held.is_held(options.kind, options.name)
+        held.unhold(options.kind, options.name)
+    settle(store, ())
+    now = "follows the rules again" if was_held else "was not held"
+    print(f"{options.kind} {options.name}: {now}")
+    return OK
+
+
+def _check(options: Namespace, command: str) -> None:
+    """Raise `CommandError` unless root asks for a tunnel that a rule can name."""
+    if os.geteuid() != 0:
+        raise CommandError(f"{command}: only root may decide")
+    if errors := find_tunnel_errors(options.kind, options.name):
+        raise CommandError(f"{command}: {'; '.join(errors)}")
