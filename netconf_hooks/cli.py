@@ -18,7 +18,8 @@ from netconf_hooks.commands.probe import probe_network
 from netconf_hooks.decide import DOWN, NO_RULE
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
-from netconf_hooks.guard.lifecycle import find_state, put_back
+from netconf_hooks.guard.enforce import put_back
+from netconf_hooks.guard.override import find_state
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.passes import describe_pass

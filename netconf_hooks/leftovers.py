@@ -48,7 +48,7 @@ def clear_leftovers(store: Store) -> None:
 
 
 def _clear(store: Store, device: str) -> None:
-    from netconf_hooks.guard.exemptions import read_guard
+    from netconf_hooks.guard.records import read_guard
     from netconf_hooks.guard.firewall import GuardError
     from netconf_hooks.guard.lifecycle import remove_guard
 

@@ -7,9 +7,10 @@ import os
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.current import list_current
-from netconf_hooks.guard.exemptions import list_resolvers, make_network
+from netconf_hooks.guard.endpoints import list_resolvers
+from netconf_hooks.guard.exemptions import make_network
 from netconf_hooks.guard.firewall import GuardError, Opening
-from netconf_hooks.guard.lifecycle import close_guards, open_portal, release_guard
+from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.wake import wake_watcher
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from netconf_hooks.decide import Decision, Known
-    from netconf_hooks.guard.lifecycle import Look
+    from netconf_hooks.guard.guarded_look import Look
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.rules import Rules
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Pass, Store
@@ -34,7 +34,7 @@ class OpenLook:
 def restore_records(store: Store) -> None:
     """Close each guard whose record is lost, and record it as closed."""
     if store.has_guards():
-        from netconf_hooks.guard.records import restore_records as restore
+        from netconf_hooks.guard.lost import restore_records as restore
 
         restore(store)
 
@@ -59,7 +59,7 @@ def look(store: Store, device: str, until: float) -> Look | OpenLook:
     """
     if not store.has_guards():
         return OpenLook()
-    from netconf_hooks.guard.lifecycle import Look
+    from netconf_hooks.guard.guarded_look import Look
 
     return Look(store, device, until)
 
@@ -80,7 +80,7 @@ def read_guards(store: Store, records: Sequence[InterfaceRecord]) -> tuple[tuple
     """
     if not store.has_guards():
         return (), {}
-    from netconf_hooks.guard.lifecycle import find_renamed, read_expired
+    from netconf_hooks.guard.records import find_renamed, read_expired
 
     guards = read_expired(store)
     return guards, find_renamed(guards, records)
@@ -90,7 +90,7 @@ def write_guards(store: Store, known: Known, decision: Decision) -> bool:
     """Record what was decided; return whether the firewall has to be told.  The records' lock is held."""
     if not decision.guards:
         return False
-    from netconf_hooks.guard.lifecycle import write_verdicts
+    from netconf_hooks.guard.records import write_verdicts
 
     return write_verdicts(store, known, decision)
 
@@ -98,7 +98,7 @@ def write_guards(store: Store, known: Known, decision: Decision) -> bool:
 def close_guards(store: Store) -> None:
     """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
     if store.has_guards():
-        from netconf_hooks.guard.lifecycle import close_decided
+        from netconf_hooks.guard.enforce import close_decided
 
         close_decided(store)
 
@@ -106,7 +106,7 @@ def close_guards(store: Store) -> None:
 def open_guards(store: Store) -> None:
     """Let through what is only known of running tunnels, and open what is to be open."""
     if store.has_guards():
-        from netconf_hooks.guard.lifecycle import open_decided
+        from netconf_hooks.guard.enforce import open_decided
 
         open_decided(store)
 
@@ -134,8 +134,8 @@ def put_back(store: Store, known: Mapping[str, str] | None = None) -> bool:
     """
     if not (store.has_guards() or known):
         return False
-    from netconf_hooks.guard.lifecycle import put_back as restore_rules
-    from netconf_hooks.guard.records import restore_records as restore
+    from netconf_hooks.guard.enforce import put_back as restore_rules
+    from netconf_hooks.guard.lost import restore_records as restore
 
     restored = restore(store, known)
     return restore_rules(store) or bool(restored)

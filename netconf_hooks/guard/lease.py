@@ -13,18 +13,21 @@ import time
 from time import monotonic
 
 from netconf_hooks.decide import OPEN, RELEASED
-from netconf_hooks.evidence.fingerprint import Scene, look_at, read_scene
-from netconf_hooks.guard.exemptions import read_guard
+from netconf_hooks.evidence import fingerprint
+from netconf_hooks.evidence.fingerprint import Scene, read_scene
+from netconf_hooks.guard import firewall
+from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Window, load_firewall, read_opening
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Window, read_opening
 )  # fmt: skip
-from netconf_hooks.guard.lifecycle import (
-    CONFIRMATION, LEASE, has_left, is_same_network, list_outside_ports, note_shut, shut_windows
-)  # fmt: skip
-from netconf_hooks.guard.records import find_lost, shut_lost
+from netconf_hooks.guard.guarded_look import CONFIRMATION
+from netconf_hooks.guard.lost import find_lost, shut_lost
+from netconf_hooks.guard.network import has_left, is_same_network
+from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.shut import note_shut, shut_windows
 from netconf_hooks.record import Record
 from netconf_hooks.state import boot_time
-from netconf_hooks.system import log
+from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import (
     AF_INET, AF_INET6, Netlink, NetlinkError, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH,
     RTM_NEWROUTE, parse_link, parse_neighbour, parse_route
@@ -100,7 +103,7 @@ class Leases:
     def __init__(self, store: Store, news: Netlink) -> None:
         self._store = store
         self._news = news
-        self._netlink = Netlink()
+        self._netlink = netlink.Netlink()
         self._firewalls: dict[str, AnyFirewall] = {}
         self._devices: dict[int, set[str]] = {}  # whose news it is, by the index of the link that has news
         self._neighbours: set[str] = set()
@@ -206,8 +209,8 @@ class Leases:
                 continue  # loaded before it is needed in a hurry
             if record.opened and record.verdict == OPEN and not record.is_open(time.time()):
                 self.must_look = self.must_look or "a lease has ended"
-        used = [firewall for name, firewall in self._firewalls.items() if name in {each.backend for each in records}]
-        if all(firewall.has_news for firewall in used):
+        used = [each for name, each in self._firewalls.items() if name in {record.backend for record in records}]
+        if all(each.has_news for each in used):
             self._check_due = None
         elif self._check_due is None:
             self._check_due = monotonic() + CHECK
@@ -324,7 +327,7 @@ class Leases:
     def _look(self, record: GuardRecord) -> Scene:
         """Return how the network of a guard's link looks now; no network at all if the kernel doesn't say."""
         try:
-            return look_at(record.device, self._netlink, list_outside_ports(record))
+            return fingerprint.look_at(record.device, self._netlink, record.rules.outside_ports)
         except NetlinkError as error:
             log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
             return Scene()
@@ -354,7 +357,7 @@ class Leases:
         """Return the firewall of a guard, None where it does not work."""
         if record.backend not in self._firewalls:
             try:
-                self._firewalls[record.backend] = load_firewall(record.backend)
+                self._firewalls[record.backend] = firewall.load_firewall(record.backend)
             except GuardError as error:
                 log.error(f"{record.device}: netconf-guard: {error}")
                 return None

@@ -12,13 +12,13 @@ from time import monotonic
 
 import many  # noqa: F401  before any test is made
 import pytest
-from guarded import HERE, CountingStore, FakeFirewall, FakeNetwork, Steps
+from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, held, hook, ifenv, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording
-from netconf_hooks.evidence import look, names, router, wireless
-from netconf_hooks.guard import exemptions, hosts, lease, lifecycle, records
+from netconf_hooks.evidence import fingerprint, lease, look, names, router, wireless
+from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.observation import Answer
 from netconf_hooks.system import log, netlink
@@ -127,13 +127,10 @@ def tunnels(monkeypatch, journal):
 def place(monkeypatch):
     """Where guarded links are."""
     place = FakeNetwork()
-    monkeypatch.setattr(lifecycle, "look_at", place.look_at)
-    monkeypatch.setattr(exemptions, "look_at", lambda device, **_: place.scenes.get(device, HERE))
-    for module in (lifecycle, lease):
-        monkeypatch.setattr(module, "Netlink", lambda: place)
-    monkeypatch.setattr(lease, "look_at", place.look_at)
-    monkeypatch.setattr(lifecycle, "find_dhcp_servers", lambda device: place.servers)
-    for module in (exemptions, portal):
+    monkeypatch.setattr(fingerprint, "look_at", place.look_at)
+    monkeypatch.setattr(netlink, "Netlink", lambda: place)
+    monkeypatch.setattr(lease, "find_dhcp_servers", lambda device: place.servers)
+    for module in (endpoints, portal):
         monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
     monkeypatch.setattr(names, "look_up", place.look_up)
     return place
@@ -168,12 +165,9 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
             raise GuardError(firewall.broken)
         return firewall
 
-    for module in (records, lifecycle, lease, exemptions):
-        monkeypatch.setattr(module, "load_firewall", load)
-    for module in (records, lifecycle):
-        monkeypatch.setattr(module, "choose_firewall", lambda backend="auto": load(backend))
-    monkeypatch.setattr(lifecycle, "read_link", lambda device: netlink.read_link(device))
-    monkeypatch.setattr(lifecycle, "find_dialers", lambda device: [])
+    monkeypatch.setattr(firewall_module, "load_firewall", load)
+    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend="auto": load(backend))
+    monkeypatch.setattr(ppp, "find_dialers", lambda device: [])
     return firewalls
 
 
@@ -304,7 +298,7 @@ def tunnel(monkeypatch):
 def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
-    monkeypatch.setattr(check_guard, "choose_firewall", lifecycle.choose_firewall)
+    monkeypatch.setattr(check_guard, "choose_firewall", firewall_module.choose_firewall)
     for module in (check_guard, cli):
         monkeypatch.setattr(module, "list_legacy_guards", lambda: ())
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")

@@ -8,7 +8,7 @@ from netconf_hooks.evidence.fingerprint import Scene
 from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.guard.firewall import GuardError, Opening, TokenGone
 from netconf_hooks.guard.lease import Leases
-from netconf_hooks.guard.lifecycle import LEASE
+from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import Store

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from netconf_hooks import watch
 from netconf_hooks.guard.firewall import GuardError, Opening, load_firewall
-from netconf_hooks.guard.lifecycle import follow_closing, open_portal, release_guard
-from netconf_hooks.guard.records import LOST_RULE, find_lost, restore_records, shut_lost
+from netconf_hooks.guard.enforce import follow_closing
+from netconf_hooks.guard.lost import LOST_RULE, find_lost, restore_records, shut_lost
+from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import GuardRecord, RecordError, Store
 
 

@@ -13,14 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import hook, settle, watch
-from netconf_hooks.evidence import look as look_module
+from netconf_hooks.evidence import look as look_module, ports as ports_module
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.fingerprint import Scene, UNREADABLE
-from netconf_hooks.guard import lifecycle
+from netconf_hooks.guard import firewall as firewall_module, ppp
 from netconf_hooks.guard.firewall import GuardError, Opening, Ports
-from netconf_hooks.guard.lifecycle import (
-    close_guards, find_unguardable, follow_closing, is_same_network, open_portal, put_back, release_guard, shut_guard
-)  # fmt: skip
+from netconf_hooks.guard.enforce import follow_closing, put_back
+from netconf_hooks.guard.lifecycle import find_unguardable
+from netconf_hooks.guard.guarded_look import Look
+from netconf_hooks.guard.network import is_same_network
+from netconf_hooks.guard.override import close_guards, open_portal, release_guard
+from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.leftovers import end_passes
 from netconf_hooks.observation import Answer, Place
@@ -438,7 +441,7 @@ def test_another_backend_takes_over_without_a_gap(store, links, network, firewal
 def test_another_iptables_takes_over(store, links, network, firewalls, monkeypatch):
     """A guard may be left in more than one firewall: none is forgotten, and each is cleared when it works again."""
     chosen = "iptables-legacy"
-    monkeypatch.setattr(lifecycle, "choose_firewall", lambda backend: firewalls[chosen])
+    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend: firewalls[chosen])
     ifup(store, links)
     for chosen, former in (("iptables-nft", "iptables-legacy"), ("nftables", "iptables-nft iptables-legacy")):
         firewalls[former.split()[0]].broken = "not installed"
@@ -484,7 +487,7 @@ def test_a_record_that_can_not_be_read_is_put_up_anew(store, links, network, fir
 
 def make_look(store):
     """Return a look that may take a minute."""
-    return lifecycle.Look(store, "eth0", monotonic() + 60)
+    return Look(store, "eth0", monotonic() + 60)
 
 
 def test_a_probe_is_let_through_to_where_it_goes_and_for_as_long_as_it_takes(store, links, network, firewall):
@@ -997,7 +1000,7 @@ def bridges(monkeypatch):
 
     asked = []
     known["asked"] = asked
-    monkeypatch.setattr(lifecycle, "read_ports", read_ports)
+    monkeypatch.setattr(ports_module, "read_ports", read_ports)
     return known
 
 
@@ -1025,10 +1028,10 @@ def test_iptables_is_refused_for_a_bridge(store, links, firewalls, bridges, mess
 def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, firewall, bridges, place):
     bridges["br0"] = Ports(True, ("eth0",))
     ifup(store, links, "br0", **BRIDGED)
-    assert not lifecycle.put_back(store)
+    assert not put_back(store)
     assert "change ports of br0" not in firewall.asked
     bridges["br0"] = Ports(True, ("eth0",), ("tap0",))
-    lifecycle.put_back(store)
+    put_back(store)
     assert firewall.asked[-1] == "change ports of br0" and firewall.ports["br0"] == bridges["br0"]
     asked = list(firewall.asked)
 
@@ -1036,15 +1039,15 @@ def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, 
         raise GuardError("no")
 
     firewall.change_ports = fail
-    lifecycle.put_back(store)
+    put_back(store)
     assert firewall.asked == asked, "that it stands is not in doubt"
     del firewall.stands["br0"]
-    lifecycle.put_back(store)
+    put_back(store)
     assert firewall.asked[-1] == "close br0" and firewall.ports["br0"] == bridges["br0"]
 
 
 def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monkeypatch):
-    monkeypatch.setattr(lifecycle, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
+    monkeypatch.setattr(ppp, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
     assert run_hook(store, "pre-up", "eth0", **GUARD) == hook.REFUSE
     assert firewall.stands == {}
     said = "dsl dials in over eth0 by PPPoE (/peers/dsl), whose frames the guard of eth0 would drop: let a router"

@@ -557,7 +557,7 @@ def test_verbosity_says_everything_and_without_it_only_errors(real_store):
 
 
 GUARD = """
-from netconf_hooks.guard import lifecycle as guarding, exemptions as passage
+from netconf_hooks.guard import firewall, lifecycle
 class Guard:
     name, lacks, has_lease = "nftables", (), True
     def begin_look(self, device, token): pass
@@ -566,8 +566,9 @@ class Guard:
     def shut_window(self, device, name): pass
     def lift(self, device): pass
     def is_standing(self, device): return True
-guarding.choose_firewall = guarding.load_firewall = passage.load_firewall = lambda *_, **__: Guard()
-guarding.unpin = lambda device: None
+    def list_devices(self): return ()
+firewall.choose_firewall = firewall.load_firewall = lambda *_, **__: Guard()
+lifecycle.unpin = lambda device: None
 """
 STANDS, RAISES = "pass", "raise RuntimeError('a mistake of ours')"
 HANGS = "import select; print('closing', file=sys.stderr, flush=True); select.select([], [], [], 60)"

@@ -11,9 +11,11 @@ from guarded import (
 
 from netconf_hooks import settle
 from netconf_hooks.evidence.fingerprint import Scene
-from netconf_hooks.guard import lease as lease_module, lifecycle
+from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
 from netconf_hooks.guard.firewall import GuardError, Opening
-from netconf_hooks.guard.lifecycle import open_portal
+from netconf_hooks.guard.enforce import LEASE, put_back
+from netconf_hooks.guard.guarded_look import CONFIRMATION
+from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import (
@@ -257,12 +259,12 @@ def test_rules_that_are_put_back_after_the_clock_was_set_back_give_no_more(cafe,
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
     firewall.stands.clear()
-    lifecycle.put_back(cafe)
+    put_back(cafe)
     assert firewall.get_window("eth0", "portal").until <= time.time() + 300
     boot = boot_time()
     monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + 301)
     firewall.stands.clear()
-    lifecycle.put_back(cafe)
+    put_back(cafe)
     assert firewall.get_window("eth0", "portal") is None
 
 
@@ -270,7 +272,7 @@ def test_a_lease_is_over_by_the_clock_that_nobody_can_set(office, monkeypatch):
     record = office.read_guard("eth0")
     assert record.is_open(time.time()) and record.is_open(time.time() - 3600)
     boot = boot_time()
-    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + lifecycle.LEASE + 1)
+    monkeypatch.setattr("netconf_hooks.state.boot_time", lambda: boot + LEASE + 1)
     assert not record.is_open(time.time() - 3600)
 
 
@@ -352,7 +354,7 @@ def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     before = office.read_guard("eth0").lease
     began = time.monotonic()
     listening.keep_time()
-    assert time.monotonic() < began + lifecycle.CONFIRMATION / 2
+    assert time.monotonic() < began + CONFIRMATION / 2
     assert office.read_guard("eth0").lease == before
     place.silent = ()
     socket.waiting = [make_neighbour()]
@@ -366,7 +368,7 @@ def test_a_router_that_stays_silent_is_asked_again_at_the_next_renewal(office, f
     place.silent = (ROUTER,)
     listening.reload(renew=True)
     listening.keep_time()
-    monkeypatch.setattr(lease_module, "monotonic", lambda: time.monotonic() + lifecycle.CONFIRMATION + 0.1)
+    monkeypatch.setattr(lease_module, "monotonic", lambda: time.monotonic() + CONFIRMATION + 0.1)
     listening.keep_time()
     assert "renew eth0 open" not in firewall.asked
     assert_open(office, firewall)
@@ -385,7 +387,7 @@ def test_a_window_that_somebody_shut_is_not_opened_by_a_renewal(office, firewall
 def test_a_renewal_is_not_put_off_by_what_is_heard(office):
     listening, _ = listen(office)
     due = listening.next_time()
-    assert 0 < due - time.monotonic() <= lease_module.RENEWAL < lifecycle.LEASE / 2
+    assert 0 < due - time.monotonic() <= lease_module.RENEWAL < LEASE / 2
     listening.reload()
     assert listening.next_time() == due
 
@@ -399,7 +401,7 @@ def test_what_the_kernel_does_not_say_shuts(office, firewall, place):
 
 
 def test_a_released_guard_is_left_alone(office, firewall):
-    lifecycle.release_guard(office, "eth0")
+    release_guard(office, "eth0")
     listening, socket = listen(office)
     socket.waiting = list(LOST)
     listening.hear()
@@ -412,7 +414,7 @@ def test_a_firewall_that_is_gone_ends_no_listening(office, firewall, messages, m
     def fail(backend):
         raise GuardError("not installed")
 
-    monkeypatch.setattr(lease_module, "load_firewall", fail)
+    monkeypatch.setattr(firewall_module, "load_firewall", fail)
     listening, socket = listen(office)
     socket.waiting = [make_link(carrier=False)]
     listening.hear()

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from pins import read_pins
 
 from netconf_hooks.evidence.connection import MARK
-from netconf_hooks.guard import hosts, lifecycle
-from netconf_hooks.guard.exemptions import LOOK_UP_TIME, NAMES_TIME, list_resolvers, make_allowance, make_opening
+from netconf_hooks.guard import hosts
+from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
+from netconf_hooks.guard.enforce import put_back
+from netconf_hooks.guard.exemptions import make_allowance, make_opening
+from netconf_hooks.guard.override import release_guard
+from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.guard.firewall import GuardError, Opening, check_opening, read_opening
 from netconf_hooks.observation import Answer
 from netconf_hooks.rules import read_rules
@@ -259,7 +263,7 @@ def test_pins_go_with_the_guard(store, links, network, firewall, named, hosts_fi
 
 def test_pins_go_when_it_is_released(store, links, network, firewall, named, hosts_file):
     ifup(store, links)
-    lifecycle.release_guard(store, "eth0")
+    release_guard(store, "eth0")
     assert hosts_file.read_text() == "127.0.0.1 localhost\n"
 
 
@@ -324,9 +328,9 @@ def test_it_ends_with_its_network(store, links, network, firewall, named, tunnel
     ifup(store, links)
     assert firewall.get_window("eth0", "names")
     place.scenes["eth0"] = ELSEWHERE
-    lifecycle.shut_guard(store, store.read_guard("eth0"), "the network has changed")
+    shut_guard(store, store.read_guard("eth0"), "the network has changed")
     assert firewall.get_window("eth0", "names") is None
-    lifecycle.put_back(store)
+    put_back(store)
     assert firewall.get_window("eth0", "names") is None
 
 
@@ -359,7 +363,7 @@ def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, f
     ifup(store, links)
     with open(store.tunnels, "w") as file:
         file.write("rubbish\n")
-    from netconf_hooks.guard.exemptions import let_tunnels_through
+    from netconf_hooks.guard.endpoints import let_tunnels_through
 
     assert let_tunnels_through(store, store.read_interfaces(log.error), asked=True) is True
     assert store.read_guard("eth0").openings == ()
@@ -367,7 +371,7 @@ def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, f
 
 def test_a_released_guard_is_left_alone(store, links, network, firewall, named):
     ifup(store, links)
-    lifecycle.release_guard(store, "eth0")
+    release_guard(store, "eth0")
     named.asked.clear()
     refresh(store)
     assert named.asked == []

@@ -9,7 +9,7 @@ from guarded import ifup
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard.exemptions import ProbePass, make_pass
 from netconf_hooks.guard.firewall import Opening
-from netconf_hooks.guard.lifecycle import release_guard
+from netconf_hooks.guard.override import release_guard
 
 PROBE = Opening("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK)
 

@@ -296,8 +296,10 @@ def test_after_one_that_was_killed_it_decides_afresh(machine):
 GUARDED = """\
 import os, sys
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks.guard import lifecycle as guarding, lease as leases
+from netconf_hooks.guard import firewall, lease as leases
+from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import Netlink
+from netconf_hooks.evidence import fingerprint
 from netconf_hooks.evidence.fingerprint import Scene, read_scene
 
 class Guard:
@@ -311,6 +313,7 @@ class Guard:
     def shut_window(self, device, name): print("shut", device, name, flush=True)
     def is_standing(self, device): return not os.path.exists({directory!r} + "/flushed")
     def is_open(self, device): return True
+    def list_devices(self): return os.listdir({directory!r} + "/guards")
 
 class Kernel(Netlink):
     def get_link(self, device): return None
@@ -320,15 +323,9 @@ class Kernel(Netlink):
 def look_at(device, netlink=None, outside_ports=()):
     return Scene() if os.path.exists({directory!r} + "/moved") else read_scene({scene!r})
 
-guarding.load_firewall = leases.load_firewall = lambda backend: Guard()
-guarding.look_at = leases.look_at = look_at
-guarding.Netlink = Kernel
-Leases = leases.Leases
-class Quiet(Leases):
-    def __init__(self, store, news):
-        leases.Netlink = Kernel
-        super().__init__(store, news)
-leases.Leases = Quiet
+firewall.load_firewall = lambda backend: Guard()
+fingerprint.look_at = look_at
+netlink.Netlink = Kernel
 leases.RENEWAL = {renewal!r}
 """
 

@@ -405,9 +405,9 @@ def test_a_cable_moved_to_a_twin_network_in_storms_of_advertisements(scene: Scen
 # A refresh that stops itself when it has written down that it opens, which is the last thing before it does.
 _STOPPING = """
 import os, signal
-from netconf_hooks import cli; from netconf_hooks.guard import lifecycle as guarding
+from netconf_hooks import cli; from netconf_hooks.guard import enforce
 
-note_opening = guarding._note_opening
+note_opening = enforce._note_opening
 
 def stop(*arguments):
     opens = note_opening(*arguments)
@@ -415,7 +415,7 @@ def stop(*arguments):
         os.kill(os.getpid(), signal.SIGSTOP)
     return opens
 
-guarding._note_opening = stop
+enforce._note_opening = stop
 raise SystemExit(cli.main(["refresh", "eth0"]))
 """
 

@@ -1,0 +1,218 @@
+"""From what was decided on the guards to the firewall.
+
+Whoever changes what a guard is to be writes it into its record first and tells the firewall then, holding the lock for
+acting.  If a hook is killed in between, the firewall is stricter than the record, never laxer.
+
+An open guard is a lease that the kernel ends: it is granted here, and renewed by the listening process (`lease`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from netconf_hooks.decide import CLOSED, OPEN, RELEASED
+from netconf_hooks.evidence import ports
+from netconf_hooks.evidence.current import list_current
+from netconf_hooks.guard import firewall
+from netconf_hooks.guard.endpoints import let_tunnels_through
+from netconf_hooks.guard.exemptions import list_openings
+from netconf_hooks.guard.firewall import (
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Ports, TokenGone, Window, read_opening
+)  # fmt: skip
+from netconf_hooks.guard.network import is_still_there
+from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
+from netconf_hooks.state import boot_time
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import GuardRecord, Store
+
+# For how long an open guard stays open if nobody renews it, seconds.
+LEASE = 30.0
+
+
+def close_decided(store: Store) -> None:
+    """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
+    put_back(store)  # also without a watcher
+    with store.lock_acting():
+        follow_closing(store)
+    let_tunnels_through(store, list_current(store.read_interfaces(log.error)))
+    with store.lock_acting():
+        follow_closing(store)
+
+
+def open_decided(store: Store) -> None:
+    """Let through what is only known of running tunnels, and open what is to be open."""
+    # Some endpoints are known only from the running daemon, and what has stopped sends nothing any more.
+    changed = let_tunnels_through(store, list_current(store.read_interfaces(log.error)), asked=True)
+    with store.lock_acting():
+        if changed:
+            follow_closing(store)
+        follow_opening(store)
+
+
+def follow_closing(store: Store) -> None:
+    """Close what is to be closed, and let through what is to pass; what is open and may stay so stays so."""
+    tokens = {}
+    for record in _list_undone(store):
+        if record.opened and record.verdict == OPEN:
+            if not is_still_there(record):
+                shut_guard(store, record, "the network has changed")
+            elif token := _find_open(record):
+                tokens[record.device] = token
+            else:
+                _note_not_open(store, record)
+    for record in _list_undone(store):
+        _tell(store, record, tokens.get(record.device, "") if record.verdict == OPEN else "")
+
+
+def follow_opening(store: Store) -> None:
+    """Open what is to be open, look once more, and close what is on another network by now."""
+    for record in _list_undone(store):
+        if record.verdict != OPEN:
+            continue
+        if not record.token or not is_still_there(record):
+            shut_guard(store, record, "it is not certain which network this is: it changed, or its router is silent")
+            continue
+        _tell(store, record, record.token)
+        if not is_still_there(record):
+            shut_guard(store, record, "the network changed while it was opened")
+        _take_back(store, record)
+
+
+def _find_open(record: GuardRecord) -> str:
+    """Return a token with which the rules of an open link can be replaced and stay open; empty if it is not open.
+
+    The link is seen to be open when the token is in the firewall already: whoever shuts it later removes the token.
+    """
+    token = os.urandom(4).hex()
+    try:
+        backend = firewall.load_firewall(record.backend)
+        backend.begin_look(record.device, token)
+        window = Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE)
+        return token if backend.renew_window(record.device, window) else ""
+    except GuardError as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return ""
+
+
+def _note_not_open(store: Store, record: GuardRecord) -> None:
+    """Write down that the firewall has not opened a link, or has shut it: only a valid token opens it again."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if now and now.verdict != RELEASED:
+            store.write_guard(now.change(opened=False, done=False))
+
+
+def _list_undone(store: Store) -> list[GuardRecord]:
+    with store.lock_records():
+        records = store.read_guards(log.error)
+    wrong = [record for record in records if not record.done or record.opened != (record.verdict == OPEN)]
+    return [record for record in wrong if record.verdict != RELEASED]
+
+
+def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
+    """Have the firewall do what a record says, and note it.
+
+    token: of the look that opens the link; without, it is closed.
+    """
+    windows = _list_windows(record)
+    until = time.time() + LEASE
+    if token:
+        if not _note_opening(store, record, until):
+            return
+        windows.append(Window(OPEN_WINDOW, (Opening(),), until))
+    try:
+        backend = firewall.load_firewall(record.backend)
+        backend.close(record.device, list_openings(record), tuple(windows), token, find_ports(record))
+    except TokenGone as error:
+        log.info(f"{record.device}: netconf-guard: not opened: {error}")
+        shut_guard(store, record, "the network changed while it was looked at")
+        return
+    except (GuardError, NetlinkError) as error:
+        log.error(f"{record.device}: netconf-guard: {error}")
+        return
+    if record.opened and not token:
+        drop_waiting(record.device)
+    mark_applied(store, record, bool(token), until if token and backend.has_lease else 0.0)
+
+
+def _list_windows(record: GuardRecord) -> list[Window]:
+    """Return what is let through for a time, but for the whole link, each for no longer than was asked for."""
+    now = time.time()
+    windows = []
+    for name, left, openings in (
+        (PORTAL, record.portal_left(), record.portal_openings), (NAMES, record.asking_left(), record.asking_openings)
+    ):  # fmt: skip
+        if left:
+            windows.append(Window(name, tuple(map(read_opening, openings)), now + left))
+    return windows
+
+
+def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
+    """Write down that a link may be open from now on, before it is: a killed hook leaves nothing open that nobody knows
+    of.  Returns whether it is still to be opened, by the same look."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if not now or now.verdict != OPEN or now.token != record.token:
+            return False
+        store.write_guard(now.change(opened=True, lease=until, lease_boot=boot_time() + LEASE, done=False))
+    return True
+
+
+def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> None:
+    with store.lock_records():
+        now = read_guard(store, told.device)
+        if now and now.verdict != RELEASED:
+            passing = [(record.openings, record.servers, record.passes, record.asking) for record in (now, told)]
+            done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
+            lease_boot = boot_time() + LEASE if lease else 0.0
+            store.write_guard(now.change(opened=opened, done=done, lease=lease, lease_boot=lease_boot))
+
+
+def put_back(store: Store) -> bool:
+    """Put up again what somebody else has taken away (nft flush ruleset); return whether any link is to be decided on
+    anew because of that: what was open is closed.
+    """
+    if not store.has_guards():
+        return False
+    with store.lock_acting():
+        for record in store.read_guards(log.error):
+            if record.verdict == RELEASED:
+                continue
+            try:
+                if firewall.load_firewall(record.backend).is_standing(record.device):
+                    _change_ports(record)
+                    continue
+            except GuardError as error:
+                log.error(f"{record.device}: netconf-guard: {error}")
+            log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
+            _tell(store, record)
+    now = time.time()
+    return any(record.verdict == OPEN and not record.is_open(now) for record in store.read_guards(log.error))
+
+
+def _take_back(store: Store, record: GuardRecord) -> None:
+    """Shut what was just opened where somebody else has decided otherwise meanwhile: who shuts waits for nobody."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+    if not now or now.verdict == CLOSED:
+        shut_windows(record, everything=False)
+
+
+def _change_ports(record: GuardRecord) -> None:
+    """Tell the firewall which ports a guarded link has now.  One that it does not know yet counts as outside."""
+    try:
+        if ports := find_ports(record):
+            firewall.load_firewall(record.backend).change_ports(record.device, ports)
+    except (GuardError, NetlinkError) as error:
+        log.error(f"{record.device}: netconf-guard: its ports can't be told to the firewall: {error}")
+
+
+def find_ports(record: GuardRecord) -> Ports | None:
+    """Return what a guarded link is made of now; None for a card.  Raises `NetlinkError`."""
+    return ports.read_ports(record.device, record.options, record.rules.outside_ports)

@@ -1,0 +1,99 @@
+"""A look at the network of a guarded link: with its probes let through, and with a token in the firewall."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from netconf_hooks.decide import RELEASED
+from netconf_hooks.evidence import fingerprint, lease
+from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene
+from netconf_hooks.guard import firewall
+from netconf_hooks.guard.exemptions import ProbePass
+from netconf_hooks.guard.firewall import GuardError
+from netconf_hooks.guard.network import has_left, is_same_network
+from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.shut import shut_guard
+from netconf_hooks.system import log, netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import GuardRecord, Store
+
+# How long a router may take to answer that it is still there, seconds.
+CONFIRMATION = 1.0
+
+
+class Look:
+    """A look at the network of a guarded link, whose probes are let through until `deadline`, time.monotonic() (context
+    manager).
+
+    It notes which network was looked at: the guard opens only while the link is on that one.  It begins with a token in
+    the firewall, which whoever shuts the guard removes: what this look decides can't open the guard any more then.
+    """
+
+    def __init__(self, store: Store, device: str, deadline: float) -> None:
+        self._store = store
+        self._device = device
+        self._deadline = deadline
+        self._passing = ProbePass(device, "", 0.0)
+        self._scene: Scene | None = None
+        self._outside_ports: tuple[str, ...] = ()
+        self._token = ""
+
+    def __enter__(self) -> Look:
+        record = read_guard(self._store, self._device)
+        if record and record.verdict != RELEASED:
+            self._outside_ports = record.rules.outside_ports
+            scene = self._begin(record)
+            if (record.scene and not is_same_network(record.scene, scene)) or has_left(record, scene):
+                # What was seen before, of any interface on the device, does not count on another network.
+                shut_guard(self._store, record, "the network has changed", has_left(record, scene))
+                scene = self._begin(record)
+            self._scene = scene
+            self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
+        return self
+
+    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
+        """Let one probe through."""
+        self._passing.announce(device, protocol, address, port)
+
+    def __exit__(self, *_: object) -> None:
+        if not self._scene:
+            return
+        self._passing.__exit__()
+        with netlink.Netlink() as kernel:
+            now = fingerprint.look_at(self._device, kernel, self._outside_ports)
+            routers = [router for router in now.routers if router != NO_ADDRESS]
+            # By these the network is known again.  What the kernel remembers may be from before the link was moved.
+            answered = kernel.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
+            now = fingerprint.look_at(self._device, kernel, self._outside_ports)
+        # A router whose MAC nobody knew when the look began may be another network's, which has come since.
+        known = self._scene.macs.keys() >= now.macs.keys()
+        certain = len(answered) == len(routers) and known and self._scene.is_like(now)
+        servers = lease.find_dhcp_servers(self._device)
+        with self._store.lock_records():
+            record = read_guard(self._store, self._device)
+            if record:
+                # Where it changed under our eyes nobody knows which of the two was seen.
+                scene = str(now.complete(self._scene)) if certain else ""
+                token = self._token if certain else ""
+                done = record.done and servers == record.servers
+                self._store.write_guard(record.change(scene=scene, token=token, servers=servers, done=done))
+
+    def _begin(self, record: GuardRecord) -> Scene:
+        """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
+        self._token = os.urandom(4).hex()
+        try:
+            firewall.load_firewall(record.backend).begin_look(self._device, self._token)
+        except GuardError as error:
+            log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
+            self._token = ""
+        with netlink.Netlink() as kernel:
+            scene = fingerprint.look_at(self._device, kernel, self._outside_ports)
+            unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
+            if unknown:
+                # Before anything is seen of the network, by which its routers are told from others later.
+                kernel.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
+                scene = fingerprint.look_at(self._device, kernel, self._outside_ports)
+        return scene

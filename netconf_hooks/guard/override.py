@@ -1,0 +1,103 @@
+"""What an admin does about a guard by hand: close it before sleep, visit a captive portal, release it."""
+
+from __future__ import annotations
+
+import os
+import time
+from time import monotonic
+
+from netconf_hooks.decide import CLOSED, OPEN, RELEASED
+from netconf_hooks.evidence import fingerprint
+from netconf_hooks.guard import firewall
+from netconf_hooks.guard.endpoints import unpin
+from netconf_hooks.guard.firewall import GuardError, Opening, PORTAL, Window
+from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.shut import note_shut, shut_windows
+from netconf_hooks.state import boot_time
+from netconf_hooks.system import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netconf_hooks.state import GuardRecord, Store
+
+# How long the machine's sleep may wait for the records' lock, seconds.
+SLEEP_PATIENCE = 2.0
+
+
+def close_guards(store: Store, because: str) -> None:
+    """Close everything until it is decided anew: before the machine sleeps.  Raises OSError.
+
+    No lock is waited for, whose holder may be frozen already: what can't be noted is decided anew all the same, when
+    the lease in the record is over.
+    """
+    if not store.has_guards():
+        return
+    records = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
+    when = monotonic()
+    shut = {record.device: shut_windows(record) for record in records}
+    lock = store.lock_records()
+    if not lock.take_until(monotonic() + SLEEP_PATIENCE):
+        log.error(f"netconf-guard: all guards are closed, but {lock.path} is held: the records still say otherwise")
+        return
+    try:
+        for record in records:
+            if record.opened:
+                log.info(f"{record.device}: netconf-guard: closed: {because}")
+            note_shut(store, record, because, when, shut[record.device])
+    finally:
+        lock.release()
+
+
+def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds: float) -> None:
+    """Let `openings` through for a time.  Raises `GuardError` where there is no guard, or it can't be done."""
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record or record.verdict == RELEASED:
+                raise GuardError(f"{device} has no guard that stands")
+            until = time.time() + seconds
+            record = record.change(
+                portal=until,
+                portal_boot=boot_time() + seconds,
+                portal_openings=tuple(str(opening) for opening in openings),
+                portal_scene=str(fingerprint.look_at(device, outside_ports=record.rules.outside_ports)),
+            )
+            store.write_guard(record)
+        firewall.load_firewall(record.backend).open_window(device, Window(PORTAL, tuple(openings), until))
+    log.info(f"{device}: netconf-guard: a captive portal may be visited for {seconds:g} s")
+
+
+def release_guard(store: Store, device: str) -> None:
+    """Open a guard until the next ifup.  Raises `GuardError`; then it is as it was."""
+    store.prepare()
+    with store.lock_acting():
+        with store.lock_records():
+            record = read_guard(store, device)
+            if not record:
+                raise GuardError(f"{device} has no guard")
+            because = "released by the admin until the next ifup"
+            store.write_guard(record.change(verdict=RELEASED, because=because, opened=True, done=True, portal=0.0))
+        try:
+            firewall.load_firewall(record.backend).lift(device)
+        except GuardError:
+            with store.lock_records():
+                store.write_guard(record)
+            raise
+        unpin(device)
+    log.warning(f"{device}: netconf-guard: released: anything may leave until the next ifup")
+
+
+def find_state(record: GuardRecord) -> str:
+    """Return what a guard is, ``closed``, ``open`` or ``released``: by the firewall, and by its record for who may not
+    ask that, or where it can't be asked."""
+    opened = record.is_open(time.time())
+    if os.geteuid() == 0:
+        try:
+            opened = firewall.load_firewall(record.backend).is_open(record.device)
+        except GuardError as error:
+            log.complain(f"{record.device}: netconf-guard: {error}")
+    if not opened:
+        return CLOSED
+    return RELEASED if record.verdict == RELEASED else OPEN
