@@ -251,7 +251,7 @@ def decide_device(guard: GuardRecord, records: Sequence[InterfaceRecord], rename
         if iface not in up:
             return Verdict(CLOSED, f"{iface}: {_UNLOOKED}")
         record = up[iface]
-        if record.observation.observed_at <= guard.shut:
+        if record.observation.observed_at <= guard.shut_at:
             return Verdict(CLOSED, guard.because if guard.verdict == CLOSED else f"{iface}: {_UNLOOKED}")
         if [each.options for each in passes] != [each.options for each in record.passes]:
             return Verdict(CLOSED, f"{iface}: another stanza of it is coming up, and {_UNLOOKED}")

@@ -146,7 +146,7 @@ class Candidate(Record):
         self.tests = tests
 
 
-class Scene(Record):
+class Fingerprint(Record):
     """Where the tests are made: the interface, its device, the device's MAC address (empty where it has none like an
     Ethernet card's), whether it has carrier, the time.monotonic() at which all tests are over, and how often a
     wireless scan is tried."""
@@ -168,7 +168,7 @@ class Neighbours:
     """The hosts that answer ARP: one socket for all that are asked, since the kernel takes 10 ms to close each
     (synchronize_net() in packet_release(), net/packet/af_packet.c)."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Fingerprint) -> None:
         self._scene = scene
         self._socket: _socket.socket | None = None
         self._wanted: dict[str, set[str]] = {}
@@ -219,7 +219,7 @@ class Neighbours:
 class Air:
     """The wireless networks in range: one scan for all tests."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Fingerprint) -> None:
         self._scene = scene
         self._scan: Scan | None = None
         self._heard: list[HeardNetwork] | None = None
@@ -313,7 +313,7 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
             deadline = (time.monotonic() if carrier else began) + lines.options.timeout
             chosen = find_first(
                 candidates,
-                Scene(iface, raised.device, raised.status.address, carrier, deadline, lines.options.scan_tries),
+                Fingerprint(iface, raised.device, raised.status.address, carrier, deadline, lines.options.scan_tries),
             )
         if chosen:
             name, reason = chosen[0], f'test "{chosen[1].text}"'
@@ -436,7 +436,7 @@ def read_test(text: str) -> Test:
     raise ValueError(f'expected a kind of test ({", ".join(KINDS)}), not "{kind}"')
 
 
-def find_first(candidates: Sequence[Candidate], scene: Scene) -> tuple[str, Test] | None:
+def find_first(candidates: Sequence[Candidate], scene: Fingerprint) -> tuple[str, Test] | None:
     """Make all tests at once; return the stanza of the first that succeeds, and the test.
 
     None where none does before the deadline, or all have failed.
@@ -487,7 +487,7 @@ def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
     return frozenset(descriptor for descriptor, _ in poll.poll(left))
 
 
-def _begin(test: Test, name: str, scene: Scene, neighbours: Neighbours, air: Air) -> Steps:
+def _begin(test: Test, name: str, scene: Fingerprint, neighbours: Neighbours, air: Air) -> Steps:
     if test.kind == "command":
         return _run_command(["/bin/sh", "-c", test.command], name, scene)
     if test.kind == "pppoe":
@@ -529,13 +529,13 @@ def _name_networks(networks: Sequence[HeardNetwork]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def _miss_cable(scene: Scene) -> Steps:
+def _miss_cable(scene: Fingerprint) -> Steps:
     """Succeed where there is no carrier."""
     yield from ()
     return not scene.carrier
 
 
-def _run_command(argv: Sequence[str], name: str, scene: Scene) -> Steps:
+def _run_command(argv: Sequence[str], name: str, scene: Fingerprint) -> Steps:
     """Run a command with the variables that guessnet documents; it is killed when it is no longer needed.
 
     It is given to a shell and may be anyone's file: so guessnet's users wrote it, in a file that is root's.
@@ -553,7 +553,7 @@ def _run_command(argv: Sequence[str], name: str, scene: Scene) -> Steps:
     return status == 0
 
 
-def _ping_peer(test: Test, scene: Scene) -> Steps:
+def _ping_peer(test: Test, scene: Fingerprint) -> Steps:
     """Ping all hosts in a frame to one MAC address, until anything comes from there.
 
     Its answer need not be an echo: before it sends that it asks for the MAC address of the sender (RFC 826).  Most

@@ -185,33 +185,34 @@ class TunnelRecord(Record):
 class GuardRecord(_Ruled):
     """The guard of a device, from its first pre-up to its last post-down.
 
-    device: the kernel's name; backend: the firewall it stands in.
+    device: the kernel's name; backend: the firewall that the guard is installed in.
     verdict: what it is to be, ``closed``, ``open`` or, by the admin's command, ``released``; because: why, in words.
     passes: of all interfaces on the device that come up or are up, in their order; all of those with a guard must agree
-        for it to open.
-    openings: of the tunnels, what may pass a closed link, as lines that `guards.read_opening` reads; names: the hosts
-        among them that were given by name, each with its addresses, as words of a line.
-    servers: the DHCP servers of its lease, which its client renews it with.
-    done: whether the firewall was told all of this; opened: whether it was told to open; lease: until
-        when, seconds since 1970, if nobody renews it; 0 where the firewall knows no lease; lease_boot: the same by
-        `boot_time`, which nobody can set back.
-    scene: how the network looked to which all of this belongs (`observe.scene`), empty before the link was looked at.
-    token: of the look that the newest decision rests on (`guards.AnyFirewall.begin_look`); empty if that look may open
-        nothing.
-    shut: when it was last shut for being another network, time.monotonic(): only a look from after that opens it.
-    portal: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_boot: as lease_boot;
-        portal_openings: by whom; portal_scene: how the network looked then.
-    asking: until when daemons may look up names by themselves, as `portal`; asking_boot; asking_openings: who, and
-        where; asking_scene: the network for which they were allowed to, also once the time is over.
+        before it opens.
+    exemptions: what tunnels may send through a closed guard, as lines that `firewall.parse_exemption` reads; names: the
+        hosts among them that were given by name, each with its addresses, as words of a line.
+    servers: the DHCP servers of its lease, with which its client renews it.
+    done: whether the firewall was told all of this; opened: whether it was told to open.
+    lease_until: until when it stays open if nobody renews it, seconds since 1970; 0 if the firewall knows no lease;
+        lease_until_boot: the same by `boot_time`, which nobody can set back.
+    fingerprint: of the network to which all of this belongs (`evidence.fingerprint`), empty before the first look.
+    token: of the look that the newest decision rests on (`firewall.AnyFirewall.begin_look`); empty if that look may
+        open nothing.
+    shut_at: when it was last shut because the network changed, time.monotonic(): only a later look opens it.
+    portal_until: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_until_boot: as
+        lease_until_boot; portal_exemptions: by whom; portal_fingerprint: of the network then.
+    dns_until: until when daemons may look up names by themselves, as `portal_until`; dns_until_boot; dns_exemptions:
+        who, and where; dns_fingerprint: of the network on which they were allowed to, also once the time is over.
     problem: what could not be let through, and why; else empty.
-    former: the other firewalls in which it may still stand, separated by spaces: from before the backend, or the
+    former: the other firewalls in which it may still be installed, separated by spaces: from before the backend, or the
         variant of iptables, was changed.
     """
 
     __slots__ = (
-        "device", "backend", "verdict", "because", "passes", "openings", "names", "servers", "done", "opened", "lease",
-        "scene", "shut", "portal", "portal_openings", "asking", "asking_openings", "problem", "former", "token",
-        "lease_boot", "portal_boot", "portal_scene", "asking_boot", "asking_scene",
+        "device", "backend", "verdict", "because", "passes", "exemptions", "names", "servers", "done", "opened",
+        "lease_until", "fingerprint", "shut_at", "portal_until", "portal_exemptions", "dns_until", "dns_exemptions",
+        "problem", "former", "token", "lease_until_boot", "portal_until_boot", "portal_fingerprint", "dns_until_boot",
+        "dns_fingerprint",
     )  # fmt: skip
 
     def __init__(
@@ -221,64 +222,64 @@ class GuardRecord(_Ruled):
         verdict: str = "closed",
         because: str = "",
         passes: tuple[Pass, ...] = (),
-        openings: tuple[str, ...] = (),
+        exemptions: tuple[str, ...] = (),
         names: tuple[str, ...] = (),
         servers: tuple[str, ...] = (),
         done: bool = False,
         opened: bool = False,
-        lease: float = 0.0,
-        scene: str = "",
-        shut: float = 0.0,
-        portal: float = 0.0,
-        portal_openings: tuple[str, ...] = (),
-        asking: float = 0.0,
-        asking_openings: tuple[str, ...] = (),
+        lease_until: float = 0.0,
+        fingerprint: str = "",
+        shut_at: float = 0.0,
+        portal_until: float = 0.0,
+        portal_exemptions: tuple[str, ...] = (),
+        dns_until: float = 0.0,
+        dns_exemptions: tuple[str, ...] = (),
         problem: str = "",
         former: str = "",
         token: str = "",
-        lease_boot: float = 0.0,
-        portal_boot: float = 0.0,
-        portal_scene: str = "",
-        asking_boot: float = 0.0,
-        asking_scene: str = "",
+        lease_until_boot: float = 0.0,
+        portal_until_boot: float = 0.0,
+        portal_fingerprint: str = "",
+        dns_until_boot: float = 0.0,
+        dns_fingerprint: str = "",
     ) -> None:
         self.device = device
         self.backend = backend
         self.verdict = verdict
         self.because = because
         self.passes = passes
-        self.openings = openings
+        self.exemptions = exemptions
         self.names = names
         self.servers = servers
         self.done = done
         self.opened = opened
-        self.lease = lease
-        self.scene = scene
-        self.shut = shut
-        self.portal = portal
-        self.portal_openings = portal_openings
-        self.asking = asking
-        self.asking_openings = asking_openings
+        self.lease_until = lease_until
+        self.fingerprint = fingerprint
+        self.shut_at = shut_at
+        self.portal_until = portal_until
+        self.portal_exemptions = portal_exemptions
+        self.dns_until = dns_until
+        self.dns_exemptions = dns_exemptions
         self.problem = problem
         self.former = former
         self.token = token
-        self.lease_boot = lease_boot
-        self.portal_boot = portal_boot
-        self.portal_scene = portal_scene
-        self.asking_boot = asking_boot
-        self.asking_scene = asking_scene
+        self.lease_until_boot = lease_until_boot
+        self.portal_until_boot = portal_until_boot
+        self.portal_fingerprint = portal_fingerprint
+        self.dns_until_boot = dns_until_boot
+        self.dns_fingerprint = dns_fingerprint
 
     def portal_left(self) -> float:
         """Return for how many seconds more a captive portal may be visited, 0 if not."""
-        return _time_left(self.portal, self.portal_boot)
+        return _time_left(self.portal_until, self.portal_until_boot)
 
-    def asking_left(self) -> float:
+    def dns_left(self) -> float:
         """Return for how many seconds more daemons may look up names by themselves, 0 if not."""
-        return _time_left(self.asking, self.asking_boot)
+        return _time_left(self.dns_until, self.dns_until_boot)
 
     def is_open(self, now: float) -> bool:
         """Whether the link is open now, time.time(): it was told to, and the lease is not over."""
-        over = 0 < self.lease <= now or 0 < self.lease_boot <= boot_time()
+        over = 0 < self.lease_until <= now or 0 < self.lease_until_boot <= boot_time()
         return self.opened and not over
 
 
@@ -692,30 +693,31 @@ def _join_answer(lists: Mapping[str, list[str]]) -> Answer:
 
 
 def _format_guard(record: GuardRecord) -> list[str]:
+    # The keys are those of the first version: an upgrade must find the records of guards that are installed.
     lines = [
         f"backend {record.backend}",
         f"verdict {record.verdict}",
         f"because {_escape(record.because)}",
         f"done {record.done:d}",
         f"opened {record.opened:d}",
-        f"lease {record.lease!r}",
-        f"scene {_escape(record.scene)}",
-        f"shut {record.shut!r}",
-        f"portal {record.portal!r}",
-        f"asking {record.asking!r}",
+        f"lease {record.lease_until!r}",
+        f"scene {_escape(record.fingerprint)}",
+        f"shut {record.shut_at!r}",
+        f"portal {record.portal_until!r}",
+        f"asking {record.dns_until!r}",
         f"problem {_escape(record.problem)}",
         f"former {record.former}",
         f"token {record.token}",
-        f"lease-boot {record.lease_boot!r}",
-        f"portal-boot {record.portal_boot!r}",
-        f"portal-scene {_escape(record.portal_scene)}",
-        f"asking-boot {record.asking_boot!r}",
-        f"asking-scene {_escape(record.asking_scene)}",
-        *(f"opening {_escape(line)}" for line in record.openings),
+        f"lease-boot {record.lease_until_boot!r}",
+        f"portal-boot {record.portal_until_boot!r}",
+        f"portal-scene {_escape(record.portal_fingerprint)}",
+        f"asking-boot {record.dns_until_boot!r}",
+        f"asking-scene {_escape(record.dns_fingerprint)}",
+        *(f"opening {_escape(line)}" for line in record.exemptions),
         *(f"name {_escape(line)}" for line in record.names),
         *(f"server {server}" for server in record.servers),
-        *(f"portal-opening {_escape(line)}" for line in record.portal_openings),
-        *(f"asking-opening {_escape(line)}" for line in record.asking_openings),
+        *(f"portal-opening {_escape(line)}" for line in record.portal_exemptions),
+        *(f"asking-opening {_escape(line)}" for line in record.dns_exemptions),
     ]
     for each in record.passes:
         lines += _format_pass(each)
@@ -726,7 +728,8 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
     from netconf_hooks.guard.firewall import FIREWALLS
 
     facts = {}
-    lists: dict[str, list[str]] = {"opening": [], "name": [], "server": [], "portal-opening": [], "asking-opening": []}
+    keys = ("opening", "name", "server", "portal-opening", "asking-opening")
+    lists: dict[str, list[str]] = {key: [] for key in keys}
     passes: list[_PassLines] = []
     try:
         if lines[-1] != _END:
@@ -747,27 +750,27 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             verdict=facts["verdict"],
             because=facts["because"],
             passes=tuple(each.join() for each in passes),
-            openings=tuple(lists["opening"]),
+            exemptions=tuple(lists["opening"]),
             names=tuple(lists["name"]),
             servers=tuple(lists["server"]),
             done=facts["done"] == "1",
             opened=facts["opened"] == "1",
-            lease=float(facts["lease"]),
-            scene=facts["scene"],
-            shut=float(facts["shut"]),
-            portal=float(facts["portal"]),
-            portal_openings=tuple(lists["portal-opening"]),
-            asking=float(facts["asking"]),
-            asking_openings=tuple(lists["asking-opening"]),
+            lease_until=float(facts["lease"]),
+            fingerprint=facts["scene"],
+            shut_at=float(facts["shut"]),
+            portal_until=float(facts["portal"]),
+            portal_exemptions=tuple(lists["portal-opening"]),
+            dns_until=float(facts["asking"]),
+            dns_exemptions=tuple(lists["asking-opening"]),
             problem=facts["problem"],
             former=facts["former"],
             # The record of an older version, from before an upgrade, has none of these.
             token=facts.get("token", ""),
-            lease_boot=float(facts.get("lease-boot", 0)),
-            portal_boot=float(facts.get("portal-boot", 0)),
-            portal_scene=facts.get("portal-scene", ""),
-            asking_boot=float(facts.get("asking-boot", 0)),
-            asking_scene=facts.get("asking-scene", ""),
+            lease_until_boot=float(facts.get("lease-boot", 0)),
+            portal_until_boot=float(facts.get("portal-boot", 0)),
+            portal_fingerprint=facts.get("portal-scene", ""),
+            dns_until_boot=float(facts.get("asking-boot", 0)),
+            dns_fingerprint=facts.get("asking-scene", ""),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error

@@ -22,7 +22,7 @@ from time import monotonic
 
 from netconf_hooks import guard
 from netconf_hooks.evidence.current import list_current
-from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene, look_at, read_scene
+from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.settle import leave_events, look_again, settle
 from netconf_hooks.state import RecordError
@@ -418,7 +418,7 @@ class _Survey:
         self._demand = ""
         self._timed = False
         self._running_timed = False
-        self._scenes: dict[str, Scene] = {}
+        self._scenes: dict[str, Fingerprint] = {}
         self._pauses: Iterator[float] = iter(PAUSES)
         self._pause = 0.0
 
@@ -443,7 +443,7 @@ class _Survey:
             self._timed = not self.is_requested
             self.is_requested = True
 
-    def begin(self) -> tuple[str, dict[str, Scene], bool]:
+    def begin(self) -> tuple[str, dict[str, Fingerprint], bool]:
         """Return why to decide again in any case (else empty), what was seen, and whether only the timer says so.
 
         What is requested from now on is done by the next look.
@@ -462,7 +462,7 @@ class _Survey:
             key, _, text = line.partition(" ")
             if key == "scene":
                 iface, _, scene = text.encode("ascii").decode("unicode_escape").partition("\n")
-                self._scenes[iface] = read_scene(scene)
+                self._scenes[iface] = parse_fingerprint(scene)
             decided = decided or key == "decided"
             again = again or key == "retry"
             if key == "later":
@@ -483,7 +483,7 @@ class _Survey:
 
 
 def survey(
-    store: Store, scenes: Mapping[str, Scene], demand: str, timed: bool, report: Callable[[str], None],
+    store: Store, scenes: Mapping[str, Fingerprint], demand: str, timed: bool, report: Callable[[str], None],
     guards: Mapping[str, str] | None = None,
 ) -> None:
     """Look at the networks and, where they are not what they were, decide again and follow the decision.
@@ -532,11 +532,11 @@ def tell(store: Store, report: Callable[[str], None]) -> None:
     tell_events(store, progress=lambda: report("told"))
 
 
-def look(records: Iterable[InterfaceRecord]) -> dict[str, Scene]:
+def look(records: Iterable[InterfaceRecord]) -> dict[str, Fingerprint]:
     """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         return {
-            record.iface: look_at(device_of(record.iface), netlink, record.rules.outside_ports)
+            record.iface: read_fingerprint(device_of(record.iface), netlink, record.rules.outside_ports)
             for record in records
             if not record.wish
         }
@@ -561,7 +561,7 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
         return True
     for each in store.read_guards(log.error):
         if not each.done or any(
-            device_of(record.iface) == each.device and record.observation.observed_at <= each.shut
+            device_of(record.iface) == each.device and record.observation.observed_at <= each.shut_at
             for record in current
         ):
             return True
@@ -579,7 +579,7 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     return False
 
 
-def _has_changed(scene: Scene, scenes: Mapping[str, Scene], record: InterfaceRecord) -> bool:
+def _has_changed(scene: Fingerprint, scenes: Mapping[str, Fingerprint], record: InterfaceRecord) -> bool:
     """Whether the network of an interface is not the one that was seen before; at first sight, by its record."""
     if record.iface in scenes:
         return not scene.is_like(scenes[record.iface])

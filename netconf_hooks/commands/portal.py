@@ -9,7 +9,7 @@ from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.endpoints import list_resolvers
 from netconf_hooks.guard.exemptions import make_network
-from netconf_hooks.guard.firewall import GuardError, Opening
+from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.wake import wake_watcher
@@ -54,7 +54,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
     uid = find_caller(os.environ)
     resolvers = list_resolvers(make_link(options.iface, record.options))
     try:
-        open_portal(store, device, list_portal_openings(uid, _find_resolver_user(), resolvers), options.seconds)
+        open_portal(store, device, list_portal_exemptions(uid, _find_resolver_user(), resolvers), options.seconds)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
     print(f"{device}: for {options.seconds:g} s http, https and DNS pass for the user with uid {uid}")
@@ -63,7 +63,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
     return OK
 
 
-def list_portal_openings(uid: int, resolver: int | None, servers: tuple[str, ...]) -> tuple[Opening, ...]:
+def list_portal_exemptions(uid: int, resolver: int | None, servers: tuple[str, ...]) -> tuple[Exemption, ...]:
     """Return what a captive portal takes.
 
     uid: the user who visits it; resolver: the one who looks names up for everybody, None where there is none;
@@ -71,9 +71,9 @@ def list_portal_openings(uid: int, resolver: int | None, servers: tuple[str, ...
     """
     askers = (uid,) if resolver is None else (uid, resolver)
     return (
-        *(Opening("tcp", port=port, uids=(uid,)) for port in (80, 443)),
+        *(Exemption("tcp", port=port, uids=(uid,)) for port in (80, 443)),
         *(
-            Opening(protocol, make_network(server), 53, uids=askers)
+            Exemption(protocol, make_network(server), 53, uids=askers)
             for server in servers
             for protocol in ("udp", "tcp")
         ),

@@ -24,7 +24,7 @@ UNREADABLE = "can't be read"
 _BETWEEN, _WITHIN = "\t", " "
 
 
-class Scene(Record):
+class Fingerprint(Record):
     """The network of one link.
 
     index: of its device, 0 where there is none; carrier: whether it is plugged in; networks: its own addresses, each
@@ -53,7 +53,7 @@ class Scene(Record):
         self.wireless = wireless
         self.ports = ports
 
-    def is_like(self, other: Scene) -> bool:
+    def is_like(self, other: Fingerprint) -> bool:
         """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
         return (
             (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
@@ -61,7 +61,7 @@ class Scene(Record):
             and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
         )  # fmt: skip
 
-    def is_left(self, now: Scene) -> bool:
+    def is_left(self, now: Fingerprint) -> bool:
         """Whether `now` is certainly another network than this one, or none.
 
         A router or an address that comes later, or goes, does not make another network as long as one of each stays.
@@ -73,11 +73,11 @@ class Scene(Record):
                 return True
         return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
 
-    def complete(self, before: Scene) -> Scene:
+    def complete(self, before: Fingerprint) -> Fingerprint:
         """Return the scene with what was known `before` of the same routers, which the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
         macs = {**known, **self.macs}
-        return Scene(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
+        return Fingerprint(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
 
     def __str__(self) -> str:
         macs = _WITHIN.join(f"{router}={mac}" for router, mac in sorted(self.macs.items()))
@@ -85,10 +85,10 @@ class Scene(Record):
         return _BETWEEN.join((str(self.index), str(int(self.carrier)), *lists, *self.wireless))
 
 
-def read_scene(text: str) -> Scene:
+def parse_fingerprint(text: str) -> Fingerprint:
     """Return the scene that str() has written.  Raises ValueError."""
     index, carrier, networks, routers, macs, ports, *wireless = text.split(_BETWEEN)
-    return Scene(
+    return Fingerprint(
         index=int(index),
         carrier=carrier == "1",
         networks=tuple(networks.split(_WITHIN)) if networks else (),
@@ -99,7 +99,7 @@ def read_scene(text: str) -> Scene:
     )
 
 
-def look_at(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Scene:
+def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Fingerprint:
     """Return how the network of a device looks now.
 
     netlink: a connection to use, if there is one; outside_ports: what ``netconf-outside-ports`` says of a bridge.
@@ -107,10 +107,10 @@ def look_at(device: str, netlink: Netlink | None = None, outside_ports: Sequence
     """
     if netlink is None:
         with Netlink() as opened:
-            return look_at(device, opened, outside_ports)
+            return read_fingerprint(device, opened, outside_ports)
     link = netlink.get_link(device)
     if link is None:
-        return Scene()
+        return Fingerprint()
     routes = [netlink.get_default_route(link.index, family) for family in (AF_INET, AF_INET6)]
     routers = sorted(router for route in routes if route for router in route.routers)
     known = netlink.get_known_neighbours(link.index, routers)
@@ -129,7 +129,7 @@ def look_at(device: str, netlink: Netlink | None = None, outside_ports: Sequence
         carrier = has_carrier(link, outside_ports, netlink)
         ports = list_active(netlink, link, outside_ports)
     wireless = _look_at_wireless(device)
-    return Scene(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports)
+    return Fingerprint(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports)
 
 
 def _look_at_wireless(device: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from time import monotonic
 
 from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import fingerprint, make_link
-from netconf_hooks.evidence.fingerprint import read_scene
-from netconf_hooks.guard.exemptions import ProbePass, make_network, make_opening
-from netconf_hooks.guard.firewall import GuardError, Opening
+from netconf_hooks.evidence.fingerprint import parse_fingerprint
+from netconf_hooks.guard.exemptions import ProbePass, make_network, make_exemption
+from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.state import RecordError, boot_time
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from netconf_hooks.evidence import Link
-    from netconf_hooks.evidence.fingerprint import Scene
+    from netconf_hooks.evidence.fingerprint import Fingerprint
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
     from netconf_hooks.tunnels import Endpoint
 
@@ -69,16 +69,16 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
 
 class _Found:
     """What came of looking up the names of endpoints: addresses by name, what could not be found, whether anything was
-    asked, and the openings with which daemons may ask for themselves, because they could not be told.
+    asked, and the exemptions with which daemons may ask for themselves, because they could not be told.
 
-    asking_scene: on which network they may."""
+    dns_fingerprint: on which network they may."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, tuple[str, ...]] = {}
         self.problems: list[str] = []
         self.asked = False
-        self.asking: tuple[Opening, ...] = ()
-        self.asking_scene = ""
+        self.dns_until: tuple[Exemption, ...] = ()
+        self.dns_fingerprint = ""
 
     def list_names(self) -> tuple[str, ...]:
         """Return the addresses as `GuardRecord.names` has them."""
@@ -157,9 +157,9 @@ def _note(
         with store.lock_acting():
             _pin(guard, found, endpoints)
     names = found.list_names()
-    openings = dict.fromkeys(guard.openings if keep else ())
-    openings |= dict.fromkeys(
-        str(make_opening(endpoint, address))
+    exemptions = dict.fromkeys(guard.exemptions if keep else ())
+    exemptions |= dict.fromkeys(
+        str(make_exemption(endpoint, address))
         for endpoint in endpoints
         for address in found.addresses.get(endpoint.host, (endpoint.host,))
         if (":" in address or address.rpartition(".")[2].isdecimal())
@@ -174,17 +174,17 @@ def _note(
         now = read_guard(store, guard.device)
         if not now or now.verdict == RELEASED:
             return False
-        if found.asking:
+        if found.dns_until:
             now = now.change(
-                asking=time.time() + NAMES_TIME,
-                asking_boot=boot_time() + NAMES_TIME,
-                asking_openings=tuple(map(str, found.asking)),
-                asking_scene=found.asking_scene,
+                dns_until=time.time() + NAMES_TIME,
+                dns_until_boot=boot_time() + NAMES_TIME,
+                dns_exemptions=tuple(map(str, found.dns_until)),
+                dns_fingerprint=found.dns_fingerprint,
             )
-        same = now.openings == tuple(openings) and not found.asking
+        same = now.exemptions == tuple(exemptions) and not found.dns_until
         if not same or (now.names, now.problem) != (names, problem):
             store.write_guard(
-                now.change(openings=tuple(openings), names=names, problem=problem, done=now.done and same)
+                now.change(exemptions=tuple(exemptions), names=names, problem=problem, done=now.done and same)
             )
         return not same
 
@@ -207,10 +207,10 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
     try:
         found.addresses.update(pin_names(guard.device, found.addresses))
     except GuardError as error:
-        if guard.asking_left():
+        if guard.dns_left():
             return
         try:
-            scene = fingerprint.look_at(guard.device, outside_ports=guard.rules.outside_ports)
+            scene = fingerprint.read_fingerprint(guard.device, outside_ports=guard.rules.outside_ports)
         except NetlinkError as unknown:
             found.problems.append(f"{error}; and the kernel does not say which network this is: {unknown}")
             return
@@ -218,19 +218,19 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
             found.problems.append(f"{error}; on this network DNS has passed for the daemons already")
             return
         log.error(f"{guard.device}: netconf-guard: {error}; DNS passes for the daemons for {NAMES_TIME:g} s")
-        found.asking_scene = str(scene)
+        found.dns_fingerprint = str(scene)
         uids = tuple(sorted({uid for endpoint in endpoints for uid in endpoint.uids} or {0}))
-        found.asking = tuple(
-            Opening(protocol, make_network(server), DNS_PORT, uids=uids)
+        found.dns_until = tuple(
+            Exemption(protocol, make_network(server), DNS_PORT, uids=uids)
             for server in _list_resolvers(guard)
             for protocol in ("udp", "tcp")
         )
 
 
-def _has_asked(guard: GuardRecord, scene: Scene) -> bool:
+def _has_asked(guard: GuardRecord, scene: Fingerprint) -> bool:
     """Whether daemons were allowed to look up names on this network already."""
     try:
-        return bool(guard.asking_scene) and not read_scene(guard.asking_scene).is_left(scene)
+        return bool(guard.dns_fingerprint) and not parse_fingerprint(guard.dns_fingerprint).is_left(scene)
     except ValueError:
         return True
 

@@ -16,9 +16,9 @@ from netconf_hooks.evidence import ports
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
-from netconf_hooks.guard.exemptions import list_openings
+from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Ports, TokenGone, Window, read_opening
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, Window, parse_exemption
 )  # fmt: skip
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
@@ -93,7 +93,7 @@ def _find_open(record: GuardRecord) -> str:
     try:
         backend = firewall.load_firewall(record.backend)
         backend.begin_look(record.device, token)
-        window = Window(OPEN_WINDOW, (Opening(),), time.time() + LEASE)
+        window = Window(OPEN_WINDOW, (Exemption(),), time.time() + LEASE)
         return token if backend.renew_window(record.device, window) else ""
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
@@ -125,10 +125,10 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     if token:
         if not _note_opening(store, record, until):
             return
-        windows.append(Window(OPEN_WINDOW, (Opening(),), until))
+        windows.append(Window(OPEN_WINDOW, (Exemption(),), until))
     try:
         backend = firewall.load_firewall(record.backend)
-        backend.close(record.device, list_openings(record), tuple(windows), token, find_ports(record))
+        backend.close(record.device, list_exemptions(record), tuple(windows), token, find_ports(record))
     except TokenGone as error:
         log.info(f"{record.device}: netconf-guard: not opened: {error}")
         shut_guard(store, record, "the network changed while it was looked at")
@@ -145,11 +145,11 @@ def _list_windows(record: GuardRecord) -> list[Window]:
     """Return what is let through for a time, but for the whole link, each for no longer than was asked for."""
     now = time.time()
     windows = []
-    for name, left, openings in (
-        (PORTAL, record.portal_left(), record.portal_openings), (NAMES, record.asking_left(), record.asking_openings)
+    for name, left, exemptions in (
+        (PORTAL, record.portal_left(), record.portal_exemptions), (NAMES, record.dns_left(), record.dns_exemptions)
     ):  # fmt: skip
         if left:
-            windows.append(Window(name, tuple(map(read_opening, openings)), now + left))
+            windows.append(Window(name, tuple(map(parse_exemption, exemptions)), now + left))
     return windows
 
 
@@ -160,7 +160,7 @@ def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
         now = read_guard(store, record.device)
         if not now or now.verdict != OPEN or now.token != record.token:
             return False
-        store.write_guard(now.change(opened=True, lease=until, lease_boot=boot_time() + LEASE, done=False))
+        store.write_guard(now.change(opened=True, lease_until=until, lease_until_boot=boot_time() + LEASE, done=False))
     return True
 
 
@@ -168,10 +168,12 @@ def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0
     with store.lock_records():
         now = read_guard(store, told.device)
         if now and now.verdict != RELEASED:
-            passing = [(record.openings, record.servers, record.passes, record.asking) for record in (now, told)]
+            passing = [(record.exemptions, record.servers, record.passes, record.dns_until) for record in (now, told)]
             done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
-            lease_boot = boot_time() + LEASE if lease else 0.0
-            store.write_guard(now.change(opened=opened, done=done, lease=lease, lease_boot=lease_boot))
+            lease_until_boot = boot_time() + LEASE if lease else 0.0
+            store.write_guard(
+                now.change(opened=opened, done=done, lease_until=lease, lease_until_boot=lease_until_boot)
+            )
 
 
 def put_back(store: Store) -> bool:

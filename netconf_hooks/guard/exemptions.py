@@ -10,7 +10,7 @@ import time
 from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.firewall import GuardError, Opening, PROBE, Window, read_opening
+from netconf_hooks.guard.firewall import GuardError, Exemption, PROBE, Window, parse_exemption
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.system import log
 
@@ -32,7 +32,7 @@ class ProbePass:
         self._device = device
         self._backend = backend
         self._until = time.time() + seconds + 1
-        self._openings: list[Opening] = []
+        self._openings: list[Exemption] = []
 
     def __enter__(self) -> ProbePass:
         return self
@@ -46,10 +46,10 @@ class ProbePass:
 
     def announce(self, device: str, protocol: str, address: str, port: int) -> None:
         """Let one probe through; see `observe.probes.View`."""
-        opening = Opening(protocol, make_network(address), port, uids=(0,), mark=MARK)
-        if not self._backend or device != self._device or opening in self._openings:
+        exemption = Exemption(protocol, make_network(address), port, uids=(0,), mark=MARK)
+        if not self._backend or device != self._device or exemption in self._openings:
             return
-        self._openings.append(opening)
+        self._openings.append(exemption)
         try:
             firewall.load_firewall(self._backend).open_window(device, Window(PROBE, tuple(self._openings), self._until))
         except GuardError as error:
@@ -62,23 +62,23 @@ def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
     return ProbePass(device, record.backend if record and record.verdict != RELEASED else "", seconds)
 
 
-def list_openings(record: GuardRecord) -> tuple[Opening, ...]:
+def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
     allowed = [make_allowance(allowance) for allowance in record.rules.allowances]
     # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
-    leased = [Opening("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
-    return (*allowed, *leased, *map(read_opening, record.openings))
+    leased = [Exemption("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
+    return (*allowed, *leased, *map(parse_exemption, record.exemptions))
 
 
-def make_allowance(allowance: Allowance) -> Opening:
+def make_allowance(allowance: Allowance) -> Exemption:
     """Return what one word of ``netconf-guard-allow`` lets through."""
     if allowance.incoming:
-        return Opening(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
-    return Opening(allowance.protocol, allowance.network, allowance.port, guests=True)
+        return Exemption(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
+    return Exemption(allowance.protocol, allowance.network, allowance.port, guests=True)
 
 
-def make_opening(endpoint: Endpoint, address: str) -> Opening:
+def make_exemption(endpoint: Endpoint, address: str) -> Exemption:
     """Return what lets the packets of a tunnel through to one address of its endpoint."""
-    return Opening(
+    return Exemption(
         endpoint.protocol, make_network(address), endpoint.port, endpoint.source_port, endpoint.uids, endpoint.mark
     )
 

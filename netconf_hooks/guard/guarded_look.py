@@ -7,7 +7,7 @@ from time import monotonic
 
 from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import fingerprint, lease
-from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene
+from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.exemptions import ProbePass
 from netconf_hooks.guard.firewall import GuardError
@@ -37,7 +37,7 @@ class Look:
         self._device = device
         self._deadline = deadline
         self._passing = ProbePass(device, "", 0.0)
-        self._scene: Scene | None = None
+        self._scene: Fingerprint | None = None
         self._outside_ports: tuple[str, ...] = ()
         self._token = ""
 
@@ -46,7 +46,7 @@ class Look:
         if record and record.verdict != RELEASED:
             self._outside_ports = record.rules.outside_ports
             scene = self._begin(record)
-            if (record.scene and not is_same_network(record.scene, scene)) or has_left(record, scene):
+            if (record.fingerprint and not is_same_network(record.fingerprint, scene)) or has_left(record, scene):
                 # What was seen before, of any interface on the device, does not count on another network.
                 shut_guard(self._store, record, "the network has changed", has_left(record, scene))
                 scene = self._begin(record)
@@ -63,11 +63,11 @@ class Look:
             return
         self._passing.__exit__()
         with netlink.Netlink() as kernel:
-            now = fingerprint.look_at(self._device, kernel, self._outside_ports)
+            now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             routers = [router for router in now.routers if router != NO_ADDRESS]
             # By these the network is known again.  What the kernel remembers may be from before the link was moved.
             answered = kernel.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
-            now = fingerprint.look_at(self._device, kernel, self._outside_ports)
+            now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         # A router whose MAC nobody knew when the look began may be another network's, which has come since.
         known = self._scene.macs.keys() >= now.macs.keys()
         certain = len(answered) == len(routers) and known and self._scene.is_like(now)
@@ -79,9 +79,9 @@ class Look:
                 scene = str(now.complete(self._scene)) if certain else ""
                 token = self._token if certain else ""
                 done = record.done and servers == record.servers
-                self._store.write_guard(record.change(scene=scene, token=token, servers=servers, done=done))
+                self._store.write_guard(record.change(fingerprint=scene, token=token, servers=servers, done=done))
 
-    def _begin(self, record: GuardRecord) -> Scene:
+    def _begin(self, record: GuardRecord) -> Fingerprint:
         """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
         self._token = os.urandom(4).hex()
         try:
@@ -90,10 +90,10 @@ class Look:
             log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
             self._token = ""
         with netlink.Netlink() as kernel:
-            scene = fingerprint.look_at(self._device, kernel, self._outside_ports)
+            scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
             if unknown:
                 # Before anything is seen of the network, by which its routers are told from others later.
                 kernel.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
-                scene = fingerprint.look_at(self._device, kernel, self._outside_ports)
+                scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         return scene

@@ -14,11 +14,11 @@ from time import monotonic
 
 from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
-from netconf_hooks.evidence.fingerprint import Scene, read_scene
+from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Opening, PORTAL, Window, read_opening
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Window, parse_exemption
 )  # fmt: skip
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.lost import find_lost, shut_lost
@@ -194,7 +194,7 @@ class Leases:
                     devices.setdefault(link.index, set()).add(record.device)
                     # What is heard counts, and may be waiting to be heard.
                     self._had_carrier.setdefault(link.index, link.carrier)
-            for scene in (_read(record.scene), _read(record.portal_scene), _read(record.asking_scene)):
+            for scene in (_read(record.fingerprint), _read(record.portal_fingerprint), _read(record.dns_fingerprint)):
                 if scene is not None:
                     devices.setdefault(scene.index, set()).add(record.device)
                     neighbours.update(scene.macs)
@@ -249,11 +249,12 @@ class Leases:
         """Shut each guard that lets something through for a time and whose link is not on that network any more."""
         for record in self.list_guards() if records is None else records:
             shut = self._shuts.get(record.device)
-            if not (record.opened or record.portal or record.asking) or (shut and shut.record.token == record.token):
+            is_open = record.opened or record.portal_until or record.dns_until
+            if not is_open or (shut and shut.record.token == record.token):
                 continue
             now = self._look(record)
             left = has_left(record, now)
-            if (record.opened and not is_same_network(record.scene, now)) or left:
+            if (record.opened and not is_same_network(record.fingerprint, now)) or left:
                 self._shut(record, _CHANGED, left)
 
     def change_clock(self) -> None:
@@ -268,12 +269,12 @@ class Leases:
             if guard is None:
                 continue
             try:
-                for name, until, left, openings in (
-                    (PORTAL, record.portal, record.portal_left(), record.portal_openings),
-                    (NAMES, record.asking, record.asking_left(), record.asking_openings),
+                for name, until, left, exemptions in (
+                    (PORTAL, record.portal_until, record.portal_left(), record.portal_exemptions),
+                    (NAMES, record.dns_until, record.dns_left(), record.dns_exemptions),
                 ):
                     if until and left:
-                        window = Window(name, tuple(map(read_opening, openings)), time.time() + left)
+                        window = Window(name, tuple(map(parse_exemption, exemptions)), time.time() + left)
                         guard.open_window(record.device, window)
                     elif until:
                         guard.shut_window(record.device, name)
@@ -295,7 +296,7 @@ class Leases:
             link = parse_link(body)
             if device not in self._devices.get(link.index, ()):
                 return _Judgement(SAME)
-            scene = _read(record.scene)
+            scene = _read(record.fingerprint)
             if link.name != device and (scene is None or link.index != scene.index):
                 return _Judgement(DOUBTFUL)  # a port: what it means for the link, a look at the link tells
             lost = not link.carrier and (record.opened or self._had_carrier.get(link.index, False))
@@ -307,13 +308,13 @@ class Leases:
             ways = [way for way in route.nexthops if device in self._devices.get(way.index, ())] if route else []
             if route is None or route.nexthops and not ways:
                 return _Judgement(SAME)
-            scene = _read(record.scene)
+            scene = _read(record.fingerprint)
             known = scene is None or any(not way.router or way.router in scene.routers for way in ways)
             return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
         # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
         if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
             neighbour = parse_neighbour(body)
-            scene = _read(record.scene)
+            scene = _read(record.fingerprint)
             mac = scene.macs.get(neighbour.address) if scene and scene.index == neighbour.index else None
             if mac is None:
                 return _Judgement(DOUBTFUL)
@@ -324,13 +325,13 @@ class Leases:
             return _Judgement(LOST, _ROUTER) if lost else _Judgement(SAME)
         return _Judgement(SAME)
 
-    def _look(self, record: GuardRecord) -> Scene:
+    def _look(self, record: GuardRecord) -> Fingerprint:
         """Return how the network of a guard's link looks now; no network at all if the kernel doesn't say."""
         try:
-            return fingerprint.look_at(record.device, self._netlink, record.rules.outside_ports)
+            return fingerprint.read_fingerprint(record.device, self._netlink, record.rules.outside_ports)
         except NetlinkError as error:
             log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
-            return Scene()
+            return Fingerprint()
 
     # --- shutting
 
@@ -375,7 +376,7 @@ class Leases:
         open_links = [record for record in self.list_guards() if self._is_leased(record)]
         self._due = monotonic() + RENEWAL if open_links else None
         for record in open_links:
-            scene = _read(record.scene)
+            scene = _read(record.fingerprint)
             if scene is None:
                 self._shut(record, _CHANGED, everything=False)
                 continue
@@ -390,7 +391,7 @@ class Leases:
         (neigh/*/mcast_solicit and retrans_time_ms, arp(7)), which is news, and shuts.
         """
         for record in self.list_guards() if self._questions else ():
-            scene = _read(record.scene)
+            scene = _read(record.fingerprint)
             if record.device not in self._questions or scene is None or not self._is_leased(record):
                 continue
             if len(self._netlink.get_sure_neighbours(scene.index, scene.macs)) == len(scene.macs):
@@ -400,7 +401,7 @@ class Leases:
         self._questions = {device: until for device, until in self._questions.items() if until > now}
 
     def _renew(self, record: GuardRecord) -> None:
-        if not is_same_network(record.scene, self._look(record)):
+        if not is_same_network(record.fingerprint, self._look(record)):
             self._shut(record, _CHANGED, has_left(record, self._look(record)))
             return
         guard = self._find_firewall(record)
@@ -408,7 +409,7 @@ class Leases:
             return
         until = time.time() + LEASE
         try:
-            renewed = guard.renew_window(record.device, Window(OPEN_WINDOW, (Opening(),), until))
+            renewed = guard.renew_window(record.device, Window(OPEN_WINDOW, (Exemption(),), until))
         except GuardError as error:
             log.error(f"{record.device}: netconf-guard: {error}")
             return
@@ -457,7 +458,7 @@ class Leases:
                 for device, (record, until, until_boot) in list(self._renewed.items()):
                     now = read_guard(self._store, device)
                     if now and now.opened and now.token == record.token:
-                        self._store.write_guard(now.change(lease=until, lease_boot=until_boot))
+                        self._store.write_guard(now.change(lease_until=until, lease_until_boot=until_boot))
                     del self._renewed[device]
             finally:
                 lock.release()
@@ -469,9 +470,9 @@ class Leases:
             self._pause = FIRST_PAUSE
 
 
-def _read(scene: str) -> Scene | None:
+def _read(scene: str) -> Fingerprint | None:
     """Return the scene in a record; None where there is none."""
     try:
-        return read_scene(scene) if scene else None
+        return parse_fingerprint(scene) if scene else None
     except ValueError:
         return None

@@ -12,7 +12,7 @@ from netconf_hooks.evidence import ports
 from netconf_hooks.guard import firewall, ppp
 from netconf_hooks.guard.endpoints import unpin
 from netconf_hooks.guard.enforce import find_ports, follow_closing, mark_applied
-from netconf_hooks.guard.exemptions import list_openings
+from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS, Ports
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
@@ -107,7 +107,7 @@ def install_guard(store: Store, invocation: Invocation, again: bool = False) -> 
                 f"{invocation.iface}: netconf-guard: the link was up before it was guarded, and traffic could leave: "
                 f"the option belongs in the first stanza of {device}, and no pre-up line may set it up"
             )
-        backend.close(device, list_openings(record), ports=parts)
+        backend.close(device, list_exemptions(record), ports=parts)
         drop_waiting(device)
         mark_applied(store, record, opened=False)
         if record.former:
@@ -132,7 +132,7 @@ def _make_record(
     elsewhere = [name for name in (before.backend, *before.former.split()) if name != backend]
     record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
     if is_up:
-        facts = ("openings", "names", "servers", "scene", "shut", "asking_scene")
+        facts = ("exemptions", "names", "servers", "fingerprint", "shut_at", "dns_fingerprint")
         record = record.change(**{fact: getattr(before, fact) for fact in facts})
     return record
 
@@ -178,7 +178,7 @@ def _close_again(store: Store, record: GuardRecord, because: str) -> None:
     with store.lock_records():
         record = record.change(verdict=CLOSED, because=because, done=False)
         store.write_guard(record)
-    firewall.load_firewall(record.backend).close(record.device, list_openings(record), ports=find_ports(record))
+    firewall.load_firewall(record.backend).close(record.device, list_exemptions(record), ports=find_ports(record))
     mark_applied(store, record, opened=False)
 
 

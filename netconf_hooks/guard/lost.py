@@ -143,7 +143,12 @@ def _make_record(store: Store, device: str, backend: str, problem: str) -> Guard
     if not any("netconf-guard" in each.options for each in passes):
         passes.append(Pass("inet", {"netconf-guard": LOST_RULE}, iface=device, stage=LEAVING))
     return GuardRecord(
-        device, backend or _choose_backend(), CLOSED, f"its record was lost: {problem}", tuple(passes), shut=monotonic()
+        device,
+        backend or _choose_backend(),
+        CLOSED,
+        f"its record was lost: {problem}",
+        tuple(passes),
+        shut_at=monotonic(),
     )
 
 

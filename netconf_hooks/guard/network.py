@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from netconf_hooks.evidence import fingerprint
-from netconf_hooks.evidence.fingerprint import UNREADABLE, read_scene
+from netconf_hooks.evidence.fingerprint import UNREADABLE, parse_fingerprint
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from netconf_hooks.evidence.fingerprint import Scene
+    from netconf_hooks.evidence.fingerprint import Fingerprint
     from netconf_hooks.state import GuardRecord
 
 
 def is_still_there(record: GuardRecord) -> bool:
     """Whether a link is now, for certain, on the network that its guard's record says."""
     try:
-        now = fingerprint.look_at(record.device, outside_ports=record.rules.outside_ports)
-        return is_same_network(record.scene, now)
+        now = fingerprint.read_fingerprint(record.device, outside_ports=record.rules.outside_ports)
+        return is_same_network(record.fingerprint, now)
     except NetlinkError as error:
         log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
         return False
 
 
-def is_same_network(scene: str, now: Scene) -> bool:
+def is_same_network(scene: str, now: Fingerprint) -> bool:
     """Whether a link is, for certain, on the network that its guard's record says, each router with its MAC address."""
     try:
-        before = read_scene(scene) if scene else None
+        before = parse_fingerprint(scene) if scene else None
     except ValueError:
         return False
     certain = UNREADABLE not in now.wireless
     return certain and before is not None and before.is_like(now) and before.macs.items() <= now.macs.items()
 
 
-def has_left(record: GuardRecord, now: Scene) -> bool:
+def has_left(record: GuardRecord, now: Fingerprint) -> bool:
     """Whether a link has left the network for which its guard lets something through for a time: a portal, names."""
     scenes = [scene for until, scene in (
-        (record.portal, record.portal_scene), (record.asking, record.asking_scene)
+        (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint)
     ) if until]  # fmt: skip
     try:
-        return any(not scene or read_scene(scene).is_left(now) for scene in scenes)
+        return any(not scene or parse_fingerprint(scene).is_left(now) for scene in scenes)
     except ValueError:
         return True

@@ -10,7 +10,7 @@ from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import unpin
-from netconf_hooks.guard.firewall import GuardError, Opening, PORTAL, Window
+from netconf_hooks.guard.firewall import GuardError, Exemption, PORTAL, Window
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import note_shut, shut_windows
 from netconf_hooks.state import boot_time
@@ -50,8 +50,8 @@ def close_guards(store: Store, because: str) -> None:
         lock.release()
 
 
-def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds: float) -> None:
-    """Let `openings` through for a time.  Raises `GuardError` where there is no guard, or it can't be done."""
+def open_portal(store: Store, device: str, exemptions: Sequence[Exemption], seconds: float) -> None:
+    """Let `exemptions` through for a time.  Raises `GuardError` where there is no guard, or it can't be done."""
     with store.lock_acting():
         with store.lock_records():
             record = read_guard(store, device)
@@ -59,13 +59,13 @@ def open_portal(store: Store, device: str, openings: Sequence[Opening], seconds:
                 raise GuardError(f"{device} has no guard that stands")
             until = time.time() + seconds
             record = record.change(
-                portal=until,
-                portal_boot=boot_time() + seconds,
-                portal_openings=tuple(str(opening) for opening in openings),
-                portal_scene=str(fingerprint.look_at(device, outside_ports=record.rules.outside_ports)),
+                portal_until=until,
+                portal_until_boot=boot_time() + seconds,
+                portal_exemptions=tuple(str(exemption) for exemption in exemptions),
+                portal_fingerprint=str(fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)),
             )
             store.write_guard(record)
-        firewall.load_firewall(record.backend).open_window(device, Window(PORTAL, tuple(openings), until))
+        firewall.load_firewall(record.backend).open_window(device, Window(PORTAL, tuple(exemptions), until))
     log.info(f"{device}: netconf-guard: a captive portal may be visited for {seconds:g} s")
 
 
@@ -78,7 +78,8 @@ def release_guard(store: Store, device: str) -> None:
             if not record:
                 raise GuardError(f"{device} has no guard")
             because = "released by the admin until the next ifup"
-            store.write_guard(record.change(verdict=RELEASED, because=because, opened=True, done=True, portal=0.0))
+            released = record.change(verdict=RELEASED, because=because, opened=True, done=True, portal_until=0.0)
+            store.write_guard(released)
         try:
             firewall.load_firewall(record.backend).lift(device)
         except GuardError:

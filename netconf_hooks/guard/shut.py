@@ -45,7 +45,7 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
     try:
         guard = guard or firewall.load_firewall(record.backend)
         guard.shut_window(record.device, OPEN_WINDOW)
-        for name, until in ((PORTAL, record.portal), (NAMES, record.asking)):
+        for name, until in ((PORTAL, record.portal_until), (NAMES, record.dns_until)):
             if until and everything:
                 guard.shut_window(record.device, name)
     except GuardError as error:
@@ -78,13 +78,13 @@ def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: 
     now = read_guard(store, shut.device)
     if not now or now.verdict == RELEASED:
         return
-    changes: dict[str, object] = {"shut": max(now.shut, when)}
+    changes: dict[str, object] = {"shut_at": max(now.shut_at, when)}
     if now.token == shut.token or not _is_open(now):
         # Else a look from after this has opened it.
         changes |= {"verdict": CLOSED, "because": because, "opened": now.opened and not done}
-        changes["done"] = now.done and done and not (now.opened or now.portal or now.asking)
+        changes["done"] = now.done and done and not (now.opened or now.portal_until or now.dns_until)
         if everything:
-            changes |= {"portal": 0.0, "asking": 0.0}
+            changes |= {"portal_until": 0.0, "dns_until": 0.0}
     store.write_guard(now.change(**changes))
 
 

@@ -271,7 +271,7 @@ class Tunnel:
     def _ask_why(self, argv: Sequence[str]) -> str:
         """Return why OpenVPN did not start, which it told syslog only: the same again in the foreground.
 
-        It can't get further than opening its management interface: there is none to open at that path.
+        It can't get further than exemption its management interface: there is none to open at that path.
         """
         result = programs.run([*argv, "--management", f"{self._proc}/none", "unix"], LAUNCH_TIMEOUT)
         return find_complaint(result.output) or "it did not start; the system log has its reason"

@@ -13,7 +13,7 @@ import enum
 import ipaddress
 from typing import NamedTuple
 
-from netconf_hooks.guard.firewall import OPEN, Opening
+from netconf_hooks.guard.firewall import OPEN, Exemption
 
 TCP, UDP, ESP, ICMP, ICMP6 = 6, 17, 50, 1, 58
 ARP, EAPOL, PREAUTH, IPV4, IPV6 = 0x0806, 0x888E, 0x88C7, 0x0800, 0x86DD
@@ -87,8 +87,8 @@ class Guarded(NamedTuple):
     """
 
     device: str
-    openings: tuple[Opening, ...] = ()
-    windows: tuple[tuple[str, tuple[Opening, ...]], ...] = ()
+    exemptions: tuple[Exemption, ...] = ()
+    windows: tuple[tuple[str, tuple[Exemption, ...]], ...] = ()
     frames: bool = True
 
 
@@ -118,18 +118,18 @@ def judge(packet: Packet, guard: Guarded) -> Verdict:
 
 def _is_let_through(packet: Packet, guard: Guarded) -> bool:
     windows = dict(guard.windows)
-    if any(_matches(opening, packet) for opening in windows.get(OPEN, ())):
+    if any(_matches(exemption, packet) for exemption in windows.get(OPEN, ())):
         return True
     if packet.origin is Origin.FORWARDED:
         return False
-    others = [opening for name, openings in guard.windows if name != OPEN for opening in openings]
+    others = [exemption for name, exemptions in guard.windows if name != OPEN for exemption in exemptions]
     if packet.protocol == ICMP6 and packet.version == 6 and packet.icmp in KERNELS_OWN:
         # Also where all of IPv6 is allowed.
         if packet.origin is Origin.PROCESS:
             return _is_router_solicitation(packet)
         if _is_neighbourly(packet):
             return True
-    return _is_dhcp(packet) or any(_matches(opening, packet) for opening in (*guard.openings, *others))
+    return _is_dhcp(packet) or any(_matches(exemption, packet) for exemption in (*guard.exemptions, *others))
 
 
 def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
@@ -137,7 +137,7 @@ def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
     if not guard.frames:
         return Verdict.PASSES
     windows = dict(guard.windows)
-    if Opening() in windows.get(OPEN, ()):
+    if Exemption() in windows.get(OPEN, ()):
         return Verdict.PASSES
     if packet.ether in VLANS or packet.ether != packet.claimed:
         return Verdict.DROPPED
@@ -148,36 +148,36 @@ def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
     later = packet.pieces is Pieces.LATER
     if not later and (_is_dhcp(packet) or _is_router_solicitation(packet) or _is_neighbourly(packet)):
         return Verdict.PASSES
-    openings = (*guard.openings, *(opening for _, found in guard.windows for opening in found))
-    for opening in openings:
+    exemptions = (*guard.exemptions, *(exemption for _, found in guard.windows for exemption in found))
+    for exemption in exemptions:
         shape = packet._replace(reply=True)
-        if _matches(opening, shape, ports=not later):
+        if _matches(exemption, shape, ports=not later):
             return Verdict.PASSES
     return Verdict.DROPPED
 
 
-def _matches(opening: Opening, packet: Packet, ports: bool = True) -> bool:
+def _matches(exemption: Exemption, packet: Packet, ports: bool = True) -> bool:
     """Return whether a packet is one of those that an exemption is for: all that it says must hold."""
-    if opening.network:
+    if exemption.network:
         if not packet.destination:
             return False
-        address, network = ipaddress.ip_address(packet.destination), ipaddress.ip_network(opening.network)
+        address, network = ipaddress.ip_address(packet.destination), ipaddress.ip_network(exemption.network)
         if address.version != network.version or address not in network:
             return False
-    if opening.protocol and packet.protocol != PROTOCOLS[opening.protocol]:
+    if exemption.protocol and packet.protocol != PROTOCOLS[exemption.protocol]:
         return False
-    if opening.port or opening.source_port:
+    if exemption.port or exemption.source_port:
         if packet.protocol not in (TCP, UDP):
             return False
-        if ports and opening.port and packet.port != opening.port:
+        if ports and exemption.port and packet.port != exemption.port:
             return False
-        if ports and opening.source_port and packet.source_port != opening.source_port:
+        if ports and exemption.source_port and packet.source_port != exemption.source_port:
             return False
-    if opening.uids and packet.uid not in opening.uids:
+    if exemption.uids and packet.uid not in exemption.uids:
         return False
-    if opening.mark and packet.mark != opening.mark:
+    if exemption.mark and packet.mark != exemption.mark:
         return False
-    return packet.reply or not opening.reply
+    return packet.reply or not exemption.reply
 
 
 def _is_dhcp(packet: Packet) -> bool:

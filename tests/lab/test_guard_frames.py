@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from netconf_hooks.guard.firewall import Opening, nftables
+from netconf_hooks.guard.firewall import Exemption, nftables
 
 from .crossing import FAR, FAR_MAC, GUARDED, Crossing, acting_as
 from .waiting import wait_until
@@ -34,7 +34,7 @@ def test_an_address_that_looks_like_a_vlans_tag(source: str) -> None:
         crossing.call(lambda: fcntl.ioctl(device, TUNSETIFF, request))
         wait_until(lambda: "LOWER_UP" in crossing.run("ip", "link", "show", DEVICE), "the device to be up")
         guard = crossing.call(nftables.Firewall)
-        crossing.call(lambda: guard.close(DEVICE, (Opening("udp", "203.0.113.1/32", 1194),)))
+        crossing.call(lambda: guard.close(DEVICE, (Exemption("udp", "203.0.113.1/32", 1194),)))
 
         def send(port: int) -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, contextlib.suppress(PermissionError):
@@ -76,9 +76,9 @@ def test_a_macvlan() -> None:
 
         assert list_seen(behind=False) == list_seen(behind=True) == [0, 1000, 1001]
         guard = crossing.call(nftables.Firewall)
-        crossing.call(lambda: guard.close(GUARDED, (Opening("udp", "203.0.113.1/32", 1194, uids=(0, 1000)),)))
+        crossing.call(lambda: guard.close(GUARDED, (Exemption("udp", "203.0.113.1/32", 1194, uids=(0, 1000)),)))
         assert list_seen(behind=False) == [0, 1000]
         assert list_seen(behind=True) == []
         # What names no user is for everybody.
-        crossing.call(lambda: guard.close(GUARDED, (Opening("udp", "203.0.113.1/32", 1194),)))
+        crossing.call(lambda: guard.close(GUARDED, (Exemption("udp", "203.0.113.1/32", 1194),)))
         assert list_seen(behind=False) == list_seen(behind=True) == [0, 1000, 1001]

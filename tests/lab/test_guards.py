@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from netconf_hooks.guard.firewall import GuardError, OPEN, Opening, PORTAL, TokenGone, Window, iptables, nftables
+from netconf_hooks.guard.firewall import GuardError, OPEN, Exemption, PORTAL, TokenGone, Window, iptables, nftables
 
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET
@@ -280,74 +280,74 @@ ESP6 = Packet("esp", FAR6)
 PING4 = Packet("icmp", FAR4)
 PING6 = Packet("icmp", FAR6)
 
-# What passes an opening, and what differs from that in one thing only.
+# What passes an exemption, and what differs from that in one thing only.
 OPENINGS = {
     "udp to an address and port": (
-        Opening("udp", f"{FAR4}/32", 1194),
+        Exemption("udp", f"{FAR4}/32", 1194),
         (UDP4, UDP4._replace(uid=NOBODY), UDP4._replace(mark=7), UDP4._replace(source_port=4000)),
         (UDP4._replace(port=1195), UDP4._replace(destination=OTHER4), TCP4._replace(port=1194), UDP6, ESP4, PING4),
     ),
     "the same, IPv6": (
-        Opening("udp", f"{FAR6}/128", 1194),
+        Exemption("udp", f"{FAR6}/128", 1194),
         (UDP6, UDP6._replace(uid=NOBODY)),
         (UDP6._replace(port=1195), UDP6._replace(destination=OTHER6), TCP6._replace(port=1194), UDP4, ESP6, PING6),
     ),
     "tcp to a network": (
-        Opening("tcp", "192.0.2.0/25", 443),
+        Exemption("tcp", "192.0.2.0/25", 443),
         (TCP4,),
         (TCP4._replace(destination=OTHER4), TCP4._replace(port=444), UDP4._replace(port=443), TCP6),
     ),
     "tcp to a network, IPv6": (
-        Opening("tcp", "2001:db8:2::/48", 443),
+        Exemption("tcp", "2001:db8:2::/48", 443),
         (TCP6._replace(destination=OTHER6),),
         (TCP6, TCP6._replace(destination=OTHER6, port=444), UDP6._replace(destination=OTHER6, port=443), TCP4),
     ),
     "a network with all in it": (
-        Opening("", "198.51.100.0/24"),
+        Exemption("", "198.51.100.0/24"),
         tuple(packet._replace(destination=OTHER4) for packet in (UDP4, TCP4, ESP4, PING4)),
         (UDP4, TCP4, ESP4, PING4, UDP6, PING6),
     ),
-    "all of IPv4": (Opening("", "0.0.0.0/0"), (UDP4, TCP4, ESP4, PING4), (UDP6, TCP6, ESP6, PING6)),
-    "all of IPv6": (Opening("", "::/0"), (UDP6, TCP6, ESP6, PING6), (UDP4, TCP4, ESP4, PING4)),
-    "esp": (Opening("esp", f"{FAR4}/32"), (ESP4,), (ESP4._replace(destination=OTHER4), ESP6, UDP4, PING4)),
-    "esp, IPv6": (Opening("esp", f"{FAR6}/128"), (ESP6,), (ESP6._replace(destination=OTHER6), ESP4, UDP6, PING6)),
+    "all of IPv4": (Exemption("", "0.0.0.0/0"), (UDP4, TCP4, ESP4, PING4), (UDP6, TCP6, ESP6, PING6)),
+    "all of IPv6": (Exemption("", "::/0"), (UDP6, TCP6, ESP6, PING6), (UDP4, TCP4, ESP4, PING4)),
+    "esp": (Exemption("esp", f"{FAR4}/32"), (ESP4,), (ESP4._replace(destination=OTHER4), ESP6, UDP4, PING4)),
+    "esp, IPv6": (Exemption("esp", f"{FAR6}/128"), (ESP6,), (ESP6._replace(destination=OTHER6), ESP4, UDP6, PING6)),
     "a port anywhere": (
-        Opening("udp", "", 123),
+        Exemption("udp", "", 123),
         (UDP4._replace(port=123), UDP6._replace(port=123), UDP4._replace(port=123, destination=OTHER4)),
         (UDP4, UDP6, TCP4._replace(port=123), TCP6._replace(port=123)),
     ),
     "a port of udp and tcp": (
-        Opening("", f"{FAR4}/32", 53),
+        Exemption("", f"{FAR4}/32", 53),
         (UDP4._replace(port=53), TCP4._replace(port=53)),
         (UDP4, TCP4, UDP6._replace(port=53), UDP4._replace(port=53, destination=OTHER4), ESP4),
     ),
     "a source port": (
-        Opening("udp", f"{FAR4}/32", 1194, source_port=4001),
+        Exemption("udp", f"{FAR4}/32", 1194, source_port=4001),
         (UDP4._replace(source_port=4001), UDP4._replace(source_port=4001, uid=NOBODY)),
         (UDP4._replace(source_port=4002), UDP4._replace(source_port=4001, port=1195), UDP6._replace(source_port=4001)),
     ),
     "users": (
-        Opening("udp", f"{FAR4}/32", 1194, uids=(ROOT, NOBODY)),
+        Exemption("udp", f"{FAR4}/32", 1194, uids=(ROOT, NOBODY)),
         (UDP4, UDP4._replace(uid=NOBODY)),
         (UDP4._replace(uid=DAEMON), UDP4._replace(uid=NOBODY, port=1195)),
     ),
     "a user, tcp, IPv6": (
-        Opening("tcp", "", 443, uids=(NOBODY,)),
+        Exemption("tcp", "", 443, uids=(NOBODY,)),
         (TCP6._replace(uid=NOBODY), TCP4._replace(uid=NOBODY)),
         (TCP6, TCP4, TCP6._replace(uid=NOBODY, port=444), TCP6._replace(uid=DAEMON)),
     ),
     "a mark": (
-        Opening("udp", f"{FAR6}/128", 1194, mark=MARK),
+        Exemption("udp", f"{FAR6}/128", 1194, mark=MARK),
         (UDP6._replace(mark=MARK), UDP6._replace(mark=MARK, uid=NOBODY)),
         (UDP6, UDP6._replace(mark=MARK + 1), UDP6._replace(mark=MARK, destination=OTHER6), UDP4._replace(mark=MARK)),
     ),
     "a mark and a user": (
-        Opening("tcp", f"{FAR4}/32", 443, uids=(ROOT,), mark=MARK),
+        Exemption("tcp", f"{FAR4}/32", 443, uids=(ROOT,), mark=MARK),
         (TCP4._replace(mark=MARK),),
         (TCP4, TCP4._replace(mark=MARK, uid=NOBODY), TCP4._replace(mark=MARK, port=444)),
     ),
     "nothing": (
-        Opening("udp", "203.0.113.1/32", 1194),
+        Exemption("udp", "203.0.113.1/32", 1194),
         (),
         (UDP4, UDP6, TCP4, TCP6, ESP4, ESP6, PING4, PING6, UDP4._replace(mark=MARK), UDP4._replace(uid=NOBODY)),
     ),
@@ -356,13 +356,13 @@ OPENINGS = {
 
 @pytest.mark.parametrize("case", OPENINGS)
 def test_opening(network: Network, guard: AnyFirewall, case: str) -> None:
-    """What matches an opening arrives, what differs in one thing does not, forwarded packets never."""
-    opening, passing, others = OPENINGS[case]
+    """What matches an exemption arrives, what differs in one thing does not, forwarded packets never."""
+    exemption, passing, others = OPENINGS[case]
     packets = passing + others
     forwarded = tuple(packet for packet in packets if packet.protocol == "udp" and not packet.uid and not packet.mark)
     assert network.send(packets) == list(packets)
     assert network.send(forwarded, "inner") == list(forwarded)
-    network.call(lambda: guard.close(DEVICE, (opening,)))
+    network.call(lambda: guard.close(DEVICE, (exemption,)))
     assert network.send(packets) == list(passing)
     assert network.send(forwarded, "inner") == []
     network.call(lambda: guard.lift(DEVICE))
@@ -378,7 +378,7 @@ def test_reply_udp(network: Network, guard: AnyFirewall, far: str, near: str) ->
     # To conntrack what was sent so far is a conversation of the laptop's own: other ports from here on.
     answer, stranger, elsewhere = (answer._replace(port=port) for port in (7011, 7012, 7013))
     elsewhere = elsewhere._replace(source_port=23)
-    network.call(lambda: guard.close(DEVICE, (Opening("udp", source_port=22, reply=True),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("udp", source_port=22, reply=True),)))
     assert network.send((answer, stranger, elsewhere)) == []
     # Those were never sent, so conntrack has forgotten them: whoever comes in now has begun.
     for port, to in ((7011, 22), (7013, 23)):
@@ -400,11 +400,11 @@ def test_reply_tcp(network: Network, guard: AnyFirewall, far: str, near: str) ->
         begun = Packet("tcp", far, 7001, 22)
         assert try_ports() == [22, 23]
         assert network.send((begun,)) == [begun]
-        network.call(lambda: guard.close(DEVICE, (Opening("tcp", f"{far}/{length}", source_port=22, reply=True),)))
+        network.call(lambda: guard.close(DEVICE, (Exemption("tcp", f"{far}/{length}", source_port=22, reply=True),)))
         assert try_ports() == [22]
         assert network.send((begun._replace(port=7002),)) == []
         elsewhere = "2001:db8:2::/64" if ":" in far else "198.51.100.0/24"
-        network.call(lambda: guard.close(DEVICE, (Opening("tcp", elsewhere, source_port=22, reply=True),)))
+        network.call(lambda: guard.close(DEVICE, (Exemption("tcp", elsewhere, source_port=22, reply=True),)))
         assert try_ports() == []
 
 
@@ -465,7 +465,7 @@ def test_neighbours_made_up(network: Network, guard: AnyFirewall) -> None:
 
     assert send_all() == list(made)
     # All of IPv6 is open beside: what is made up does not pass as that either.
-    network.call(lambda: guard.close(DEVICE, (Opening("", "::/0"),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("", "::/0"),)))
     assert send_all() == [b"<solicit>"]
 
 
@@ -478,7 +478,7 @@ def test_neighbours_of_the_kernel(network: Network, guard: AnyFirewall) -> None:
             request = group + struct.pack("@I", socket.if_nametoindex(DEVICE))
             member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
 
-    network.call(lambda: guard.close(DEVICE, (Opening("udp", "2001:db8:1::77/128", 1194),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("udp", "2001:db8:1::77/128", 1194),)))
     wanted, closed = (socket.inet_pton(socket.AF_INET6, f"2001:db8:1::{end}") for end in (77, 78))
     network.call(join)
     for destination in ("2001:db8:1::77", "2001:db8:1::78"):
@@ -498,7 +498,7 @@ def test_forwarded(network: Network, guard: AnyFirewall) -> None:
     """What comes from elsewhere leaves through an open link only, whatever is let through for the laptop itself."""
     packets = (UDP4, UDP6, TCP4, TCP6, ESP4, PING4, PING6)
     assert network.send(packets, "inner") == list(packets)
-    everything = (Opening(),)
+    everything = (Exemption(),)
     until = time.time() + 60
     network.call(lambda: guard.close(DEVICE, everything, (Window(PORTAL, everything, until),)))
     assert network.send(packets) == list(packets)
@@ -515,13 +515,13 @@ def test_window(network: Network, guard: AnyFirewall) -> None:
     outside = (TCP4._replace(port=80), UDP6._replace(port=53), TCP4._replace(port=81, uid=NOBODY))
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.send(inside + outside) == []
-    openings = (Opening("tcp", "", 80, uids=(NOBODY,)), Opening("udp", "", 53, uids=(NOBODY,)))
+    exemptions = (Exemption("tcp", "", 80, uids=(NOBODY,)), Exemption("udp", "", 53, uids=(NOBODY,)))
     until = time.time() + 1.5
-    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, openings, until)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, exemptions, until)))
     assert network.send(inside + outside) == list(inside)
     # Put again with another end: that counts.
     until += 0.7
-    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, openings, until)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, exemptions, until)))
     wait_until(lambda: network.send(inside) == [], "the window to be shut", 10.0)
     # Seconds are what iptables knows.
     assert until <= time.time() < until + 2
@@ -537,11 +537,11 @@ def test_time_zone(
     time.tzset()
     try:
         network.call(lambda: guard.close(DEVICE, ()))
-        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() + 60)))
+        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Exemption(),), time.time() + 60)))
         assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
         assert time.localtime().tm_gmtoff == offset * 3600
         assert subprocess.run(["printenv", "TZ"], capture_output=True, text=True).stdout == f"{zone}\n"
-        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() + 0.2)))
+        network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Exemption(),), time.time() + 0.2)))
         wait_until(lambda: network.send((UDP4, UDP6)) == [], "the window to be shut")
     finally:
         monkeypatch.undo()
@@ -553,7 +553,7 @@ def test_clock(network: Network) -> None:
     guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
     until = time.time() + 1.0
-    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), until)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Exemption(),), until)))
     network.run("nft", f"flush set inet netconf-guard portal-{DEVICE}; "
                 f"add element inet netconf-guard portal-{DEVICE} {{ {DEVICE} timeout 1h }}; "
                 "delete table netdev netconf-guard")  # fmt: skip
@@ -565,7 +565,7 @@ def test_clock(network: Network) -> None:
 def test_window_over_a_close(network: Network, guard: AnyFirewall) -> None:
     """A window stays open over a close that names it, for its time, and is shut by one that does not."""
     until = time.time() + 60
-    window = Window(PORTAL, (Opening("udp", "", 53),), until)
+    window = Window(PORTAL, (Exemption("udp", "", 53),), until)
     question = UDP4._replace(port=53)
     network.call(lambda: guard.close(DEVICE, (), (window,)))
     assert network.send((question, UDP4)) == [question]
@@ -574,7 +574,7 @@ def test_window_over_a_close(network: Network, guard: AnyFirewall) -> None:
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.send((question, UDP4)) == []
     # One that is over already opens nothing.
-    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), time.time() - 1)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Exemption(),), time.time() - 1)))
     assert network.send((question, UDP4)) == []
 
 
@@ -584,7 +584,7 @@ def test_lease(network: Network, guard: AnyFirewall) -> None:
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.send((UDP4, UDP6)) == []
     until = time.time() + 1.0
-    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), until)))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), until)))
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
     assert network.send((UDP4, UDP6), "inner") == [UDP4, UDP6]
     wait_until(lambda: network.send((UDP4, UDP6)) == [], "the lease to end")
@@ -595,7 +595,7 @@ def test_lease(network: Network, guard: AnyFirewall) -> None:
 
 
 def _open(until: float) -> Window:
-    return Window(OPEN, (Opening(),), until)
+    return Window(OPEN, (Exemption(),), until)
 
 
 def test_opening_never_overtakes_shutting(network: Network, guard: AnyFirewall) -> None:
@@ -617,7 +617,7 @@ def test_opening_never_overtakes_shutting(network: Network, guard: AnyFirewall) 
         assert network.send((UDP4, UDP6)) == []
     assert network.call(lambda: guard.is_standing(DEVICE))
     network.call(lambda: guard.begin_look(DEVICE, "00000004"))
-    network.call(lambda: guard.close(DEVICE, (Opening("udp", "", 53),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("udp", "", 53),)))
     network.call(lambda: guard.open_window(DEVICE, _open(until), "00000004"))
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
     network.call(lambda: guard.close(DEVICE, ()))
@@ -668,7 +668,7 @@ def test_clock_set_back(
     ahead = time.time() + back
     monkeypatch.setattr(iptables.time, "time", lambda: ahead)
     network.call(lambda: guard.open_window(DEVICE, _open(ahead + 3600)))
-    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Opening(),), ahead + 3600)))
+    network.call(lambda: guard.open_window(DEVICE, Window(PORTAL, (Exemption(),), ahead + 3600)))
     monkeypatch.undo()
     packets = [UDP4, UDP6] if passes else []
     assert network.send((UDP4, UDP6)) == network.send((UDP4, UDP6), "inner") == packets
@@ -682,11 +682,11 @@ def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) ->
     first, second, third = "00000001", "0000abcd", "deadbeef"
 
     def open_window(token: str) -> None:
-        window = Window(OPEN, (Opening(),), time.time() + 60)
+        window = Window(OPEN, (Exemption(),), time.time() + 60)
         network.call(lambda: guard.open_window(DEVICE, window, token))
 
     def renew() -> bool:
-        window = Window(OPEN, (Opening(),), time.time() + 60)
+        window = Window(OPEN, (Exemption(),), time.time() + 60)
         return network.call(lambda: guard.renew_window(DEVICE, window))
 
     with pytest.raises(GuardError, match="not guarded"):
@@ -698,7 +698,7 @@ def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) ->
     for token in (first, second):
         network.call(lambda: guard.begin_look(DEVICE, token))
     # Closed anew for another reason, looks go on.
-    network.call(lambda: guard.close(DEVICE, (Opening("udp", "", 123),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("udp", "", 123),)))
     open_window(second)
     assert network.call(lambda: guard.is_open(DEVICE))
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
@@ -712,11 +712,11 @@ def test_a_look_opens_only_what_was_not_shut_since_it_began(network: Network) ->
         open_window(first)
     with pytest.raises(TokenGone):
         network.call(
-            lambda: guard.close(DEVICE, (), (Window(OPEN, (Opening(),), time.time() + 60),), first)
+            lambda: guard.close(DEVICE, (), (Window(OPEN, (Exemption(),), time.time() + 60),), first)
         )  # fmt: skip
     assert network.send((UDP4, UDP6)) == []
     network.call(lambda: guard.begin_look(DEVICE, third))
-    network.call(lambda: guard.close(DEVICE, (), (Window(OPEN, (Opening(),), time.time() + 60),), third))
+    network.call(lambda: guard.close(DEVICE, (), (Window(OPEN, (Exemption(),), time.time() + 60),), third))
     assert network.send((UDP4, UDP6)) == [UDP4, UDP6]
     with pytest.raises(GuardError, match="not a token"):
         network.call(lambda: guard.begin_look(DEVICE, "1; flush ruleset"))
@@ -729,7 +729,7 @@ def test_shutting_works_without_the_table_for_frames(network: Network) -> None:
     guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
     network.call(lambda: guard.begin_look(DEVICE, "00000001"))
-    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60), "00000001"))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), time.time() + 60), "00000001"))
     network.run("nft", "delete table netdev netconf-guard")
     network.call(lambda: guard.shut_window(DEVICE, OPEN))
     assert network.send((UDP4, UDP6)) == []
@@ -739,7 +739,7 @@ def test_the_rules_of_an_older_version_are_shut_and_put_back(network: Network) -
     """By nftables: they have no set for tokens."""
     guard = network.call(nftables.Firewall)
     network.call(lambda: guard.close(DEVICE, ()))
-    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), time.time() + 60)))
     network.run("nft", f"delete set inet netconf-guard token-{DEVICE}")
     assert not network.call(lambda: guard.is_standing(DEVICE))
     network.call(lambda: guard.shut_window(DEVICE, OPEN))
@@ -762,7 +762,8 @@ def test_frames(network: Network, guard: AnyFirewall) -> None:
         "unknown": lambda: network.send_frame(0x88B5),
     }
     assert [name for name, send in frames.items() if not send()] == []
-    network.call(lambda: guard.close(DEVICE, (Opening("udp", f"{FAR4}/32", 1195), Opening("udp", f"{FAR6}/128", 1194))))
+    exemptions = (Exemption("udp", f"{FAR4}/32", 1195), Exemption("udp", f"{FAR6}/128", 1194))
+    network.call(lambda: guard.close(DEVICE, exemptions))
     arrived = [name for name, send in frames.items() if send()]
     if any(lack.startswith("no egress chain") for lack in guard.lacks):
         assert guard.name.startswith("iptables-")
@@ -773,11 +774,11 @@ def test_frames(network: Network, guard: AnyFirewall) -> None:
     assert network.send_frame(ETH_P_ARP)
     assert network.send_frame(ETH_P_EAPOL)
     # A VLAN's frames stay closed even where all else may pass.
-    network.call(lambda: guard.close(DEVICE, (Opening(),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption(),)))
     assert frames["IPv4"]()
     assert frames["VLAN"]() == guard.name.startswith("iptables-")
     # Open is open for them, too.
-    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), time.time() + 60)))
     assert [name for name, send in frames.items() if not send()] == []
 
 
@@ -795,18 +796,18 @@ def test_fragments(network: Network, guard: AnyFirewall) -> None:
             network.call(lambda: guard.lift(DEVICE))
             network.call(send)
             assert network.count((word,)) == (times,)
-            network.call(lambda: guard.close(DEVICE, (Opening("udp", f"{destination}/{length}", 1194),)))
+            network.call(lambda: guard.close(DEVICE, (Exemption("udp", f"{destination}/{length}", 1194),)))
             network.call(send)
             assert network.count((word,)) == (times if port == 1194 else 0,)
 
 
 def test_device_that_comes_and_goes(network: Network, guard: AnyFirewall) -> None:
     """A guard can be put before its device is there, and outlives it."""
-    network.call(lambda: guard.close("eth7", (Opening("udp", f"{FAR4}/32", 1194),)))
+    network.call(lambda: guard.close("eth7", (Exemption("udp", f"{FAR4}/32", 1194),)))
     assert network.call(lambda: guard.is_standing("eth7"))
     for _ in range(2):
         network.run("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7")
-        network.call(lambda: guard.close("eth7", (Opening("udp", f"{FAR4}/32", 1195),)))
+        network.call(lambda: guard.close("eth7", (Exemption("udp", f"{FAR4}/32", 1195),)))
         assert network.call(lambda: guard.is_standing("eth7"))
         network.run("ip", "link", "del", "eth7")
         assert network.call(lambda: guard.is_standing("eth7"))
@@ -859,9 +860,9 @@ def test_admins_own(network: Network, guard: AnyFirewall) -> None:
     assert "9999" in before
     assert network.send((allowed, forbidden)) == [allowed]
     for device in (DEVICE, "wlan0", DEVICE):
-        network.call(lambda: guard.close(device, (Opening("udp", f"{FAR4}/32"),)))
+        network.call(lambda: guard.close(device, (Exemption("udp", f"{FAR4}/32"),)))
     assert network.send((allowed, forbidden, UDP6)) == [allowed]
-    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Opening(),), time.time() + 60)))
+    network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), time.time() + 60)))
     assert network.send((allowed, forbidden, UDP6)) == [allowed, UDP6]
     during = _take_ruleset(network, guard.name)
     assert during != before
@@ -901,20 +902,20 @@ def test_read_by_another_program(network: Network) -> None:
     """What stands in the legacy tables is what was to be put there, by another reader than our own."""
     pytest.importorskip("iptc", reason="apt install python3-iptables")
     guard = network.call(lambda: iptables.Firewall(variant="legacy"))
-    openings = tuple(opening for opening, _, _ in OPENINGS.values())
-    openings += (Opening("tcp", f"{FAR4}/32", source_port=22, reply=True),)
-    windows = (_open(time.time() + 60), Window(PORTAL, (Opening("udp", "", 53, uids=(NOBODY,)),), time.time() + 60))
+    exemptions = tuple(exemption for exemption, _, _ in OPENINGS.values())
+    exemptions += (Exemption("tcp", f"{FAR4}/32", source_port=22, reply=True),)
+    windows = (_open(time.time() + 60), Window(PORTAL, (Exemption("udp", "", 53, uids=(NOBODY,)),), time.time() + 60))
     before = time.time()
     assert network.call(iptables.list_legacy_guards) == ()
     assert "ip_tables_names" not in network.run("grep", "-sl", "mangle", "/proc/net/ip_tables_names", check=False)
-    network.call(lambda: guard.close(DEVICE, openings, windows))
+    network.call(lambda: guard.close(DEVICE, exemptions, windows))
     assert network.call(iptables.list_legacy_guards) == network.call(guard.list_devices) == (DEVICE,)
     result = network.run("/usr/bin/python3", "-c", READER)
     found = json.loads(result.splitlines()[-1])
     for version in (4, 6):
         assert found[f"{version} POSTROUTING"] == [f"-o {DEVICE} -j nchw-open-{DEVICE}"]
         assert found[f"{version} FORWARD"] == [f"-o {DEVICE} -j nchf-{DEVICE}"]
-        for chain, rules in iptables.build_chains(DEVICE, version, openings, windows, before).items():
+        for chain, rules in iptables.build_chains(DEVICE, version, exemptions, windows, before).items():
             read = [_spell(rule) for rule in found[f"{version} {chain}"]]
             assert read == [_spell(rule) for rule in rules], chain
 
@@ -965,7 +966,7 @@ FLUSHES = {
 
 def test_flushed(network: Network, guard: AnyFirewall) -> None:
     """Whatever is taken out of a guard is noticed, and the next close puts it back."""
-    allowed = (Opening("udp", f"{FAR4}/32", 53),)
+    allowed = (Exemption("udp", f"{FAR4}/32", 53),)
     for command in FLUSHES[guard.name]:
         network.call(lambda: guard.close(DEVICE, allowed))
         assert network.call(lambda: guard.is_standing(DEVICE))
@@ -978,8 +979,8 @@ def test_flushed(network: Network, guard: AnyFirewall) -> None:
 
 def test_replaced_under_load(network: Network, guard: AnyFirewall) -> None:
     """Put again a hundred times while packets are sent: nothing slips through, and nothing is cut that may pass."""
-    allowed, refused, opened = Opening("udp", f"{FAR4}/32", 1194), b"<refused>", b"<allowed>"
-    window = Window(PORTAL, (Opening("udp", f"{FAR6}/128", 1194),), time.time() + 60)
+    allowed, refused, opened = Exemption("udp", f"{FAR4}/32", 1194), b"<refused>", b"<allowed>"
+    window = Window(PORTAL, (Exemption("udp", f"{FAR6}/128", 1194),), time.time() + 60)
     network.call(lambda: guard.close(DEVICE, (allowed,), (window,)))
     done = threading.Event()
     sent = {"refused": 0, "allowed": 0, "cut": 0}
@@ -1007,7 +1008,7 @@ def test_replaced_under_load(network: Network, guard: AnyFirewall) -> None:
         with ThreadPoolExecutor(1) as thread:
             loading = thread.submit(load)
             for number in range(batch, batch + 10):
-                extra = (Opening("udp", f"{OTHER4}/32", number + 2000),) * (number % 3)
+                extra = (Exemption("udp", f"{OTHER4}/32", number + 2000),) * (number % 3)
                 network.call(lambda: guard.close(DEVICE, (*extra, allowed), (window,)))
             done.set()
             loading.result()
@@ -1044,7 +1045,7 @@ def test_comfort(network: Network, destination: str) -> None:
     network.call(lambda: guard.close(DEVICE, ()))
     assert network.call(lambda: _connect(destination, 80)) == errno.ECONNREFUSED
     assert network.call(lambda: _connect(destination, 80, mark=5)) == errno.EINPROGRESS
-    network.call(lambda: guard.close(DEVICE, (Opening("tcp", "", 80),)))
+    network.call(lambda: guard.close(DEVICE, (Exemption("tcp", "", 80),)))
     assert network.call(lambda: _connect(destination, 80)) == errno.EINPROGRESS
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netconf_hooks.guard.firewall import NAMES, OPEN, Opening, PORTAL, PROBE, Window, check_opening, load_firewall
+from netconf_hooks.guard.firewall import NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_exemption, load_firewall
 
 from .crossing import ABSENT, CLOSED_PORT, FAR, FREE, GUARDED, Crossing, Made
 from .oracle import (
@@ -71,12 +71,12 @@ class Maker:
 
     def make_guard(self, frames: bool) -> Guarded:
         """Return a guard as it may be: mostly some exemptions, sometimes a window."""
-        openings = tuple(self._make_opening() for _ in range(self._random.randrange(6)))
+        exemptions = tuple(self._make_opening() for _ in range(self._random.randrange(6)))
         windows = []
         for name in (OPEN, PORTAL, PROBE, NAMES):
             if self._random.random() < (0.1 if name == OPEN else 0.2):
-                windows.append((name, (Opening(),) if name == OPEN else self._make_window(name)))
-        return Guarded(GUARDED, openings, tuple(windows), frames)
+                windows.append((name, (Exemption(),) if name == OPEN else self._make_window(name)))
+        return Guarded(GUARDED, exemptions, tuple(windows), frames)
 
     def make_packet(self, guard: Guarded) -> Made:
         """Return a packet that this guard has something to say about: one that it lets through, or nearly."""
@@ -87,7 +87,7 @@ class Maker:
         make = self._random.choices(list(kinds), list(kinds.values()))[0]
         return make(guard)
 
-    def _make_opening(self) -> Opening:
+    def _make_opening(self) -> Exemption:
         pick = self._random
         while True:
             protocol = pick.choice(("", "udp", "udp", "tcp", "tcp", "esp"))
@@ -96,43 +96,43 @@ class Maker:
             uids = tuple(pick.sample(UIDS, pick.randrange(1, 3))) if pick.random() < 0.3 else ()
             mark = pick.choice(MARKS) if pick.random() < 0.3 else 0
             reply = protocol in ("udp", "tcp") and bool(source_port) and pick.random() < 0.5
-            opening = Opening(protocol, pick.choice(NETWORKS), port * (not reply), source_port, uids, mark, reply)
+            exemption = Exemption(protocol, pick.choice(NETWORKS), port * (not reply), source_port, uids, mark, reply)
             # One that is for everything is a guard of nothing: it leaves no packet to ask about.
-            if opening != Opening():
-                check_opening(opening)
-                return opening
+            if exemption != Exemption():
+                check_exemption(exemption)
+                return exemption
 
-    def _make_window(self, name: str) -> tuple[Opening, ...]:
+    def _make_window(self, name: str) -> tuple[Exemption, ...]:
         pick = self._random
         address = pick.choice(UNICAST[4] + UNICAST[6])
         network = f"{address}/{128 if ':' in address else 32}"
         if name == PROBE:
-            return (Opening(pick.choice(("udp", "tcp")), network, pick.choice(PORTS), uids=(0,), mark=MARK),)
+            return (Exemption(pick.choice(("udp", "tcp")), network, pick.choice(PORTS), uids=(0,), mark=MARK),)
         if name == NAMES:
-            return tuple(Opening(protocol, network, 53, uids=(0, 1)) for protocol in ("udp", "tcp"))
-        return (Opening("tcp", "", 443, uids=(1000,)), Opening("udp", network, 53))
+            return tuple(Exemption(protocol, network, 53, uids=(0, 1)) for protocol in ("udp", "tcp"))
+        return (Exemption("tcp", "", 443, uids=(1000,)), Exemption("udp", network, 53))
 
     def _fill(self, guard: Guarded, special: bool = True) -> Packet:
         """Return a packet as one of the guard's exemptions has it, with up to two things changed."""
         pick = self._random
-        openings = (*guard.openings, *(opening for _, found in guard.windows for opening in found))
-        opening = pick.choice(openings) if openings and pick.random() < 0.85 else Opening()
+        exemptions = (*guard.exemptions, *(exemption for _, found in guard.windows for exemption in found))
+        exemption = pick.choice(exemptions) if exemptions and pick.random() < 0.85 else Exemption()
         addresses = [
             address
             for version in (4, 6)
             for address in UNICAST[version] + (SPECIAL[version] if special else ())
-            if not opening.network or ipaddress.ip_address(address) in ipaddress.ip_network(opening.network)
+            if not exemption.network or ipaddress.ip_address(address) in ipaddress.ip_network(exemption.network)
         ] or list(UNICAST[4])
-        has_ports = bool(opening.port or opening.source_port)
+        has_ports = bool(exemption.port or exemption.source_port)
         packet = Packet(
             Origin.PROCESS,
             GUARDED,
             pick.choice(addresses),
-            PROTOCOLS[opening.protocol] or pick.choice((TCP, UDP) if has_ports else NUMBERS),
-            opening.port or pick.choice(PORTS),
-            opening.source_port or pick.choice((9999, *SOURCE_PORTS)),
-            pick.choice(opening.uids or UIDS),
-            opening.mark or pick.choice(MARKS),
+            PROTOCOLS[exemption.protocol] or pick.choice((TCP, UDP) if has_ports else NUMBERS),
+            exemption.port or pick.choice(PORTS),
+            exemption.source_port or pick.choice((9999, *SOURCE_PORTS)),
+            pick.choice(exemption.uids or UIDS),
+            exemption.mark or pick.choice(MARKS),
         )
         changes: dict[str, Callable[[], object]] = {
             "destination": lambda: pick.choice([address for found in UNICAST.values() for address in found]),
@@ -270,8 +270,8 @@ def crossing() -> Iterator[Crossing]:
 def put(crossing: Crossing, firewall: AnyFirewall, guard: Guarded) -> None:
     """Put up a guard as the oracle has it."""
     until = time.time() + 60
-    windows = tuple(Window(name, openings, until) for name, openings in guard.windows)
-    crossing.call(lambda: firewall.close(guard.device, guard.openings, windows))
+    windows = tuple(Window(name, exemptions, until) for name, exemptions in guard.windows)
+    crossing.call(lambda: firewall.close(guard.device, guard.exemptions, windows))
 
 
 def arrives(crossing: Crossing, made: Made) -> bool:
@@ -293,8 +293,8 @@ def find_smallest(crossing: Crossing, firewall: AnyFirewall, guard: Guarded, mad
     shrunk = True
     while shrunk:
         shrunk = False
-        openings, windows = guard.openings, guard.windows
-        fewer = [guard._replace(openings=openings[:n] + openings[n + 1:]) for n in range(len(openings))]
+        exemptions, windows = guard.exemptions, guard.windows
+        fewer = [guard._replace(exemptions=exemptions[:n] + exemptions[n + 1:]) for n in range(len(exemptions))]
         fewer += [guard._replace(windows=windows[:n] + windows[n + 1:]) for n in range(len(windows))]
         for smaller in fewer:
             put(crossing, firewall, smaller)
@@ -312,7 +312,7 @@ def describe(made: Made, guard: Guarded, arrived: tuple[bool, ...]) -> str:
     said = "\n".join(f"  {name} = {value}" for name, value in facts.items())
     return (
         f"oracle: {judge(packet, guard).value}; pieces that arrived: {arrived}; made by: {how or 'hand'}\n{said}\n"
-        f"  exemptions: {guard.openings}\n  windows: {guard.windows}"
+        f"  exemptions: {guard.exemptions}\n  windows: {guard.windows}"
     )
 
 
@@ -364,22 +364,22 @@ def test_oracle_and_firewall_agree(crossing: Crossing, backend: str) -> None:
 
 
 # A guard that is not as it should be: what one of these makes of each exemption.
-MISTAKES: dict[str, Callable[[Opening], Opening]] = {
-    "any protocol": lambda opening: alter(opening, protocol="", port=0, source_port=0, reply=False),
-    "anywhere": lambda opening: alter(opening, network=""),
-    "a wider network": lambda opening: alter(opening, network=widen(opening.network)),
-    "any port": lambda opening: alter(opening, port=0),
-    "any source port": lambda opening: alter(opening, source_port=0, reply=False),
-    "any user": lambda opening: alter(opening, uids=()),
-    "the first user only": lambda opening: alter(opening, uids=opening.uids[:1]),
-    "any mark": lambda opening: alter(opening, mark=0),
-    "not only replies": lambda opening: alter(opening, reply=False),
+MISTAKES: dict[str, Callable[[Exemption], Exemption]] = {
+    "any protocol": lambda exemption: alter(exemption, protocol="", port=0, source_port=0, reply=False),
+    "anywhere": lambda exemption: alter(exemption, network=""),
+    "a wider network": lambda exemption: alter(exemption, network=widen(exemption.network)),
+    "any port": lambda exemption: alter(exemption, port=0),
+    "any source port": lambda exemption: alter(exemption, source_port=0, reply=False),
+    "any user": lambda exemption: alter(exemption, uids=()),
+    "the first user only": lambda exemption: alter(exemption, uids=exemption.uids[:1]),
+    "any mark": lambda exemption: alter(exemption, mark=0),
+    "not only replies": lambda exemption: alter(exemption, reply=False),
 }
 
 
-def alter(opening: Opening, **facts: object) -> Opening:
+def alter(exemption: Exemption, **facts: object) -> Exemption:
     """Return an exemption that differs in some facts."""
-    return Opening(**{name: facts.get(name, getattr(opening, name)) for name in Opening.__slots__})  # type: ignore
+    return exemption.change(**facts)
 
 
 def widen(network: str) -> str:
@@ -396,7 +396,7 @@ def test_a_guard_with_a_mistake_is_noticed(crossing: Crossing, mistake: str) -> 
     for seed in range(1000, 1040):
         maker = Maker(seed)
         guard = maker.make_guard(frames=True)._replace(windows=())
-        wrong = guard._replace(openings=tuple(map(MISTAKES[mistake], guard.openings)))
+        wrong = guard._replace(exemptions=tuple(map(MISTAKES[mistake], guard.exemptions)))
         if wrong == guard:
             continue
         packets = [maker.make_packet(guard) for _ in range(PACKETS)]

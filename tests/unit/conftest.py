@@ -127,7 +127,7 @@ def tunnels(monkeypatch, journal):
 def place(monkeypatch):
     """Where guarded links are."""
     place = FakeNetwork()
-    monkeypatch.setattr(fingerprint, "look_at", place.look_at)
+    monkeypatch.setattr(fingerprint, "read_fingerprint", place.read_fingerprint)
     monkeypatch.setattr(netlink, "Netlink", lambda: place)
     monkeypatch.setattr(lease, "find_dhcp_servers", lambda device: place.servers)
     for module in (endpoints, portal):

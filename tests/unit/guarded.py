@@ -4,9 +4,9 @@ import time
 from itertools import count
 
 from netconf_hooks import hook, settle
-from netconf_hooks.evidence.fingerprint import Scene
+from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.guard.firewall import GuardError, Opening, TokenGone
+from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.ifenv import read_environment
@@ -15,8 +15,8 @@ from netconf_hooks.state import Store
 from netconf_hooks.system import log, netlink
 
 ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
-HERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
-ELSEWHERE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: OTHER_MAC})
+HERE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
+ELSEWHERE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: OTHER_MAC})
 
 GUARD = {
     "IF_NETCONF_LOCATION": f"office gateway={ROUTER}",
@@ -30,8 +30,8 @@ OFFICE = Answer((ROUTER,))
 class FakeFirewall:
     """One of the machine's firewalls: what stands for each device, and what it was asked, in order.
 
-    stands: openings and windows by device; tokens: of looks, by device; broken: what it fails with, as soon as there is
-    anything; step: called before and after anything changes; permits: whether a device may be opened by what is written
+    stands: exemptions and windows by device; tokens: of looks, by device; broken: what it fails with, if anything;
+    step: called before and after anything changes; permits: whether a device may be opened by what is written
     down.
     """
 
@@ -57,12 +57,12 @@ class FakeFirewall:
         if self.broken:
             raise GuardError(self.broken)
 
-    def close(self, device, openings, windows=(), token="", ports=None):
+    def close(self, device, exemptions, windows=(), token="", ports=None):
         self._ask(f"close {device}" + "".join(f" {window.name}" for window in windows))
         if "open" in [window.name for window in windows]:
             self._take(device, token)
         assert self.permits(device) or "open" not in [window.name for window in windows]
-        self.stands[device] = (openings, {window.name: window for window in windows})
+        self.stands[device] = (exemptions, {window.name: window for window in windows})
         self.ports[device] = ports
         self.step()
 
@@ -122,7 +122,7 @@ class FakeFirewall:
     def list_devices(self):
         return tuple(self.stands)
 
-    def list_openings(self, device):
+    def list_exemptions(self, device):
         """What passes a closed link."""
         return self.stands[device][0]
 
@@ -158,8 +158,8 @@ class FakeNetwork:
         self.known = {}
         self.silent = ()
 
-    def look_at(self, device, netlink=None, outside_ports=()):
-        """As scene.look_at."""
+    def read_fingerprint(self, device, netlink=None, outside_ports=()):
+        """As scene.read_fingerprint."""
         scene = self.scenes.get(device, HERE)
         if self.then:
             turns, later = self.then[0]
@@ -354,5 +354,5 @@ def assert_open(store, firewall, device="eth0"):
     record = store.read_guard(device)
     assert (record.verdict, record.opened, record.done) == ("open", True, True)
     window = firewall.get_window(device, "open")
-    assert window.openings == (Opening(),)
+    assert window.exemptions == (Exemption(),)
     assert time.time() < window.until <= time.time() + LEASE

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks import watch
-from netconf_hooks.guard.firewall import GuardError, Opening, load_firewall
+from netconf_hooks.guard.firewall import GuardError, Exemption, load_firewall
 from netconf_hooks.guard.enforce import follow_closing
 from netconf_hooks.guard.lost import LOST_RULE, find_lost, restore_records, shut_lost
 from netconf_hooks.guard.override import open_portal, release_guard
@@ -108,7 +108,7 @@ def assert_lost(store, firewall):
     lambda store, _: run_hook(store, "pre-up", "eth7"), lambda store, _: run_hook(store, "up", "eth7"),
 ], ids=["refresh", "watcher", "restore", "pre-up", "up"])  # fmt: skip
 def test_a_lost_record_is_noticed_by_whoever_comes(office, firewall, messages, damage, notice):
-    open_portal(office, "eth0", (Opening("tcp", port=80),), 60.0)
+    open_portal(office, "eth0", (Exemption("tcp", port=80),), 60.0)
     records = office.read_interfaces(pytest.fail)
     damage_record(office, damage)
     began = time.process_time()
@@ -133,7 +133,7 @@ def test_it_stays_closed_but_for_what_is_allowed(office, links, firewall, damage
     for _ in range(3):
         refresh(office, office.read_interfaces(pytest.fail))
         assert_lost(office, firewall)
-    assert Opening(network="192.0.2.0/24", guests=True) in firewall.list_openings("eth0")
+    assert Exemption(network="192.0.2.0/24", guests=True) in firewall.list_exemptions("eth0")
     assert LOST_RULE in office.read_guard("eth0").because
     # Another family without a guard of its own opens nothing.
     run_hook(office, "pre-up", family="inet6", run="99:1")
@@ -285,7 +285,7 @@ def test_no_such_firewall():
 def test_no_beginning_of_a_record_can_be_read(tmp_path_factory, data):
     store = Store(str(tmp_path_factory.mktemp("run")))
     store.prepare()
-    store.write_guard(GuardRecord("eth0", "nftables", openings=("a", "b")))
+    store.write_guard(GuardRecord("eth0", "nftables", exemptions=("a", "b")))
     path = Path(store.guards, "eth0")
     whole = path.read_bytes()
     path.write_bytes(whole[:data.draw(st.integers(0, len(whole) - 2))])

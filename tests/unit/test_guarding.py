@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from netconf_hooks import hook, settle, watch
 from netconf_hooks.evidence import look as look_module, ports as ports_module
 from netconf_hooks.evidence.connection import MARK
-from netconf_hooks.evidence.fingerprint import Scene, UNREADABLE
+from netconf_hooks.evidence.fingerprint import Fingerprint, UNREADABLE
 from netconf_hooks.guard import firewall as firewall_module, ppp
-from netconf_hooks.guard.firewall import GuardError, Opening, Ports
+from netconf_hooks.guard.firewall import GuardError, Exemption, Ports
 from netconf_hooks.guard.enforce import follow_closing, put_back
 from netconf_hooks.guard.lifecycle import find_unguardable
 from netconf_hooks.guard.guarded_look import Look
@@ -265,7 +265,7 @@ def test_only_a_look_from_after_it_was_shut_opens_it(store, links, network, fire
     refresh(store, ())
     assert_closed(store, firewall)
     assert store.read_guard("eth0").because == "somebody says so"
-    assert store.read_guard("eth0").shut > seen.observation.observed_at
+    assert store.read_guard("eth0").shut_at > seen.observation.observed_at
     refresh(store, [seen])
     assert_open(store, firewall)
 
@@ -313,7 +313,7 @@ def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, link
 def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links, network, firewall, office, journal):
     office.write_tunnels({})
     settle.remember(store, settle.Change("eth0", store.read_interface("eth0")))
-    open_portal(store, "eth0", [Opening("tcp", port=80)], 60)
+    open_portal(store, "eth0", [Exemption("tcp", port=80)], 60)
     journal.clear()
     run_hook(store, "down", **GUARD)
     assert journal[0] == "shut eth0 open"
@@ -358,11 +358,11 @@ def test_somebody_who_shuts_it_while_it_is_being_opened_wins(store, links, netwo
     real = firewall.close
     firewall.permits = lambda device: True
 
-    def close(device, openings, windows=(), token="", ports=None):
+    def close(device, exemptions, windows=(), token="", ports=None):
         if windows:
             firewall.close = real
             shut_guard(store, store.read_guard(device), "going down")
-        real(device, openings, windows, token)
+        real(device, exemptions, windows, token)
 
     firewall.close = close
     ifup(store, links)
@@ -374,7 +374,7 @@ def test_somebody_who_shuts_it_while_it_is_being_opened_wins(store, links, netwo
 
 def test_the_routers_address_is_learnt_before_it_opens(store, links, network, firewall, place):
     network["gateway"] = OFFICE
-    place.scenes["eth0"] = Scene(7, True, ("192.0.2.5/24",), (ROUTER,))
+    place.scenes["eth0"] = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,))
     ifup(store, links)
     assert place.confirmed == [(7, (ROUTER,))]
 
@@ -499,9 +499,9 @@ def test_a_probe_is_let_through_to_where_it_goes_and_for_as_long_as_it_takes(sto
         look.announce("eth0", "tcp", "192.0.2.7", 443)
         look.announce("wlan0", "tcp", "192.0.2.9", 443)
         window = firewall.get_window("eth0", "probe")
-        assert window.openings == (
-            Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),
-            Opening("udp", "2001:db8::7/128", 53, uids=(0,), mark=MARK),
+        assert window.exemptions == (
+            Exemption("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),
+            Exemption("udp", "2001:db8::7/128", 53, uids=(0,), mark=MARK),
         )
         assert time.time() + 59 < window.until < time.time() + 62
         assert not firewall.is_open("eth0")
@@ -524,9 +524,9 @@ def test_a_look_shuts_at_once_what_was_open_for_another_network(store, links, ne
 def test_the_leases_servers_are_let_through(store, links, network, firewall, place):
     place.servers = ("192.0.2.1", "192.0.2.2")
     ifup(store, links)
-    assert set(firewall.list_openings("eth0")) == {
-        Opening("udp", "192.0.2.1/32", 67, source_port=68, guests=True),
-        Opening("udp", "192.0.2.2/32", 67, source_port=68, guests=True),
+    assert set(firewall.list_exemptions("eth0")) == {
+        Exemption("udp", "192.0.2.1/32", 67, source_port=68, guests=True),
+        Exemption("udp", "192.0.2.2/32", 67, source_port=68, guests=True),
     }  # fmt: skip
 
 
@@ -538,12 +538,12 @@ def test_a_look_for_the_hook_announces_its_probes_to_the_guard(store, links, net
 
     def observe_place(rules, link, deadline, announce):
         announce(link.device, "tcp", "192.0.2.7", 443)
-        passed.append(firewall.get_window("eth0", "probe").openings)
+        passed.append(firewall.get_window("eth0", "probe").exemptions)
         return answer_rules(rules, link, deadline, announce)
 
     monkeypatch.setattr(look_module, "answer_rules", observe_place)
     ifup(store, links)
-    assert passed == [(Opening("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),)]
+    assert passed == [(Exemption("tcp", "192.0.2.7/32", 443, uids=(0,), mark=MARK),)]
     assert firewall.get_window("eth0", "probe") is None
 
 
@@ -575,20 +575,20 @@ def test_an_open_link_is_renewed_while_it_is_on_its_network(store, links, networ
     assert_open(store, firewall)
     assert place.confirmed[-1] == (7, (ROUTER,))  # asked whether it is still there
     assert firewall.get_window("eth0", "open").until > time.time()
-    assert store.read_guard("eth0").lease == firewall.get_window("eth0", "open").until
+    assert store.read_guard("eth0").lease_until == firewall.get_window("eth0", "open").until
 
 
 def test_where_its_router_is_silent_it_is_neither_renewed_nor_shut(store, links, network, firewall, office, place):
-    before = store.read_guard("eth0").lease
+    before = store.read_guard("eth0").lease_until
     place.silent = (ROUTER,)
     assert renew_guards(store) is True
-    assert store.read_guard("eth0").lease == before
+    assert store.read_guard("eth0").lease_until == before
     assert "shut eth0 open" not in firewall.asked[firewall.asked.index("close eth0 open"):]
 
 
 def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, links, network, firewall, office):
     guard = store.read_guard("eth0")
-    store.write_guard(guard.change(lease=time.time() - 1))
+    store.write_guard(guard.change(lease_until=time.time() - 1))
     assert listen(store)[0].next_time() is None
     assert put_back(store)  # the watcher is to decide anew
     firewall.stands["eth0"][1].clear()
@@ -599,24 +599,24 @@ def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, 
 
 @pytest.mark.parametrize("scene", [
     ELSEWHERE,
-    Scene(7, True, ("192.0.2.5/24",), (ROUTER,)),
-    Scene(7, True, ("192.0.2.5/24",)),
-    Scene(7, False, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
-    Scene(8, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
-    Scene(7, True, ("192.0.3.5/24",), (ROUTER,), {ROUTER: MAC}),
-    Scene(7, True, ("192.0.2.5/24",), (ROUTER, "fe80::1"), {ROUTER: MAC}),
-    Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, ("cafe", MAC, "open")),
-    Scene(),
+    Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,)),
+    Fingerprint(7, True, ("192.0.2.5/24",)),
+    Fingerprint(7, False, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Fingerprint(8, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Fingerprint(7, True, ("192.0.3.5/24",), (ROUTER,), {ROUTER: MAC}),
+    Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER, "fe80::1"), {ROUTER: MAC}),
+    Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, ("cafe", MAC, "open")),
+    Fingerprint(),
     NetlinkError(5),
 ])
 def test_any_change_of_network_shuts_it(store, links, network, firewall, office, place, scene):
     before = monotonic()
     place.scenes["eth0"] = scene
-    if isinstance(scene, Scene):
-        assert not is_same_network(store.read_guard("eth0").scene, scene)
+    if isinstance(scene, Fingerprint):
+        assert not is_same_network(store.read_guard("eth0").fingerprint, scene)
     shut_lost_guards(store)
     assert_closed(store, firewall)
-    assert store.read_guard("eth0").shut >= before
+    assert store.read_guard("eth0").shut_at >= before
     assert listen(store)[0].next_time() is None
     # Nobody renews what is shut.
     assert renew_guards(store) is True
@@ -658,7 +658,7 @@ def test_what_is_not_known_is_not_the_same_network():
     assert is_same_network(str(HERE), HERE)
     assert not is_same_network("", HERE)
     assert not is_same_network("rubbish", HERE)
-    unreadable = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, (UNREADABLE,))
+    unreadable = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC}, (UNREADABLE,))
     assert not is_same_network(str(unreadable), unreadable)
 
 
@@ -705,7 +705,7 @@ def test_where_there_is_no_guard_there_is_nothing_to_put_back_or_to_close(store)
 def test_all_guards_close_before_sleep_until_they_are_looked_at_again(store, links, network, firewall, office):
     links.plug("wlan0", 8)
     ifup(store, links, "wlan0")
-    open_portal(store, "wlan0", [Opening("tcp", port=80)], 60)
+    open_portal(store, "wlan0", [Exemption("tcp", port=80)], 60)
     close_guards(store, "the machine sleeps")
     for device in ("eth0", "wlan0"):
         assert_closed(store, firewall, device)
@@ -716,23 +716,23 @@ def test_all_guards_close_before_sleep_until_they_are_looked_at_again(store, lin
     assert_open(store, firewall)
 
 
-PORTAL = [Opening("tcp", port=80, uids=(1000,)), Opening("tcp", port=443, uids=(1000,))]
+PORTAL = [Exemption("tcp", port=80, uids=(1000,)), Exemption("tcp", port=443, uids=(1000,))]
 
 
 def test_a_portal_is_let_through_for_its_time(store, links, network, firewall):
     ifup(store, links)
     open_portal(store, "eth0", PORTAL, 300)
     window = firewall.get_window("eth0", "portal")
-    assert window.openings == tuple(PORTAL)
+    assert window.exemptions == tuple(PORTAL)
     assert time.time() + 298 < window.until <= time.time() + 300
     assert not firewall.is_open("eth0")
     # What else changes leaves it its time, and gives it no more.
     store.write_guard(store.read_guard("eth0").change(done=False))
     follow_closing(store)
     again = firewall.get_window("eth0", "portal")
-    assert again.openings == window.openings
+    assert again.exemptions == window.exemptions
     assert window.until - 1 < again.until <= window.until
-    store.write_guard(store.read_guard("eth0").change(done=False, portal=time.time() - 1))
+    store.write_guard(store.read_guard("eth0").change(done=False, portal_until=time.time() - 1))
     follow_closing(store)
     assert firewall.get_window("eth0", "portal") is None
 
@@ -787,13 +787,13 @@ def test_what_could_not_be_released_is_not_called_so(store, links, network, fire
 def describe(store, firewalls):
     """Return all that matters of a machine."""
     guards = [
-        (guard.device, guard.backend, guard.verdict, guard.opened, guard.done, guard.openings, guard.former)
+        (guard.device, guard.backend, guard.verdict, guard.opened, guard.done, guard.exemptions, guard.former)
         for guard in store.read_guards(pytest.fail)
     ]
     tunnels = [(name, record.verdict, record.done) for name, record in store.read_tunnels().items()]
     stands = {
-        (name, device): (set(openings), set(windows))
-        for name, firewall in firewalls.items() for device, (openings, windows) in firewall.stands.items()
+        (name, device): (set(exemptions), set(windows))
+        for name, firewall in firewalls.items() for device, (exemptions, windows) in firewall.stands.items()
     }  # fmt: skip
     return guards, tunnels, stands, [record.iface for record in store.read_interfaces(pytest.fail)]
 

@@ -20,7 +20,7 @@ from netconf_hooks import guessnet, mapping
 from netconf_hooks.evidence.probes import Wait
 from netconf_hooks.evidence.scan import HeardNetwork
 from netconf_hooks.guessnet import (
-    Candidate, Options, Scene, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
+    Candidate, Options, Fingerprint, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
 )  # fmt: skip
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.system.netlink import LinkStatus, NetlinkError
@@ -253,7 +253,7 @@ class TestTests:
 
 def at(seconds=5.0, carrier=True, mac="02:00:00:00:00:01"):
     """A scene whose deadline is so many seconds away."""
-    return Scene("eth0", "eth0", mac, carrier, time.monotonic() + seconds)
+    return Fingerprint("eth0", "eth0", mac, carrier, time.monotonic() + seconds)
 
 
 @pytest.fixture
@@ -434,7 +434,7 @@ def radio(monkeypatch):
 
 class TestScan:
     def find(self, *tests, seconds=5.0, device="wlan0", tries=1):
-        scene = Scene(device, device, "", False, time.monotonic() + seconds, tries)
+        scene = Fingerprint(device, device, "", False, time.monotonic() + seconds, tries)
         return find_first([Candidate(f"stanza{n}", (guessnet.read_test(test),)) for n, test in enumerate(tests)], scene)
 
     def test_one_scan_for_all_and_the_first_of_the_file(self, radio):

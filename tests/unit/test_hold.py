@@ -9,7 +9,7 @@ from situations import make_record
 
 from netconf_hooks import settle, watch, wish
 from netconf_hooks.decide import KEEP, Known, NO_RULE, Verdict, decide, hold_verdicts
-from netconf_hooks.guard.firewall import Opening
+from netconf_hooks.guard.firewall import Exemption
 from netconf_hooks.held import hold, read_holds, unhold
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.settle import Change
@@ -144,8 +144,8 @@ def test_its_packets_pass_a_closed_guard_while_it_runs_or_is_wanted(
     hold(*CORP)
     vpn = "openvpn corp unless anywhere" if location else "openvpn corp"
     ifup(store, links, IF_NETCONF_VPN=vpn, IF_NETCONF_GUARD="yes")
-    opening = Opening("udp", "203.0.113.1/32", 1194, uids=(0,))
-    assert firewall.list_openings("eth0") == ((opening,) if passes else ())
+    exemption = Exemption("udp", "203.0.113.1/32", 1194, uids=(0,))
+    assert firewall.list_exemptions("eth0") == ((exemption,) if passes else ())
     assert tunnels.asked == []
 
 

@@ -561,7 +561,7 @@ from netconf_hooks.guard import firewall, lifecycle
 class Guard:
     name, lacks, has_lease = "nftables", (), True
     def begin_look(self, device, token): pass
-    def close(self, device, openings, windows=(), token="", ports=None):
+    def close(self, device, exemptions, windows=(), token="", ports=None):
         {action}
     def shut_window(self, device, name): pass
     def lift(self, device): pass

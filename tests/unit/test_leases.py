@@ -10,9 +10,9 @@ from guarded import (
 )  # fmt: skip
 
 from netconf_hooks import settle
-from netconf_hooks.evidence.fingerprint import Scene
+from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
-from netconf_hooks.guard.firewall import GuardError, Opening
+from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.enforce import LEASE, put_back
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.override import open_portal, release_guard
@@ -175,12 +175,12 @@ def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journ
     network["gateway"] = OFFICE
     real = firewall.close
 
-    def close(device, openings, windows=(), token="", ports=None):
+    def close(device, exemptions, windows=(), token="", ports=None):
         if token:
             # The listening process, while the hook stands still.
             socket.waiting = [make_link(carrier=False)]
             listening.hear()
-        real(device, openings, windows, token, ports)
+        real(device, exemptions, windows, token, ports)
 
     firewall.close = close
     refresh(cafe)
@@ -194,7 +194,7 @@ def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journ
 
 
 def test_a_portal_pass_ends_with_its_network_though_the_guard_was_closed(cafe, firewall, place):
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     listening, socket = listen(cafe)
     socket.waiting = [make_route()]
     listening.hear()
@@ -203,12 +203,12 @@ def test_a_portal_pass_ends_with_its_network_though_the_guard_was_closed(cafe, f
     socket.waiting = [make_route()]
     listening.hear()
     assert firewall.get_window("eth0", "portal") is None
-    assert not cafe.read_guard("eth0").portal
+    assert not cafe.read_guard("eth0").portal_until
 
 
 def test_a_portal_pass_stays_where_its_network_only_gets_another_router_too(cafe, firewall, place):
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
-    place.scenes["eth0"] = Scene(
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    place.scenes["eth0"] = Fingerprint(
         INDEX, True, (*HERE.networks, "2001:db8::5/64"), (*HERE.routers, "fe80::1"), HERE.macs
     )  # fmt: skip
     listening, socket = listen(cafe)
@@ -218,7 +218,7 @@ def test_a_portal_pass_stays_where_its_network_only_gets_another_router_too(cafe
 
 
 def test_the_cable_pulled_ends_a_portal_pass(cafe, firewall):
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     listening, socket = listen(cafe)
     socket.waiting = [make_link(carrier=False), make_link()]
     listening.hear()
@@ -227,14 +227,14 @@ def test_the_cable_pulled_ends_a_portal_pass(cafe, firewall):
 
 def test_a_look_on_another_network_ends_a_portal_pass_too(cafe, firewall, place):
     """Nobody listened meanwhile."""
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     place.scenes["eth0"] = ELSEWHERE
     refresh(cafe)
     assert firewall.get_window("eth0", "portal") is None
 
 
 def test_a_clock_that_was_set_shuts_what_is_open_and_gives_a_portal_no_more(office, firewall, monkeypatch):
-    open_portal(office, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(office, "eth0", [Exemption("tcp", port=80)], 300)
     listening, _ = listen(office)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
@@ -246,7 +246,7 @@ def test_a_clock_that_was_set_shuts_what_is_open_and_gives_a_portal_no_more(offi
 
 
 def test_a_clock_set_forward_ends_a_portal_pass(cafe, firewall, monkeypatch):
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     listening, _ = listen(cafe)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
@@ -255,7 +255,7 @@ def test_a_clock_set_forward_ends_a_portal_pass(cafe, firewall, monkeypatch):
 
 
 def test_rules_that_are_put_back_after_the_clock_was_set_back_give_no_more(cafe, firewall, monkeypatch):
-    open_portal(cafe, "eth0", [Opening("tcp", port=80)], 300)
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
     firewall.stands.clear()
@@ -351,16 +351,16 @@ def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     listening, socket = listen(office)
     place.silent = (ROUTER,)
     listening.reload(renew=True)
-    before = office.read_guard("eth0").lease
+    before = office.read_guard("eth0").lease_until
     began = time.monotonic()
     listening.keep_time()
     assert time.monotonic() < began + CONFIRMATION / 2
-    assert office.read_guard("eth0").lease == before
+    assert office.read_guard("eth0").lease_until == before
     place.silent = ()
     socket.waiting = [make_neighbour()]
     listening.hear()
     assert "renew eth0 open" in firewall.asked
-    assert office.read_guard("eth0").lease > before
+    assert office.read_guard("eth0").lease_until > before
 
 
 def test_a_router_that_stays_silent_is_asked_again_at_the_next_renewal(office, firewall, place, monkeypatch):

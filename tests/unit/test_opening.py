@@ -18,7 +18,7 @@ def test_an_opening_is_written_down_before_the_firewall_is_told(store, links, ne
             for window in windows:
                 if getattr(window, "name", "") == "open":
                     record = store.read_guard(device)
-                    seen.append((record.opened, record.lease, window.until))
+                    seen.append((record.opened, record.lease_until, window.until))
             return real(device, *arguments, **more)
 
         return ask

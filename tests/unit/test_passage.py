@@ -12,10 +12,10 @@ from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard import hosts
 from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
 from netconf_hooks.guard.enforce import put_back
-from netconf_hooks.guard.exemptions import make_allowance, make_opening
+from netconf_hooks.guard.exemptions import make_allowance, make_exemption
 from netconf_hooks.guard.override import release_guard
 from netconf_hooks.guard.shut import shut_guard
-from netconf_hooks.guard.firewall import GuardError, Opening, check_opening, read_opening
+from netconf_hooks.guard.firewall import GuardError, Exemption, check_exemption, parse_exemption
 from netconf_hooks.observation import Answer
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import boot_time
@@ -25,46 +25,46 @@ from netconf_hooks.tunnels import Endpoint, TunnelError
 CORP = "openvpn corp"
 BY_ADDRESS = Endpoint("203.0.113.1", "udp", 1194, uids=(0, 65534))
 BY_NAME = Endpoint("vpn.example", "udp", 1194, uids=(0,))
-TO_ADDRESS = Opening("udp", "203.0.113.1/32", 1194, uids=(0, 65534))
+TO_ADDRESS = Exemption("udp", "203.0.113.1/32", 1194, uids=(0, 65534))
 
 
 def to(address):
     """What lets the tunnel that is given by name through to one address."""
-    return Opening("udp", f"{address}/{128 if ':' in address else 32}", 1194, uids=(0,))
+    return Exemption("udp", f"{address}/{128 if ':' in address else 32}", 1194, uids=(0,))
 
 
 # Allowances
 
 
-@pytest.mark.parametrize("word, opening", [
-    ("192.0.2.0/24", Opening("", "192.0.2.0/24", guests=True)),
-    ("2001:db8::/32", Opening("", "2001:db8::/32", guests=True)),
-    ("192.0.2.7", Opening("", "192.0.2.7/32", guests=True)),
-    ("udp/123", Opening("udp", "", 123, guests=True)),
-    ("192.0.2.7:tcp/22", Opening("tcp", "192.0.2.7/32", 22, guests=True)),
-    ("[2001:db8::/32]:tcp/22", Opening("tcp", "2001:db8::/32", 22, guests=True)),
-    ("in:tcp/22", Opening("tcp", "", source_port=22, reply=True, guests=True)),
-    ("in:tcp/22@192.0.2.0/24", Opening("tcp", "192.0.2.0/24", source_port=22, reply=True, guests=True)),
-    ("in:udp/51820@2001:db8::/32", Opening("udp", "2001:db8::/32", source_port=51820, reply=True, guests=True)),
+@pytest.mark.parametrize("word, exemption", [
+    ("192.0.2.0/24", Exemption("", "192.0.2.0/24", guests=True)),
+    ("2001:db8::/32", Exemption("", "2001:db8::/32", guests=True)),
+    ("192.0.2.7", Exemption("", "192.0.2.7/32", guests=True)),
+    ("udp/123", Exemption("udp", "", 123, guests=True)),
+    ("192.0.2.7:tcp/22", Exemption("tcp", "192.0.2.7/32", 22, guests=True)),
+    ("[2001:db8::/32]:tcp/22", Exemption("tcp", "2001:db8::/32", 22, guests=True)),
+    ("in:tcp/22", Exemption("tcp", "", source_port=22, reply=True, guests=True)),
+    ("in:tcp/22@192.0.2.0/24", Exemption("tcp", "192.0.2.0/24", source_port=22, reply=True, guests=True)),
+    ("in:udp/51820@2001:db8::/32", Exemption("udp", "2001:db8::/32", source_port=51820, reply=True, guests=True)),
 ])
-def test_what_a_word_lets_through(word, opening):
+def test_what_a_word_lets_through(word, exemption):
     rules = read_rules({"netconf-guard-allow": word})
     assert rules.errors == ()
-    assert [make_allowance(allowance) for allowance in rules.allowances] == [opening]
-    check_opening(opening)
+    assert [make_allowance(allowance) for allowance in rules.allowances] == [exemption]
+    check_exemption(exemption)
 
 
 def test_all_stanzas_allowances_pass_from_the_first_moment(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123\nin:tcp/22")
-    first = Opening("udp", "", 123, guests=True), Opening("tcp", "", source_port=22, reply=True, guests=True)
-    assert firewall.list_openings("eth0") == first
+    first = Exemption("udp", "", 123, guests=True), Exemption("tcp", "", source_port=22, reply=True, guests=True)
+    assert firewall.list_exemptions("eth0") == first
     ifup(store, links, "eth0:1", **GUARD, IF_NETCONF_GUARD_ALLOW="192.0.2.0/24")
-    assert firewall.list_openings("eth0") == (*first, Opening("", "192.0.2.0/24", guests=True))
+    assert firewall.list_exemptions("eth0") == (*first, Exemption("", "192.0.2.0/24", guests=True))
 
 
 def test_a_line_of_allowances_that_can_not_be_read_lets_nothing_through(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123 nonsense\ntcp/22")
-    assert firewall.list_openings("eth0") == (Opening("tcp", "", 22, guests=True),)
+    assert firewall.list_exemptions("eth0") == (Exemption("tcp", "", 22, guests=True),)
 
 
 # Tunnels
@@ -80,38 +80,39 @@ endpoints = st.builds(
 @settings(max_examples=50)
 @given(endpoints)
 def test_a_tunnels_packets_pass_to_exactly_where_they_go(endpoint):
-    opening = make_opening(endpoint, "203.0.113.1")
-    check_opening(opening)
-    assert read_opening(str(opening)) == opening
-    assert (opening.protocol, opening.network, opening.port) == (endpoint.protocol, "203.0.113.1/32", endpoint.port)
-    assert (opening.uids, opening.mark, opening.source_port) == (endpoint.uids, endpoint.mark, endpoint.source_port)
-    assert not opening.reply
+    exemption = make_exemption(endpoint, "203.0.113.1")
+    check_exemption(exemption)
+    assert parse_exemption(str(exemption)) == exemption
+    made = exemption
+    assert (made.protocol, made.network, made.port) == (endpoint.protocol, "203.0.113.1/32", endpoint.port)
+    assert (made.uids, made.mark, made.source_port) == (endpoint.uids, endpoint.mark, endpoint.source_port)
+    assert not exemption.reply
 
 
 def test_the_endpoint_passes_before_its_tunnel_is_asked_for(store, links, network, firewall, tunnels):
     tunnels.endpoints[CORP] = (BY_ADDRESS, Endpoint("2001:db8::1", "esp", 0))
     passed = []
-    tunnels.during["start openvpn corp"] = lambda: passed.extend(firewall.list_openings("eth0"))
+    tunnels.during["start openvpn corp"] = lambda: passed.extend(firewall.list_exemptions("eth0"))
     ifup(store, links)
-    assert passed == [TO_ADDRESS, Opening("esp", "2001:db8::1/128")]
+    assert passed == [TO_ADDRESS, Exemption("esp", "2001:db8::1/128")]
     assert_closed(store, firewall)
-    assert firewall.list_openings("eth0") == tuple(passed)
+    assert firewall.list_exemptions("eth0") == tuple(passed)
 
 
 def test_where_it_is_not_wanted_nothing_of_it_passes(store, links, network, firewall, tunnels):
     tunnels.endpoints[CORP] = (BY_ADDRESS,)
     network["gateway"] = Answer((ROUTER,))
     ifup(store, links)
-    assert firewall.list_openings("eth0") == ()
+    assert firewall.list_exemptions("eth0") == ()
     assert_open(store, firewall)
 
 
 def test_what_goes_down_lets_nothing_through_any_more(store, links, network, firewall, tunnels):
     tunnels.endpoints[CORP] = (BY_ADDRESS,)
     ifup(store, links)
-    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+    assert firewall.list_exemptions("eth0") == (TO_ADDRESS,)
     ifdown(store, links, down=False)
-    assert firewall.list_openings("eth0") == ()
+    assert firewall.list_exemptions("eth0") == ()
 
 
 def test_two_uplinks_share_the_tunnel(store, links, network, firewall, tunnels, place):
@@ -120,7 +121,7 @@ def test_two_uplinks_share_the_tunnel(store, links, network, firewall, tunnels, 
     links.plug("wlan0", 7)
     ifup(store, links, "wlan0", **{**GUARD, "IF_NETCONF_VPN": ""})
     for device in ("eth0", "wlan0"):
-        assert firewall.list_openings(device) == (TO_ADDRESS,)
+        assert firewall.list_exemptions(device) == (TO_ADDRESS,)
 
 
 def test_a_second_family_leaves_the_tunnel_its_way(store, links, network, firewall, tunnels):
@@ -129,7 +130,7 @@ def test_a_second_family_leaves_the_tunnel_its_way(store, links, network, firewa
     asked = len(firewall.asked)
     ifup(store, links, family="inet6", **GUARD)
     assert len(firewall.asked) > asked
-    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+    assert firewall.list_exemptions("eth0") == (TO_ADDRESS,)
     assert tunnels.asked == ["start openvpn corp"]
 
 
@@ -138,7 +139,7 @@ def test_what_can_not_be_known_is_told_by_name_and_lets_nothing_through(
 ):
     tunnels.endpoints[CORP] = TunnelError("remote-random-hostname: where its packets go can't be known")
     ifup(store, links)
-    assert firewall.list_openings("eth0") == ()
+    assert firewall.list_exemptions("eth0") == ()
     assert "remote-random-hostname" in store.read_guard("eth0").problem
     told = [message for message in messages if "remote-random-hostname" in message]
     assert len(told) == 1 and told[0].startswith('error: eth0: netconf-guard: netconf-vpn "openvpn corp"')
@@ -147,7 +148,7 @@ def test_what_can_not_be_known_is_told_by_name_and_lets_nothing_through(
     tunnels.endpoints[CORP] = (BY_ADDRESS,)
     refresh(store)
     assert store.read_guard("eth0").problem == ""
-    assert firewall.list_openings("eth0") == (TO_ADDRESS,)
+    assert firewall.list_exemptions("eth0") == (TO_ADDRESS,)
 
 
 # Names
@@ -163,7 +164,7 @@ def named(tunnels, place):
 
 def test_all_addresses_of_a_name_pass_and_are_pinned(store, links, network, firewall, named, hosts_file):
     ifup(store, links)
-    assert firewall.list_openings("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
+    assert firewall.list_exemptions("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
     assert read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.1", "2001:db8::1")}
     assert named.asked == ["vpn.example"]
 
@@ -174,7 +175,7 @@ def test_of_one_family_only_where_the_tunnel_uses_only_that(
 ):
     tunnels.endpoints[CORP] = (Endpoint("vpn.example", "udp", 1194, version, uids=(0,)),)
     ifup(store, links)
-    assert firewall.list_openings("eth0") == (to(address),)
+    assert firewall.list_exemptions("eth0") == (to(address),)
 
 
 def test_names_are_asked_for_through_the_guard_and_only_while_it_takes(
@@ -191,7 +192,7 @@ def test_names_are_asked_for_through_the_guard_and_only_while_it_takes(
     monkeypatch.setattr("netconf_hooks.evidence.names.look_up", look_up)
     ifup(store, links)
     [window] = windows
-    assert window.openings == (Opening("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK),)
+    assert window.exemptions == (Exemption("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK),)
     assert time.time() < window.until <= time.time() + LOOK_UP_TIME + 1
     assert firewall.get_window("eth0", "probe") is None
 
@@ -207,7 +208,7 @@ def test_names_are_asked_once_and_again_only_while_the_tunnel_is_down(
     named.names["vpn.example"] = ("203.0.113.9",)
     refresh(store)
     assert named.asked == ["vpn.example"] * 2
-    assert firewall.list_openings("eth0") == (to("203.0.113.9"),)
+    assert firewall.list_exemptions("eth0") == (to("203.0.113.9"),)
     assert read_pins("eth0", str(hosts_file)) == {"vpn.example": ("203.0.113.9",)}
 
 
@@ -220,16 +221,16 @@ def test_a_run_asks_once_though_the_tunnel_takes_its_time(store, links, network,
 def test_what_is_known_stays_while_no_name_server_answers(store, links, network, firewall, named, tunnels):
     tunnels.up[CORP] = False
     ifup(store, links)
-    before = firewall.list_openings("eth0")
+    before = firewall.list_exemptions("eth0")
     named.names.clear()
     refresh(store)
-    assert firewall.list_openings("eth0") == before
+    assert firewall.list_exemptions("eth0") == before
 
 
 def test_a_name_that_nobody_knows_is_told_and_others_pass(store, links, network, firewall, named, tunnels, messages):
     tunnels.endpoints[CORP] = (BY_NAME, Endpoint("gone.example", "tcp", 443, uids=(0,)))
     ifup(store, links)
-    assert firewall.list_openings("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
+    assert firewall.list_exemptions("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
     assert "gone.example: no such name" in store.read_guard("eth0").problem
     assert any("gone.example: no such name" in message for message in messages)
 
@@ -239,12 +240,12 @@ def test_the_admins_own_lines_are_what_the_daemon_uses(store, links, network, fi
     tunnels.up[CORP] = False
     ifup(store, links)
     for _ in range(2):
-        assert firewall.list_openings("eth0") == (to("198.51.100.5"),)
+        assert firewall.list_exemptions("eth0") == (to("198.51.100.5"),)
         assert hosts_file.read_text() == "198.51.100.5 vpn.example\n"
         refresh(store)
     tunnels.up[CORP] = True
     refresh(store)
-    assert firewall.list_openings("eth0") == (to("198.51.100.5"),)
+    assert firewall.list_exemptions("eth0") == (to("198.51.100.5"),)
 
 
 def test_what_somebody_wrote_over_is_pinned_again(store, links, network, firewall, named, tunnels, hosts_file):
@@ -282,8 +283,8 @@ def test_where_names_can_not_be_pinned_the_daemons_may_ask_for_a_short_time(
     tunnels.endpoints[CORP] = (BY_NAME, Endpoint("vpn.example", "tcp", 443, uids=(0, 65534)))
     ifup(store, links)
     window = firewall.get_window("eth0", "names")
-    assert window.openings == tuple(
-        Opening(protocol, "192.0.2.53/32", 53, uids=(0, 65534)) for protocol in ("udp", "tcp")
+    assert window.exemptions == tuple(
+        Exemption(protocol, "192.0.2.53/32", 53, uids=(0, 65534)) for protocol in ("udp", "tcp")
     )
     assert time.time() + NAMES_TIME - 5 < window.until <= time.time() + NAMES_TIME
     assert NAMES_TIME == 30
@@ -298,7 +299,7 @@ def test_it_is_not_prolonged_while_nothing_is_asked(store, links, network, firew
     refresh(store)
     store.write_guard(store.read_guard("eth0").change(done=False))
     refresh(store)
-    assert until - 1 < firewall.get_window("eth0", "names").until <= store.read_guard("eth0").asking
+    assert until - 1 < firewall.get_window("eth0", "names").until <= store.read_guard("eth0").dns_until
 
 
 def test_daemons_may_ask_once_on_each_network_which_is_logged_each_time(
@@ -311,7 +312,7 @@ def test_daemons_may_ask_once_on_each_network_which_is_logged_each_time(
     ifup(store, links)
     assert firewall.get_window("eth0", "names")
     assert count_told() == 1
-    past = {"asking": time.time() - 1, "asking_boot": boot_time() - 1, "done": False}
+    past = {"dns_until": time.time() - 1, "dns_until_boot": boot_time() - 1, "done": False}
     store.write_guard(store.read_guard("eth0").change(**past))
     refresh(store)
     assert firewall.get_window("eth0", "names") is None
@@ -337,7 +338,7 @@ def test_it_ends_with_its_network(store, links, network, firewall, named, tunnel
 def test_kernel_tunnels_are_set_up_by_root(store, links, network, firewall, named, tunnels, unwritable):
     tunnels.endpoints[CORP] = (Endpoint("vpn.example", "udp", 51820, mark=51820),)
     ifup(store, links)
-    assert {opening.uids for opening in firewall.get_window("eth0", "names").openings} == {(0,)}
+    assert {exemption.uids for exemption in firewall.get_window("eth0", "names").exemptions} == {(0,)}
 
 
 # What goes wrong
@@ -366,7 +367,7 @@ def test_a_damaged_list_of_tunnels_lets_nothing_through(store, links, network, f
     from netconf_hooks.guard.endpoints import let_tunnels_through
 
     assert let_tunnels_through(store, store.read_interfaces(log.error), asked=True) is True
-    assert store.read_guard("eth0").openings == ()
+    assert store.read_guard("eth0").exemptions == ()
 
 
 def test_a_released_guard_is_left_alone(store, links, network, firewall, named):
@@ -388,14 +389,14 @@ def test_whoever_is_stopped_can_still_say_goodbye(store, links, network, firewal
     tunnels.endpoints[CORP] = (BY_ADDRESS,)
     ifup(store, links)
     passed = []
-    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_openings("eth0"))
+    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_exemptions("eth0"))
     network["gateway"] = Answer((ROUTER,))
     refresh(store)
     assert passed == [(TO_ADDRESS,)]
-    assert firewall.list_openings("eth0") == ()
+    assert firewall.list_exemptions("eth0") == ()
     del network["gateway"]
     refresh(store)
-    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_openings("eth0"))
+    tunnels.during["stop openvpn corp"] = lambda: passed.append(firewall.list_exemptions("eth0"))
     ifdown(store, links, down=False)
     assert passed == [(TO_ADDRESS,)] * 2
-    assert firewall.list_openings("eth0") == ()
+    assert firewall.list_exemptions("eth0") == ()

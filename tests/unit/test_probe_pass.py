@@ -8,10 +8,10 @@ from guarded import ifup
 
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard.exemptions import ProbePass, make_pass
-from netconf_hooks.guard.firewall import Opening
+from netconf_hooks.guard.firewall import Exemption
 from netconf_hooks.guard.override import release_guard
 
-PROBE = Opening("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK)
+PROBE = Exemption("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_probe_passes_while_it_runs(store, guarded):
     with make_pass(store, "eth0", 5.0) as passing:
         announce(passing)
         window = guarded.get_window("eth0", "probe")
-        assert window.openings == (PROBE,)
+        assert window.exemptions == (PROBE,)
         assert before + 6.0 <= window.until <= time.time() + 6.0
     assert guarded.asked == ["open eth0 probe", "shut eth0 probe"]
     assert guarded.get_window("eth0", "probe") is None
@@ -44,8 +44,8 @@ def test_the_same_probe_is_let_through_once_and_another_beside_it(store, guarded
         announce(passing)
         assert guarded.asked == ["open eth0 probe"]
         passing.announce("eth0", "tcp", "2001:db8::1", 443)
-        other = Opening("tcp", "2001:db8::1/128", 443, uids=(0,), mark=MARK)
-        assert guarded.get_window("eth0", "probe").openings == (PROBE, other)
+        other = Exemption("tcp", "2001:db8::1/128", 443, uids=(0,), mark=MARK)
+        assert guarded.get_window("eth0", "probe").exemptions == (PROBE, other)
 
 
 def test_a_probe_of_another_link_opens_nothing_here(store, guarded):

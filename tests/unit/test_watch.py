@@ -13,7 +13,7 @@ import pytest
 from situations import make_record
 
 from netconf_hooks import wake, watch
-from netconf_hooks.evidence.fingerprint import Scene
+from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
 from netconf_hooks.tunnels import TunnelError
 from netconf_hooks.watch import needs_retry
@@ -22,12 +22,12 @@ from tests.lab.waiting import wait_until
 CHECKOUT = str(Path(__file__).parents[2])
 
 ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
-OFFICE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
+OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
 
 
 def change(scene, **facts):
     """Return a scene that differs in some facts."""
-    return Scene(**{name: facts.get(name, getattr(scene, name)) for name in Scene.__slots__})
+    return Fingerprint(**{name: facts.get(name, getattr(scene, name)) for name in Fingerprint.__slots__})
 
 
 # At first sight: by the record
@@ -193,7 +193,7 @@ watch.Netlink = Netlink
 leftovers.clear_leftovers = lambda store: None
 watch._has_changed = lambda scene, scenes, record: False
 watch.needs_retry = lambda store, records: False
-watch.look = lambda records: {{record.iface: watch.Scene(7, True) for record in records}}
+watch.look = lambda records: {{record.iface: watch.Fingerprint(7, True) for record in records}}
 
 def settle(store, changes, wake, tell):
     assert not wake and tell is watch.leave_events
@@ -300,12 +300,12 @@ from netconf_hooks.guard import firewall, lease as leases
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import Netlink
 from netconf_hooks.evidence import fingerprint
-from netconf_hooks.evidence.fingerprint import Scene, read_scene
+from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 
 class Guard:
     has_lease = True
     has_news = True
-    def close(self, device, openings, windows=(), token="", ports=None):
+    def close(self, device, exemptions, windows=(), token="", ports=None):
         print("close", device, *[one.name for one in windows], flush=True)
     def renew_window(self, device, window):
         print("renew", device, window.name, flush=True)
@@ -320,18 +320,18 @@ class Kernel(Netlink):
     def question_neighbours(self, index, addresses): print("ask", *addresses, flush=True)
     def get_sure_neighbours(self, index, addresses): return dict.fromkeys(addresses)
 
-def look_at(device, netlink=None, outside_ports=()):
-    return Scene() if os.path.exists({directory!r} + "/moved") else read_scene({scene!r})
+def read_fingerprint(device, netlink=None, outside_ports=()):
+    return Fingerprint() if os.path.exists({directory!r} + "/moved") else parse_fingerprint({scene!r})
 
 firewall.load_firewall = lambda backend: Guard()
-fingerprint.look_at = look_at
+fingerprint.read_fingerprint = read_fingerprint
 netlink.Netlink = Kernel
 leases.RENEWAL = {renewal!r}
 """
 
 OPENED = GuardRecord(
     "eth0", "nftables", "open", "at the office", (Pass("inet", {"netconf-guard": "unless office"}, iface="eth0"),),
-    done=True, opened=True, scene=str(OFFICE),
+    done=True, opened=True, fingerprint=str(OFFICE),
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from netconf_hooks.commands import portal as portal_module
 from netconf_hooks.commands.entry import FAILED, OK
-from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_openings, read_duration
-from netconf_hooks.guard.firewall import Opening, check_opening
+from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_exemptions, read_duration
+from netconf_hooks.guard.firewall import Exemption, check_exemption
 from netconf_hooks.observation import Answer
 
 
@@ -77,23 +77,23 @@ def test_who_calls(tmp_path, environ, loginuid, uid):
 
 
 def test_a_portal_is_for_one_user_and_the_links_own_name_servers():
-    openings = list_portal_openings(1000, None, ("192.0.2.53", "fe80::53"))
-    assert openings == (
-        Opening("tcp", port=80, uids=(1000,)),
-        Opening("tcp", port=443, uids=(1000,)),
-        Opening("udp", "192.0.2.53/32", 53, uids=(1000,)),
-        Opening("tcp", "192.0.2.53/32", 53, uids=(1000,)),
-        Opening("udp", "fe80::53/128", 53, uids=(1000,)),
-        Opening("tcp", "fe80::53/128", 53, uids=(1000,)),
+    exemptions = list_portal_exemptions(1000, None, ("192.0.2.53", "fe80::53"))
+    assert exemptions == (
+        Exemption("tcp", port=80, uids=(1000,)),
+        Exemption("tcp", port=443, uids=(1000,)),
+        Exemption("udp", "192.0.2.53/32", 53, uids=(1000,)),
+        Exemption("tcp", "192.0.2.53/32", 53, uids=(1000,)),
+        Exemption("udp", "fe80::53/128", 53, uids=(1000,)),
+        Exemption("tcp", "fe80::53/128", 53, uids=(1000,)),
     )
-    for opening in openings:
-        check_opening(opening)
+    for exemption in exemptions:
+        check_exemption(exemption)
 
 
 def test_who_looks_up_names_for_everybody_may_do_that_and_no_more():
-    openings = list_portal_openings(1000, 990, ("192.0.2.53",))
-    assert {opening.uids for opening in openings if opening.port == 53} == {(1000, 990)}
-    assert {opening.uids for opening in openings if opening.port != 53} == {(1000,)}
+    exemptions = list_portal_exemptions(1000, 990, ("192.0.2.53",))
+    assert {exemption.uids for exemption in exemptions if exemption.port == 53} == {(1000, 990)}
+    assert {exemption.uids for exemption in exemptions if exemption.port != 53} == {(1000,)}
 
 
 # The commands
@@ -111,7 +111,7 @@ def test_portal_lets_it_through_and_status_says_what_is_left(command, cafe):
     assert (status, errors) == (OK, "")
     assert output == "eth0: for 90 s http, https and DNS pass for the user with uid 1000\n"
     window = cafe.get_window("eth0", "portal")
-    assert window.openings == list_portal_openings(1000, None, ("192.0.2.53",))
+    assert window.exemptions == list_portal_exemptions(1000, None, ("192.0.2.53",))
     assert 80 < window.until - time.time() <= 90
     assert not cafe.is_open("eth0")
     left = re.search(
@@ -133,12 +133,12 @@ def test_portal_lasts_five_minutes_unless_said_and_goes_by_the_device(command, c
 def test_portal_says_where_there_is_no_name_server(command, cafe, place):
     place.resolvers = ()
     assert "no name server" in command("portal", "eth0")[1]
-    assert {opening.port for opening in cafe.get_window("eth0", "portal").openings} == {80, 443}
+    assert {exemption.port for exemption in cafe.get_window("eth0", "portal").exemptions} == {80, 443}
 
 
 def test_a_portal_that_is_over_is_not_in_status(command, cafe, store):
     command("portal", "eth0")
-    store.write_guard(store.read_guard("eth0").change(portal=time.time() - 1))
+    store.write_guard(store.read_guard("eth0").change(portal_until=time.time() - 1))
     assert "captive portal" not in command("status")[1]
     assert json.loads(command("status", "--json")[1])["guards"]["eth0"]["portal"] == 0
 

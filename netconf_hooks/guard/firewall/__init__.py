@@ -1,8 +1,8 @@
 """The kill switch: nothing leaves through a guarded link but what is let through.  One module a firewall.
 
-What a guard lets through is one list of openings, the same for every firewall; each module here turns it into rules of
-its own.  Only this package touches the firewall.  What every closed link lets through (ARP, the DHCP client's
-broadcasts, neighbour and router discovery as the kernel makes them, what an IPsec policy will encrypt) is no opening:
+What a guard lets through is one list of exemptions, the same for every firewall; each module here turns it into its own
+rules.  Only this package touches the firewall.  What every closed link lets through (ARP, the DHCP client's
+broadcasts, neighbour and router discovery as the kernel makes them, what an IPsec policy will encrypt) is no exemption:
 it stands in each module.
 
 A new firewall is a module here with a class `Firewall`, and one line in `BACKENDS`.
@@ -26,7 +26,7 @@ WINDOWS = (OPEN, PORTAL, PROBE, NAMES)
 """The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up."""
 
 
-class Opening(Record):
+class Exemption(Record):
     """One thing that may leave through a guarded link; a packet passes that matches all of it.
 
     protocol: ``udp``, ``tcp``, ``esp`` or empty for any.
@@ -65,11 +65,11 @@ class Opening(Record):
         return "\t".join(map(str, fields))
 
 
-def read_opening(text: str) -> Opening:
-    """Return the opening that str() has written.  Raises ValueError."""
+def parse_exemption(text: str) -> Exemption:
+    """Return the exemption that str() has written.  Raises ValueError."""
     protocol, network, port, source_port, uids, mark, reply = text.split("\t")
     users = tuple(int(uid) for uid in uids.split(",") if uid)
-    return Opening(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")
+    return Exemption(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")
 
 
 class Window(Record):
@@ -79,11 +79,11 @@ class Window(Record):
     until: when it closes, in seconds since 1970 (time.time()); also the limit where the machine sleeps meanwhile.
     """
 
-    __slots__ = ("name", "openings", "until")
+    __slots__ = ("name", "exemptions", "until")
 
-    def __init__(self, name: str, openings: tuple[Opening, ...], until: float) -> None:
+    def __init__(self, name: str, exemptions: tuple[Exemption, ...], until: float) -> None:
         self.name = name
-        self.openings = openings
+        self.exemptions = exemptions
         self.until = until
 
 
@@ -153,20 +153,20 @@ def read_network(network: str) -> tuple[bytes, int]:
     return prefix
 
 
-def check_opening(opening: Opening) -> None:
-    """Raise `GuardError` for an opening that no packet can match or that says less than it seems to."""
-    if opening.network:
-        read_network(opening.network)
-    ports = (opening.port, opening.source_port)
+def check_exemption(exemption: Exemption) -> None:
+    """Raise `GuardError` for an exemption that no packet can match or that says less than it seems to."""
+    if exemption.network:
+        read_network(exemption.network)
+    ports = (exemption.port, exemption.source_port)
     if not (
-        opening.protocol in ("", "udp", "tcp", "esp")
+        exemption.protocol in ("", "udp", "tcp", "esp")
         and all(0 <= port < _PORTS for port in ports)
-        and all(0 <= uid < _NUMBERS - 1 for uid in opening.uids)
-        and 0 <= opening.mark < _NUMBERS
-        and not (opening.protocol == "esp" and any(ports))
-        and not (opening.reply and not (opening.protocol in ("udp", "tcp") and opening.source_port))
+        and all(0 <= uid < _NUMBERS - 1 for uid in exemption.uids)
+        and 0 <= exemption.mark < _NUMBERS
+        and not (exemption.protocol == "esp" and any(ports))
+        and not (exemption.reply and not (exemption.protocol in ("udp", "tcp") and exemption.source_port))
     ):
-        raise GuardError(f"no firewall can let this through: {opening!r}")
+        raise GuardError(f"no firewall can let this through: {exemption!r}")
 
 
 if TYPE_CHECKING:
@@ -186,12 +186,12 @@ if TYPE_CHECKING:
         def close(
             self,
             device: str,
-            openings: tuple[Opening, ...],
+            exemptions: tuple[Exemption, ...],
             windows: tuple[Window, ...] = (),
             token: str = "",
             ports: Ports | None = None,
         ) -> None:
-            """Close a device but for `openings` and `windows`, in place of whatever stood for it, and read back that
+            """Close a device but for `exemptions` and `windows`, in place of whatever stood for it, and read back that
             it stands.
 
             device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.

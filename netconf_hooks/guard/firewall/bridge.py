@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from netconf_hooks.guard.firewall import Opening, Window
+    from netconf_hooks.guard.firewall import Exemption, Window
 
 # Before br_netfilter, which hands frames on to iptables and to the table inet (NF_BR_PRI_BRNF, 0).
 _PRIORITY = -200
@@ -56,7 +56,7 @@ TRIAL = (
 
 
 def build_guest_chains(
-    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    device: str, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
 ) -> dict[str, tuple[str, ...]]:
     """Return the rules of a bridge's chains in the table bridge, but those of its hooks, by chain.
 
@@ -72,7 +72,7 @@ def build_guest_chains(
         *(frame.removesuffix("accept") + done for frame in GUEST_FRAMES),
         # Not what tells a packet's later fragments by its address alone: there is nothing behind this table that would
         # stop those of another port.
-        *(f"{render_frames(opening)[0]} {done}".lstrip() for opening in openings if opening.guests),
+        *(f"{render_frames(exemption)[0]} {done}".lstrip() for exemption in exemptions if exemption.guests),
     )
     opened = [window for window in windows if window.name == OPEN and window.until > now]
     return {
@@ -90,7 +90,7 @@ def build_window(window: Window) -> tuple[str, ...]:
 def render_bridge(
     device: str,
     ports: Ports,
-    openings: tuple[Opening, ...],
+    exemptions: tuple[Exemption, ...],
     windows: tuple[Window, ...],
     now: float,
     by_bridge: bool,
@@ -100,7 +100,7 @@ def render_bridge(
     by_bridge: whether the kernel knows which bridge a port belongs to; else all ports count as this bridge's that are
         not known to be another's.
     """
-    chains = build_guest_chains(device, openings, windows, now)
+    chains = build_guest_chains(device, exemptions, windows, now)
     belongs = f'meta obrname "{device}"' if by_bridge else f"oifname != @others-{device}"
     hooks = {
         f"forward-{device}": f"{belongs} jump frames-{device}",
@@ -150,7 +150,7 @@ def render_members(device: str, ports: Ports) -> list[str]:
     ]
 
 
-def render_opening(device: str, window: Window, now: float) -> list[str]:
+def render_exemption(device: str, window: Window, now: float) -> list[str]:
     """Return the commands that open a bridge for its guests as well, until the window closes."""
     return [
         *render_shutting(device),

@@ -27,7 +27,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop
 from binascii import crc32
 
 from netconf_hooks.guard.firewall import (
-    GuardError, OPEN, Opening, Ports, TokenGone, WINDOWS, Window, check_device, check_opening, check_token,
+    GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption, check_token,
     read_network
 )  # fmt: skip
 from netconf_hooks.system import programs
@@ -92,28 +92,28 @@ _ATTEMPTS = 3  # at finding the table as it was read: others change it meanwhile
 _LAST_TIME = 2**31 - 2  # libxt_time reads no later date than 2**31 - 1, which it does not write: no limit
 
 
-def render_opening(opening: Opening, version: int) -> tuple[str, ...]:
-    """Return what the packets of an opening match, as iptables-save(8) writes it: any one of these.
+def render_exemption(exemption: Exemption, version: int) -> tuple[str, ...]:
+    """Return what the packets of an exemption match, as iptables-save(8) writes it: any one of these.
 
-    version: 4 or 6; nothing matches an opening for the other family.  Raises `GuardError` for one that can't be.
+    version: 4 or 6; nothing matches an exemption for the other family.  Raises `GuardError` for one that can't be.
     """
-    check_opening(opening)
+    check_exemption(exemption)
     network = ""
-    if opening.network:
-        address, length = read_network(opening.network)
+    if exemption.network:
+        address, length = read_network(exemption.network)
         if len(address) != (4 if version == 4 else 16):
             return ()
         if length:
             network = f"-d {inet_ntop(AF_INET if version == 4 else AF_INET6, address)}/{length}"
     ports = " ".join(
-        f"--{side} {port}" for side, port in (("sport", opening.source_port), ("dport", opening.port)) if port
+        f"--{side} {port}" for side, port in (("sport", exemption.source_port), ("dport", exemption.port)) if port
     )
-    mark = f"-m mark --mark {opening.mark:#x}" if opening.mark else ""
-    reply = "-m conntrack --ctdir REPLY" if opening.reply else ""
+    mark = f"-m mark --mark {exemption.mark:#x}" if exemption.mark else ""
+    reply = "-m conntrack --ctdir REPLY" if exemption.reply else ""
     found = []
-    for protocol in ("tcp", "udp") if ports and not opening.protocol else (opening.protocol,):
+    for protocol in ("tcp", "udp") if ports and not exemption.protocol else (exemption.protocol,):
         words = [network, f"-p {protocol}" if protocol else "", f"-m {protocol} {ports}" if ports else ""]
-        owners = [f"-m owner --uid-owner {uid}" for uid in sorted(set(opening.uids))]
+        owners = [f"-m owner --uid-owner {uid}" for uid in sorted(set(exemption.uids))]
         for owner in owners or [""]:
             found.append(" ".join(filter(None, (*words, owner, mark, reply))))
     return tuple(found)
@@ -128,7 +128,7 @@ def render_window(window: Window | None, version: int, now: float) -> tuple[str,
         return ()
     last = min(-int(-window.until // 1) - 1, _LAST_TIME)
     time_match = f"-m time --datestart {_format_time(now - SLACK)} --datestop {_format_time(last)}"
-    matches = (match for opening in window.openings for match in render_opening(opening, version))
+    matches = (match for exemption in window.exemptions for match in render_exemption(exemption, version))
     return tuple(" ".join(filter(None, (match, time_match, "-j RETURN"))) for match in matches)
 
 
@@ -148,12 +148,13 @@ def build_forward(version: int, window: Window | None, now: float) -> tuple[str,
 
 
 def build_chains(
-    device: str, version: int, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    device: str, version: int, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
 ) -> dict[str, tuple[str, ...]]:
     """Return the rules of a device by chain, without those of its tokens.  version: 4 or 6; now: as time.time()."""
     found = {window.name: window for window in windows}
     chains = {_name_window(device, name): build_window(device, name, version, found.get(name), now) for name in WINDOWS}
-    passing = (f"{match} -j RETURN".lstrip() for opening in openings for match in render_opening(opening, version))
+    matches = (match for exemption in exemptions for match in render_exemption(exemption, version))
+    passing = (f"{match} -j RETURN".lstrip() for match in matches)
     chains[f"nch-{device}"] = (*ALWAYS[version], *passing, "-j DROP")
     chains[f"nchf-{device}"] = build_forward(version, found.get(OPEN), now)
     return chains
@@ -253,7 +254,7 @@ class Firewall:
     def close(
         self,
         device: str,
-        openings: tuple[Opening, ...],
+        exemptions: tuple[Exemption, ...],
         windows: tuple[Window, ...] = (),
         token: str = "",
         ports: Ports | None = None,
@@ -270,7 +271,7 @@ class Firewall:
         changed = False
         try:
             for version in VERSIONS:
-                chains = build_chains(device, version, openings, windows, now)
+                chains = build_chains(device, version, exemptions, windows, now)
                 self._put(version, device, chains, token if taking else "")
                 changed = True
         except GuardError as error:
@@ -463,7 +464,7 @@ class Firewall:
     def _test(self) -> None:
         """Find out whether the kernel and iptables know all that our rules need.  Raises `GuardError`."""
         now = time.time()
-        everything = (Opening("udp", "", 53, 53, (0,), 1), Opening("tcp", "", source_port=22, reply=True))
+        everything = (Exemption("udp", "", 53, 53, (0,), 1), Exemption("tcp", "", source_port=22, reply=True))
         for version in VERSIONS:
             chains = build_chains("lo", version, everything, (Window(OPEN, everything, now + 1),), now)
             self._restore(version, _fill("lo", chains, _sum_rules("lo", chains), renew_tokens=True), "--test")
@@ -592,7 +593,7 @@ def _set_window(device: str, version: int, name: str, window: Window | None, now
 def _without_users(window: Window | None) -> Window | None:
     if window is None:
         return None
-    return Window(window.name, tuple(opening for opening in window.openings if not opening.uids), window.until)
+    return Window(window.name, tuple(exemption for exemption in window.exemptions if not exemption.uids), window.until)
 
 
 # --- tokens

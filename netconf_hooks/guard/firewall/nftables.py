@@ -23,7 +23,7 @@ A window is a chain that each packet is sent through while the device is an elem
 kernel keeps.  Such timeouts stand still while the machine sleeps, so the chain's first rule also looks at the clock.
 
 The tokens of looks (`AnyFirewall.begin_look`) are elements of the set ``token-DEVICE``.  A transaction that begins by
-deleting an element fails as a whole if the element is missing; so opening fails once somebody has shut the window.
+deleting an element fails as a whole if the element is missing; so exemption fails once somebody has shut the window.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guard.firewall import (
-    GuardError, OPEN, Opening, Ports, TokenGone, WINDOWS, Window, check_device, check_opening, check_token,
+    GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption, check_token,
     read_network
 )  # fmt: skip
 
@@ -136,36 +136,37 @@ _LONGEST = 3650 * _DAY  # seconds that a window is open at most
 _ATTEMPTS = 3  # the device may come and go meanwhile, and another program change its tables
 
 
-def render_opening(opening: Opening) -> str:
-    """Return what a packet of this opening matches, for the family inet; empty for any packet.
+def render_exemption(exemption: Exemption) -> str:
+    """Return what a packet of this exemption matches, for the family inet; empty for any packet.
 
-    Raises `GuardError` for an opening that can't be.
+    Raises `GuardError` for an exemption that can't be.
     """
-    check_opening(opening)
-    matches = [_render_network(opening, "meta nfproto"), _render_ports(opening), _render_users(opening)]
-    if opening.mark:
-        matches.append(f"meta mark {opening.mark:#x}")
-    if opening.reply:
+    check_exemption(exemption)
+    matches = [_render_network(exemption, "meta nfproto"), _render_ports(exemption), _render_users(exemption)]
+    if exemption.mark:
+        matches.append(f"meta mark {exemption.mark:#x}")
+    if exemption.reply:
         matches.append("ct direction reply")
     return " ".join(filter(None, matches))
 
 
-def render_frames(opening: Opening) -> tuple[str, ...]:
-    """Return what a frame of this opening matches, for the family netdev: any one of these.
+def render_frames(exemption: Exemption) -> tuple[str, ...]:
+    """Return what a frame of this exemption matches, for the family netdev: any one of these.
 
     Whether it is a reply is not known here.  Its user is, if the socket is in this network namespace: so what a
     container sends through a macvlan does not match.  A packet may have been cut into fragments meanwhile, of which
     only the first tells the ports.
     """
-    check_opening(opening)
-    network = _render_network(opening, "meta protocol")
-    owner = " ".join(filter(None, (_render_users(opening), f"meta mark {opening.mark:#x}" if opening.mark else "")))
-    if opening != Opening() and not (network or opening.protocol or opening.port or opening.source_port):
+    check_exemption(exemption)
+    network = _render_network(exemption, "meta protocol")
+    mark = f"meta mark {exemption.mark:#x}" if exemption.mark else ""
+    owner = " ".join(filter(None, (_render_users(exemption), mark)))
+    if exemption != Exemption() and not (network or exemption.protocol or exemption.port or exemption.source_port):
         network = "meta protocol { ip, ip6 }"  # whatever else it is for, IP it is
-    found = [" ".join(filter(None, (network, _render_ports(opening), owner)))]
-    if opening.port or opening.source_port:
-        protocol = f"meta l4proto {opening.protocol or '{ tcp, udp }'}"
-        version = _get_version(opening)
+    found = [" ".join(filter(None, (network, _render_ports(exemption), owner)))]
+    if exemption.port or exemption.source_port:
+        protocol = f"meta l4proto {exemption.protocol or '{ tcp, udp }'}"
+        version = _get_version(exemption)
         if version != 6:
             found.append(" ".join(filter(None, ("ip frag-off & 0x1fff != 0", protocol, network, owner))))
         if version != 4:
@@ -174,7 +175,7 @@ def render_frames(opening: Opening) -> tuple[str, ...]:
 
 
 def build_chains(
-    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float, decided: str = ""
+    device: str, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float, decided: str = ""
 ) -> dict[str, tuple[str, ...]]:
     """Return the rules of a device's chains in the table inet, by chain.
 
@@ -185,7 +186,7 @@ def build_chains(
         *passed,
         *(f"oifname @{name}-{device} jump {name}-{device}" for name in WINDOWS),
         *ALWAYS,
-        *(f"{render_opening(opening)} accept".lstrip() for opening in openings),
+        *(f"{render_exemption(exemption)} accept".lstrip() for exemption in exemptions),
     )
     drop = f'counter name "dropped-{device}" drop'
     chains = {
@@ -215,11 +216,11 @@ def build_chains(
 
 def build_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table inet."""
-    return (render_end(window), *(f"{render_opening(opening)} accept".lstrip() for opening in window.openings))
+    return (render_end(window), *(f"{render_exemption(exemption)} accept".lstrip() for exemption in window.exemptions))
 
 
 def build_frame_chains(
-    device: str, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+    device: str, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
 ) -> dict[str, tuple[str, ...]]:
     """Return the rules of a device's chains in the table netdev, by chain."""
     passing = (
@@ -227,7 +228,7 @@ def build_frame_chains(
         *_ETHERNET,
         *(f"jump {name}-{device}" for name in WINDOWS if name != OPEN),
         *FRAMES,
-        *(f"{match} accept".lstrip() for opening in openings for match in render_frames(opening)),
+        *(f"{match} accept".lstrip() for exemption in exemptions for match in render_frames(exemption)),
     )
     chains = {
         f"frames-{device}": (*passing, f'counter name "dropped-{device}" drop comment "behind {len(passing)} rules"')
@@ -240,7 +241,7 @@ def build_frame_chains(
 
 def build_frame_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table netdev."""
-    matches = (match for opening in window.openings for match in render_frames(opening))
+    matches = (match for exemption in window.exemptions for match in render_frames(exemption))
     return (render_end(window), *(f"{match} accept".lstrip() for match in matches))
 
 
@@ -272,7 +273,7 @@ class Firewall:
     def close(
         self,
         device: str,
-        openings: tuple[Opening, ...],
+        exemptions: tuple[Exemption, ...],
         windows: tuple[Window, ...] = (),
         token: str = "",
         ports: Ports | None = None,
@@ -280,9 +281,9 @@ class Firewall:
         """See `AnyFirewall.close`.  The egress chain is added where the device exists."""
         check_device(device)
         now = time.time()
-        parts, decided = self._render_parts(device, ports, openings, windows, now) if ports else ([], "")
-        chains = build_chains(device, openings, windows, now, decided)
-        frames = build_frame_chains(device, openings, windows, now)
+        parts, decided = self._render_parts(device, ports, exemptions, windows, now) if ports else ([], "")
+        chains = build_chains(device, exemptions, windows, now, decided)
+        frames = build_frame_chains(device, exemptions, windows, now)
         commands = _fill(INET, device, chains, _render_hooks(device))
         for window in windows:
             commands += _render_element(device, window, now)
@@ -410,7 +411,7 @@ class Firewall:
         return not (self._find_problem(device, wanted) or bridge and self._find_bridge_problem(device))
 
     def _render_parts(
-        self, device: str, ports: Ports, openings: tuple[Opening, ...], windows: tuple[Window, ...], now: float
+        self, device: str, ports: Ports, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
     ) -> tuple[list[str], str]:
         """Return the commands for what a link is made of, and what a bridge's decided frames are matched by."""
         from netconf_hooks.guard.firewall import bridge
@@ -419,13 +420,13 @@ class Firewall:
         if not ports.bridge:
             return commands, ""
         by_bridge = not self._nft.cmd("\n".join(bridge.TRIAL))[0]
-        commands += bridge.render_bridge(device, ports, openings, windows, now, by_bridge)
+        commands += bridge.render_bridge(device, ports, exemptions, windows, now, by_bridge)
         return commands, bridge.DECIDED
 
     def _open_bridge(self, device: str, window: Window, now: float) -> list[str]:
-        from netconf_hooks.guard.firewall.bridge import render_opening
+        from netconf_hooks.guard.firewall.bridge import render_exemption
 
-        return render_opening(device, window, now)
+        return render_exemption(device, window, now)
 
     def _find_bridge_problem(self, device: str) -> str:
         from netconf_hooks.guard.firewall.bridge import find_problem
@@ -595,16 +596,16 @@ class Firewall:
             raise GuardError(": ".join(filter(None, (device, _first_line(problem)))))
 
 
-def _get_version(opening: Opening) -> int:
-    """Return 4 or 6, or 0 where an opening is for both."""
-    return 0 if not opening.network else 6 if ":" in opening.network else 4
+def _get_version(exemption: Exemption) -> int:
+    """Return 4 or 6, or 0 where an exemption is for both."""
+    return 0 if not exemption.network else 6 if ":" in exemption.network else 4
 
 
-def _render_network(opening: Opening, family: str) -> str:
-    if not opening.network:
+def _render_network(exemption: Exemption, family: str) -> str:
+    if not exemption.network:
         return ""
-    address, length = read_network(opening.network)
-    version = _get_version(opening)
+    address, length = read_network(exemption.network)
+    version = _get_version(exemption)
     if not length:
         # A prefix of no bits is left out by nft(8), and its family with it.
         if family == "meta protocol":
@@ -616,17 +617,17 @@ def _render_network(opening: Opening, family: str) -> str:
     return f"ip6 daddr {groups}/{length}"
 
 
-def _render_users(opening: Opening) -> str:
-    return f"meta skuid {{ {', '.join(str(uid) for uid in sorted(set(opening.uids)))} }}" if opening.uids else ""
+def _render_users(exemption: Exemption) -> str:
+    return f"meta skuid {{ {', '.join(str(uid) for uid in sorted(set(exemption.uids)))} }}" if exemption.uids else ""
 
 
-def _render_ports(opening: Opening) -> str:
-    ports = ("sport", opening.source_port), ("dport", opening.port)
-    if opening.protocol in ("udp", "tcp") and (opening.port or opening.source_port):
-        return " ".join(f"{opening.protocol} {field} {port}" for field, port in ports if port)
-    if opening.protocol:
-        return f"meta l4proto {opening.protocol}"
-    if opening.port or opening.source_port:
+def _render_ports(exemption: Exemption) -> str:
+    ports = ("sport", exemption.source_port), ("dport", exemption.port)
+    if exemption.protocol in ("udp", "tcp") and (exemption.port or exemption.source_port):
+        return " ".join(f"{exemption.protocol} {field} {port}" for field, port in ports if port)
+    if exemption.protocol:
+        return f"meta l4proto {exemption.protocol}"
+    if exemption.port or exemption.source_port:
         return " ".join(("meta l4proto { tcp, udp }", *(f"th {field} {port}" for field, port in ports if port)))
     return ""
 

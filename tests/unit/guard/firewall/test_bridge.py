@@ -2,17 +2,17 @@
 
 import pytest
 
-from netconf_hooks.guard.firewall import OPEN, Opening, PORTAL, Ports, Window, bridge, nftables
+from netconf_hooks.guard.firewall import OPEN, Exemption, PORTAL, Ports, Window, bridge, nftables
 
 NOW = 1_700_000_000.0
 PORTS = Ports(True, ("eth0",), ("tap0", "vnet1"), ("eth7",))
-ALLOWED = Opening("udp", "", 123, guests=True)
-HOSTS = Opening("udp", "203.0.113.1/32", 1194, uids=(0,))
-OPENED = Window(OPEN, (Opening(),), NOW + 30)
+ALLOWED = Exemption("udp", "", 123, guests=True)
+HOSTS = Exemption("udp", "203.0.113.1/32", 1194, uids=(0,))
+OPENED = Window(OPEN, (Exemption(),), NOW + 30)
 
 
-def build(*openings, windows=()):
-    return bridge.build_guest_chains("br0", openings, windows, NOW)
+def build(*exemptions, windows=()):
+    return bridge.build_guest_chains("br0", exemptions, windows, NOW)
 
 
 def test_guests_get_what_the_admin_allows_and_nothing_of_the_hosts():
@@ -34,8 +34,8 @@ def test_what_is_not_known_to_be_a_guests_is_outside():
 @pytest.mark.parametrize("windows, rules", [
     ((), 0),
     ((OPENED,), 2),
-    ((Window(OPEN, (Opening(),), NOW),), 0),
-    ((Window(PORTAL, (Opening("tcp", port=80),), NOW + 30),), 0),
+    ((Window(OPEN, (Exemption(),), NOW),), 0),
+    ((Window(PORTAL, (Exemption("tcp", port=80),), NOW + 30),), 0),
 ])
 def test_only_an_open_guard_is_open_for_guests(windows, rules):
     chains = build(windows=windows)

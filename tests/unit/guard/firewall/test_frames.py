@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from netconf_hooks.guard.firewall import OPEN, Opening, Window, nftables
+from netconf_hooks.guard.firewall import OPEN, Exemption, Window, nftables
 
 NOW = 1_700_000_000.0
 
 
 def test_a_frame_is_read_as_ip_only_if_it_is_sent_as_ip() -> None:
     """The type in the frame is looked at before any exemption, but only where frames have one."""
-    frames = nftables.build_frame_chains("eth0", (Opening("", "192.0.2.0/24"),), (), NOW)["frames-eth0"]
+    frames = nftables.build_frame_chains("eth0", (Exemption("", "192.0.2.0/24"),), (), NOW)["frames-eth0"]
     assert frames[:4] == (
         "jump open-eth0",
         "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
@@ -22,22 +22,22 @@ def test_a_frame_is_read_as_ip_only_if_it_is_sent_as_ip() -> None:
 
 
 @pytest.mark.parametrize(
-    "opening, rule",
+    "exemption, rule",
     [
-        (Opening(uids=(1000,)), "meta protocol { ip, ip6 } meta skuid { 1000 }"),
-        (Opening(mark=7), "meta protocol { ip, ip6 } meta mark 0x7"),
-        (Opening("tcp"), "meta l4proto tcp"),
-        (Opening("", "0.0.0.0/0"), "meta protocol ip"),
-        (Opening(), ""),
+        (Exemption(uids=(1000,)), "meta protocol { ip, ip6 } meta skuid { 1000 }"),
+        (Exemption(mark=7), "meta protocol { ip, ip6 } meta mark 0x7"),
+        (Exemption("tcp"), "meta l4proto tcp"),
+        (Exemption("", "0.0.0.0/0"), "meta protocol ip"),
+        (Exemption(), ""),
     ],
 )
-def test_an_exemption_is_for_ip(opening: Opening, rule: str) -> None:
+def test_an_exemption_is_for_ip(exemption: Exemption, rule: str) -> None:
     """Only an open link is open for everything else, too."""
-    assert nftables.render_frames(opening) == (rule,)
+    assert nftables.render_frames(exemption) == (rule,)
 
 
 def test_an_open_link_is_open_for_all_frames() -> None:
-    window = Window(OPEN, (Opening(),), NOW + 30)
+    window = Window(OPEN, (Exemption(),), NOW + 30)
     assert nftables.build_frame_window(window) == (f"meta time >= {int(NOW) + 31} return", "accept")
 
 

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.guard.firewall import GuardError, OPEN, Opening, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
+from netconf_hooks.guard.firewall import (
+    Exemption, GuardError, OPEN, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
+)  # fmt: skip
 from netconf_hooks.guard.firewall.iptables import Firewall, parse_save
 from netconf_hooks.system import programs
 
@@ -26,19 +28,19 @@ CAPTURED = sorted(path.name for path in FIXTURES.iterdir())
 CAPTURED_AT = 1795885168.0
 CAPTURED_UNTIL = 1795888800.0
 CAPTURED_OPENINGS = (
-    Opening("udp", "203.0.113.1/32", 1194, uids=(0, 65534)),
-    Opening("tcp", "2001:db8::/32", 443, mark=0x6E63),
-    Opening("tcp", source_port=22, reply=True),
-    Opening("", "192.0.2.0/24", 53),
-    Opening("esp"),
+    Exemption("udp", "203.0.113.1/32", 1194, uids=(0, 65534)),
+    Exemption("tcp", "2001:db8::/32", 443, mark=0x6E63),
+    Exemption("tcp", source_port=22, reply=True),
+    Exemption("", "192.0.2.0/24", 53),
+    Exemption("esp"),
 )
 CAPTURED_WINDOWS = (
-    Window(OPEN, (Opening(),), CAPTURED_UNTIL),
-    Window(PORTAL, (Opening("tcp", "", 80, uids=(1000,)),), CAPTURED_UNTIL),
+    Window(OPEN, (Exemption(),), CAPTURED_UNTIL),
+    Window(PORTAL, (Exemption("tcp", "", 80, uids=(1000,)),), CAPTURED_UNTIL),
 )
 
-EVERYTHING = (Opening(),)
-SSH = (Opening("tcp", "", 22),)
+EVERYTHING = (Exemption(),)
+SSH = (Exemption("tcp", "", 22),)
 
 
 class Tables:
@@ -517,7 +519,7 @@ def test_over_is_not_renewed(guard: Firewall, tables: Tables, monkeypatch: pytes
 
 def test_window_of_one_family(guard: Firewall, tables: Tables) -> None:
     """A window that lets nothing of the other family through is opened and renewed all the same."""
-    window = Window(PROBE, (Opening("tcp", "192.0.2.1/32", 80, uids=(0,)),), until())
+    window = Window(PROBE, (Exemption("tcp", "192.0.2.1/32", 80, uids=(0,)),), until())
     guard.close("eth0", ())
     guard.open_window("eth0", window)
     assert tables.is_open(name=PROBE) == [True, False]

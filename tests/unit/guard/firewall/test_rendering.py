@@ -1,4 +1,4 @@
-"""What both firewalls make of one list of openings, as text; that it does what it says is shown in the lab."""
+"""What both firewalls make of one list of exemptions, as text; that it does what it says is shown in the lab."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN, Opening, PORTAL, PROBE, Window, check_device, check_opening, iptables, nftables,
+    GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_device, check_exemption, iptables, nftables,
     read_network
 )  # fmt: skip
 
 NOW = 1_700_000_000.0
 
-# (opening, nftables inet, nftables netdev, iptables, ip6tables)
+# (exemption, nftables inet, nftables netdev, iptables, ip6tables)
 RENDERED = [
-    (Opening(), "", ("",), ("",), ("",)),
+    (Exemption(), "", ("",), ("",), ("",)),
     (
-        Opening("udp", "203.0.113.1/32", 1194, uids=(65534, 0)),
+        Exemption("udp", "203.0.113.1/32", 1194, uids=(65534, 0)),
         "ip daddr 203.0.113.1/32 udp dport 1194 meta skuid { 0, 65534 }",
         (
             "ip daddr 203.0.113.1/32 udp dport 1194 meta skuid { 0, 65534 }",
@@ -33,7 +33,7 @@ RENDERED = [
         (),
     ),
     (
-        Opening("tcp", "2001:db8::/32", 443, mark=0x6E63),
+        Exemption("tcp", "2001:db8::/32", 443, mark=0x6E63),
         "ip6 daddr 2001:0db8:0000:0000:0000:0000:0000:0000/32 tcp dport 443 meta mark 0x6e63",
         (
             "ip6 daddr 2001:0db8:0000:0000:0000:0000:0000:0000/32 tcp dport 443 meta mark 0x6e63",
@@ -43,14 +43,14 @@ RENDERED = [
         ("-d 2001:db8::/32 -p tcp -m tcp --dport 443 -m mark --mark 0x6e63",),
     ),
     (
-        Opening("tcp", "", source_port=22, reply=True),
+        Exemption("tcp", "", source_port=22, reply=True),
         "tcp sport 22 ct direction reply",
         ("tcp sport 22", "ip frag-off & 0x1fff != 0 meta l4proto tcp", "frag frag-off != 0 meta l4proto tcp"),
         ("-p tcp -m tcp --sport 22 -m conntrack --ctdir REPLY",),
         ("-p tcp -m tcp --sport 22 -m conntrack --ctdir REPLY",),
     ),
     (
-        Opening("", "192.0.2.0/24", 53),
+        Exemption("", "192.0.2.0/24", 53),
         "ip daddr 192.0.2.0/24 meta l4proto { tcp, udp } th dport 53",
         (
             "ip daddr 192.0.2.0/24 meta l4proto { tcp, udp } th dport 53",
@@ -60,13 +60,13 @@ RENDERED = [
         (),
     ),
     (
-        Opening("esp", "0.0.0.0/0"),
+        Exemption("esp", "0.0.0.0/0"),
         "meta nfproto ipv4 meta l4proto esp",
         ("meta protocol ip meta l4proto esp",),
         ("-p esp",),
         (),
     ),
-    (Opening("", "::/0"), "meta nfproto ipv6", ("meta protocol ip6",), (), ("",)),
+    (Exemption("", "::/0"), "meta nfproto ipv6", ("meta protocol ip6",), (), ("",)),
 ]
 
 PORTS = st.integers(0, 65535)
@@ -76,7 +76,7 @@ NETWORKS = st.one_of(st.ip_addresses(), st.just(None)).flatmap(
     else st.integers(0, address.max_prefixlen).map(lambda n: str(ipaddress.ip_network((address, n), strict=False)))
 )
 OPENINGS = st.builds(
-    Opening,
+    Exemption,
     st.sampled_from(("", "udp", "tcp", "esp")),
     NETWORKS,
     PORTS,
@@ -87,61 +87,62 @@ OPENINGS = st.builds(
 )
 
 
-def is_possible(opening: Opening) -> bool:
+def is_possible(exemption: Exemption) -> bool:
     """Say whether a packet can match it."""
-    if opening.protocol == "esp" and (opening.port or opening.source_port):
+    if exemption.protocol == "esp" and (exemption.port or exemption.source_port):
         return False
-    return not opening.reply or (opening.protocol in ("udp", "tcp") and opening.source_port > 0)
+    return not exemption.reply or (exemption.protocol in ("udp", "tcp") and exemption.source_port > 0)
 
 
-@pytest.mark.parametrize("opening, inet, frames, four, six", RENDERED)
+@pytest.mark.parametrize("exemption, inet, frames, four, six", RENDERED)
 def test_rendered(
-    opening: Opening, inet: str, frames: tuple[str, ...], four: tuple[str, ...], six: tuple[str, ...]
+    exemption: Exemption, inet: str, frames: tuple[str, ...], four: tuple[str, ...], six: tuple[str, ...]
 ) -> None:
-    assert nftables.render_opening(opening) == inet
-    assert nftables.render_frames(opening) == frames
-    assert iptables.render_opening(opening, 4) == four
-    assert iptables.render_opening(opening, 6) == six
+    assert nftables.render_exemption(exemption) == inet
+    assert nftables.render_frames(exemption) == frames
+    assert iptables.render_exemption(exemption, 4) == four
+    assert iptables.render_exemption(exemption, 6) == six
 
 
 @settings(suppress_health_check=[HealthCheck.data_too_large])
 @given(OPENINGS)
-def test_any_opening(opening: Opening) -> None:
-    """Everything that an opening asks for stands in each rule; one that no packet can match is refused by both."""
-    if not is_possible(opening):
-        for render in (nftables.render_opening, nftables.render_frames, lambda made: iptables.render_opening(made, 4)):
+def test_any_opening(exemption: Exemption) -> None:
+    """Everything that an exemption asks for stands in each rule; one that no packet can match is refused by both."""
+    if not is_possible(exemption):
+        in_four = lambda made: iptables.render_exemption(made, 4)  # noqa: E731
+        for render in (nftables.render_exemption, nftables.render_frames, in_four):
             with pytest.raises(GuardError):
-                render(opening)
+                render(exemption)
         return
-    text = nftables.render_opening(opening)
-    assert (f"sport {opening.source_port}" in text) == (opening.source_port > 0)
-    assert (f"dport {opening.port}" in text) == (opening.port > 0)
-    assert ("skuid" in text) == bool(opening.uids)
-    assert ("mark" in text) == bool(opening.mark)
-    assert ("ct direction reply" in text) == opening.reply
+    text = nftables.render_exemption(exemption)
+    assert (f"sport {exemption.source_port}" in text) == (exemption.source_port > 0)
+    assert (f"dport {exemption.port}" in text) == (exemption.port > 0)
+    assert ("skuid" in text) == bool(exemption.uids)
+    assert ("mark" in text) == bool(exemption.mark)
+    assert ("ct direction reply" in text) == exemption.reply
     assert re.fullmatch(r"[a-z0-9{}:., /_]*", text)
-    version = ipaddress.ip_network(opening.network).version if opening.network else 0
-    rules = {4: iptables.render_opening(opening, 4), 6: iptables.render_opening(opening, 6)}
+    version = ipaddress.ip_network(exemption.network).version if exemption.network else 0
+    rules = {4: iptables.render_exemption(exemption, 4), 6: iptables.render_exemption(exemption, 6)}
     for number, found in rules.items():
         assert bool(found) == (version in (0, number))
-        protocols = 2 if not opening.protocol and (opening.port or opening.source_port) else 1
-        assert len(found) in (0, protocols * (len(set(opening.uids)) or 1))
+        protocols = 2 if not exemption.protocol and (exemption.port or exemption.source_port) else 1
+        assert len(found) in (0, protocols * (len(set(exemption.uids)) or 1))
         for rule in found:
-            assert ("--ctdir REPLY" in rule) == opening.reply
-            assert (f"--mark {opening.mark:#x}" in rule) == bool(opening.mark)
-            assert ("--uid-owner" in rule) == bool(opening.uids)
-            assert (f"--dport {opening.port}" in rule) == (opening.port > 0)
-            assert (f"--sport {opening.source_port}" in rule) == (opening.source_port > 0)
-    for frame in nftables.render_frames(opening):
-        assert ("skuid" in frame) == bool(opening.uids)
+            assert ("--ctdir REPLY" in rule) == exemption.reply
+            assert (f"--mark {exemption.mark:#x}" in rule) == bool(exemption.mark)
+            assert ("--uid-owner" in rule) == bool(exemption.uids)
+            assert (f"--dport {exemption.port}" in rule) == (exemption.port > 0)
+            assert (f"--sport {exemption.source_port}" in rule) == (exemption.source_port > 0)
+    for frame in nftables.render_frames(exemption):
+        assert ("skuid" in frame) == bool(exemption.uids)
         assert "ct " not in frame
 
 
 @settings(suppress_health_check=[HealthCheck.data_too_large])
 @given(OPENINGS.filter(is_possible), st.sampled_from((OPEN, PORTAL, PROBE, NAMES)), st.floats(-10, 10))
-def test_any_window(opening: Opening, name: str, left: float) -> None:
+def test_any_window(exemption: Exemption, name: str, left: float) -> None:
     """A window has rules while it is open, each with its end, and none once it is over."""
-    window = Window(name, (opening,), NOW + left)
+    window = Window(name, (exemption,), NOW + left)
     chains = nftables.build_chains("eth0", (), (window,), NOW)
     frames = nftables.build_frame_chains("eth0", (), (window,), NOW)
     open_now = window.until > NOW
@@ -152,7 +153,7 @@ def test_any_window(opening: Opening, name: str, left: float) -> None:
     for version in (4, 6):
         *rules, following = iptables.build_window("eth0", name, version, window, NOW)
         assert following.startswith("-g ")
-        assert bool(rules) == (open_now and bool(iptables.render_opening(opening, version)))
+        assert bool(rules) == (open_now and bool(iptables.render_exemption(exemption, version)))
         assert all("--datestart" in rule and "--datestop" in rule for rule in rules)
 
 
@@ -162,27 +163,27 @@ def test_time_of_a_window_in_iptables() -> None:
     It begins a little before now, so that a clock set back by more shuts it.
     """
     for until, last in ((NOW + 5, "22:13:24"), (NOW + 5.2, "22:13:25")):
-        rules = iptables.build_window("eth0", OPEN, 4, Window(OPEN, (Opening(),), until), NOW)
+        rules = iptables.build_window("eth0", OPEN, 4, Window(OPEN, (Exemption(),), until), NOW)
         match = f"-m time --datestart 2023-11-14T22:13:15 --datestop 2023-11-14T{last}"
         assert rules == (f"{match} -j RETURN", "-g nchw-portal-eth0")
-    rules = iptables.build_window("eth0", PORTAL, 4, Window(PORTAL, (Opening(),), 1e11), NOW)
+    rules = iptables.build_window("eth0", PORTAL, 4, Window(PORTAL, (Exemption(),), 1e11), NOW)
     # One second more is no limit for libxt_time, and iptables-save leaves it out.
     assert rules[0] == "-m time --datestart 2023-11-14T22:13:15 --datestop 2038-01-19T03:14:06 -j RETURN"
-    assert iptables.render_window(Window(OPEN, (Opening(),), 3e9), 4, 2.9e9) == ()
+    assert iptables.render_window(Window(OPEN, (Exemption(),), 3e9), 4, 2.9e9) == ()
 
 
 def test_whole_chains() -> None:
-    """The list of openings stands behind what every closed link lets through, and a drop at the end, in both."""
-    opening = Opening("udp", "203.0.113.1/32", 1194)
-    chains = nftables.build_chains("eth0", (opening,), (), NOW)
+    """The list of exemptions stands behind what every closed link lets through, and a drop at the end, in both."""
+    exemption = Exemption("udp", "203.0.113.1/32", 1194)
+    chains = nftables.build_chains("eth0", (exemption,), (), NOW)
     assert chains["pass-eth0"][4:-1] == nftables.ALWAYS
     assert chains["pass-eth0"][-1] == "ip daddr 203.0.113.1/32 udp dport 1194 accept"
     count = len(chains["pass-eth0"])
     assert chains["out-eth0"][-1] == f'counter name "dropped-eth0" drop comment "behind {count} rules"'
-    frames = nftables.build_frame_chains("eth0", (opening,), (), NOW)["frames-eth0"]
+    frames = nftables.build_frame_chains("eth0", (exemption,), (), NOW)["frames-eth0"]
     assert frames[0] == "jump open-eth0"
     assert frames[-1] == f'counter name "dropped-eth0" drop comment "behind {len(frames) - 1} rules"'
-    chains = iptables.build_chains("eth0", 4, (opening,), (), NOW)
+    chains = iptables.build_chains("eth0", 4, (exemption,), (), NOW)
     assert chains["nch-eth0"] == (
         *iptables.ALWAYS[4],
         "-d 203.0.113.1/32 -p udp -m udp --dport 1194 -j RETURN",
@@ -193,15 +194,15 @@ def test_whole_chains() -> None:
 
 def test_iptables_never_accepts() -> None:
     """Everything returns to the admin's own rules, drops, or goes on to the next chain of ours."""
-    windows = tuple(Window(name, (Opening(),), NOW + 5) for name in (OPEN, PORTAL, PROBE, NAMES))
+    windows = tuple(Window(name, (Exemption(),), NOW + 5) for name in (OPEN, PORTAL, PROBE, NAMES))
     for version in (4, 6):
-        for rules in iptables.build_chains("eth0", version, (Opening(),), windows, NOW).values():
+        for rules in iptables.build_chains("eth0", version, (Exemption(),), windows, NOW).values():
             assert all(re.search(r"-j (RETURN|DROP)$|-g nchw?-[a-z0-9-]+$", rule) for rule in rules)
 
 
 def test_forwarded_users() -> None:
-    """What is forwarded has no user, so an opening for one lets nothing of it through."""
-    window = Window(OPEN, (Opening("tcp", uids=(1000,)), Opening("udp")), NOW + 5)
+    """What is forwarded has no user, so an exemption for one lets nothing of it through."""
+    window = Window(OPEN, (Exemption("tcp", uids=(1000,)), Exemption("udp")), NOW + 5)
     (rule,) = iptables.build_forward(4, window, NOW)[:-2]
     assert rule.startswith("-p udp -m time ")
 
@@ -257,24 +258,24 @@ def test_any_network(text: str) -> None:
 )  # fmt: skip
 def test_hostile_network(text: str) -> None:
     with pytest.raises(GuardError, match="not a network"):
-        check_opening(Opening("udp", text, 53))
+        check_exemption(Exemption("udp", text, 53))
 
 
 @pytest.mark.parametrize(
-    "opening",
+    "exemption",
     [
-        Opening("icmp"),
-        Opening("udp; accept"),
-        Opening("udp", port=65536),
-        Opening("udp", port=-1),
-        Opening("udp", uids=(2**32 - 1,)),
-        Opening("udp", uids=(-1,)),
-        Opening("udp", mark=2**32),
-        Opening("esp", port=500),
-        Opening(reply=True),
-        Opening("tcp", port=22, reply=True),
+        Exemption("icmp"),
+        Exemption("udp; accept"),
+        Exemption("udp", port=65536),
+        Exemption("udp", port=-1),
+        Exemption("udp", uids=(2**32 - 1,)),
+        Exemption("udp", uids=(-1,)),
+        Exemption("udp", mark=2**32),
+        Exemption("esp", port=500),
+        Exemption(reply=True),
+        Exemption("tcp", port=22, reply=True),
     ],
 )
-def test_impossible_opening(opening: Opening) -> None:
+def test_impossible_opening(exemption: Exemption) -> None:
     with pytest.raises(GuardError, match="no firewall can"):
-        check_opening(opening)
+        check_exemption(exemption)

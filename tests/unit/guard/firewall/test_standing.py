@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from fake_nft import MISSING, FakeNftables
 
-from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN, Opening, PORTAL, PROBE, WINDOWS, Window, nftables
+from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, WINDOWS, Window, nftables
 
 INET, NETDEV = "inet netconf-guard", "netdev netconf-guard"
-ALLOWED = (Opening("udp", "203.0.113.1/32", 1194),)
+ALLOWED = (Exemption("udp", "203.0.113.1/32", 1194),)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_old_kernel_looks_at_no_frames(
     guard.close("eth0", ALLOWED)
     assert (NETDEV in nft.tables) is not lacks
     assert guard.is_standing("eth0")
-    guard.open_window("eth0", Window(OPEN, (Opening(),), time.time() + 30))
+    guard.open_window("eth0", Window(OPEN, (Exemption(),), time.time() + 30))
     guard.shut_window("eth0", OPEN)
     assert (NETDEV in nft.tables) is not lacks
 
@@ -255,7 +255,7 @@ def test_a_firewall_that_does_not_answer_is_told(nft: FakeNftables, guard: nftab
 def test_a_window(nft: FakeNftables, guard: nftables.Firewall, name: str) -> None:
     """Open, both tables have its rules, and the device is in its set; shut, nothing of it is left."""
     guard.close("eth0", ALLOWED)
-    guard.open_window("eth0", Window(name, (Opening("tcp", "", 443),), time.time() + 30))
+    guard.open_window("eth0", Window(name, (Exemption("tcp", "", 443),), time.time() + 30))
     assert list_rules(nft, INET, f"{name}-eth0")[1:] == ["tcp dport 443 accept"]
     assert list_rules(nft, NETDEV, f"{name}-eth0")[1] == "tcp dport 443 accept"
     assert nft.tables[INET]["set"][f"{name}-eth0"]["elem"] == ["eth0"]
@@ -279,7 +279,7 @@ def test_a_window_that_is_over_is_shut(nft: FakeNftables, guard: nftables.Firewa
 
 def test_a_window_of_no_guard_can_not_be_opened(nft: FakeNftables, guard: nftables.Firewall) -> None:
     with pytest.raises(GuardError, match="eth0: not guarded, so no window"):
-        guard.open_window("eth0", Window(OPEN, (Opening(),), time.time() + 30))
+        guard.open_window("eth0", Window(OPEN, (Exemption(),), time.time() + 30))
     guard.shut_window("eth0", OPEN)  # nothing is open there
     assert nft.tables == {}
 
@@ -339,7 +339,7 @@ def test_a_guard_that_changes_while_it_is_lifted_is_lifted_all_the_same(
 
 @pytest.mark.parametrize("ask", [
     lambda guard, device: guard.close(device, ALLOWED),
-    lambda guard, device: guard.open_window(device, Window(OPEN, (Opening(),), time.time() + 30)),
+    lambda guard, device: guard.open_window(device, Window(OPEN, (Exemption(),), time.time() + 30)),
     lambda guard, device: guard.shut_window(device, OPEN),
     lambda guard, device: guard.lift(device),
     lambda guard, device: guard.is_standing(device),

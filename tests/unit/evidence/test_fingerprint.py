@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.evidence import fingerprint as module, ports as module_ports
-from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Scene, look_at, read_scene
+from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
 from netconf_hooks.evidence.wireless import WirelessNetwork
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
 
 ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
-OFFICE = Scene(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
+OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
 
 routers = st.lists(
     st.sampled_from(["192.0.2.1", "192.0.2.2", "fe80::1", NO_ADDRESS]), unique=True, max_size=3
@@ -23,7 +23,7 @@ networks = st.sampled_from([(), ("192.0.2.5/24",)])
 
 def change(scene, **facts):
     """Return a scene that differs in some facts."""
-    return Scene(**{name: facts.get(name, getattr(scene, name)) for name in Scene.__slots__})
+    return Fingerprint(**{name: facts.get(name, getattr(scene, name)) for name in Fingerprint.__slots__})
 
 
 def make_possible(scene):
@@ -33,7 +33,7 @@ def make_possible(scene):
 
 ports = st.sampled_from([(), ("eth0/2",), ("bond0/4", "eth0/2")])
 scenes = st.builds(
-    Scene, st.integers(0, 2), st.booleans(), networks, routers, macs, st.just(()), ports
+    Fingerprint, st.integers(0, 2), st.booleans(), networks, routers, macs, st.just(()), ports
 ).map(make_possible)
 
 
@@ -70,8 +70,9 @@ def test_likeness_is_mutual(one, other):
 
 @given(scenes)
 def test_what_is_written_down_reads_as_the_same_scene(scene):
-    assert read_scene(str(scene)) == scene
-    assert read_scene(str(change(scene, wireless=("a b\\x09", MAC, "open")))).wireless == ("a b\\x09", MAC, "open")
+    assert parse_fingerprint(str(scene)) == scene
+    wireless = ("a b\\x09", MAC, "open")
+    assert parse_fingerprint(str(change(scene, wireless=wireless))).wireless == wireless
 
 
 @given(scenes, scenes)
@@ -134,29 +135,29 @@ def tables(monkeypatch):
 def test_what_is_seen(tables):
     tables.routes[AF_INET6] = DefaultRoute(("fe80::1", "fe80::2"), True)
     tables.known["fe80::1"] = Neighbour(7, "fe80::1", 0, "")
-    wanted = Scene(
+    wanted = Fingerprint(
         7, True, ("192.0.2.5/24", "2001:db8::5/64"), (ROUTER, "fe80::1", "fe80::2"), {ROUTER: MAC}
     )  # fmt: skip
-    assert look_at("eth0") == wanted
-    assert look_at("eth0", tables) == wanted
+    assert read_fingerprint("eth0") == wanted
+    assert read_fingerprint("eth0", tables) == wanted
 
 
 def test_a_device_that_is_not_there_is_no_network(tables):
     tables.link = None
-    assert look_at("eth0") == Scene()
-    assert not Scene().is_like(OFFICE)
+    assert read_fingerprint("eth0") == Fingerprint()
+    assert not Fingerprint().is_like(OFFICE)
 
 
 def test_without_carrier(tables):
     tables.link = LinkStatus(7, "eth0", 0x1003, True, False, "")
-    assert look_at("eth0").carrier is False
+    assert read_fingerprint("eth0").carrier is False
 
 
 def test_a_default_route_without_a_router_is_one(tables):
     tables.routes = {AF_INET: DefaultRoute(())}
-    assert look_at("eth0").routers == (NO_ADDRESS,)
+    assert read_fingerprint("eth0").routers == (NO_ADDRESS,)
     tables.routes = {}
-    assert look_at("eth0").routers == ()
+    assert read_fingerprint("eth0").routers == ()
 
 
 @pytest.mark.parametrize("network, expected", [
@@ -173,15 +174,15 @@ def test_the_access_point_is_part_of_it(tables, monkeypatch, network, expected):
 
     monkeypatch.setattr(module, "is_wireless", lambda device: True)
     monkeypatch.setattr(module, "read_network", read_network)
-    seen = look_at("eth0")
+    seen = read_fingerprint("eth0")
     assert seen.wireless == expected
-    assert read_scene(str(seen)) == seen
+    assert parse_fingerprint(str(seen)) == seen
 
 
 @pytest.mark.parametrize("text", ["", "7", "7\t1", "x\t1\t\t\t", "7\t1\t\t\tnothing", "7\t1\t\t"])
 def test_what_is_no_scene(text):
     with pytest.raises(ValueError):
-        read_scene(text)
+        parse_fingerprint(text)
 
 
 def test_a_bridge_looks_as_its_ports_that_lead_outside_do(tables, monkeypatch):
@@ -196,8 +197,8 @@ def test_a_bridge_looks_as_its_ports_that_lead_outside_do(tables, monkeypatch):
 
     monkeypatch.setattr(module_ports, "has_carrier", answer(False))
     monkeypatch.setattr(module_ports, "list_active", answer(("eth1/3",)))
-    assert look_at("eth0", tables, ("eth1",)).ports == () and asked == [], "a card has none"
+    assert read_fingerprint("eth0", tables, ("eth1",)).ports == () and asked == [], "a card has none"
     tables.link = LinkStatus(7, "eth0", 0x11043, True, True, "", "bridge")
-    seen = look_at("eth0", tables, ("eth1",))
+    seen = read_fingerprint("eth0", tables, ("eth1",))
     assert (seen.carrier, seen.ports) == (False, ("eth1/3",))
     assert asked == [[tables.link, ("eth1",)]] * 2
