@@ -40,8 +40,10 @@ class Look:
         self._scene: Fingerprint | None = None
         self._outside_ports: tuple[str, ...] = ()
         self._token = ""
+        self._began = monotonic()
 
     def __enter__(self) -> Look:
+        self._began = monotonic()
         record = read_guard(self._store, self._device)
         if record and record.verdict != RELEASED:
             self._outside_ports = record.rules.outside_ports
@@ -79,7 +81,11 @@ class Look:
                 scene = str(now.complete(self._scene)) if certain else ""
                 token = self._token if certain else ""
                 done = record.done and servers == record.servers
-                self._store.write_guard(record.change(fingerprint=scene, token=token, servers=servers, done=done))
+                # After an uncertain look nobody knows on which network the other interfaces on the device were seen.
+                shut_at = record.shut_at if record.fingerprint else max(record.shut_at, self._began)
+                self._store.write_guard(
+                    record.change(fingerprint=scene, token=token, servers=servers, shut_at=shut_at, done=done)
+                )
 
     def _begin(self, record: GuardRecord) -> Fingerprint:
         """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""

@@ -192,6 +192,34 @@ def test_what_was_seen_on_another_network_opens_nothing_for_an_alias(store, link
     assert_closed(store, firewall)
 
 
+CAFE = {**GUARD, "IF_NETCONF_LOCATION": "cafe gateway=192.0.2.9", "IF_NETCONF_GUARD": "unless cafe"}
+
+
+def test_what_an_alias_has_not_seen_since_an_uncertain_look_opens_nothing(
+    store, links, network, firewall, office, place
+):
+    """The network changed while another interface on the device was looked at, and nobody watched."""
+    network["gateway"] = Answer((), pending=True)
+    place.then = [(2, ELSEWHERE)]
+    ifup(store, links, "eth0:1", **CAFE)
+    assert_closed(store, firewall)
+    assert store.read_guard("eth0").fingerprint == ""
+    # Certain this time; what eth0 saw is of the network before.
+    network["gateway"] = Answer(("192.0.2.9",))
+    [alias] = [record for record in store.read_interfaces(log.error) if record.iface == "eth0:1"]
+    refresh(store, [alias])
+    assert store.read_guard("eth0").fingerprint == str(ELSEWHERE)
+    assert_closed(store, firewall)
+    records = store.read_interfaces(log.error)
+    assert watch.needs_retry(store, records)
+    # What both see now is what counts.
+    refresh(store, [record for record in records if record.iface == "eth0"])
+    assert "eth0" in store.read_guard("eth0").because and not firewall.is_open("eth0")
+    network["gateway"] = Answer((ROUTER, "192.0.2.9"))
+    refresh(store)
+    assert_open(store, firewall)
+
+
 def test_a_wish_opens_nothing(store, links, network, firewall):
     ifup(store, links)
     record = store.read_interface("eth0")
