@@ -198,15 +198,16 @@ def _leave(invocation: Invocation, store: Store) -> None:
     """down: forget the interface, and do what follows from that.  post-down does what a killed down left undone."""
     _set_alarm(ACTING_TIME)
     record = _read_record(invocation.iface, store)
+    passes = (record.passes if record else ()) + (guard.find_passes(store, invocation.iface) or ())
+    ending = make_pass(invocation)
+    if is_overtaken(passes, ending):
+        log.info(f"{invocation.iface}: {invocation.phase}: nothing ends: its ifdown was killed, and an ifup has begun")
+        return
     if record and record.wish:
         from netconf_hooks.wish import LONGEST, end_wish
 
         _set_alarm(LONGEST)
-        end_wish(record, store, os.environ)
-        return
-    passes = (record.passes if record else ()) + (guard.find_passes(store, invocation.iface) or ())
-    if is_overtaken(passes, make_pass(invocation)):
-        log.info(f"{invocation.iface}: {invocation.phase}: nothing ends: its ifdown was killed, and an ifup has begun")
+        end_wish(record, store, os.environ, ending)
         return
     if record:
         log.info(f"{invocation.iface}: leaving {_name_place(record)}")

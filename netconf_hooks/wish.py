@@ -15,7 +15,7 @@ from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import make_pass, read_rules_of
 from netconf_hooks.settle import Change, read_held, settle
-from netconf_hooks.state import InterfaceRecord
+from netconf_hooks.state import InterfaceRecord, RecordError
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import LINKS, Netlink, read_link
 from netconf_hooks.system.programs import ProgramError, run
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.ifenv import Invocation
     from netconf_hooks.rules import VpnRule
-    from netconf_hooks.state import Store
+    from netconf_hooks.state import Pass, Store
 
 # Seconds.  A DHCP server answers within a few; dhclient alone would try for 60.
 UPLINK_TIMEOUT = 30.0
@@ -69,7 +69,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     _refuse_loops(invocation.iface, rules.uplinks, environ)
     _refuse_held(rules.vpns)
     boots = is_under_boot()
-    raised: list[str] = []
+    raised = _list_inherited(store, invocation.iface)
     try:
         if has_working_default_route():
             log.info(f"{invocation.iface}: there is a default route: no uplink is raised")
@@ -95,13 +95,15 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
             end_wish(record, store, environ)
 
 
-def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) -> None:
+def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str], ends: Pass | None = None) -> None:
     """Take back a wish: its tunnels follow the other rules again, and the links raised for it alone go down.
 
     A link that another wish may be using goes down with that one.
+
+    ends: the pass that a hook of ifdown ends: then nothing is taken back if an ifup has begun since.
     """
-    settle(store, [Change(record.iface)])
-    if not record.raised:
+    settle(store, [Change(record.iface, ends=ends)])
+    if not record.raised or (ends and _is_recorded(store, record.iface)):
         return
     heir = next((other for other in store.read_interfaces(log.error) if other.wish), None)
     if heir:
@@ -110,6 +112,22 @@ def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str]) 
         return
     for link in record.raised:
         _take_down(link, environ)
+
+
+def _list_inherited(store: Store, iface: str) -> list[str]:
+    """Return the links that an earlier wish of the same name raised and that are still up: its ifdown was killed."""
+    try:
+        before = store.read_interface(iface)
+    except RecordError:
+        return []
+    return [link for link in before.raised if is_configured(link)] if before else []
+
+
+def _is_recorded(store: Store, iface: str) -> bool:
+    try:
+        return store.read_interface(iface) is not None
+    except RecordError:
+        return True
 
 
 def is_under_boot(cgroup: str = "/proc/self/cgroup") -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from situations import make_record
 
-from netconf_hooks import wish
+from netconf_hooks import hook, wish
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.state import Pass
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
@@ -189,6 +189,27 @@ def test_the_end_of_a_wish_leaves_its_tunnel_to_the_other_rules(store, links, tu
     remember(store, Change("eth0", make_record("eth0", 7, rules, routable=True)))
     end_wish(store.read_interface("corp"), store, {})
     assert tunnels.asked == ["start openvpn corp"]
+
+
+@pytest.mark.parametrize("looked", [True, False])
+@pytest.mark.parametrize("phase", ["down", "post-down"])
+def test_a_hook_of_a_killed_ifdown_ends_no_newer_wish(
+    store, links, tunnels, uplinks, starts, monkeypatch, phase, looked
+):
+    """looked: whether the new ifup has begun before the hook looks at the record, or only after."""
+    uplinks.leading = {"eth0"}
+    make_wish(store)
+    make_wish(store)  # the next ifup, after the ifdown was killed
+    before = store.read_interface("corp")
+    assert before.raised == ("eth0",)
+    if not looked:
+        monkeypatch.setattr(hook, "is_overtaken", lambda *_: False)
+    starts.append(before.passes[0].began)
+    hook.run(read_environment(phase, {"IFACE": "corp", "ADDRFAM": "inet", **OPTIONS}), store)
+    assert store.read_interface("corp") == before
+    assert uplinks.up == {"eth0"} and "stop openvpn corp" not in tunnels.asked
+    hook.run(read_environment(phase, {"IFACE": "corp", "ADDRFAM": "inet", **OPTIONS}), store)
+    assert store.read_interface("corp") is None and uplinks.up == set()
 
 
 # At boot
