@@ -25,7 +25,7 @@ from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.passes import describe_pass
 from netconf_hooks.settle import look_again, read_held, settle
 from netconf_hooks.state import RecordError, Store, TunnelRecord
-from netconf_hooks.system import log
+from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 from netconf_hooks.wake import wake_watcher
@@ -255,6 +255,8 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
         print(f"{record.iface}: {_name_place(record)}{note}")
         if record.place.line:
             print(f"    netconf-location {record.place.line}")
+        if record not in current and _is_kept_by_guest(record):
+            print("    the kernel goes on using its routes: the port of a guest gives the bridge carrier")
         for key, answer in record.observation.answers.items():
             print(f"    {key}: {log.printable(', '.join(answer.values) or answer.problem)}")
         for line in _describe_passes(record):
@@ -328,6 +330,12 @@ def _make_status(
             for (kind, name), tunnel in tunnels.items()
         },
     }
+
+
+def _is_kept_by_guest(record: InterfaceRecord) -> bool:
+    """Whether netconf-linkdown-routes can't work for a bridge whose cable is pulled: for the kernel it has carrier."""
+    link = netlink.read_link(device_of(record.iface))
+    return link is not None and link.index == record.observation.index and link.carrier
 
 
 def _describe_passes(record: InterfaceRecord) -> list[str]:

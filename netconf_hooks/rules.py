@@ -88,6 +88,7 @@ OPTIONS = {
     "netconf-guard-backend": False,
     "netconf-uplink": False,
     "netconf-outside-ports": False,
+    "netconf-linkdown-routes": False,
     "netconf-timeout": False,
     "netconf-trust": False,
 }
@@ -293,13 +294,14 @@ class Rules(Record):
         have been meant as one of these.  What hangs on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
         `list_unreadable_before` and `decide.find_lost_rule`.
     outside_ports: names and shell patterns of a bridge's ports, empty where not written.
+    linkdown_routes: ``ignore`` or ``keep``.
     guards: the guards that the interface asks for, one for each of its passes that has one: all must agree before it
         opens.  `guard` is the first of them.
     """
 
     __slots__ = (
         "locations", "vpns", "guard", "allowances", "backend", "uplinks", "timeout", "trust", "errors",
-        "lost_locations", "lost_vpns", "outside_ports", "guards",
+        "lost_locations", "lost_vpns", "outside_ports", "guards", "linkdown_routes",
     )  # fmt: skip
 
     def __init__(
@@ -317,6 +319,7 @@ class Rules(Record):
         lost_vpns: tuple[Unreadable, ...] = (),
         outside_ports: tuple[str, ...] = (),
         guards: tuple[GuardRule, ...] | None = None,
+        linkdown_routes: str = "ignore",
     ) -> None:
         self.locations = locations
         self.vpns = vpns
@@ -330,6 +333,7 @@ class Rules(Record):
         self.lost_locations = lost_locations
         self.lost_vpns = lost_vpns
         self.outside_ports = outside_ports
+        self.linkdown_routes = linkdown_routes
         self.guards = _list_asked([guard] if guard else []) if guards is None else guards
 
     def is_guarded(self) -> bool:
@@ -355,7 +359,8 @@ def read_rules(*passes: Mapping[str, str]) -> Rules:
         its child's.  Options of other names are ignored.  A line that is written twice counts once.
 
     Of an option that can't be repeated the last line of a pass wins.  Between passes all guards count, of
-    ``netconf-trust`` the stricter one, of ``netconf-timeout`` the last one, of ``netconf-guard-backend`` the first one.
+    ``netconf-trust`` the stricter one, of ``netconf-timeout`` and ``netconf-linkdown-routes`` the last one, of
+    ``netconf-guard-backend`` the first one.
     """
     global _last_read
     if list(passes) != _last_read[0]:
@@ -390,6 +395,7 @@ def _join_passes(rules: Sequence[Rules], passes: Sequence[Mapping[str, str]]) ->
     trusts = [each.trust for each in rules if each.trust]
     backends = [each.backend for each, options in zip(rules, passes) if "netconf-guard-backend" in options]
     timeouts = [each.timeout for each, options in zip(rules, passes) if "netconf-timeout" in options]
+    linkdowns = [each.linkdown_routes for each, options in zip(rules, passes) if "netconf-linkdown-routes" in options]
     return Rules(
         locations=tuple(locations),
         vpns=tuple(dict.fromkeys(vpn for each in rules for vpn in each.vpns)),
@@ -404,6 +410,7 @@ def _join_passes(rules: Sequence[Rules], passes: Sequence[Mapping[str, str]]) ->
         lost_vpns=tuple(dict.fromkeys(lost for each in rules for lost in each.lost_vpns)),
         outside_ports=tuple(dict.fromkeys(port for each in rules for port in each.outside_ports)),
         guards=guards,
+        linkdown_routes=linkdowns[-1] if linkdowns else "ignore",
     )
 
 
@@ -428,6 +435,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     if numbered or misnamed["netconf-trust"]:
         trusts = ["authenticated"]  # more proof may have been meant
     outside_ports = _read_lines(lines["netconf-outside-ports"], _read_outside_ports, errors)
+    linkdowns = _read_lines(lines["netconf-linkdown-routes"], _read_linkdown_routes, errors)
     return Rules(
         locations=tuple(locations),
         vpns=tuple(vpns),
@@ -441,6 +449,7 @@ def _read_options(options: Mapping[str, str]) -> Rules:
         lost_locations=tuple(lost_locations),
         lost_vpns=tuple(lost_vpns),
         outside_ports=tuple(outside_ports),
+        linkdown_routes=linkdowns[0] if linkdowns else "ignore",
     )
 
 
@@ -900,6 +909,13 @@ def _read_outside_ports(line: str, reasons: list[str]) -> tuple[str, ...]:
     for word in words:
         if not (read_pattern(word) and word.isascii() and _QUOTED_COMMA not in word) and len(reasons) < _MAX_REASONS:
             reasons.append(f"expected the name of a device or a pattern like eth*, not {_quote(word)}")
+    return () if reasons else tuple(words)
+
+
+def _read_linkdown_routes(line: str, reasons: list[str]) -> tuple[str, ...]:
+    words = split_words(line, reasons)
+    if not reasons and (len(words) != 1 or words[0] not in ("ignore", "keep")):
+        reasons.append('expected "ignore" or "keep"')
     return () if reasons else tuple(words)
 
 

@@ -19,6 +19,7 @@ from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.look import CARRIER_TIMEOUT, observe
 from netconf_hooks.ifenv import device_of
+from netconf_hooks.linkdown import set_routes
 from netconf_hooks.passes import is_overtaken, read_rules_of
 from netconf_hooks.place import find_place
 from netconf_hooks.record import Record
@@ -160,6 +161,7 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     written: the record that the caller has just written.
     """
     records = store.read_interfaces(log.error, written)
+    set_routes(store, records)
     guards, renamed = guard.read_guards(store, records)
     known = Known(_read_tunnels(store), guards, _read_presences(store), renamed, read_held())
     decision = decide(list_current(records), known)

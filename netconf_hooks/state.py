@@ -283,6 +283,21 @@ class GuardRecord(_Ruled):
         return self.opened and not over
 
 
+class LinkdownRecord(Record):
+    """What ignore_routes_with_linkdown of a device was before it was changed (`linkdown`).
+
+    index: the device's, which no later device of that name has; found: the values for IPv4 and IPv6, each empty where
+    there is none.
+    """
+
+    __slots__ = ("device", "index", "found")
+
+    def __init__(self, device: str, index: str, found: tuple[str, ...]) -> None:
+        self.device = device
+        self.index = index
+        self.found = found
+
+
 class PresenceRecord(Record):
     """That a location, or ``inet``, was announced as connected, and by which interfaces.
 
@@ -384,6 +399,7 @@ class Store:
         self.tunnels = directory + "/tunnels"
         self.presences = directory + "/presences"
         self.events = directory + "/events"
+        self.linkdown = directory + "/linkdown"
         self.fifo = directory + "/watch.fifo"
         self.abandoned = directory + "/watch.abandoned"
 
@@ -478,6 +494,22 @@ class Store:
     def write_tunnels(self, records: Mapping[tuple[str, str], TunnelRecord]) -> None:
         """Replace the decisions.  Raises OSError; then the old ones stand."""
         _write_or_remove(self.tunnels, [_format_tunnel(record) for record in records.values()])
+
+    def read_linkdown(self) -> dict[str, LinkdownRecord]:
+        """Return the devices whose dead routes the kernel ignores, with what was found.  Raises `RecordError`."""
+        found = {}
+        for line in _read_lines(self.linkdown):
+            words = line.split(" ")
+            if len(words) != 4:
+                raise RecordError(f"{self.linkdown}: can't be read: {line!r}")
+            device, index, *values = words
+            found[device] = LinkdownRecord(device, index, tuple("" if value == "-" else value for value in values))
+        return found
+
+    def write_linkdown(self, records: Mapping[str, LinkdownRecord]) -> None:
+        """Replace that list.  Raises OSError."""
+        listed = [[each.device, each.index, *(value or "-" for value in each.found)] for each in records.values()]
+        _write_or_remove(self.linkdown, [" ".join(words) for words in listed])
 
     def has_interfaces(self) -> bool:
         """Whether there is any interface's record."""

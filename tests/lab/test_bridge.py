@@ -124,6 +124,8 @@ def test_a_bridge_whose_cable_was_pulled_counts_no_more(lab: Lab) -> None:
     lab.unplug("eth0")
     assert lab.laptop.has_carrier("br0"), "the kernel's word: the guest's port has it"
     wait_until(lambda: read_status(lab)["tunnels"]["openvpn corp"]["wanted"], "the tunnel to be wanted", 5.0)
+    status = lab.laptop.run(["netconf-hooks", "status"]).stdout
+    assert "the kernel goes on using its routes: the port of a guest gives the bridge carrier" in status
     # Somewhere else: its DHCP client has noticed nothing, and the kernel still knows the office's router.
     lab.plug("cafe", "eth0")
     wait_until(lambda: lab.laptop.has_carrier("eth0"), "the carrier")

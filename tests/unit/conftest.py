@@ -15,7 +15,7 @@ import pytest
 from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, held, hook, ifenv, settle, wake
+from netconf_hooks import cli, held, hook, ifenv, linkdown, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording
 from netconf_hooks.evidence import fingerprint, lease, look, names, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
@@ -100,6 +100,12 @@ def held_file(tmp_path, monkeypatch):
     monkeypatch.setattr(held, "HELD", str(path))
     monkeypatch.setattr(settle, "HELD", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_sysctls(tmp_path, monkeypatch):
+    """No device of this machine has its sysctls changed."""
+    monkeypatch.setattr(linkdown, "SYSCTLS", str(tmp_path / "sysctls"))
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from office import AT_OFFICE, CORP, OFFICE
 from situations import make_record
 
 from netconf_hooks import cli
+from netconf_hooks.evidence import ports
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
 from netconf_hooks.system import netlink
+from netconf_hooks.system.netlink import LinkStatus
 
 CHECKOUT = str(Path(__file__).parents[2])
 
@@ -86,6 +88,19 @@ def test_status_of_unknown_and_undecided_places(command, store, links):
     interfaces = json.loads(command("status", "--json")[1])["interfaces"]
     assert interfaces["eth0"]["undecided"] is True
     assert (interfaces["wlan0"]["location"], interfaces["wlan0"]["counts"]) == (None, False)
+
+
+def test_status_says_where_dead_routes_are_used(command, store, links, monkeypatch):
+    """A bridge that has carrier by a guest's port; not a link that really has none."""
+    monkeypatch.setattr(ports, "has_carrier", lambda link, patterns: False)
+    store.prepare()
+    store.write_interface(make_record("br0", 7, ()))
+    store.write_interface(make_record("eth0", 8, ()))
+    links["br0"] = LinkStatus(7, "br0", 0x11043, True, True, "", "bridge")
+    links.plug("eth0", 8, carrier=False)
+    note = "unknown  (does not count: no carrier, or another device by now)\n"
+    told = "    the kernel goes on using its routes: the port of a guest gives the bridge carrier\n"
+    assert command("status")[1] == f"br0: {note}{told}eth0: {note}"
 
 
 def test_status_tells_of_legacy_guards_that_no_record_knows(command, store, monkeypatch):

@@ -48,6 +48,7 @@ class Installed:
             "        os._exit(status)",
             f"        import sys; open('{self.loaded}', 'w').write(' '.join(sys.modules))\n        os._exit(status)",
         )
+        self.change(library / "netconf_hooks/linkdown.py", '"/proc/sys/net"', repr(str(directory / "sysctls")))
         # As on a machine whose lo is up: where packages are built it may be down.
         self.change(
             library / "netconf_hooks/system/netlink.py",
