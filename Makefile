@@ -82,7 +82,7 @@ bench: root needs-bench
 	$(PYTHON) -m tests.bench $(addprefix --rounds=,$(ROUNDS)) $(ROWS)
 
 test-unit: needs-unit
-	NETCONF_EXAMPLES=20 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
+	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
 
 # One after the other, since what runs beside a test is measured with it.
 latencies: root needs-test deb

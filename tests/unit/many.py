@@ -9,6 +9,9 @@ MANY = int(os.environ.get("NETCONF_EXAMPLES", "1000"))
 
 # Of everything else; 100 is hypothesis's own number.  No test may fail because the machine is busy.
 settings.register_profile(
-    "all", max_examples=min(100, MANY), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # fmt: skip
+    "all",
+    max_examples=min(100, MANY),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 settings.load_profile("all")

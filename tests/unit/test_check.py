@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 from office import STANZA
 
 from netconf_hooks import values
@@ -290,7 +291,7 @@ def networks(draw):
 
 @pytest.mark.thorough
 @given(st.lists(lines(), min_size=1, max_size=4), st.lists(networks(), min_size=3, max_size=3))
-@settings(max_examples=500)
+@settings(max_examples=min(500, MANY))
 def test_what_check_warns_of_is_so_in_every_network(written, everywhere):
     rules = read_rules({"netconf-location": "\n".join(written)})
     assert not rules.errors

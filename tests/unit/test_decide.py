@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 from situations import Presence, Situation
 
 from netconf_hooks.decide import (
@@ -11,7 +12,7 @@ from netconf_hooks.decide import (
 )  # fmt: skip
 from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules
 
-many = settings(max_examples=100, deadline=None)
+many = settings(max_examples=min(100, MANY), deadline=None)
 
 CORP = ("openvpn", "corp")
 
@@ -507,7 +508,7 @@ def is_trusted(on, unless, situation):
     return bool(proofs) or (not guarded and line)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=min(500, MANY), deadline=None)
 @given(clauses, guard_situations)
 def test_a_guard_opens_as_the_table_says_and_not_else(clause, situation):
     verdict = decide_guard(read_guard_rule(write_guard(*clause)), situation)
@@ -515,7 +516,7 @@ def test_a_guard_opens_as_the_table_says_and_not_else(clause, situation):
     assert verdict.because
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=min(300, MANY), deadline=None)
 @given(clauses, guard_situations)
 def test_more_proof_never_closes_and_less_never_opens(clause, situation):
     rule = read_guard_rule(write_guard(*clause))
@@ -525,7 +526,7 @@ def test_more_proof_never_closes_and_less_never_opens(clause, situation):
         assert (hinted, proven) != (OPEN, CLOSED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=min(300, MANY), deadline=None)
 @given(clauses, trusts, st.frozensets(st.sampled_from(NAMES)))
 def test_whether_a_guard_can_open_at_all(clause, trust, proofs):
     rule = read_guard_rule(write_guard(*clause))

@@ -8,6 +8,7 @@ import pytest
 from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, listen, refresh, run_hook
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import watch
 from netconf_hooks.guard.firewall import GuardError, Exemption, load_firewall
@@ -280,7 +281,7 @@ def test_no_such_firewall():
         load_firewall("os")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=min(100, MANY), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_beginning_of_a_record_can_be_read(tmp_path_factory, data):
     store = Store(str(tmp_path_factory.mktemp("run")))

@@ -11,6 +11,7 @@ from guarded import (
 )  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import hook, settle, watch
 from netconf_hooks.evidence import look as look_module, ports as ports_module
@@ -944,7 +945,7 @@ stories = st.lists(st.tuples(phases, st.booleans(), st.integers(0, 25)), max_siz
 
 
 @pytest.mark.thorough
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=min(60, MANY), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stories)
 def test_whatever_happens_it_is_open_only_where_it_may_be(
     store, links, network, firewalls, steps, place, tmp_path_factory, journal, story

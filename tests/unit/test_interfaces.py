@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
@@ -294,7 +295,7 @@ lines_of = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=min(25, MANY), deadline=None)
 @given(lines=lines_of)
 def test_ifupdown_finds_the_same_names(real_ifquery, tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "interfaces"

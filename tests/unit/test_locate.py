@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import place as place_module, values
 from netconf_hooks.evidence import Link, look
@@ -409,7 +410,7 @@ lines_of = st.lists(
 ).map(tuple)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=min(150, MANY), deadline=None)
 @given(lines=lines_of, answers=answers_of, data=st.data())
 def test_asking_only_what_is_needed_gives_the_same_place(lines, answers, data):
     known = {}
@@ -422,7 +423,7 @@ def test_asking_only_what_is_needed_gives_the_same_place(lines, answers, data):
     assert find_place(lines, known) == find_place(lines, answers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=min(150, MANY), deadline=None)
 @given(lines=lines_of, answers=answers_of, trust=st.sampled_from(["hints", "authenticated"]))
 def test_lines_that_are_refuted_on_the_way_change_nothing(lines, answers, trust):
     with mock.patch.object(look, "observe_link", lambda keys, *_: {key: answers[key] for key in keys}):
@@ -431,7 +432,7 @@ def test_lines_that_are_refuted_on_the_way_change_nothing(lines, answers, trust)
     assert find_needed(lines, seen, trust == "authenticated") == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=min(150, MANY), deadline=None)
 @given(lines=lines_of, answers=answers_of)
 def test_the_place_is_what_every_possible_answer_allows(lines, answers):
     """An open line is one that could still hold: decided means that no answer to come changes the location's name.

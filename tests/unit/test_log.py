@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.system import log
 
@@ -70,7 +71,7 @@ def test_what_could_forge_a_line_is_shown_as_an_escape(text, shown):
     assert log.printable(text) == shown
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=min(100, MANY), deadline=None)
 @given(st.text(st.characters(blacklist_categories=()), max_size=40))
 @example("\udc80\x85\x1c")
 def test_whatever_is_printed_is_printable_and_of_one_line(text):

@@ -61,6 +61,7 @@ def test_what_is_left_as_it_is(source: str) -> None:
     assert change(source) == set()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("module", ["decide", "guard/firewall/nftables", "evidence/dns"])
 def test_changes_of_real_modules(module: str) -> None:
     """Each is another program that Python can read, and in one place only."""

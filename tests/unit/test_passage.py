@@ -6,6 +6,7 @@ import pytest
 from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup, refresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 from pins import read_pins
 
 from netconf_hooks.evidence.connection import MARK
@@ -77,7 +78,7 @@ endpoints = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=50)
+@settings(max_examples=min(50, MANY))
 @given(endpoints)
 def test_a_tunnels_packets_pass_to_exactly_where_they_go(endpoint):
     exemption = make_exemption(endpoint, "203.0.113.1")

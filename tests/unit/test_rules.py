@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 from written import list_written, networks
 
 from netconf_hooks import rules, values
@@ -25,8 +26,8 @@ MAC = "52:54:00:0a:00:01"
 HEX = "3f1c" * 16
 
 # No deadline: a busy machine is no bug.
-few = settings(max_examples=40, deadline=None)
-many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=min(40, MANY), deadline=None)
+many = settings(max_examples=min(200, MANY), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @contextmanager

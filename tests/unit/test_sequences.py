@@ -10,6 +10,7 @@ import pytest
 from guarded import CountingStore, ELSEWHERE, HERE, OFFICE, ROUTER, refresh
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks import hook, ifenv
 from netconf_hooks.guard import lifecycle
@@ -171,7 +172,7 @@ def roaming(monkeypatch):
 
 
 @pytest.mark.thorough
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=min(300, MANY), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=stories)
 @example(  # nothing but evidence ended the guard of a link that ifdown had left up
     story=[("edit", "roam", [("inet", {"DNS_DOMAIN": "example.com"})]), ("ifup", "eth0", False, 9, 0),

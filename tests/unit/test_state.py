@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 from situations import make_record
 
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place
@@ -22,7 +23,7 @@ from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=min(30, MANY), deadline=None)
 
 # Whatever an environment can hold: newlines, control characters, bytes that are no UTF-8 (PEP 383), other scripts.
 hostile = st.text(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many import MANY
 
 from netconf_hooks.evidence import known_servers
 from netconf_hooks.evidence.known_servers import FORMAT, Server, Servers, ServersError, judge
@@ -82,7 +83,7 @@ def test_where_nothing_can_be_written_that_is_an_error(memory):
         memory.note(HEX, (A,), (), "eth0")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=min(300, MANY), deadline=None)
 @given(st.binary(max_size=300))
 def test_any_file_is_read_or_refused(tmp_path_factory, data):
     directory = tmp_path_factory.getbasetemp() / "servers"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from many import MANY
 from pins import read_pins
 
 from netconf_hooks.guard.firewall import GuardError
@@ -19,7 +20,7 @@ ADMIN = b"127.0.0.1\tlocalhost\n# mine\n192.0.2.80 intranet Wiki.Example # VPN.e
 NAMES = {"vpn.example": ("203.0.113.1", "2001:db8::1")}
 
 # A busy machine is no bug, and each example begins with a file of its own.
-many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=min(200, MANY), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
