@@ -45,6 +45,9 @@ _LIMIT = 1 << 23
 _END = "end"
 
 
+# The names of firewalls in guards' records (`guard.firewall.AnyFirewall.name`).
+FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
+
 _GUARD_OPTION = b"option netconf-guard"
 _VERDICTS = ("closed", "open", "released")
 
@@ -757,8 +760,6 @@ def _format_guard(record: GuardRecord) -> list[str]:
 
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
-    from netconf_hooks.guard.firewall import FIREWALLS
-
     facts = {}
     keys = ("opening", "name", "server", "portal-opening", "asking-opening")
     lists: dict[str, list[str]] = {key: [] for key in keys}

@@ -11,6 +11,7 @@ A new firewall is a module here with a class `Firewall`, and one line in `BACKEN
 from __future__ import annotations
 
 from netconf_hooks.record import Record
+from netconf_hooks.state import FIREWALLS as FIREWALLS
 from netconf_hooks.system.addresses import read_prefix
 from netconf_hooks.system.devices import is_device
 
@@ -250,9 +251,6 @@ HOLD_GUESTS = ("nftables",)
 
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")
-
-# What they call themselves, and records call them (`AnyFirewall.name`).
-FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
 
 
 def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
