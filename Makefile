@@ -1,16 +1,16 @@
-# One command each.  As root, whatever Debian package a target needs is installed first; nothing is ever upgraded,
-# and no service is started.
+# As root, each target first installs the Debian packages that it needs.  Nothing is ever upgraded, and no service is
+# started.
 #
 #   sudo make demo      a laptop goes from home to the office to the cafe and back
 #   sudo make test      unit and lab tests
-#   sudo make test-vm   what needs a kernel that this machine may not have: Debian's own, booted in qemu
-#   make test-unit      the unit tests alone, but the slowest: no root, seconds
+#   sudo make test-vm   tests that need Debian's own kernel, booted in qemu
+#   make test-unit      the unit tests alone, without the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
-#   sudo make latencies  how long packets leave after the kernel's news, while the watcher is busy: some minutes
+#   sudo make latencies  for how long packets leave after the kernel's event while the watcher is busy: some minutes
 #   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
 #   make lint           flake8, mypy, vulture, shellcheck, manual pages
-#   make deb            build/*.deb, of the files as they are now
-#   make clean          takes away what the others made
+#   make deb            build/*.deb, from the files as they are now
+#   make clean          removes what the others have built
 
 SHELL = /bin/bash
 .SHELLFLAGS = -eu -o pipefail -c
@@ -18,16 +18,16 @@ SHELL = /bin/bash
 .SILENT:
 .DEFAULT_GOAL = help
 
-# Always Debian's own python3, whatever stands first on PATH.
+# Always Debian's own python3, whatever is first on PATH.
 export PATH := /usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL := C.UTF-8
 PYTHON = /usr/bin/python3
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PYTHONNOUSERSITE = 1
-# A run as root leaves nothing of root's between the sources.
+# A run as root must not leave files of root's among the sources.
 export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
 
-# What must be installed, all in one place.
+# The Debian packages that each target needs.
 NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces python3-nftables python3-pyroute2
 NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject python3 python3-setuptools
 NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck vulture $(NEEDS_library)
@@ -39,20 +39,20 @@ NEEDS_vm = e2fsprogs mmdebstrap python3-pytest qemu-system-x86 util-linux $(NEED
 NEEDS_bench = dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client nftables openssl procps time util-linux \
 	$(NEEDS_library) $(NEEDS_deb)
 
-# What the packages are made from; also what has to change before `make deb` builds them again.
+# The sources of the packages; `make deb` builds only if one of these has changed.
 SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \
 	pyproject.toml sbin setup.cfg
 
-# What root has written into build/ belongs to the checkout's owner in the end.
+# At the end, give files that root has written into build/ to the checkout's owner.
 HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 
-# What vulture takes for dead: what ssl reads of its context, and Python of a module.
+# Names that vulture wrongly reports as unused: ssl reads them from its context, and Python from a module.
 ALIVE = check_hostname,verify_mode,minimum_version,__getattr__
 
-# The lab waits for most of its time: for DHCP, for VPN servers, for the kernel.
+# Lab tests mostly wait: for DHCP, for VPN servers, for the kernel.
 WORKERS = $(shell expr 2 '*' "$$(nproc)")
 
-# Run by hand: make test PYTEST='-k cafe -x'
+# Examples: make test PYTEST='-k cafe -x'
 PYTEST =
 # make bench ROWS='ifup-plain memory' ROUNDS=5
 ROWS =
@@ -84,7 +84,7 @@ bench: root needs-bench
 test-unit: needs-unit
 	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
 
-# One after the other, since what runs beside a test is measured with it.
+# One after the other, since other load would change the measurements.
 latencies: root needs-test deb
 	$(HAND_BACK)
 	rm -rf build/latencies
@@ -102,14 +102,14 @@ lint: needs-lint
 	git -c safe.directory='*' ls-files -z .ci debian docs libexec tests | xargs -0 awk \
 		'FNR == 1 && (/^#!.*\/(env )?(ba)?sh/ || /^# shellcheck shell=/) { print FILENAME }' | xargs shellcheck
 	for page in docs/*.[0-9]; do
-		# As lintian looks at it; man exits 0 whatever it warns of.
+		# The same check as lintian's; man exits 0 even with warnings.
 		warnings=$$(LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$$page" 2>&1 >/dev/null)
 		[ -z "$$warnings" ] || { printf '%s: %s\n' "$$page" "$$warnings" >&2; exit 1; }
 		mandoc -T lint -W warning "$$page"
 	done
 
-# A copy of the files as they are, committed or not, is built: the checkout itself is never touched.  Unit tests are
-# `make test`'s, so none are run here.  -d: what is needed is in NEEDS_deb; the compilers of build-essential are not.
+# Build a copy of the files as they are, committed or not; the checkout itself is not touched.  `make test` runs the unit
+# tests, so none run here.  -d: NEEDS_deb has everything; the compilers of build-essential are not needed.
 deb: needs-deb
 	mkdir -p build
 	$(HAND_BACK)
@@ -141,7 +141,7 @@ clean:
 
 root:
 	[ "$$(id -u)" = 0 ] || {
-		echo "This makes network namespaces of its own and needs root: sudo make $(MAKECMDGOALS)" >&2
+		echo "This creates network namespaces and needs root: sudo make $(MAKECMDGOALS)" >&2
 		exit 1
 	}
 
@@ -166,7 +166,7 @@ needs-%:
 	mkdir -p build
 	if ! install_packages $$packages; then
 		apt-get -qq -o DPkg::Lock::Timeout=300 update
-		# A package that this release of Debian lacks keeps none of the others away: the tests say what they miss.
+		# If this release of Debian lacks a package, install the others; the tests report what is missing.
 		install_packages $$packages || for package in $$packages; do install_packages "$$package" || true; done
 	fi
 	packages=$$(missing | xargs)

@@ -591,7 +591,7 @@ def main(arguments: Sequence[str] | None = None, lab: Lab | None = None, stops: 
     parser.add_argument("--dhcp-client", choices=DHCP_CLIENTS, default=_FOLLOWS_CABLE, help="%(default)s if not given")
     options = parser.parse_args(arguments)
     if os.geteuid() != 0:
-        print("This makes network namespaces of its own and needs root: sudo make demo", file=sys.stderr)
+        print("This creates network namespaces and needs root: sudo make demo", file=sys.stderr)
         return 2
     screen = Screen(sys.stdout)
     screen.say(_PREFACE)

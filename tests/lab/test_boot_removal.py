@@ -35,7 +35,7 @@ def test_removal_with_systemd(machine, network, vpn):
     assert not machine.pings(CAFE.router)
     wait_until(lambda: machine.is_active("netconf-hooks-watch.service"), "the watcher")
     said = remove(machine, "--remove")
-    assert "netconf-hooks: the guard is open on eth0: whatever it held back may leave now" in said
+    assert "netconf-hooks: the guard is open on eth0: packets that it has blocked may leave now" in said
     assert "nothing stops or restarts them any more: openvpn corp" in said
     journal = machine.journal("--identifier=netconf-hooks")
     assert "the guard is open on eth0" in journal and "are left as they are" in journal

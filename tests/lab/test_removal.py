@@ -106,7 +106,7 @@ def test_removal_opens_the_guard_and_ends_what_runs(laptop, packages, backend):
     said = dpkg(laptop, "--remove", *BOTH)
     log = laptop.log()
     for message in (
-        "netconf-hooks: the guard is open on eth0: whatever it held back may leave now",
+        "netconf-hooks: the guard is open on eth0: packets that it has blocked may leave now",
         "netconf-hooks: these tunnels are left as they are, and nothing stops or restarts them any more: openvpn corp",
     ):
         assert message in said
@@ -148,7 +148,7 @@ def test_removal_without_nft_and_without_records(laptop, packages):
     laptop.run(["mv", "/usr/sbin/nft", "/usr/sbin/nft.away"])
     said = dpkg(laptop, "--remove", *BOTH)
     laptop.run(["mv", "/usr/sbin/nft.away", "/usr/sbin/nft"])
-    assert "netconf-hooks: the guard is open: whatever it held back may leave now" in said
+    assert "netconf-hooks: the guard is open: packets that it has blocked may leave now" in said
     expect_nothing_left(laptop)
 
 
@@ -160,7 +160,7 @@ def test_a_guard_that_can_not_be_opened_is_named(laptop, packages):
     laptop.write("/usr/sbin/nft", f'#!/bin/sh\n[ "$1" != delete ] || exit 1\nexec {real} "$@"\n', 0o755)
     said = dpkg(laptop, "--remove", *BOTH)
     laptop.run(["mv", real, "/usr/sbin/nft"])
-    assert "a guard could not be opened and still holds back packets; remove by hand: " in said
+    assert "a guard could not be removed and still blocks packets; remove by hand: " in said
     advice = said.partition("remove by hand: ")[2].splitlines()[0]
     for command in advice.split("; "):
         laptop.run(command.split())
@@ -182,7 +182,7 @@ def test_an_upgrade_leaves_the_guard_closed(laptop, packages):
 def test_installing_while_the_interface_is_up_says_what_to_do(laptop, packages):
     laptop.ifup("eth0")
     said = install(laptop, packages)
-    assert "eth0 is up, but its netconf options, a guard among them, count only from the next ifup" in said
+    assert "eth0 is up, but its netconf options (and a guard) take effect only at the next ifup" in said
     assert not is_guarded(laptop)
     laptop.ifdown("eth0")
     laptop.ifup("eth0")
