@@ -1,15 +1,15 @@
-"""What can be seen of the network: one module a kind of evidence.
+"""What can be seen of the network: one module for each kind of evidence.
 
 Observers return data and change nothing.  A module that `rules.TESTS` names answers the tests of its keys; the others
-(`connection`, `lease`, `names`, `netlink`, `nl80211`, `probes`, `servers`, ...) are what these are built on.
+(`connection`, `known_servers`, `lease`, `names`, `probes`, `scan`, ...) are used by these.
 
-Evidence in the kernel's tables and in files is the same whatever value a test wants.  Such a module has one function,
-which only `observe_link` below calls::
+Evidence in the kernel's tables and in files does not depend on the value that a test names.  Such a module has one
+function, which only `observe_link` below calls::
 
     def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]: ...
 
-Evidence that takes packets or a program (`TestKind.asked`) is asked for each value.  Such a module has one generator,
-and `probes.ask_network` runs all of them at the same time::
+Evidence that needs packets or a program (`TestKind.asked`) is asked for each value.  Such a module has one generator,
+and `probes.ask_network` runs all of these at the same time::
 
     def ask(question: Question, view: View) -> Steps: ...
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class Link(Record):
-    """The interface that is asked about, as ifupdown names it and as the kernel has it.
+    """The interface to look at: its name in ifupdown, and its state in the kernel.
 
     iface: the name ifupdown uses (``eth0``, ``eth0:1``).
     device: the kernel's device (``eth0``).
-    index: its ifindex; 0 where no such device exists.
-    carrier: whether it is set up and something is plugged in (IFF_LOWER_UP, netdevice(7)), of a link made of others by
-        its ports (`ports.has_carrier`).
+    index: its ifindex; 0 if there is no such device.
+    carrier: whether it is set up and something is plugged in (IFF_LOWER_UP, netdevice(7)); for a link made of others,
+        whether one of its ports has carrier (`ports.has_carrier`).
     options: the stanza's options that are evidence themselves (``dns-domain``, ``dns-search``, ``dns-nameservers``,
         resolvconf(8)), by option name.
     composed: whether it is made of other links (`netlink.COMPOSED`).
@@ -59,7 +59,7 @@ class Link(Record):
 
 
 def make_link(iface: str, options: Mapping[str, str]) -> Link:
-    """Return the interface as the kernel has it now, with the stanza's options that are evidence themselves."""
+    """Return the interface's current state, with the stanza's options that are evidence themselves."""
     from netconf_hooks.ifenv import device_of
     from netconf_hooks.system.netlink import COMPOSED, read_link
 
@@ -84,12 +84,12 @@ def make_link(iface: str, options: Mapping[str, str]) -> Link:
 def observe_link(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Return an `Answer` for each of `keys`, asking each module of this package at most once.
 
-    keys: none of those whose values are asked one by one.
-    deadline: the time.monotonic() after which nothing more is waited for.
+    keys: no keys whose values are asked one by one.
+    deadline: don't wait for anything after this time.monotonic().
     """
     answers: dict[str, Answer] = {}
     for observer in sorted({TESTS[key].observer for key in keys}):
-        # Not importlib.import_module, which is the same for the 0.45 ms that importing importlib takes.
+        # Not importlib.import_module, which does the same, but importing importlib takes 0.45 ms.
         module = __import__(f"{__name__}.{observer}", fromlist=("observe",))
         answers.update(module.observe([key for key in keys if TESTS[key].observer == observer], link, deadline))
     return answers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Answer ``address``, IPv4 and IPv6 without scope, and ``interface``: the device and the name ifupdown uses.
 
-    deadline: not used, nothing is waited for.
+    deadline: not used, since nothing here waits.
     """
     answers: dict[str, Answer] = {}
     if "interface" in keys:
@@ -34,7 +34,7 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
 def list_addresses(device: str) -> tuple[str, ...]:
     """Return the addresses that `device` has now, as inet_ntop(3) writes them, without scope.
 
-    Raises `NetlinkError` where the kernel can't be asked.
+    Raises `NetlinkError` if the kernel can't be asked.
     """
     return tuple(dict.fromkeys(address for address, _ in list_networks(device)))
 
@@ -42,9 +42,9 @@ def list_addresses(device: str) -> tuple[str, ...]:
 def list_networks(device: str) -> tuple[tuple[str, int], ...]:
     """Return the addresses that `device` has now, as `list_addresses` does, each with the length of its prefix.
 
-    Those of eth0:1 are eth0's too: to the kernel that name is a label of the address (ip-address(8)).
+    The addresses of eth0:1 belong to eth0, too: for the kernel that name is a label of the address (ip-address(8)).
 
-    Not by getifaddrs(3), and so not by netifaces: that reads the links and addresses of the whole machine each time.
+    Don't use getifaddrs(3), nor netifaces, which uses it: it reads all links and addresses of the machine each time.
     """
     with Netlink() as netlink:
         link = netlink.get_link(device)

@@ -1,9 +1,9 @@
 """The domains and resolvers that IPv6 routers advertise: the DNSSL and RDNSS options of RFC 8106.
 
-Of an advertisement the kernel keeps addresses and routes; these options it only passes on to who listens at that moment
-(RTNLGRP_ND_USEROPT, linux/rtnetlink.h), and ifupdown's ``inet6 auto`` has nobody listen.  So the routers are asked
-again, by what every host sends that comes to a link: one router solicitation (RFC 4861 4.1), to which every router that
-advertises itself answers (6.2.6).
+The kernel keeps the addresses and routes of an advertisement, but passes these options only to programs that listen at
+that moment (RTNLGRP_ND_USEROPT, linux/rtnetlink.h).  With ifupdown's ``inet6 auto`` no program listens.  So the routers
+are asked again, by the packet that every host sends when it joins a link: one router solicitation (RFC 4861 4.1).
+Every router that advertises itself answers it (6.2.6).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Seconds.  A router answers within 0.5 s (MAX_RA_DELAY_TIME, RFC 4861 10), unless it answers to all at once and has
-# done so in the last 3 s (MIN_DELAY_BETWEEN_RAS): that is not waited for, but asked again later.
+# Seconds.  A router answers within 0.5 s (MAX_RA_DELAY_TIME, RFC 4861 10), unless it answers by multicast and has sent
+# one in the last 3 s (MIN_DELAY_BETWEEN_RAS).  Don't wait for that: the watcher asks again later.
 PATIENCE = 1.0
 
-# Seconds that a link's own address may be tentative, before anything can be sent: up to 1 s of delay and 1 s of
-# waiting for objections (RFC 4862 5.4.2, RFC 4861 10); and how often it is tried meanwhile.
+# Seconds for which a link's own address may be tentative, so that nothing can be sent: up to 1 s of delay and 1 s of
+# duplicate address detection (RFC 4862 5.4.2, RFC 4861 10).  PAUSE: seconds between two attempts to send.
 TENTATIVE, PAUSE = 2.5, 0.1
 
-# At most so many packets are read, and so many values taken: whoever is on the link can send any number.
+# Read at most so many packets, and keep at most so many values: any host on the link can send any number.
 MOST_PACKETS, MOST_VALUES = 100, 32
 
 _ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 133, 134
@@ -42,13 +42,13 @@ _INT = struct.Struct("=i")
 # linux/in6.h, linux/icmpv6.h
 _IPV6, _ICMPV6_FILTER, _UNICAST_HOPS, _MULTICAST_IF, _MULTICAST_HOPS = 41, 1, 16, 17, 18
 _JOIN_GROUP, _RECVHOPLIMIT, _HOPLIMIT = 20, 51, 52
-_FARTHEST = 255  # hops: what has less left was forwarded, by somebody who is not on this link (RFC 4861 6.1.2)
+_FARTHEST = 255  # hop limit: a packet with a lower one was forwarded from another link (RFC 4861 6.1.2)
 
 
 class Advertised(Record):
     """What routers advertise.
 
-    domains, servers: as they stand there, unchecked; silent: routers that did not answer.
+    domains, servers: as received, not checked; silent: routers that did not answer.
     """
 
     __slots__ = ("domains", "servers", "silent")
@@ -65,8 +65,8 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
     """Solicit advertisements of the routers on a link, and wait until all of `routers` have answered.
 
     device, index, mac: of the link, whose MAC address may be empty; routers: their link-local addresses.
-    deadline: the time.monotonic() after which, and after at most `PATIENCE`, no more is waited for; a link that has
-    just come up is given `TENTATIVE` before.  Takes root.  Raises OSError where nothing can be sent.
+    deadline: a time.monotonic().  Waits for answers until then, for at most `PATIENCE`; before that, up to `TENTATIVE`
+    until the link can send.  Requires root.  Raises OSError if nothing can be sent.
     """
     waiting = dict.fromkeys(routers)
     domains: dict[str, None] = {}
@@ -112,7 +112,7 @@ def _send(packets: _socket.socket, request: bytes, index: int) -> bool:
 
 
 def _receive(packets: _socket.socket) -> tuple[str, Advertised | None]:
-    """Return the sender of the next packet, and its advertisement, None where that is none that counts."""
+    """Return the sender of the next packet, and its advertisement; None if it is not valid."""
     try:
         data, ancillary, _, sender = packets.recvmsg(65535, 64)
     except BlockingIOError:
@@ -126,16 +126,16 @@ def _receive(packets: _socket.socket) -> tuple[str, Advertised | None]:
 def make_solicitation(mac: str) -> bytes:
     """Return a router solicitation, RFC 4861 4.1, without the checksum, which the kernel writes (raw(7), RFC 3542 3.1).
 
-    mac: the sender's; none of another length than Ethernet's is told.
+    mac: the sender's; left out if it is not as long as an Ethernet address.
     """
     request = bytes((_SOLICITATION, 0, 0, 0, 0, 0, 0, 0))
     return request + bytes((_SOURCE_MAC, 1)) + bytes.fromhex(mac.replace(":", "")) if len(mac) == 17 else request
 
 
 def parse_advertisement(data: bytes) -> Advertised | None:
-    """Return what an advertisement says of domains and resolvers; None where it is none that is valid (RFC 4861 6.1.2).
+    """Return the domains and resolvers of an advertisement; None if it is not valid (RFC 4861 6.1.2).
 
-    An option whose lifetime is 0 takes back what was said before (RFC 8106 5.1), and says nothing.
+    An option whose lifetime is 0 revokes earlier values (RFC 8106 5.1), so it is ignored.
     """
     if len(data) < _HEADER.size or data[0] != _ADVERTISEMENT or data[1] != 0:
         return None
@@ -159,17 +159,19 @@ def parse_advertisement(data: bytes) -> Advertised | None:
 
 
 def _read_domains(data: bytes) -> list[str]:
-    """Return the names in a DNSSL option: labels, each with its length before it, an empty one ends the name (RFC 1035
-    3.1), without compression; zeros fill the rest."""
+    """Return the names in a DNSSL option, without compression and padded with zeros (RFC 8106 5.2).
+
+    A name is a list of labels, each after its length; an empty label ends the name (RFC 1035 3.1).
+    """
     domains: list[str] = []
     labels: list[str] = []
     while data:
         length, label = data[0], data[1:data[0] + 1]
         data = data[length + 1:]
         if length > 63 or len(label) < length:
-            break  # not a name any more, nor where the next one begins is known
+            break  # malformed: where the next name begins is not known
         if length:
-            # One dot is as good as two labels, to whoever reads it: then it is no domain.
+            # A dot inside a label would read as two labels: make the name invalid.
             labels.append(label.decode("latin-1") if b"." not in label else "\0")
         elif labels:
             domains.append(".".join(labels))
@@ -179,7 +181,7 @@ def _read_domains(data: bytes) -> list[str]:
 
 def _prepare(packets: _socket.socket, device: str, index: int) -> None:
     packets.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, device.encode() + b"\0")
-    # A bit set keeps a type out (linux/icmpv6.h): all but one.
+    # A set bit blocks a type (linux/icmpv6.h): block all types except one.
     blocked = bytearray(b"\xff" * 32)
     word = _ADVERTISEMENT // 32
     struct.pack_into("=I", blocked, word * 4, 0xFFFFFFFF & ~(1 << _ADVERTISEMENT % 32))

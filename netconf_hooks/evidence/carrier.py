@@ -1,4 +1,4 @@
-"""Whether something is plugged in: the test ``carrier``."""
+"""Whether the link has carrier: the test ``carrier``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Answer ``carrier``: ``yes`` or ``no``.
 
-    deadline: not used.  Whoever made `link` has set it up and given it the time that a cable takes to show.
+    deadline: not used: the caller has already waited for carrier before it made `link`.
     """
     if not link.index:
         return {key: Answer(problem="no such interface") for key in keys}

@@ -1,4 +1,4 @@
-"""Sockets that leave through one link and no other, and TCP connections over them."""
+"""Sockets that send through one link only, and TCP connections over them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence.probes import Announce, Conversation
 
 MARK = 0x6E636866
-"""The mark (SO_MARK, socket(7)) of all our packets: "nchf"."""
+"""The mark (SO_MARK, socket(7)) of all packets that netconf-hooks sends: "nchf"."""
 
 MOST = 4
-"""How many ways to one server are tried."""
+"""How many addresses and devices are tried for one server."""
 
 AF_INET, AF_INET6 = int(_socket.AF_INET), int(_socket.AF_INET6)
 
-# ip(7), ipv6(7) leave them out: linux/in.h, linux/in6.h.  struct xfrm_userpolicy_info, linux/xfrm.h: the family stands
-# in its selector, the direction and the action (0: allow) almost at its end.
+# IP_XFRM_POLICY and IPV6_XFRM_POLICY, linux/in.h and linux/in6.h (not in ip(7), ipv6(7)).  In struct
+# xfrm_userpolicy_info, linux/xfrm.h, the family is in the selector, and the direction and the action (0: allow) are
+# near the end.
 _XFRM_POLICY = {AF_INET: (_socket.IPPROTO_IP, 17), AF_INET6: (_socket.IPPROTO_IPV6, 35)}
 _XFRM_USERPOLICY = struct.Struct("=40xH14x64x32x2I4B4x")
 _XFRM_IN, _XFRM_OUT = 0, 1
@@ -37,7 +38,7 @@ _NEVER_SENT = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES
 
 
 class Way(Record):
-    """How to reach a server: its address, and the device that leads there."""
+    """How to reach a server: its address, and the device to send through."""
 
     __slots__ = ("address", "device")
 
@@ -47,10 +48,10 @@ class Way(Record):
 
 
 class Attempt(Record):
-    """What came of trying to connect.
+    """The result of an attempt to connect.
 
-    socket: connected, the caller's to close; None where there is none.  way: the one that it goes.
-    refuted: whether a connection was tried, and there is none.  problem: why there is none.
+    socket: connected, and closed by the caller; None if the attempt failed.  way: of this socket.
+    refuted: whether a connection was tried and failed.  problem: why there is no connection.
     """
 
     __slots__ = ("socket", "way", "refuted", "problem")
@@ -67,7 +68,7 @@ class Attempt(Record):
 def open_socket(family: int, kind: int, device: str) -> _socket.socket:
     """Return a socket that sends and receives through `device` only (SO_BINDTODEVICE, socket(7)), marked, non-blocking.
 
-    What an IPsec policy would put into a tunnel it sends in the clear: else the office answers in the café.
+    It bypasses IPsec policies: otherwise the office would answer through the tunnel in the café.
     Raises OSError; PermissionError without CAP_NET_ADMIN.
     """
     opened = _socket.socket(family, kind | _socket.SOCK_NONBLOCK)
@@ -103,7 +104,7 @@ def split_service(service: str) -> tuple[str, int]:
 
 
 def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) -> Conversation[Attempt]:
-    """Connect by the first of `ways` that lets us; all are tried at the same time, until time.monotonic() `until`.
+    """Connect by the first of `ways` that succeeds; all are tried at the same time, until time.monotonic() `until`.
 
     announce: as of `probes.View`.
     """

@@ -1,4 +1,4 @@
-"""Which interfaces' records are true now."""
+"""Which interfaces' records are still true."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def list_current(records: Iterable[InterfaceRecord]) -> tuple[InterfaceRecord, ...]:
-    """Return the records that are true now: the link exists under the same ifindex and has carrier (a link made of
-    other links: as `ports` says).
+    """Return the records that are still true: the link exists under the same ifindex and has carrier (`ports` says
+    when a link made of other links has it).
 
-    A wish has no link: it counts until its ifdown.
+    A wish has no link; its record is true until its ifdown.
     """
     from netconf_hooks.system.netlink import read_links
 

@@ -1,18 +1,18 @@
 """The domains and resolvers that a link announced: the tests ``dns-domain`` and ``dns-server``.
 
-Each record is read that tells of this link alone: the stanza's ``dns-*`` options, the leases of dhclient, what dhcpcd's
-hook keeps by interface, resolvconf's and openresolv's records.  If none of these has anything of the link,
-systemd-networkd's records are read and systemd-resolved is asked, then dhcpcd itself, and ``/etc/resolv.conf`` last,
-only if it can belong to no other link.  If all of that leaves a question open, the IPv6 routers are asked
-(`advertisement`).
+Only records of this link alone are read: the stanza's ``dns-*`` options, dhclient's leases, the records that dhcpcd's
+hook keeps for each interface, and those of resolvconf and openresolv.  If none of these has anything about the link,
+the next sources are, in this order: systemd-networkd's records, systemd-resolved, dhcpcd itself, and
+``/etc/resolv.conf``, the last only if it can't belong to another link.  If a key is still without a value, the IPv6
+routers are asked (`advertisement`).
 
-Records outlive what they tell of.  ifdown leaves resolv.conf as it is; dhclient crashes when it is to give up a DHCPv6
-lease (isc-dhcp 4.4.3 in Debian 12), and resolvconf's ``eth0.ip6.dhclient`` names the domain of home in the café; a
-client that is killed leaves everything behind.  So a lease counts only while dhclient holds it
-(`lease.find_held_leases`), and a client's record only when the client that runs now can have written it
+Records can be outdated.  ifdown leaves resolv.conf as it is.  dhclient crashes when it should release a DHCPv6 lease
+(isc-dhcp 4.4.3 in Debian 12), so in the café resolvconf's ``eth0.ip6.dhclient`` still names the domain of home.  A
+client that is killed leaves all its records behind.  So a lease counts only while dhclient holds it
+(`lease.find_held_leases`), and a client's record counts only if the client that runs now can have written it
 (`_is_current`).
 
-All of this was said by the network, so any byte may be in it: what is no domain or no address is passed over.
+The network has sent these values, so they may contain any byte: what is not a valid domain or address is ignored.
 
 Where the facts come from: dhcpcd's hook 20-resolv.conf (9.4.1 and 10.1.0 have the same);
 resolvconf(8) and its dhclient hook; openresolv's resolvconf(8); the default.script of Debian's udhcpc; systemd's
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Records(Record):
-    """Where the records are.
+    """The directories of the records.
 
     leases: dhclient's directory of leases.  run: where programs keep pid files and records while the system is up
     (hier(7)).  resolv_conf: resolv.conf(5).  proc, net: the kernel's /proc and /sys/class/net.
@@ -65,12 +65,12 @@ class Records(Record):
 RECORDS = Records()
 
 SLACK = 2.0
-"""Seconds by which a record may be older than the pid file of the client that wrote it: dhclient and udhcpc write
-theirs when they go to the background, which is after the first lease was put to use."""
+"""Seconds by which a record may be older than the pid file of the client that wrote it: dhclient and udhcpc write their
+pid file when they go to the background, which is after the first lease was applied."""
 
-# The names under which resolvconf and openresolv keep what one interface has, after the name of the interface, and
-# whose pid file tells whether the writer still runs.  The bare name is that of openresolv's dhclient hook.
-# A pattern would not do: "eth0.100" is another interface.
+# resolvconf and openresolv name the records of an interface by its name and one of these suffixes.  For each suffix:
+# whose pid file shows whether the writer still runs.  openresolv's dhclient hook uses no suffix.  Don't use a pattern:
+# "eth0.100" is another interface.
 _DHCLIENT = ("dhclient.{}.pid", "dhclient.pid")
 _DHCLIENT6 = ("dhclient6.{}.pid", "dhclient6.pid")
 _UDHCPC = ("udhcpc.{}.pid",)
@@ -92,7 +92,7 @@ _IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10  # netdevice(7)
 
 
 class Announcement(Record):
-    """What one record tells, normalised and valid.  domains: lower case, no final dot.  servers: as inet_ntop(3)."""
+    """The valid values of one record, normalised.  domains: lower case, no final dot.  servers: as inet_ntop(3)."""
 
     __slots__ = ("domains", "servers")
 
@@ -106,11 +106,11 @@ def observe(
 ) -> dict[str, Answer]:
     """Answer ``dns-domain`` and ``dns-server`` for `link`.
 
-    deadline: the time.monotonic() by which dhcpcd, should it be asked, must have answered.
+    deadline: if dhcpcd is asked, it must answer until this time.monotonic().
 
-    An answer is pending while dhcpcd still waits for an IPv4 lease: it lets ifup go on as soon as either family has
-    an address, and it probes an IPv4 address for some seconds before it takes it (RFC 5227).  So it is while a router
-    has not said what it advertises.
+    An answer is pending while dhcpcd still waits for an IPv4 lease: dhcpcd lets ifup continue as soon as either family
+    has an address, and probes an IPv4 address for some seconds before it uses it (RFC 5227).  An answer is also pending
+    while a router has not sent its advertisement.
     """
     evidence = _Evidence(link, records)
     evidence.read_stanza()
@@ -135,10 +135,10 @@ def observe(
 
 
 class _Evidence:
-    """What was gathered of one link so far.
+    """The values of one link that were found so far.
 
-    domains, servers: seen, in order.  found: whether some program's record of this link is there and true; one that
-    names nothing counts, for then the link announced nothing.  pending: whether more is to come.
+    domains, servers: in order.  found: whether a program has a true record of this link, even if it names nothing: then
+    the link announced nothing.  pending: whether more may come.
     """
 
     def __init__(self, link: Link, records: Records) -> None:
@@ -155,14 +155,14 @@ class _Evidence:
         self._reasons: list[str] = []
 
     def explain(self, what: str, seen: bool) -> str:
-        """Return why no domain or resolver (`what`) was seen, or not all, in the admin's words; empty: all was."""
+        """Return why no `what` (domain or resolver) was seen, or not all, for the admin; empty if all were."""
         trouble = list(self._unreadable)
         if self._unasked:
             trouble.append(self._unasked)
         elif self.pending:
             trouble.append(f"dhcpcd still waits for an IPv4 lease of {self._link.device}")
         if not seen and not self.found:
-            # Why a record does not count matters only where none does: old ones lie about on every machine.
+            # Say why records don't count only if none counts: every machine has old ones.
             trouble += self._reasons
         because = "; ".join(trouble)
         if seen:
@@ -175,7 +175,7 @@ class _Evidence:
         options = self._link.options
         domains = _list_words(options.get("dns-domain", "")) + _list_words(options.get("dns-search", ""))
         servers = _list_words(options.get("dns-nameservers", ""))
-        # This one may be repeated and takes one address a line.
+        # This option may be repeated and takes one address per line.
         servers += [word for line in options.get("dns-nameserver", "").splitlines() for word in _list_words(line)[:1]]
         self._add(_make_announcement(domains, servers))
 
@@ -188,9 +188,9 @@ class _Evidence:
             self._add_found(read_dhclient_lease(lease))
 
     def read_resolver_records(self) -> None:
-        """Take what dhcpcd's hook, resolvconf (``interface``) and openresolv (``interfaces``) keep of this link.
+        """Take the records of dhcpcd's hook, resolvconf (``interface``) and openresolv (``interfaces``) of this link.
 
-        With resolvconf installed dhcpcd hands its records to that.
+        With resolvconf installed, dhcpcd passes its records to resolvconf.
         """
         link, run = self._link, self._records.run
         names = {link.device + suffix: pids for suffix, pids in _WRITERS.items()}
@@ -205,27 +205,27 @@ class _Evidence:
         text = self._read(path)
         if text is None:
             return
-        # openresolv(8), -C: dhcpcd marks what it has of a wireless link that is between two access points.
+        # openresolv(8), -C: dhcpcd marks the record of a wireless link that is between two access points.
         if os.path.exists(f"{self._records.run}/resolvconf/deprecated/{os.path.basename(path)}"):
             self._reasons.append(f"{path} is deprecated")
         elif pids and not self._is_current(path, pids):
             self._reasons.append(f"{path} was left by a DHCP client that no longer runs")
         else:
             announced = parse_resolver_record(text)
-            # resolvconf's hook for ifupdown makes an empty record of every stanza without dns- options, which says
-            # nothing; a DHCP client's empty one says that the network announced nothing.
+            # resolvconf's hook for ifupdown makes an empty record for every stanza without dns- options; ignore it.  An
+            # empty record of a DHCP client means that the network announced nothing.
             if pids or announced != Announcement():
                 self.found = True
             self._has_ipv4_record |= path.endswith((".dhcp", ".static", ".ipv4ll"))
             self._add(announced)
 
     def read_systemd(self, deadline: float) -> None:
-        """Take what systemd-networkd and systemd-resolved know of this link, while they run.
+        """Take what systemd-networkd and systemd-resolved know about this link, if they are running.
 
-        Both are asked only if nobody else knows anything: Debian's hooks of dhclient and ifupdown feed systemd-resolved
-        too, and what it has can be outdated after dhclient has crashed.  systemd-networkd's own files are read, since
-        neither networkctl(1) nor systemd-resolved shows a lease's domain without UseDomains= (systemd 252); it leaves
-        them behind when it ends (RuntimeDirectoryPreserve=).
+        Use them only if no other source has anything: Debian's hooks of dhclient and ifupdown also feed
+        systemd-resolved, and its data can be outdated after dhclient has crashed.  Read systemd-networkd's own files,
+        since neither networkctl(1) nor systemd-resolved shows a lease's domain without UseDomains= (systemd 252).
+        systemd-networkd leaves the files behind when it ends (RuntimeDirectoryPreserve=).
         """
         index, run = self._link.index, f"{self._records.run}/systemd"
         if not index:
@@ -241,7 +241,7 @@ class _Evidence:
             self._ask_resolved(deadline)
 
     def _ask_resolved(self, deadline: float) -> None:
-        """Take what resolvectl(1) shows of this link; nothing there is no record of it."""
+        """Take what resolvectl(1) shows for this link; an empty output is no record."""
         device = self._link.device
         answers = [self._run(["resolvectl", what, device], deadline) for what in ("domain", "dns")]
         words = [parse_resolvectl(answer, device) for answer in answers if answer is not None]
@@ -254,10 +254,10 @@ class _Evidence:
             self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
 
     def ask_dhcpcd(self, deadline: float) -> None:
-        """Ask dhcpcd for its lease, where it runs for this link.
+        """If dhcpcd runs for this link, ask it for its lease.
 
-        It has one without a record where the lease names neither a domain nor a resolver, or where the admin switched
-        the hook off (``nohook resolv.conf``).
+        It has a lease but no record if the lease names neither a domain nor a resolver, or if the admin has disabled
+        the hook (``nohook resolv.conf``).
         """
         if self._runs_dhcpcd():
             answer = self._run(["dhcpcd", "-4", "-U", self._link.device], deadline)
@@ -283,9 +283,9 @@ class _Evidence:
         return result.output
 
     def ask_routers(self, deadline: float) -> None:
-        """Ask the link's IPv6 routers, where they advertise themselves, what else they advertise.
+        """If the link's IPv6 routers advertise themselves, ask what else they advertise.
 
-        That takes packets, few and small as they are: only where nobody keeps a record of a domain or a resolver.
+        This sends packets, if only few, so do it only if there is no record of a domain or a resolver.
         """
         routers, mac = find_advertising_routers(self._link.index)
         if not routers:
@@ -304,18 +304,18 @@ class _Evidence:
         self.pending = bool(self._unasked)
 
     def read_resolv_conf(self) -> None:
-        """Take resolv.conf(5) where udhcpc, which keeps no other record, wrote it for this link and none other could.
+        """Take resolv.conf(5) if udhcpc, which keeps no other record, wrote it for this link and nobody else can have.
 
-        That is so when
+        That is the case if
 
         - udhcpc runs for this link, by its pid file (interfaces(5), method dhcp);
-        - the file is no symbolic link, as what resolvconf and systemd-resolved merge from all links is;
-        - nothing but ``domain``, ``search`` and ``nameserver`` lines are in it, as its default.script writes them:
-          others (dhcpcd, NetworkManager, vpnc, strongSwan) sign theirs with a comment;
-        - it is not older than this udhcpc: ifdown leaves it as it was on the network before;
-        - no other link with carrier has an address, and ifupdown touched none since the file was written: its client
-          could have overwritten it.  A tunnel does not count while the file is as old as this udhcpc: it was
-          written before a tunnel's script could, and so it stays until the lease is renewed.
+        - the file is not a symbolic link, as with resolvconf and systemd-resolved, which merge all links;
+        - it has only ``domain``, ``search`` and ``nameserver`` lines, as udhcpc's default.script writes them: other
+          programs (dhcpcd, NetworkManager, vpnc, strongSwan) add a comment;
+        - it is not older than this udhcpc: ifdown leaves the file of the previous network as it is;
+        - no other link with carrier has an address, and ifupdown has not configured one since the file was written,
+          whose client could have overwritten it.  A tunnel does not matter while the file is as old as this udhcpc:
+          then it was written before a tunnel's script could write it, which is true until the lease is renewed.
         """
         path, device = self._records.resolv_conf, self._link.device
         pid_file = f"{self._records.run}/udhcpc.{device}.pid"
@@ -349,11 +349,11 @@ class _Evidence:
             self._add_found(parse_resolver_record(text))
 
     def _runs_unit(self, unit: str) -> bool:
-        """Whether systemd runs it: it keeps this link while a unit is active (unit_unlink_state_files, core/unit.c)."""
+        """Whether systemd runs it: this link exists while a unit is active (unit_unlink_state_files, core/unit.c)."""
         return os.path.lexists(f"{self._records.run}/systemd/units/invocation:{unit}")
 
     def _runs_dhcpcd(self) -> bool:
-        """Whether ifupdown started a dhcpcd for this link; one that runs for all links (``dhcpcd/pid``) is no sign."""
+        """Whether ifupdown started a dhcpcd for this link; a dhcpcd for all links (``dhcpcd/pid``) does not count."""
         pids = (f"dhcpcd/{self._link.device}.pid", f"dhcpcd/{self._link.device}-4.pid")
         return any(os.path.exists(f"{self._records.run}/{pid}") for pid in pids)
 
@@ -365,9 +365,9 @@ class _Evidence:
         return any(word.rpartition("/")[2] == "udhcpc" for word in words[:2]) and self._link.device in words
 
     def _find_rival(self, written: float, started: float) -> str:
-        """Return the name of another device that may have had resolv.conf rewritten; empty where there is none.
+        """Return the name of another device for which resolv.conf may have been rewritten; empty if there is none.
 
-        written: when it was; started: when this link's udhcpc went to the background.
+        written: when it was written; started: when this link's udhcpc went to the background.
         """
         for name, flags, carrier in list_devices(self._records.net):
             if name == self._link.device or flags & _IFF_LOOPBACK:
@@ -386,7 +386,8 @@ class _Evidence:
         return ""
 
     def _is_current(self, path: str, pids: tuple[str, ...]) -> bool:
-        """Return whether the client with one of these pid files can have written the record: not if it began later."""
+        """Return whether the client with one of these pid files can have written the record, and did not start
+        later."""
         try:
             written = os.stat(path).st_mtime
         except OSError:
@@ -411,7 +412,7 @@ class _Evidence:
         return self._addresses
 
     def _read(self, path: str) -> str | None:
-        """Return the end of a file (`read_end`), None where it can't be had; trouble is kept to be told."""
+        """Return the end of a file (`read_end`); None if it can't be read, with the reason noted."""
         try:
             return read_end(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -441,7 +442,7 @@ class _Evidence:
 def find_advertising_routers(index: int) -> tuple[tuple[str, ...], str]:
     """Return the IPv6 routers of a link that advertise themselves, and the link's MAC address.
 
-    None where the kernel can't be asked: then there is nobody to be asked by it.
+    None if the kernel can't be asked: then its routers are not known.
     """
     from netconf_hooks.system.netlink import AF_INET6, Netlink, NetlinkError
 
@@ -464,7 +465,7 @@ def find_addresses(device: str) -> tuple[str, ...]:
 
 
 def list_devices(directory: str) -> list[tuple[str, int, bool]]:
-    """Return name, flags (IFF_*, netdevice(7)) and carrier of the network devices; none where they can't be listed.
+    """Return name, flags (IFF_*, netdevice(7)) and carrier of the network devices; none if they can't be listed.
 
     directory: /sys/class/net, or one like it.
     """
@@ -487,12 +488,12 @@ def list_devices(directory: str) -> list[tuple[str, int, bool]]:
 
 
 def read_dhclient_lease(lease: Lease) -> Announcement:
-    """Return what a lease of dhclient's names."""
+    """Return the domains and resolvers in a lease of dhclient."""
     return _make_announcement(lease.domains, lease.servers)
 
 
 def parse_resolver_record(text: str) -> Announcement:
-    """Return what a record in the format of resolv.conf(5) names: ``domain``, ``search``, ``nameserver`` lines."""
+    """Return the values in the ``domain``, ``search`` and ``nameserver`` lines of a record like resolv.conf(5)."""
     domains: list[str] = []
     servers: list[str] = []
     for line in text.split("\n"):
@@ -507,13 +508,13 @@ def parse_resolver_record(text: str) -> Announcement:
 
 
 def is_written_by_udhcpc(text: str) -> bool:
-    """Return whether nothing is in a resolv.conf but what the default.script of Debian's udhcpc writes there."""
+    """Return whether a resolv.conf has only lines that the default.script of Debian's udhcpc writes."""
     lines = (line.split() for line in text.split("\n"))
     return all(words[0] in ("domain", "search", "nameserver") for words in lines if words)
 
 
 def parse_settings(text: str) -> dict[str, str]:
-    """Return the ``KEY=VALUE`` lines of one of systemd's records, or of what ``dhcpcd -U`` prints."""
+    """Return the ``KEY=VALUE`` lines of one of systemd's records, or of the output of ``dhcpcd -U``."""
     settings = {}
     for line in text.split("\n"):
         key, equals, value = line.partition("=")
@@ -523,13 +524,13 @@ def parse_settings(text: str) -> dict[str, str]:
 
 
 def read_networkd_link(settings: dict[str, str]) -> Announcement:
-    """Return what systemd-networkd's record of a link names, /run/systemd/netif/links/IFINDEX."""
+    """Return the values in systemd-networkd's record of a link, /run/systemd/netif/links/IFINDEX."""
     domains = settings.get("DOMAINS", "").split() + settings.get("ROUTE_DOMAINS", "").split()
     return _make_announcement(domains, settings.get("DNS", "").split())
 
 
 def read_networkd_lease(settings: dict[str, str]) -> Announcement:
-    """Return what systemd-networkd's DHCPv4 lease names, /run/systemd/netif/leases/IFINDEX.
+    """Return the values in systemd-networkd's DHCPv4 lease, /run/systemd/netif/leases/IFINDEX.
 
     The record of the link leaves the domains out unless UseDomains= is set, systemd.network(5).
     """
@@ -538,15 +539,15 @@ def read_networkd_lease(settings: dict[str, str]) -> Announcement:
 
 
 def parse_resolvectl(output: str, device: str) -> list[str]:
-    """Return the words that ``resolvectl dns`` or ``resolvectl domain`` shows of a link: ``Link 2 (eth0): WORD...``.
+    """Return the words that ``resolvectl dns`` or ``resolvectl domain`` shows for a link: ``Link 2 (eth0): WORD...``.
 
-    Further lines, indented, are of the same link: it wraps them at the width of the terminal.
+    Indented lines belong to the link above: resolvectl wraps lines at the terminal's width.
     """
     return output.partition(f" ({device}):")[2].split()
 
 
 def parse_dhcpcd_dump(text: str) -> Announcement:
-    """Return what the IPv4 lease names that ``dhcpcd -4 -U IFACE`` prints, dhcpcd(8)."""
+    """Return the values in the IPv4 lease that ``dhcpcd -4 -U IFACE`` prints, dhcpcd(8)."""
     settings = parse_settings(text)
     domains = settings.get("domain_name", "").split() + settings.get("domain_search", "").split()
     return _make_announcement(domains, settings.get("domain_name_servers", "").split())
@@ -570,10 +571,10 @@ def _list_words(line: str) -> list[str]:
 
 
 def _read_domain(word: str) -> str:
-    """Return a domain in lower case without its final dot; empty for what is none.
+    """Return a domain in lower case without its final dot; empty if it is not valid.
 
-    RFC 1035 2.3.4 (lengths), RFC 1123 2.1 (a digit may come first); underscores are seen in the wild.  systemd's
-    ``~`` marks a domain whose names are asked for here but not searched, resolved.conf(5); ``~.`` is no domain.
+    RFC 1035 2.3.4 (lengths), RFC 1123 2.1 (a digit may come first); real domains also have underscores.  systemd's
+    ``~`` marks a domain that is only for routing queries, not for searching, resolved.conf(5); ``~.`` is no domain.
     """
     if not word.isascii() or len(word) > 255:
         return ""
@@ -591,10 +592,10 @@ def _read_domain(word: str) -> str:
 
 
 def _read_server(word: str) -> str:
-    """Return the address of a resolver; empty for what is none, and for one that no link can have.
+    """Return the address of a resolver; empty if it is not valid, or is one that no link can announce.
 
     Forms: ``192.0.2.1``, ``fe80::1%eth0``, systemd's ``192.0.2.1:53%2#name`` and ``[2001:db8::1]:53#name``
-    (systemd-resolved(8), resolved.conf(5)).  A loopback address is a resolver of this host: systemd's 127.0.0.53.
+    (systemd-resolved(8), resolved.conf(5)).  A loopback address is this host's own resolver: systemd's 127.0.0.53.
     """
     word = word.partition("#")[0].partition("%")[0]
     if word[:1] == "[":

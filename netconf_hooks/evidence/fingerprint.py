@@ -1,6 +1,6 @@
-"""How the network of a link looks in the kernel's own tables: what tells at a glance that it is another one.
+"""How the network of a link looks in the kernel's own tables, to notice quickly that it is another one.
 
-Nothing is sent for it, no file is read; a watcher can afford it at every piece of news.
+This sends nothing and reads no file, so the watcher can do it on each event of the kernel.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NO_ADDRESS = "-"
-"""Stands for a default router without address (ppp)."""
+"""Used for a default router without address (ppp)."""
 
 UNREADABLE = "can't be read"
-"""Stands for a wireless network of which the kernel does not tell."""
+"""Used for a wireless network that the kernel does not describe."""
 
 _BETWEEN, _WITHIN = "\t", " "
 
@@ -27,10 +27,10 @@ _BETWEEN, _WITHIN = "\t", " "
 class Fingerprint(Record):
     """The network of one link.
 
-    index: of its device, 0 where there is none; carrier: whether it is plugged in; networks: its own addresses, each
-    ``ADDRESS/LENGTH``, without those that are link-local; routers: its default routers, `NO_ADDRESS` among them; macs:
-    of those routers, as far as they are known; wireless: the name, the access points and the encryption of the wireless
-    network it is on; ports: of a link made of others, those that carry its traffic now (`ports.list_active`).
+    index: of its device, 0 if there is none; carrier: whether it has carrier; networks: its own addresses, each
+    ``ADDRESS/LENGTH``, without link-local ones; routers: its default routers, possibly `NO_ADDRESS`; macs: of those
+    routers, as far as they are known; wireless: name, access points and encryption of its wireless network; ports: for
+    a link made of others, the ports that carry its traffic now (`ports.list_active`).
     """
 
     __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports")
@@ -54,7 +54,7 @@ class Fingerprint(Record):
         self.ports = ports
 
     def is_like(self, other: Fingerprint) -> bool:
-        """Whether this is the same network: a router whose MAC address is not known at the moment is the same one."""
+        """Whether this is the same network.  If a router's MAC address is not known now, it counts as the same."""
         return (
             (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
             == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports)
@@ -64,7 +64,7 @@ class Fingerprint(Record):
     def is_left(self, now: Fingerprint) -> bool:
         """Whether `now` is certainly another network than this one, or none.
 
-        A router or an address that comes later, or goes, does not make another network as long as one of each stays.
+        If a router or an address is added or removed, it is still the same network as long as one of each stays.
         """
         if (self.index, True, self.wireless) != (now.index, now.carrier, now.wireless):
             return True
@@ -74,7 +74,7 @@ class Fingerprint(Record):
         return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
 
     def complete(self, before: Fingerprint) -> Fingerprint:
-        """Return the scene with what was known `before` of the same routers, which the kernel has forgotten since."""
+        """Return the fingerprint with the MACs of the same routers from `before` that the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
         macs = {**known, **self.macs}
         return Fingerprint(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
@@ -86,7 +86,7 @@ class Fingerprint(Record):
 
 
 def parse_fingerprint(text: str) -> Fingerprint:
-    """Return the scene that str() has written.  Raises ValueError."""
+    """Return the fingerprint that str() has written.  Raises ValueError."""
     index, carrier, networks, routers, macs, ports, *wireless = text.split(_BETWEEN)
     return Fingerprint(
         index=int(index),
@@ -100,7 +100,7 @@ def parse_fingerprint(text: str) -> Fingerprint:
 
 
 def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Fingerprint:
-    """Return how the network of a device looks now.
+    """Return the current fingerprint of a device's network.
 
     netlink: a connection to use, if there is one; outside_ports: what ``netconf-outside-ports`` says of a bridge.
     Raises `NetlinkError`.
@@ -115,10 +115,10 @@ def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports:
     routers = sorted(router for route in routes if route for router in route.routers)
     known = netlink.get_known_neighbours(link.index, routers)
     macs = {router: neighbour.mac for router, neighbour in known.items() if neighbour.mac}
-    # A default route without a router (ppp) is one, too.
+    # A default route without a router (ppp) counts, too.
     if any(route is not None and not route.routers for route in routes):
         routers.append(NO_ADDRESS)
-    # A link-local address of its own is the same on every network, and comes some seconds after the others.
+    # The own link-local address is the same on every network, and appears some seconds after the others.
     own = [(address, length) for address, length in list_networks(device) if not is_link_local(address)]
     networks = sorted(f"{address}/{length}" for address, length in own)
     carrier = link.carrier

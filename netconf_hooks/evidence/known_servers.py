@@ -1,15 +1,15 @@
-"""Where the TLS servers of the rules were seen: the memory that finds out who relays.
+"""Where the TLS servers of the rules were seen, to detect relays.
 
-A certificate proves who answered, not where: a café can relay to any server that it reaches.  It can't know that we
-have met that server before, nor behind which router.  So of each certificate is kept where it is at home: behind the
-routers that its ``netconf-location`` lines name by ``gateway-mac``, and, where they name none, behind those where it
-was first seen.  A server that answers behind another one, or through a tunnel, can be had elsewhere: from then on its
-certificate proves nothing, at home neither, until the admin takes it out of the file.
+A certificate proves which server answered, not where: a café can relay to any server that it reaches.  But it can't
+know that we have met this server before, nor behind which router.  So the home of each certificate is recorded: the
+routers that its ``netconf-location`` lines name by ``gateway-mac`` or, if they name none, those behind which it was
+first seen.  If the server answers behind another router, or through a tunnel, it can be reached from elsewhere.  From
+then on its certificate proves nothing, not even at home, until the admin removes it from the file.
 
-This is the one thing that an observer writes, and it is written at once, whoever asks: what was found out in a hook
-that is killed the next moment must not be found out anew.
+This is the only file that an observer writes.  It is written at once, so that the fact is not lost if the hook is
+killed a moment later.
 
-The file is text, a line a certificate::
+The file is text, one line for each certificate::
 
     3f1c...  home 00:16:3e:11:22:33 00:16:3e:11:22:34
     9a0e...  elsewhere behind 02:00:5e:00:03:01 on wlan0, 2026-11-23
@@ -34,7 +34,7 @@ DIRECTORY = "/var/lib/netconf-hooks"
 FORMAT = "netconf-hooks servers 1"
 
 _HEX = frozenset("0123456789abcdef")
-_LIMIT = 1 << 24  # bytes; a certificate's line has some hundred
+_LIMIT = 1 << 24  # bytes; a certificate's line has about a hundred
 
 
 class ServersError(Exception):
@@ -42,10 +42,10 @@ class ServersError(Exception):
 
 
 class Server(Record):
-    """What is known of a certificate.
+    """What is known about a certificate.
 
-    home: the MAC addresses of the routers behind which its server was met.
-    elsewhere: where else it was seen, in words; empty while nowhere.
+    home: the MAC addresses of the routers behind which its server was seen.
+    elsewhere: where else it was seen, in words; empty if nowhere else.
     """
 
     __slots__ = ("home", "elsewhere")
@@ -77,10 +77,10 @@ class Servers:
         return dict(self._read_line(line) for line in lines[1:])
 
     def note(self, certificate: str, routers: Iterable[str], named: Iterable[str], device: str) -> Server:
-        """Write down that a certificate was seen behind `routers` (MAC addresses), and return what is known now.
+        """Record that a certificate was seen behind `routers` (MAC addresses), and return what is known now.
 
-        named: those that the rules give for it.  device: the link.
-        Raises `ServersError`, where it could not be written down and matters.
+        named: the routers that the rules name for it.  device: the link.
+        Raises `ServersError` if a change could not be recorded.
         """
         seen = tuple(dict.fromkeys(routers))
         own = tuple(dict.fromkeys(named))
@@ -93,7 +93,7 @@ class Servers:
             return after
 
     def note_elsewhere(self, certificate: str, where: str) -> Server:
-        """Write down that a certificate can be had elsewhere as well, and return what is known now.
+        """Record that a certificate's server can also be reached from elsewhere, and return what is known now.
 
         Raises `ServersError`.
         """
@@ -137,7 +137,7 @@ class Servers:
 
 
 class _Lock:
-    """An flock(2), held for as long as it takes to read and write a small file."""
+    """An flock(2), held while the file is read and written."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -155,10 +155,10 @@ class _Lock:
 
 
 def judge(before: Server, seen: tuple[str, ...], named: tuple[str, ...], device: str) -> Server:
-    """Return what is known of a certificate after it was seen behind the routers `seen`.
+    """Return what is known about a certificate after it was seen behind the routers `seen`.
 
-    Where the rules name routers, those are its home and no others.  Else a router that is seen together with one of its
-    home belongs there, too: IPv4 and IPv6 may have two.
+    If the rules name routers, only these are its home.  Otherwise a router that is seen together with one of its home
+    belongs to its home, too: IPv4 and IPv6 may have different routers.
     """
     if before.elsewhere:
         return before

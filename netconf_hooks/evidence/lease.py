@@ -1,10 +1,9 @@
 """The leases that dhclient holds on a link, dhclient.leases(5).
 
-A lease outlives what it tells of: a client that is killed leaves it behind, and dhclient crashes when it is to give up
-a DHCPv6 lease (isc-dhcp 4.4.3 in Debian 12).  So it counts only while its time is not over *and the link has its
-address*.
+A lease may be outdated: a client that is killed leaves it behind, and dhclient crashes when it should release a DHCPv6
+lease (isc-dhcp 4.4.3 in Debian 12).  So a lease counts only until it expires *and while the link has its address*.
 
-What is in a lease was said by the network, so any byte may be in it.
+The network has sent the values in a lease, so they may contain any byte.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ LEASES = "/var/lib/dhcp"
 """dhclient's directory of leases."""
 
 LIMIT = 1 << 20
-"""Bytes of a record that are read, from its end: leases are appended, and the last one counts."""
+"""Bytes to read from the end of a record: leases are appended, and the last one counts."""
 
 MOST = 64
-"""How many of a kind (domains, resolvers, routers) one record may name; the rest is passed over."""
+"""How many values of a kind (domains, resolvers, routers) are read from one record; the rest is ignored."""
 
 LONGEST_LINE = 16384
-"""Characters of a statement of dhclient's that are read; an option of DHCP is far shorter, even in parts (RFC 3396)."""
+"""Characters to read of a statement of dhclient; a DHCP option is far shorter, even if it is split (RFC 3396)."""
 
 _OCTAL = frozenset("01234567")
 
@@ -41,11 +40,11 @@ _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 class Lease(Record):
     """One lease of dhclient.
 
-    interface: whose.  addresses: what it leased, as inet_ntop(3) writes them.  expires: seconds since the epoch, 0
-    where that can't be read.  routers: the valid ones, at most `MOST`, as inet_ntop(3) writes them, in the network's
-    order of preference (RFC 2132 3.5); IPv4 only, for DHCPv6 names none.  dhcp_server: who gave it, IPv4, empty where
-    that can't be read.  domains, servers: the words in the place of
-    domains and resolvers, *unchecked*; `dns` takes what is one.
+    interface: its interface.  addresses: the leased addresses, as inet_ntop(3) writes them.  expires: seconds since the
+    epoch, 0 if that can't be read.  routers: the valid ones, at most `MOST`, as inet_ntop(3) writes them, in the
+    network's order of preference (RFC 2132 3.5); IPv4 only, since DHCPv6 has none.  dhcp_server: which server granted
+    it, IPv4, empty if that can't be read.  domains, servers: the words at the place of domains and resolvers, *not
+    checked*; `dns` checks them.
     """
 
     __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server")
@@ -72,8 +71,8 @@ class Lease(Record):
 class HeldLeases(Record):
     """What `find_held_leases` found.
 
-    leases: those that count.  reasons: why others do not.  unreadable: files that can't be read, and why.  Both are
-    in the admin's words.
+    leases: those that count.  reasons: why others don't count.  unreadable: files that can't be read, and why.  Both
+    are texts for the admin.
     """
 
     __slots__ = ("leases", "reasons", "unreadable")
@@ -85,12 +84,12 @@ class HeldLeases(Record):
 
 
 def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]], directory: str) -> HeldLeases:
-    """Return the leases that dhclient holds on this device now: they are not over, and the device has their address.
+    """Return the leases that dhclient holds on this device now: not expired, and the device has their address.
 
-    list_addresses: returns the addresses that the device has, as inet_ntop(3) writes them; called only where there is
+    list_addresses: returns the addresses that the device has, as inet_ntop(3) writes them; called only if there is
     a lease.  directory: where the leases are, usually `LEASES`.
 
-    ifupdown gives each interface its files; dhclient by itself, and ifupdown-ng's, has one for all.
+    With ifupdown each interface has its own files; dhclient by itself, and with ifupdown-ng, has one for all.
     """
     leases: list[Lease] = []
     reasons: list[str] = []
@@ -111,8 +110,8 @@ def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]],
             if not any(address in list_addresses() for address in lease.addresses):
                 lost = lost or f"{path}: {device} does not have its address"
                 continue
-            # Of those for the addresses it has, the last one counts: when dhclient gives a lease back, it appends it
-            # once more as one that is over.
+            # Of the leases for the device's addresses the last one counts: when dhclient releases a lease, it appends
+            # it again as expired.
             lost = ""
             if lease.expires > time.time():
                 leases.append(lease)
@@ -125,9 +124,9 @@ def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]],
 
 
 def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -> tuple[str, ...]:
-    """Return the DHCP servers whose leases a device holds, IPv4: the client renews and gives back by speaking to them.
+    """Return the DHCP servers whose leases a device holds, IPv4; the client renews and releases leases with them.
 
-    Those of dhclient; of dhcpcd, where it runs for this device, which tells when it is asked (dhcpcd(8), -U).
+    From dhclient's leases; from dhcpcd, if it runs for this device, by asking it (dhcpcd(8), -U).
     """
     from netconf_hooks.evidence.address import list_addresses
 
@@ -148,7 +147,7 @@ def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -
 
 
 def read_end(path: str) -> str:
-    """Return the last `LIMIT` bytes of a regular file; whatever is not ASCII becomes U+FFFD.  Raises OSError."""
+    """Return the last `LIMIT` bytes of a regular file; what is not ASCII becomes U+FFFD.  Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         check_regular(descriptor, path)
@@ -156,7 +155,7 @@ def read_end(path: str) -> str:
         if size > LIMIT:
             os.lseek(descriptor, size - LIMIT, os.SEEK_SET)
         data = b""
-        # Files of /proc and /sys have no size to go by.
+        # Files in /proc and /sys report no usable size.
         while len(data) < LIMIT and (piece := os.read(descriptor, LIMIT - len(data))):
             data += piece
     finally:
@@ -165,7 +164,7 @@ def read_end(path: str) -> str:
 
 
 def split_leases(text: str) -> Iterator[Lease]:
-    """Yield the leases of dhclient's file, dhclient.leases(5), the last one first; what can't be read is left out.
+    """Yield the leases of dhclient's file, dhclient.leases(5), the last one first; without those that can't be read.
 
     A lease of DHCPv6 (``lease6``) expires when the last of its addresses does.
     """
@@ -175,13 +174,13 @@ def split_leases(text: str) -> Iterator[Lease]:
         head, brace, body = text[start + 1:end].partition("{")
         end = start
         body, closing, _ = body.partition("\n}")
-        # Without its last line it is just being written, or was cut off with the disk full.
+        # Without its last line, it is being written at this moment, or was cut off by a full disk.
         if brace and closing and head.strip() in ("lease", "lease6"):
             yield _parse_lease(body)
 
 
 def _parse_lease(body: str) -> Lease:
-    """Return the lease that these statements make; dhclient writes one a line."""
+    """Return the lease that these statements describe; dhclient writes one per line."""
     interface = address = dhcp_server = ""
     expires = starts = 0.0
     addresses: list[str] = []
@@ -196,7 +195,7 @@ def _parse_lease(body: str) -> Lease:
         word = words[0]
         if word == "option":
             if len(words) == 3 and words[1] in ("domain-name", "domain-search", "dhcp6.domain-search"):
-                # One name may hold several, which RFC 2132 3.17 does not know but many servers send.
+                # One value may contain several domains: not in RFC 2132 3.17, but many servers send it.
                 domains += [name for value in split_values(words[2]) for name in value.split()]
             elif len(words) == 3 and words[1] in ("domain-name-servers", "dhcp6.name-servers"):
                 servers += split_values(words[2])
@@ -231,7 +230,7 @@ def _parse_lease(body: str) -> Lease:
 def split_values(text: str) -> list[str]:
     """Return the values of a statement that ends with a semicolon: ``"a.example.", "b.example.";``, ``192.0.2.1;``.
 
-    Strings are in double quotes, with ``\\"``, ``\\\\`` and ``\\ooo`` (octal).  Empty where it is cut off or malformed.
+    Strings are in double quotes, with ``\\"``, ``\\\\`` and ``\\ooo`` (octal).  Empty if it is cut off or malformed.
     """
     values: list[str] = []
     value = ""
@@ -258,7 +257,7 @@ def split_values(text: str) -> list[str]:
 
 
 def _read_string(text: str, at: int) -> tuple[str, int]:
-    """Return the quoted string whose first character is at `at`, and where its end is; 0 where it has none."""
+    """Return the quoted string whose first character is at `at`, and the position of its end; 0 if it has none."""
     value = ""
     size = len(text)
     while at < size:
@@ -279,7 +278,7 @@ def _read_string(text: str, at: int) -> tuple[str, int]:
 
 
 def parse_time(text: str) -> float:
-    """Return when a lease expires, seconds since the epoch; 0 where that can't be read.
+    """Return when a lease expires, seconds since the epoch; 0 if that can't be read.
 
     Formats of dhclient.leases(5): ``1 2026/11/23 11:45:00;`` (weekday, UTC), ``never;``, ``epoch 1795430700; # ...``
     (``db-time-format local``, dhclient.conf(5)).
@@ -299,14 +298,14 @@ def parse_time(text: str) -> float:
     if not (1970 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31):
         return 0.0
     days = 365 * (year - 1970) + _DAYS_BEFORE_MONTH[month - 1] + day - 1
-    # Leap days up to now: those of the years before, and this year's once February is over (Gregorian calendar).
+    # Leap days so far: those of earlier years, and this year's after February (Gregorian calendar).
     full = year if month > 2 else year - 1
     days += full // 4 - full // 100 + full // 400 - 477
     return float(86400 * days + 3600 * clock[0] + 60 * clock[1] + clock[2])
 
 
 def _read_numbers(text: str, separator: str) -> list[int]:
-    """Return the numbers of ``2026/11/23`` or ``11:45:00``; none where something else is in it."""
+    """Return the numbers of ``2026/11/23`` or ``11:45:00``; none if it contains anything else."""
     parts = text.split(separator)
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         return []
@@ -314,5 +313,5 @@ def _read_numbers(text: str, separator: str) -> list[int]:
 
 
 def _read_seconds(text: str) -> float:
-    """Return a number of seconds; 0 for what is none."""
+    """Return a number of seconds; 0 if it is not a number."""
     return float(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0.0

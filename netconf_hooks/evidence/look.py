@@ -1,8 +1,8 @@
 """One look at the network of an interface: from its link and its rules to an `Observation`.
 
-What is cheap is looked at first: the kernel's tables and files, then the router's MAC address, for which the router may
-have to be asked, and last what is asked by packets of ours or by a program.  Each is looked at only while the place can
-still depend on it (`place`); of the last, all that are needed are asked at the same time.
+Cheap evidence comes first: the kernel's tables and files, then the router's MAC address, for which the router may have
+to be asked, and last the tests that send packets or run a program.  Each is used only if the place can still depend on
+it (`place`).  The tests of the last group all run at the same time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from netconf_hooks.observation import Answer
     from netconf_hooks.rules import Location, Rules
 
-# How long a link that has been set up may take until its carrier is there: autonegotiation takes 1 to 3 s (IEEE 802.3,
-# clause 28), and ifupdown runs the hooks of a static stanza at once.
+# How long to wait for carrier of a link that has just been set up: autonegotiation takes 1 to 3 s (IEEE 802.3, clause
+# 28), and ifupdown runs the hooks of a static stanza at once.
 CARRIER_TIMEOUT = 3.0
 
 
@@ -54,7 +54,7 @@ def observe(
 
 
 def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -> Observation | None:
-    """Look at all that can be seen without asking anybody but a router for its MAC address.
+    """Look at everything that can be seen without asking other hosts, except a router for its MAC address.
 
     options: as for `observe`; timeout: seconds that it may take.  Returns None if there is no such interface.  Raises
     `NetlinkError`.
@@ -72,8 +72,9 @@ def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -
 def complete_observation(
     observation: Observation, rules: Rules, options: Mapping[str, str], announce: Announce | None = None
 ) -> Observation:
-    """Return the observation with everything else that the rules ask for, also what the place did not depend on: for
-    `explain`.
+    """Return the observation with all other tests of the rules answered, even if the place does not depend on them.
+
+    For `explain`.
 
     Arguments as for `observe`.  A certificate is asked for under the same condition.
     """
@@ -96,7 +97,7 @@ def answer_rules(
 ) -> dict[str, Answer]:
     """Return what was seen for each test on which the place and the conditions depend, by key.
 
-    deadline: the time.monotonic() after which nothing more is waited for.
+    deadline: don't wait for anything after this time.monotonic().
     """
     answers: dict[str, Answer] = {}
     proof = wants_proof(rules)
@@ -104,12 +105,12 @@ def answer_rules(
     while needed := find_needed(relevant, answers, proof):
         cheap = [key for key in needed if key != ROUTER_MAC]
         answers.update(observe_link(cheap or needed, link, deadline))
-        relevant = list_relevant(relevant, answers, proof)  # of a thousand lines hardly one is still worth a look
+        relevant = list_relevant(relevant, answers, proof)  # most of a thousand lines can be skipped from here on
     words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
     if words:
         answers.update(observe_link(words, link, deadline))
     if find_questions(rules, answers, proof):
-        from netconf_hooks.evidence.probes import announce_nothing, ask_network  # only those who ask pay for it
+        from netconf_hooks.evidence.probes import announce_nothing, ask_network  # imported only if needed
 
         announce = announce or announce_nothing
         ask_network(lambda: find_questions(rules, answers, proof), answers, link, deadline, announce)

@@ -1,4 +1,4 @@
-"""The largest packet that a link takes, which a network's DHCP server may have set: the test ``mtu``."""
+"""The MTU of a link, which a network's DHCP server may have set: the test ``mtu``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Answer ``mtu``: the kernel's, in bytes.
 
-    deadline: not used, nothing is waited for.
+    deadline: not used, since nothing here waits.
     """
     try:
         status = read_link(link.device)

@@ -1,8 +1,8 @@
-"""The addresses of a host, asked of the name servers that this link announced, through this link.
+"""Resolve a host's name by the name servers that this link announced, through this link.
 
-Never through what /etc/resolv.conf points at: in the café that may still be the tunnel's.  Names are taken as they are
-written, no search domain is appended.  Packets are made and read by python3-dnspython, which is loaded only where a
-name is asked for; what it can't read is as good as no answer.
+Don't use the servers in /etc/resolv.conf: in the café these may still be the tunnel's.  No search domain is appended.
+python3-dnspython makes and reads the packets; it is loaded only if a name has to be resolved.  A packet that it can't
+read counts as no answer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from netconf_hooks.evidence.probes import Conversation, View
 
-# Seconds.  After the first server is silent for so long, the next is asked as well...
+# Seconds.  If a server has not answered for so long, ask the next one, too ...
 NEXT = 0.4
-# ... and all of them again after so long; UDP may be lost.
+# ... and all of them again after so long, since UDP packets may be lost.
 AGAIN = 1.0
 # How long to wait for the answer of the other address family, once one is there: some servers never answer AAAA.
 LATE = 0.2
@@ -35,15 +35,15 @@ PORT = 53
 MOST_SERVERS = 4
 MOST_ADDRESSES = 8
 
-_UDP_SIZE = 1232  # DNS flag day 2020: what passes everywhere without fragments
+_UDP_SIZE = 1232  # DNS flag day 2020: this size passes everywhere without fragments
 _DATAGRAM = 65535
 
 
 class Resolution(Record):
-    """What came of a name.
+    """The result of resolving a name.
 
     addresses: of the host, as inet_ntop(3) writes them.  refuted: whether a server said that there are none.
-    settled: whether asking again now would be no use.  problem: why there are none.
+    settled: whether asking again now is useless.  problem: why there are none.
     """
 
     __slots__ = ("addresses", "refuted", "settled", "problem")
@@ -58,8 +58,7 @@ class Resolution(Record):
 
 
 class Reply(Record):
-    """What a server's answer says: ``found``, ``none`` (the name has no such address), or ``failed`` (another server
-    may know)."""
+    """A server's answer: ``found``, ``none`` (the name has no such address) or ``failed`` (another server may know)."""
 
     __slots__ = ("verdict", "addresses")
 
@@ -74,9 +73,9 @@ def is_address(host: str) -> bool:
 
 
 def resolve(host: str, view: View) -> Conversation[Resolution]:
-    """Return the addresses of a host; an address is its own, where the link has one of its kind to ask from.
+    """Return the addresses of a host.  If `host` is an address, return it, if the link has an address of that family.
 
-    Without, the kernel would take a link's word that everybody is on it, and wait for them.
+    If the link has none, the kernel would treat every address as a neighbour on the link and wait for its answer.
     """
     if is_address(host):
         if any((":" in own) == (":" in host) for own, _ in view.networks):
@@ -96,7 +95,7 @@ def resolve(host: str, view: View) -> Conversation[Resolution]:
 
 
 def look_up(host: str, view: View) -> Resolution:
-    """Return the addresses of a host, waited for until the view's deadline at most.  Raises OSError."""
+    """Return the addresses of a host; wait at most until the view's deadline.  Raises OSError."""
     conversation = resolve(host, view)
     try:
         wait = next(conversation)
@@ -112,7 +111,7 @@ def look_up(host: str, view: View) -> Resolution:
 
 
 def read_reply(query: QueryMessage, data: bytes) -> Reply | None:
-    """Return what `data` says to `query`; None where it is no answer to it."""
+    """Return what `data` answers to `query`; None if it is no answer to it."""
     import dns.exception
     import dns.message
     import dns.rcode
@@ -128,7 +127,7 @@ def read_reply(query: QueryMessage, data: bytes) -> Reply | None:
             return Reply("failed")
         rrset = answer.resolve_chaining().answer
     except (dns.exception.DNSException, ValueError):
-        # ValueError: of what dnspython can't put into a type of its own (an unknown opcode).
+        # ValueError: dnspython has no type for a value (an unknown opcode).
         return None
     texts = [str(record.address) for record in rrset or ()]
     addresses = dict.fromkeys(text for text in texts if is_usable(text))
@@ -140,12 +139,12 @@ def is_usable(address: str) -> bool:
     packed = _socket.inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     if len(packed) == 4:
         return 0 < packed[0] < 224 and packed[0] != 127
-    # ::/8 has the loopback, the unspecified and the IPv4-mapped addresses.
+    # ::/8 contains the loopback, unspecified and IPv4-mapped addresses.
     return packed[0] not in (0, 0xFF)
 
 
 def _list_families(view: View) -> list[int]:
-    """Return the address families in which the link can speak to a host that is not its neighbour."""
+    """Return the address families in which the link can reach hosts that are not its neighbours."""
     addresses = [address for address, _ in view.networks]
     families = [AF_INET] if any(":" not in address for address in addresses) else []
     if any(":" in address and not is_link_local(address) for address in addresses):
@@ -162,7 +161,7 @@ def _make_query(host: str, kind: str) -> QueryMessage:
 def _ask_servers(
     host: str, queries: Sequence[QueryMessage], servers: Sequence[str], view: View
 ) -> Conversation[Resolution]:
-    """Ask the servers in their order, each a little later; the first answer to a question counts."""
+    """Ask the servers in their order, each with a delay; the first answer to a question counts."""
     replies: dict[int, Reply] = {}
     problems: dict[str, str] = {}
     sockets: dict[int, tuple[str, _socket.socket]] = {}
@@ -201,7 +200,7 @@ def _ask_servers(
                     data = opened.recv(_DATAGRAM)
                 except BlockingIOError:
                     continue
-                except OSError as error:  # the ICMP error that came back
+                except OSError as error:  # an ICMP error has arrived
                     _drop(sockets, descriptor, problems, error.strerror or str(error))
                     _hurry(due, sockets)
                     continue
@@ -237,7 +236,7 @@ def _drop(
 
 
 def _hurry(due: dict[str, float], sockets: dict[int, tuple[str, _socket.socket]]) -> None:
-    """Let the next server that was not asked yet be asked at once."""
+    """Ask the next server that was not asked yet at once."""
     now = time.monotonic()
     for server, _ in sockets.values():
         if due[server] > now:

@@ -1,8 +1,8 @@
 """Whether a neighbour answers ARP (RFC 826) or neighbour discovery (RFC 4861) on this link: the test ``peer``.
 
-The packets are made here and go through a packet(7) socket, because the kernel asks for nobody while the interface has
-no address.  Where it has none in the peer's network, the sender is 0.0.0.0 or ``::``, as of a host that looks whether
-an address is free (RFC 5227 2.1.1, RFC 4862 5.4.2): nobody's tables change by it.
+The packets are made here and sent through a packet(7) socket, because the kernel asks for no neighbour while the
+interface has no address.  If it has no address in the peer's network, the sender is 0.0.0.0 or ``::``, as for a host
+that checks whether an address is free (RFC 5227 2.1.1, RFC 4862 5.4.2).  Such a packet changes no host's tables.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence.probes import Steps, View
     from netconf_hooks.place import Question
 
-# Seconds.  A neighbour answers within milliseconds, and whoever is not there never does: in the café each ifup would
-# wait until its deadline for the peer at home.  A switch port that just came up may lose the first packets.
+# Seconds.  A neighbour answers within milliseconds, an absent one never: without this limit, each ifup in the café
+# would wait until its deadline for the peer at home.  A switch port that has just come up may lose the first packets.
 PATIENCE = 2.0
 PAUSES = (0.1, 0.2, 0.4, 0.4, 0.4)
-# After an answer from another MAC address than the wanted one: how long the right one may still come.
+# After an answer from a MAC address that is not the wanted one: seconds to wait for the right one.
 LATE = 0.2
 
-# At most so many packets are read at a time, lest a flood of them keeps the other questions from being asked.
+# Read at most so many packets at a time: otherwise a flood of them could block the other questions.
 MOST = 100
 
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
@@ -47,7 +47,7 @@ _ND = struct.Struct("!BBHI16s")
 _UNSPECIFIED = bytes(16)
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-# Classic BPF (linux/filter.h): IPv6, next header ICMPv6, type neighbour advertisement; all else is not for us.
+# Classic BPF (linux/filter.h): IPv6, next header ICMPv6, type neighbour advertisement; drop the rest.
 _ADVERTISEMENTS = (
     (0x30, 0, 0, 6),  # ldb [6]
     (0x15, 0, 3, _ICMPV6),  # jeq
@@ -59,7 +59,7 @@ _ADVERTISEMENTS = (
 
 
 def ask(question: Question, view: View) -> Steps:
-    """Ask until somebody answers who has the wanted MAC address, or any where none is wanted."""
+    """Ask until a host with the wanted MAC address answers; without a wanted MAC address, until any host answers."""
     target, _, wanted = question.value.partition("/")
     link = view.link
     with Netlink() as netlink:
@@ -79,7 +79,7 @@ def ask(question: Question, view: View) -> Steps:
     seen: dict[str, None] = {}
     began = time.monotonic()
     until = min(view.deadline, began + PATIENCE)
-    # Protocol 0: nothing is received before it is bound to the link, packet(7).
+    # Protocol 0: receive nothing before the socket is bound to the link, packet(7).
     packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
     try:
         if kind == _ETH_P_IPV6:
@@ -108,7 +108,7 @@ def ask(question: Question, view: View) -> Steps:
 
 
 def find_source(target: str, networks: Sequence[tuple[str, int]]) -> str:
-    """Return which of our own addresses to ask from: one in the target's network, else none, ``0.0.0.0`` or ``::``."""
+    """Return the sender address: our own address in the target's network, else ``0.0.0.0`` or ``::``."""
     for address, length in networks:
         if address != target and share_prefix(address, target, length):
             return address
@@ -118,14 +118,14 @@ def find_source(target: str, networks: Sequence[tuple[str, int]]) -> str:
 
 
 def make_arp_request(mac: bytes, source: str, target: str) -> bytes:
-    """Return an ARP request: who has `target`?"""
+    """Return an ARP request for `target`."""
     return _ARP.pack(
         _ARPHRD_ETHER, 0x0800, 6, 4, _REQUEST, mac, _socket.inet_aton(source), bytes(6), _socket.inet_aton(target)
     )
 
 
 def read_arp_reply(data: bytes, mac: bytes, target: str) -> str:
-    """Return the MAC address that an ARP packet gives `target`; empty where it is no answer of it to us (`mac`)."""
+    """Return the MAC address of `target` in an ARP packet; empty if it is not an answer of `target` to us (`mac`)."""
     if len(data) < _ARP.size:
         return ""
     hardware, protocol, hardware_size, protocol_size, operation, sender, address, receiver, _ = _ARP.unpack_from(data)
@@ -141,7 +141,7 @@ def make_solicitation(mac: bytes, source: str, target: str) -> bytes:
     """Return an IPv6 packet with a neighbour solicitation to the target's group (RFC 4861 4.3, 7.2.2)."""
     packed, sender = _socket.inet_pton(AF_INET6, target), _socket.inet_pton(AF_INET6, source)
     group = _make_group(target)
-    # From the unspecified address there must be no option that names the sender's MAC address.
+    # With the unspecified address as sender, the option with the sender's MAC address is not allowed.
     option = b"" if sender == _UNSPECIFIED else bytes((_SOURCE_MAC, 1)) + mac
     size = _ND.size + len(option)
     message = _ND.pack(_SOLICITATION, 0, 0, 0, packed) + option
@@ -151,10 +151,10 @@ def make_solicitation(mac: bytes, source: str, target: str) -> bytes:
 
 
 def read_advertisement(data: bytes, sender: bytes, mac: bytes, target: str) -> str:
-    """Return the MAC address that an IPv6 packet gives `target`; empty where it is no neighbour advertisement of it.
+    """Return the MAC address of `target` in an IPv6 packet; empty if it is not a neighbour advertisement of `target`.
 
-    sender: the MAC address it came from, which counts where the packet names none.  mac: our own.
-    What makes one valid: RFC 4861 7.1.2; a hop limit of 255 cannot have come from elsewhere.
+    sender: the MAC address that the packet came from; used if the packet names none.  mac: our own.
+    Checks as in RFC 4861 7.1.2: a packet with a hop limit of 255 comes from this link.
     """
     if len(data) < _IPV6.size + _ND.size:
         return ""
@@ -180,7 +180,7 @@ def read_advertisement(data: bytes, sender: bytes, mac: bytes, target: str) -> s
 
 
 def _read_answers(packets: _socket.socket, kind: int, mac: bytes, target: str) -> list[str]:
-    """Return the MAC addresses that the packets which have come give `target`."""
+    """Return the MAC addresses of `target` in the packets that have arrived."""
     found = []
     for _ in range(MOST):
         try:
@@ -199,7 +199,7 @@ def _read_answers(packets: _socket.socket, kind: int, mac: bytes, target: str) -
 
 
 def _is_station(mac: bytes, own: bytes) -> bool:
-    """Whether a MAC address is another host's: not a group's, not zero, not ours."""
+    """Whether a MAC address belongs to another host: it is not a group's, not zero, not ours."""
     return not mac[0] & 1 and any(mac) and mac != own
 
 

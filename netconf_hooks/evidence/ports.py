@@ -1,19 +1,19 @@
-"""Links made of other links: bridges, bonds, VLANs, macvlans.  They are where the links below them are.
+"""Links made of other links: bridges, bonds, VLANs, macvlans.  They are on the network of the links below them.
 
-The kernel gives a bridge carrier while any of its ports has it, also while that is only a virtual machine's.  Here a
-bridge has carrier while a port that leads *outside* has: a card, a bond, a VLAN.  A VLAN or macvlan follows its parent.
-A bond has the carrier that the kernel says, and is wireless while its active port is.
+For the kernel a bridge has carrier while any of its ports has it, even if that port is a virtual machine's.  Here a
+bridge has carrier while a port that leads *outside* has it: a card, a bond, a VLAN.  A VLAN or macvlan has the carrier
+of its parent.  A bond has the carrier that the kernel reports, and is wireless while its active port is.
 
-Which ports lead outside, ``netconf-outside-ports`` says.  Where it is not written, there are two answers, since each
-must err on its own side: for carrier only those ports count that are known to lead outside, and for the guard all that
-are not known to be a guest's (`is_guest`).
+``netconf-outside-ports`` says which ports lead outside.  Without this option there are two answers, so that each errs
+on the safe side: for carrier, only ports that are known to lead outside count; for the guard, all ports that are not
+known to be a guest's (`is_guest`).
 
-Which ports a link has is read from sysfs, by one listdir(3), and what each of them is, from the kernel by one
-question: about 20 us and 100 us.  pyroute2 (0.7.2 to 0.8.1) takes 2.2 ms, for a dump of all links, and its import takes
-170 to 450 ms and 26 to 29 MB: not for the listening process of the watcher, which asks this at every piece of news.
+The ports of a link are read from sysfs by one listdir(3), about 20 us; the kernel says by one request what each of them
+is, about 100 us.  pyroute2 (0.7.2 to 0.8.1) takes 2.2 ms to dump all links, and its import takes 170 to 450 ms and 26
+to 29 MB.  That is too much for the watcher, which does this on each event of the kernel.
 
-Sources: sysfs-class-net and sysfs-class-net-bonding in the kernel's Documentation/ABI, net/bridge/br_sysfs_if.c.  Only
-for a link whose kind is one of `netlink.COMPOSED` anything here is asked: a card costs nothing.
+Sources: sysfs-class-net and sysfs-class-net-bonding in the kernel's Documentation/ABI, net/bridge/br_sysfs_if.c.  This
+module is used only for links whose kind is in `netlink.COMPOSED`: a card costs nothing.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 SYSFS = "/sys/class/net"
 
-# Kinds of ports that lead to where their own ports or parent lead: outside.
+# Kinds of ports that lead outside, since their own ports or their parent do.
 _OUTSIDE_KINDS = COMPOSED - {"bridge"}
 
-# A VLAN of a bond of VLANs of ...: the kernel allows eight (MAX_NEST_DEV, linux/netdevice.h).
+# A VLAN of a bond of VLANs of ...: the kernel allows eight levels (MAX_NEST_DEV, linux/netdevice.h).
 _DEEPEST = 8
 
 
 def list_ports(bridge: str, sysfs: str = SYSFS) -> tuple[str, ...]:
-    """Return the ports of a bridge, by name; none where there is no such bridge."""
+    """Return the ports of a bridge, by name; none if there is no such bridge."""
     return _list(f"{sysfs}/{bridge}/brif")
 
 
@@ -55,9 +55,9 @@ def list_bridges(sysfs: str = SYSFS) -> tuple[str, ...]:
 
 
 def list_underlying(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
-    """Return the devices that a link is made of, and those that these are made of: their news is news of the link.
+    """Return the devices that a link is made of, directly or not: their events are events of the link.
 
-    A bridge's guests are among them.  None for a card, and where there is no such device.
+    This includes the ports of a bridge's guests.  None for a card, or if there is no such device.
     """
     found: dict[str, None] = {}
     waiting = [device]
@@ -72,8 +72,8 @@ def list_underlying(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
 def list_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
     """Return the devices whose wireless network is that of a link: those that carry its traffic now.
 
-    That is the device itself unless it is a bond, a VLAN or a macvlan.  A bond has one active port, or several where
-    its mode uses all of them at a time.
+    This is the device itself unless it is a bond, a VLAN or a macvlan.  A bond has one active port, or several if its
+    mode uses all of them at a time.
     """
     return tuple(dict.fromkeys(_find_carrying(device, sysfs, _DEEPEST)))
 
@@ -92,8 +92,8 @@ def is_guest(port: LinkStatus, patterns: Sequence[str] = (), sysfs: str = SYSFS)
 
     These are tap devices (kind ``tun``; libvirt calls them vnetN), Xen's back ends, and each veth whose other end is in
     another network namespace; one whose other end is here may lead into the next bridge.
-    patterns: ``netconf-outside-ports``.  What they don't name is a guest's, unless it is known to lead outside: a card
-        that was added to the bridge, and not to the option, is no way round the guard.
+    patterns: ``netconf-outside-ports``.  Ports that they don't name are guests', unless they are known to lead outside:
+        otherwise a card that was added to the bridge, but not to the option, would bypass the guard.
     """
     if patterns:
         return not _matches(port.name, patterns) and not leads_outside(port, (), sysfs)
@@ -110,7 +110,7 @@ def list_guests(bridge: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -
 
 
 def find_isolation(device: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -> str:
-    """Return in words that no port of a bridge is known to lead outside, so that it never has carrier; else nothing.
+    """If no port of a bridge is known to lead outside, return a message about it; else an empty string.
 
     patterns: ``netconf-outside-ports``.  Raises `NetlinkError`.
     """
@@ -130,8 +130,8 @@ def find_isolation(device: str, patterns: Sequence[str] = (), sysfs: str = SYSFS
 def list_named_ports(options: Mapping[str, str]) -> tuple[str, ...]:
     """Return the devices that a stanza names as its ports, whether they exist or not.
 
-    options: by name, among them ``bridge-ports`` (bridge-utils-interfaces(5): ``all``, ``regex PATTERN`` and ``none``
-        besides names), ``bond-slaves`` or ``slaves`` (ifenslave); see `ifenv.PARTS`.
+    options: by name.  Used are ``bridge-ports`` (bridge-utils-interfaces(5): names, ``all``, ``regex PATTERN`` and
+        ``none``), ``bond-slaves`` and ``slaves`` (ifenslave); see `ifenv.PARTS`.
     """
     found: list[str] = []
     for option in PARTS:
@@ -149,7 +149,7 @@ def list_named_ports(options: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def read_ports(device: str, options: Mapping[str, str], patterns: Sequence[str] = ()) -> Ports | None:
-    """Return what a guard has to know of the devices that a link is made of; None for a card.
+    """Return what a guard needs to know about the devices that a link is made of; None for a card.
 
     options: of its stanzas; patterns: ``netconf-outside-ports``.  Raises `NetlinkError`.
     """
@@ -182,10 +182,10 @@ def has_carrier(
 def list_active(
     netlink: Netlink, link: LinkStatus, patterns: Sequence[str] = (), sysfs: str = SYSFS
 ) -> tuple[str, ...]:
-    """Return the devices below a link that carry its traffic now, each with its index: what changes when it moves.
+    """Return the devices below a link that carry its traffic now, with their indexes; they change when it moves.
 
-    Of a bridge the ports that lead outside and have carrier; of a bond its active ports; of a VLAN or macvlan its
-    parent; and what is below those.  Raises `NetlinkError`.
+    For a bridge, the ports that lead outside and have carrier; for a bond, its active ports; for a VLAN or macvlan, its
+    parent; and the devices below these.  Raises `NetlinkError`.
     """
     if link.kind not in COMPOSED:
         return ()
@@ -246,7 +246,7 @@ def _find_carrying(device: str, sysfs: str, depth: int) -> Iterator[str]:
 
 
 def _list_active_ports(bond: str, sysfs: str) -> tuple[str, ...]:
-    """Return the port of a bond that is active, or all where its mode uses them at a time; none if it is no bond."""
+    """Return the active port of a bond, or all if its mode uses all at a time; none if it is not a bond."""
     active = _read_words(f"{sysfs}/{bond}/bonding/active_slave")
     return active or _read_words(f"{sysfs}/{bond}/bonding/slaves")
 
@@ -268,8 +268,8 @@ def _is_back_end(device: str, sysfs: str) -> bool:
 
 
 def _find_matching(pattern: str) -> list[str]:
-    """Return the devices whose names match an extended regular expression, as bridge-utils has them matched."""
-    import re  # 5 ms: only for what is rarely written
+    """Return the devices whose names match an extended regular expression, as bridge-utils does."""
+    import re  # takes 5 ms, and is rarely needed
 
     try:
         matches = re.compile(pattern).fullmatch
@@ -283,7 +283,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
         return True
     if not any(character in pattern for pattern in patterns for character in "*?["):
         return False
-    from fnmatch import fnmatchcase  # imports re, 5 ms: only for what is rarely written
+    from fnmatch import fnmatchcase  # imports re, which takes 5 ms, and is rarely needed
 
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 

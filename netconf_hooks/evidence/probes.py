@@ -1,11 +1,11 @@
-"""Questions that send packets, or run a program: all that are needed at once, in one poll(2) loop, under one deadline.
+"""Questions that send packets or run a program: all that are needed run at the same time, in one poll(2) loop.
 
-Each is a generator (`Steps`) that yields what it waits for and returns an `Outcome`, so a conversation of several steps
-(look up a name, connect, shake hands) reads from top to bottom and holds nobody up.
+Each question is a generator (`Steps`) that yields what it waits for and returns an `Outcome`.  So a conversation of
+several steps (resolve a name, connect, shake hands) reads from top to bottom and does not block the others.
 
-What the other side does costs at most the deadline.  A peer or server that was asked and stays silent until then is a
-no: else a café could keep a link undecided by saying nothing, and ``!peer=`` could never hold, since nobody answers ARP
-with "not here".  A question that could not be put at all (no address, no route, no resolver) is neither yes nor no.
+All questions have one deadline.  If a peer or server was asked and has not answered until then, that is a no.
+Otherwise a café could keep a link undecided by silence, and ``!peer=`` could never hold, since no host answers ARP with
+"not here".  A question that could not be asked at all (no address, no route, no resolver) is neither yes nor no.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     Announce = Callable[[str, str, str, int], None]
 
 LEAST = 0.02
-"""Seconds that must be left for a question to be put: one that nobody can answer in time would read as a no."""
+"""Seconds that must be left to ask a question: if nobody can answer in time, silence would count as a no."""
 
 GRACE = 0.2
-"""Seconds beyond the deadline after which a conversation that does not end by itself is ended."""
+"""Seconds after the deadline at which a conversation is ended that does not end by itself."""
 
 
 class Outcome(Record):
-    """What came of a question.
+    """The result of a question.
 
-    seen: what was seen, as `Answer.values`; the value itself where it holds.
-    refuted: whether it was asked and the answer is no.  settled: whether asking again now would be no use.
-    problem: why it does not hold, where that is worth telling.
+    seen: what was seen, as `Answer.values`; if the test holds, the value itself.
+    refuted: whether it was asked and the answer is no.  settled: whether asking again now is useless.
+    problem: why the test does not hold; empty if there is nothing to say.
     """
 
     __slots__ = ("seen", "refuted", "settled", "problem")
@@ -68,14 +68,14 @@ class Wait(Record):
 
 
 def announce_nothing(device: str, protocol: str, address: str, port: int) -> None:
-    """What is told of a packet that is about to be sent, where nobody has to know."""
+    """Announce a packet that is about to be sent to nobody: there is no guard."""
 
 
 class View:
-    """What all questions of a round share: the link, the deadline, and what is looked up once when it is needed.
+    """What all questions of a round share: the link, the deadline, and data that is read once when it is needed.
 
-    announce: called before a packet is sent beyond ARP and neighbour discovery, with the device it leaves through, its
-    protocol (``udp``, ``tcp``), address and port: for a guard to let it through.
+    announce: called before a packet is sent (except ARP and neighbour discovery), with its device, protocol (``udp``,
+    ``tcp``), address and port, so that a guard can allow it.
     """
 
     def __init__(self, link: Link, deadline: float, announce: Announce = announce_nothing) -> None:
@@ -105,7 +105,7 @@ class View:
 
 
 class _Talk:
-    """A conversation that was begun, if there was time for it; `outcome` is None until it has come to its end."""
+    """A conversation, started if there was time for it; `outcome` is None until it has ended."""
 
     def __init__(self, question: Question, view: View) -> None:
         from importlib import import_module
@@ -149,10 +149,10 @@ def ask_network(
     deadline: float,
     announce: Announce = announce_nothing,
 ) -> None:
-    """Ask what `find_questions` returns, and write what comes of it into `answers`, until nothing is left to be asked.
+    """Ask the questions that `find_questions` returns, and write the results into `answers`, until there is none left.
 
-    It is called again after each answer: a question that it no longer returns is dropped at once, a new one begun.
-    deadline: the time.monotonic() at which all are over.  announce: as of `View`.
+    `find_questions` is called again after each answer: a question that it no longer returns is dropped, a new one is
+    started.  deadline: the time.monotonic() at which all end.  announce: as of `View`.
     """
     view = View(link, deadline, announce)
     talks: dict[Question, _Talk] = {}
@@ -180,7 +180,7 @@ def ask_network(
 
 
 def _wait_for_any(talks: Sequence[_Talk], limit: float) -> None:
-    """Wait until some of `talks` can go on, and let them."""
+    """Wait until some of `talks` can continue, and continue them."""
     now = time.monotonic()
     if now >= limit:
         for talk in talks:
@@ -192,7 +192,7 @@ def _wait_for_any(talks: Sequence[_Talk], limit: float) -> None:
         for descriptor, events in talk.wait.events.items():
             poll.register(descriptor, events)
     until = min(limit, *(talk.wait.until for talk in talks))
-    # Rounded up: a millisecond too early, and the loop would spin until it is time.
+    # Round up: waking a millisecond too early would make the loop spin.
     ready = frozenset(descriptor for descriptor, _ in poll.poll(max(0, int((until - now) * 1000) + 1)))
     now = time.monotonic()
     for talk in talks:

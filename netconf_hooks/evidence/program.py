@@ -1,4 +1,4 @@
-"""What a program of the admin's says: the test ``command``."""
+"""The exit status of an admin's program: the test ``command``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def ask(question: Question, view: View) -> Steps:
-    """Run it with ``IFACE``; exit status 0 holds, any other does not.  At the deadline it is killed, and says nothing.
+    """Run the program with ``IFACE``; it holds with exit status 0.  At the deadline it is killed, without a result.
 
-    It runs only where it and every directory on the way to it are root's and nobody else can write them: what it says
-    turns tunnels off.
+    The program can stop tunnels, so it runs only if root owns it and every directory on the way to it, and nobody else
+    can write to them.
     """
-    from netconf_hooks.system.programs import ProgramError, begin  # 4 ms with the first run
+    from netconf_hooks.system.programs import ProgramError, begin  # takes 4 ms the first time
 
     path = question.value
     if os.geteuid() != 0:

@@ -1,14 +1,15 @@
 """The default router of a link and its MAC address: the tests ``gateway`` and ``gateway-mac``.
 
-The routers of a link are those of its default route.  Where it has no IPv4 default route of its own, the routers that
-its DHCP lease names count, as far as they are *on the link*, inside a prefix of its own addresses: dhclient-script(8)
-adds the default route of a second interface without a metric (unless the stanza has one, interfaces(5)), which fails
-with "File exists" while the first interface's stands.  The second uplink then has a lease and no default route; which
-network it is on can be seen all the same, and the office still vetoes what the café's link wants.
+The routers of a link are those of its default route.  If it has no IPv4 default route of its own, the routers in its
+DHCP lease count, as far as they are *on the link*, inside a prefix of its own addresses.  The reason:
+dhclient-script(8) adds the default route of a second interface without a metric (unless the stanza has one,
+interfaces(5)), which fails with "File exists" while the first interface has its default route.  Then the second uplink
+has a lease and no default route.  Its network can be recognised nevertheless, so the office still vetoes what the
+café's link wants.
 
-Only dhclient leaves a link so and keeps a lease: dhcpcd always gives its routes a metric, udhcpc keeps no lease.  Of a
-lease with option 121 a client takes its default route from that and ignores the routers (RFC 3442); a server that
-sends it names the same router in both, for clients that don't know it.
+Only dhclient leaves a link in this state and keeps a lease: dhcpcd always gives its routes a metric, and udhcpc keeps
+no lease.  If a lease has option 121, a client takes its default route from that and ignores the routers (RFC 3442); a
+server that sends the option names the same router in both, for clients that don't know the option.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, IFF_NOARP, NEIGHBOUR_PATIENCE, Netlink, NetlinkError
 
-# How long a router that the kernel knows may take to say that it is still there, seconds.
+# Seconds for which to wait until a router that the kernel knows confirms that it is still there.
 CONFIRMATION = 1.0
 
 # All links of this network namespace, by name.
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Answer ``gateway`` and ``gateway-mac``: all default routers of the link, IPv4 and IPv6, and their MACs.
 
-    Where the link has no IPv4 default route, the routers that its DHCP lease names count.
+    If the link has no IPv4 default route, the routers in its DHCP lease count.
 
-    deadline: time.monotonic() after which no router is waited for.  A router whose MAC is not known leaves
-    ``gateway-mac`` pending, with the MACs of the others as its values.
+    deadline: don't wait for a router after this time.monotonic().  If a router's MAC is not known, ``gateway-mac`` is
+    pending, with the MACs of the other routers as its values.
     """
     if not link.index:
         return {key: Answer(problem="no such interface") for key in keys}
@@ -57,20 +58,20 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
 
 
 def has_default_route(link: Link) -> bool:
-    """Return whether the link has a default route, IPv4 or IPv6, be it without a router (ppp).
+    """Return whether the link has a default route, IPv4 or IPv6, with or without a router (ppp).
 
-    A router that only its DHCP lease names makes none: nothing is sent to the internet through this link.
+    A router that is only in its DHCP lease does not count: nothing is sent to the internet through this link.
 
-    Raises `NetlinkError` where the kernel can't be asked.
+    Raises `NetlinkError` if the kernel can't be asked.
     """
     with Netlink() as netlink:
         return netlink.has_default_route(link.index)
 
 
 def has_working_default_route() -> bool:
-    """Return whether any link that has carrier has a default route, IPv4 or IPv6: a way to the internet.
+    """Return whether any link with carrier has a default route, IPv4 or IPv6: a way to the internet.
 
-    Raises `NetlinkError` where the kernel can't be asked.
+    Raises `NetlinkError` if the kernel can't be asked.
     """
     with Netlink() as netlink:
         for name in os.listdir(SYSFS):
@@ -94,7 +95,7 @@ def _find_routers(netlink: Netlink, link: Link) -> Answer:
 
 
 def _find_leased_routers(device: str) -> tuple[list[str], tuple[str, ...]]:
-    """Return the routers on the link that the leases of its DHCP client name, and which leases can't be read."""
+    """Return the routers on the link that are in its DHCP client's leases, and which leases can't be read."""
     from netconf_hooks.evidence import lease
 
     held = lease.find_held_leases(device, lambda: _find_networks(device), lease.LEASES)
@@ -109,13 +110,13 @@ def _find_networks(device: str) -> dict[str, str]:
 
     networks = {}
     for name in netifaces.interfaces():
-        # As in `address`: those of eth0:1 are eth0's too.
+        # As in `address`: the addresses of eth0:1 belong to eth0, too.
         if name != device and not name.startswith(f"{device}:"):
             continue
         try:
             entries = netifaces.ifaddresses(name).get(netifaces.AF_INET, ())
         except ValueError:
-            # It went away in between.
+            # The device was removed meanwhile.
             continue
         networks.update({entry["addr"]: entry["netmask"] for entry in entries if {"addr", "netmask"} <= entry.keys()})
     return networks
@@ -141,8 +142,8 @@ def _find_macs(netlink: Netlink, link: Link, gateway: Answer, deadline: float) -
     silence = ""
     pending = False
     if found and link.composed and os.geteuid() == 0:
-        # The kernel forgets the neighbours of a card that loses its carrier.  Those of a bridge or a bond it keeps when
-        # the cable is moved, or another port takes over.
+        # The kernel forgets the neighbours of a card that loses its carrier.  But it keeps the neighbours of a bridge
+        # or a bond when the cable is moved or another port takes over.
         until = min(deadline, time.monotonic() + CONFIRMATION)
         found = netlink.confirm_neighbours(link.index, routers, until)
         pending = len(found) < len(routers)
@@ -153,7 +154,7 @@ def _find_macs(netlink: Netlink, link: Link, gateway: Answer, deadline: float) -
             # tun, ppp: the kernel keeps no entry by the router's address.
             silence = "has no MAC address"
         elif status is None or not status.carrier or link.composed and not link.carrier:
-            # Nobody can answer, though a static link's routes are there all the same: don't keep ifup waiting.
+            # Without carrier nobody can answer, even if a static link has its routes: don't make ifup wait.
             silence = "can't be asked: no carrier"
         else:
             began = time.monotonic()

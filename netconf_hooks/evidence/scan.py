@@ -21,17 +21,17 @@ _GROUP = b"scan\0"
 
 _PRIVACY = 0x10  # IEEE 802.11-2020, 9.4.1.4
 
-# An active scan, for any name: whoever is in range is asked, which takes a third of the time of listening only.
+# An active scan for any name: it asks all access points in range, and takes a third of the time of a passive one.
 _ANY_NAME = pack_attribute(ATTR_SCAN_SSIDS, pack_attribute(1, b""))
 
-_READING = 0.05  # seconds that news which has come may take to be read
+_READING = 0.05  # seconds for reading an event that has arrived
 
 
 class HeardNetwork(Record):
     """A wireless network in range.
 
-    ssid: its name as it came through the air, any octets, empty where it hides it; bssid: the MAC address of the access
-    point; closed: whether it says that it encrypts, be it with WEP (the capability Privacy).
+    ssid: its name as received, any octets, empty if it is hidden; bssid: the MAC address of the access point; closed:
+    whether it announces encryption, including WEP (the capability Privacy).
     """
 
     __slots__ = ("ssid", "bssid", "closed")
@@ -43,11 +43,11 @@ class HeardNetwork(Record):
 
 
 class Scan:
-    """A scan of a wireless device, begun when this is made (context manager).
+    """A scan of a wireless device, started when this is created (context manager).
 
-    Where somebody else's scan is running (EBUSY: wpa_supplicant's, say), it is that one which is waited for.
-    All raise `NetlinkError`; of the beginning, ENETDOWN where the link is not up (rfkill, say), EPERM without
-    CAP_NET_ADMIN, ENOENT where the kernel knows of no wireless devices.
+    If a scan of another program is already running (EBUSY, for example wpa_supplicant's), this waits for that one.
+    All methods raise `NetlinkError`.  The start raises it with ENETDOWN if the link is not up (for example by rfkill),
+    EPERM without CAP_NET_ADMIN, ENOENT if the kernel has no wireless devices.
     """
 
     def __init__(self, device: str) -> None:
@@ -60,7 +60,7 @@ class Scan:
         self._nl80211 = Nl80211(index)
         self._news: Netlink | None = None
         try:
-            # First listen, then begin: the news that it is over may come before the answer that it has begun.
+            # Listen first, then start the scan: the event of its end may come before the reply to its start.
             self._news = Netlink((self._nl80211.find_group(_GROUP),), NETLINK_GENERIC)
             self._begin()
         except NetlinkError:
@@ -74,30 +74,30 @@ class Scan:
         self.close()
 
     def close(self) -> None:
-        """Listen no more; a scan that is running runs on."""
+        """Stop listening; a running scan continues."""
         self._nl80211.close()
         if self._news is not None:
             self._news.close()
 
     def fileno(self) -> int:
-        """Return the descriptor, for poll(2): `is_over` is to be asked when it can be read."""
+        """Return the descriptor for poll(2): call `is_over` when it is readable."""
         assert self._news is not None
         return self._news.fileno()
 
     def is_over(self) -> bool:
-        """Return whether it has come to its end, or was aborted.  Does not wait."""
+        """Return whether the scan has ended or was aborted.  Does not wait."""
         assert self._news is not None
         poll = select.poll()
         poll.register(self._news.fileno(), select.POLLIN)
         while not self._over and poll.poll(0):
             news = self._news.wait(monotonic() + _READING)
-            # None: some were lost, this one may be among them.
+            # None: events were lost, possibly this one.
             self._over = not news or any(self._is_end(kind, body) for kind, body in news)
         return self._over
 
     def list_networks(self) -> list[HeardNetwork]:
-        """Return what has been heard by now: by this scan, and by whom the kernel has heard in the last 30 s
-        (IEEE80211_SCAN_RESULT_EXPIRE, net/wireless/scan.c)."""
+        """Return the networks heard so far, by this scan or in the last 30 s (IEEE80211_SCAN_RESULT_EXPIRE,
+        net/wireless/scan.c)."""
         answers = self._nl80211.ask(CMD_GET_SCAN, flags=NLM_F_DUMP)
         heard = (parse_network(answer.get(ATTR_BSS, b"")) for answer in answers)
         return [network for network in heard if network is not None]
@@ -111,17 +111,17 @@ class Scan:
             self._ours = False
 
     def _is_end(self, kind: int, body: bytes) -> bool:
-        """Whether news tell of this scan's end; of another's, it may be the same radio by another device."""
+        """Whether an event reports the end of this scan; it may also be another device of the same radio."""
         command, is_ours = self._nl80211.read_news(kind, body)
         return command in (CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED) and (is_ours or not self._ours)
 
 
 def parse_network(bss: bytes) -> HeardNetwork | None:
-    """Return the network of an NL80211_ATTR_BSS; None where it has no address.  Raises `NetlinkError`."""
+    """Return the network of an NL80211_ATTR_BSS; None if it has no address.  Raises `NetlinkError`."""
     attributes = split_attributes(bss)
     bssid = attributes.get(BSS_BSSID, b"")
     if len(bssid) != 6:
         return None
-    # Where it does not say, it is not to be taken for one that anybody may join.
+    # If it does not say whether it is closed, don't take it for an open network.
     capability = read_number(attributes[BSS_CAPABILITY]) if BSS_CAPABILITY in attributes else _PRIVACY
     return HeardNetwork(find_ssid(attributes), bssid.hex(":"), bool(capability & _PRIVACY))

@@ -1,13 +1,13 @@
-"""Whether a TLS server on the local network shows the certificate that the admin has pinned: the test ``tls``.
+"""Whether a TLS server on the local network presents the certificate that the admin has pinned: the test ``tls``.
 
-The handshake is completed: then the server has the certificate's key (RFC 8446 4.4.3; in TLS 1.2 the key exchange or
-its signature), and does not just repeat what it has read elsewhere.  Who has signed the certificate, for which name and
-until when does not matter.
+The handshake is completed, which proves that the server has the certificate's key (RFC 8446 4.4.3; in TLS 1.2 the key
+exchange or its signature) and does not just replay the certificate.  The certificate's issuer, names and expiry date do
+not matter.
 
-What is asked of the place, since a certificate says nothing of it: the server has a private or link-scope address, or
-one on the link's own prefix; the link is none that leads somewhere else as a whole (a tunnel, ppp); no IPsec policy is
-followed; and the server was never seen elsewhere (`servers`).  Once the certificate is right, the same address is asked
-through each tunnel that is up: whoever can use the tunnel can relay the server, too.
+A certificate does not prove where the server is.  So there are more conditions: the server has a private or link-scope
+address, or one on the link's own prefix; the link does not lead to another place as a whole (a tunnel, ppp); IPsec
+policies are bypassed; and the server was never seen elsewhere (`known_servers`).  If the certificate is right, the same
+address is also asked through each tunnel that is up: a host that can use the tunnel can relay the server, too.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from netconf_hooks.place import Question
     from netconf_hooks.system.netlink import LinkStatus
 
-# Seconds for the question through all tunnels, which comes on top of the answer.
+# Seconds for asking through all tunnels, in addition to the time of the answer.
 TUNNEL_PATIENCE = 1.0
 
 MOST_BYTES = 256 * 1024
-"""Of a handshake; a certificate chain of 100 KiB is as long as OpenSSL takes (SSL_CTX_set_max_cert_list(3))."""
+"""Of a handshake; OpenSSL accepts a certificate chain of up to 100 KiB (SSL_CTX_set_max_cert_list(3))."""
 
 # RFC 1918, RFC 3927; RFC 4193, RFC 4291 2.5.6.
 PRIVATE = (
@@ -53,8 +53,8 @@ _CHUNK = 16384
 class Sight(Record):
     """What was seen of a server.
 
-    way: how it was reached; None where it was not.  certificate: the SHA-256 of the one that it showed, empty where the
-    handshake was not completed.  asked: whether anything was sent to it.  problem: what went wrong.
+    way: how it was reached; None if it was not.  certificate: the SHA-256 of its certificate, empty if the handshake
+    was not completed.  asked: whether anything was sent to it.  problem: what went wrong.
     """
 
     __slots__ = ("way", "certificate", "asked", "problem")
@@ -67,7 +67,7 @@ class Sight(Record):
 
 
 def ask(question: Question, view: View) -> Steps:
-    """Shake hands and look at the certificate, under the conditions above."""
+    """Complete a handshake and check the certificate, under the conditions above."""
     service, _, wanted = question.value.partition("/sha256:")
     host, port = split_service(service)
     with Netlink() as netlink:
@@ -116,7 +116,7 @@ def is_local(address: str, networks: Sequence[tuple[str, int]]) -> bool:
 
 
 def is_tunnel(status: LinkStatus) -> bool:
-    """Whether a device leads to one place far away and not to a network around us: tun, tap, wireguard, xfrm, ppp."""
+    """Whether a device leads to a remote place and not to a local network: tun, tap, wireguard, xfrm, ppp."""
     return bool(status.flags & (_IFF_POINTOPOINT | IFF_NOARP)) or os.path.exists(
         f"{router.SYSFS}/{status.name}/tun_flags"
     )
@@ -151,7 +151,7 @@ def _find_way(
 def _look(
     ways: Sequence[Way], port: int, name: str | None, until: float, announce: Announce
 ) -> Conversation[Sight]:
-    """Look at the certificate of the first server that lets us connect."""
+    """Read the certificate of the first server that accepts a connection."""
     attempt = yield from connect(ways, port, until, announce)
     if attempt.socket is None:
         return Sight(asked=attempt.refuted, problem=attempt.problem)
@@ -165,7 +165,7 @@ def _look(
 def _shake_hands(connected: _socket.socket, name: str | None, until: float) -> Conversation[tuple[str, str]]:
     """Complete a TLS handshake; return the SHA-256 of the server's certificate, or else what went wrong.
 
-    Through buffers and not on the socket itself, so that each step takes no more than what has come.
+    It uses buffers, not the socket itself, so that each step only uses data that has arrived.
     """
     import ssl
     from hashlib import sha256
@@ -213,7 +213,7 @@ def _make_context() -> ssl.SSLContext:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Whose certificate it is we know: it is compared to the last bit.
+    # The certificate's issuer does not matter: the whole certificate is compared.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -221,7 +221,7 @@ def _make_context() -> ssl.SSLContext:
 
 
 def _find_routers(view: View, server: str) -> tuple[str, ...]:
-    """Return the MAC addresses by which to know this network again: those of its routers, and the server's own."""
+    """Return the MAC addresses that identify this network: those of its routers, and the server's own."""
     routers = router.observe(("gateway",), view.link, view.deadline)["gateway"].values
     with Netlink() as netlink:
         known = netlink.get_known_neighbours(view.link.index, (*routers, server))

@@ -1,12 +1,12 @@
-"""The wireless network a link is on: the tests ``ssid`` and ``bssid``, and whether others in range can read along.
+"""The wireless network of a link: the tests ``ssid`` and ``bssid``, and whether the link is encrypted.
 
-**Encrypted** is a link whose frames to the access point are encrypted with a key of their own.  It is this key that the
-kernel is asked for.  What an access point says of itself proves nothing: beacons are not authenticated, and anybody in
-range can send one that announces encryption in the name of a network that has none.  Only where keys can't be asked
-for (a driver without get_key; a caller without CAP_NET_ADMIN) the announcement is believed.
+A link is **encrypted** if its frames to the access point are encrypted with a key of their own.  The kernel is asked
+for this key.  The access point's own announcement proves nothing: beacons are not authenticated, and anybody in range
+can send one that announces encryption in the name of an open network.  The announcement is used only if the kernel
+can't be asked for keys (a driver without get_key; a caller without CAP_NET_ADMIN).
 
-WEP is no encryption here: it has been broken since 2001 (Fluhrer, Mantin, Shamir), and whoever listens for some minutes
-has the key.  Opportunistic encryption (OWE, RFC 8110) and WPA3 are; so is TKIP, the first WPA.
+WEP does not count as encryption: it has been broken since 2001 (Fluhrer, Mantin, Shamir), and anybody who listens for
+some minutes has the key.  Opportunistic encryption (OWE, RFC 8110) and WPA3 count, and so does TKIP, the first WPA.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 SYSFS = "/sys/class/net"
 
-# How long the key of a network that announces encryption may take after the association: the handshake is four frames
-# (IEEE 802.11-2020, 12.7.6), tens of milliseconds; more only where the access point has to ask a server.  Seconds.
+# Seconds to wait, after the association, for the key of a network that announces encryption: the handshake has four
+# frames (IEEE 802.11-2020, 12.7.6) and takes tens of milliseconds, or longer if the access point has to ask a server.
 HANDSHAKE_PATIENCE = 1.5
 
 _BSS_STATUS_ASSOCIATED, _BSS_STATUS_IBSS_JOINED = 1, 2
 
-# A link's own key is number 0; with Extended Key ID (IEEE 802.11-2020, 9.4.2.24.4) 0 and 1 take turns.
+# A link's own key has number 0; with Extended Key ID (IEEE 802.11-2020, 9.4.2.24.4) it alternates between 0 and 1.
 _PAIRWISE_KEYS = (0, 1)
 # WLAN_CIPHER_SUITE_WEP40 and _WEP104 (linux/ieee80211.h).
 _WEP = (0x000FAC01, 0x000FAC05)
 
-# Elements (IEEE 802.11-2020, 9.4.2.1): RSN, and the vendor's that WPA was before there was a standard.
+# Elements (IEEE 802.11-2020, 9.4.2.1): RSN, and the vendor element of WPA from before the standard.
 _ELEMENT_RSN, _ELEMENT_VENDOR, _WPA = 48, 221, b"\x00\x50\xf2\x01"
 
 
 class AccessPoint(Record):
     """An access point that a link is associated with.
 
-    ssid: the name of its network, empty where it has not been heard; bssid: its MAC address; peer: the address that the
-    key is for, which is another one where several radios are one access point (multi-link, 802.11be); announces:
-    whether it says that it encrypts, with more than WEP.
+    ssid: the name of its network, empty if it is not known; bssid: its MAC address; peer: the address that the key
+    belongs to, which differs if several radios are one access point (multi-link, 802.11be); announces: whether it
+    announces encryption other than WEP.
     """
 
     __slots__ = ("ssid", "bssid", "peer", "announces")
@@ -70,8 +70,8 @@ class AccessPoint(Record):
 class WirelessNetwork(Record):
     """The wireless network that a link is on.
 
-    ssid: its name, as `values.format_ssid` writes it, empty where it is not known; bssids: the MAC addresses of the
-    access point, several where it has several radios at once; encrypted: whether nobody else in range can read along.
+    ssid: its name, as `values.format_ssid` writes it, empty if it is not known; bssids: the MAC addresses of the access
+    point, several if it uses several radios at once; encrypted: whether others in range can't read the traffic.
     """
 
     __slots__ = ("ssid", "bssids", "encrypted")
@@ -92,7 +92,7 @@ def is_wireless(device: str, sysfs: str = SYSFS) -> bool:
 def find_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
     """Return the wireless devices that carry the traffic of `device` now: itself, or those that it is made of.
 
-    Several where a bond uses more than one at a time; none where it is no wireless link.
+    Several if a bond uses more than one at a time; none if it is not a wireless link.
     """
     if _has_radio(device, sysfs):
         return (device,)
@@ -110,19 +110,19 @@ def find_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
 def has_nl80211(device: str, sysfs: str = SYSFS) -> bool:
     """Whether the driver of `device` has nl80211: then there is a ``phy80211`` link in sysfs (net/wireless/core.c).
 
-    Staging drivers such as r8712u have only the wireless extensions that came before (net/core/net-sysfs.c): the kernel
-    then tells neither the network nor its encryption.
+    Staging drivers such as r8712u have only the older wireless extensions (net/core/net-sysfs.c); then the kernel
+    reports neither the network nor its encryption.
     """
     return os.path.exists(f"{sysfs}/{device}/phy80211")
 
 
 def is_wireless_open(device: str, deadline: float = 0.0, sysfs: str = SYSFS) -> bool:
-    """Whether `device` is a wireless link without encryption, or one of which that can't be told.
+    """Whether `device` is a wireless link without encryption, or one whose encryption can't be determined.
 
-    ``insecure`` brings tunnels up: its error must be on that side.
+    ``insecure`` starts tunnels, so if in doubt, the link is open.
 
-    deadline: the time.monotonic() until which, and no longer than `HANDSHAKE_PATIENCE`, the key of a network that
-        announces encryption is waited for.
+    deadline: wait for the key of a network that announces encryption until this time.monotonic(), but no longer than
+        `HANDSHAKE_PATIENCE`.
     """
     return any(_is_radio_open(radio, deadline) for radio in find_radios(device, sysfs))
 
@@ -138,7 +138,7 @@ def _is_radio_open(radio: str, deadline: float) -> bool:
 def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Answer]:
     """Answer ``ssid`` and ``bssid``: the network that the link is associated with, and its access point.
 
-    deadline: not used, nothing is waited for.
+    deadline: not used, since nothing here waits.
     """
     if not link.index:
         return {key: Answer(problem="no such interface") for key in keys}
@@ -161,7 +161,7 @@ def observe(keys: Collection[str], link: Link, deadline: float) -> dict[str, Ans
 
 
 def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
-    """Return the wireless network that `device` is on, None where it is on none.  Raises `NetlinkError`.
+    """Return the wireless network that `device` is on; None if it is on none.  Raises `NetlinkError`.
 
     deadline: as for `is_wireless_open`.
     """
@@ -174,7 +174,7 @@ def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
             access_points = list_access_points(nl80211)
         except NetlinkError as error:
             if error.code in (errno.ENODEV, errno.ENETDOWN):
-                return None  # it went, or was set down, in between
+                return None  # it was removed or set down meanwhile
             raise
         if not access_points:
             return None
@@ -186,13 +186,13 @@ def read_network(device: str, deadline: float = 0.0) -> WirelessNetwork | None:
 
 
 def list_access_points(nl80211: Nl80211) -> list[AccessPoint]:
-    """Return the access points the device is associated with: one, with multi-link one for each radio."""
+    """Return the access points that the device is associated with: one, or with multi-link one for each radio."""
     found = (parse_access_point(answer.get(ATTR_BSS, b"")) for answer in nl80211.ask(CMD_GET_SCAN, flags=NLM_F_DUMP))
     return [access_point for access_point in found if access_point is not None]
 
 
 def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
-    """Return whether frames to `peer` are encrypted with a key of their own; None where keys can't be asked for."""
+    """Return whether frames to `peer` are encrypted with a key of their own; None if keys can't be asked for."""
     for number in _PAIRWISE_KEYS:
         key = pack_attribute(ATTR_MAC, peer) + pack_attribute(ATTR_KEY_IDX, bytes((number,)))
         try:
@@ -202,7 +202,7 @@ def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
                 return None
             if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
                 raise
-            continue  # ENOENT: there is none; whatever else a driver says shows none
+            continue  # ENOENT: there is no key; with any other error, none is known
         cipher = read_number(answers[0].get(ATTR_KEY_CIPHER, b"")) if answers else 0
         if cipher and cipher not in _WEP:
             return True
@@ -210,9 +210,9 @@ def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
 
 
 def parse_access_point(bss: bytes) -> AccessPoint | None:
-    """Return the access point of an NL80211_ATTR_BSS; None where it is not one that the device is associated with.
+    """Return the access point of an NL80211_ATTR_BSS; None if the device is not associated with it.
 
-    Of an ad-hoc network it is the cell.  Raises `NetlinkError`.
+    In an ad-hoc network it is the cell.  Raises `NetlinkError`.
     """
     attributes = split_attributes(bss)
     status = attributes.get(BSS_STATUS)
@@ -244,7 +244,7 @@ def _is_encrypted(nl80211: Nl80211, access_point: AccessPoint, deadline: float) 
     until = min(deadline, monotonic() + HANDSHAKE_PATIENCE)
     if encrypted or not access_point.announces or monotonic() >= until:
         return encrypted
-    # The program that made the handshake then sets the link operational (operstates.rst of the kernel), which is news.
+    # After the handshake the supplicant sets the link operational (operstates.rst of the kernel), which is an event.
     with Netlink((LINKS,)) as news:
         while not (encrypted := has_key(nl80211, access_point.peer)) and monotonic() < until:
             news.wait(until)
