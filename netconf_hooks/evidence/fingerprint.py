@@ -74,7 +74,7 @@ class Fingerprint(Record):
         return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
 
     def complete(self, before: Fingerprint) -> Fingerprint:
-        """Return the fingerprint with the MACs of the same routers from `before` that the kernel has forgotten since."""
+        """Return the fingerprint with those MACs of its routers in `before` that the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
         macs = {**known, **self.macs}
         return Fingerprint(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
