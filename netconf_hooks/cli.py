@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 from io import TextIOWrapper
 
 from netconf_hooks.commands.check import check_stanzas
@@ -24,7 +25,8 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.passes import describe_pass
 from netconf_hooks.settle import look_again, read_held, settle
-from netconf_hooks.state import RecordError, Store, TunnelRecord
+from netconf_hooks.state import RecordError, Store, TunnelRecord, boot_time
+from netconf_hooks.supervision import describe_state
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
@@ -32,9 +34,9 @@ from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from netconf_hooks.state import GuardRecord, InterfaceRecord
+    from netconf_hooks.state import GuardRecord, InterfaceRecord, TunnelState
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -243,8 +245,9 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
     tunnels = _add_held(store.read_tunnels(), held)
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     up = {tunnel: _ask_is_up(record) for tunnel, record in tunnels.items()}
+    states = read_tunnel_states(store)
     if options.json:
-        print(json.dumps(_make_status(records, current, tunnels, up, guards, held), indent=2, sort_keys=True))
+        print(json.dumps(_make_status(records, current, tunnels, up, guards, held, states), indent=2, sort_keys=True))
         return OK
     for record in records:
         if record.wish:
@@ -270,8 +273,11 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
     for (kind, name), tunnel in tunnels.items():
         hold = f"; {held[kind, name]}" if (kind, name) in held else ""
         print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}{hold}; should be {tunnel.verdict}: {tunnel.because}")
-        if tunnel.problem:
+        waits = _describe_wait(tunnel, up[kind, name], states)
+        if tunnel.problem and tunnel.problem not in waits:
             print(f"    {log.printable(tunnel.problem)}")
+        if waits:
+            print(f"    {log.printable(waits)}")
     for pid, what in store.read_abandoned():
         print(f"watcher: process {pid}, which was to {what}, can't be killed and was abandoned")
     if not records and not guards:
@@ -289,6 +295,7 @@ def _make_status(
     up: dict[tuple[str, str], bool | None],
     guards: dict[str, GuardRecord],
     held: dict[tuple[str, str], str],
+    states: dict[tuple[str, str], TunnelState],
 ) -> dict[str, object]:
     return {
         "guards": {
@@ -326,6 +333,8 @@ def _make_status(
                 "because": tunnel.because,
                 "problem": tunnel.problem or None,
                 "held": held.get((kind, name)),
+                "state": _describe_wait(tunnel, up[kind, name], states) or None,
+                "since": _find_since(states.get((kind, name))) if tunnel.verdict == "up" else None,
             }
             for (kind, name), tunnel in tunnels.items()
         },
@@ -379,6 +388,28 @@ def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
         return load_tunnel(tunnel.kind, tunnel.name).is_up()
     except TunnelError:
         return False
+
+
+def read_tunnel_states(store: Store) -> dict[tuple[str, str], TunnelState]:
+    """Return what the watcher has last seen of the tunnels that should be up; what can't be read is told."""
+    try:
+        return store.read_states()
+    except RecordError as error:
+        log.complain(str(error))
+        return {}
+
+
+def _describe_wait(
+    tunnel: TunnelRecord, up: bool | None, states: Mapping[tuple[str, str], TunnelState]
+) -> str:
+    """Say what a tunnel that should be up waits for; empty if it is up, or if the watcher has not seen it yet."""
+    state = states.get((tunnel.kind, tunnel.name))
+    return describe_state(state, boot_time()) if state and up is not True and tunnel.verdict == "up" else ""
+
+
+def _find_since(state: TunnelState | None) -> float | None:
+    """Return since when a tunnel is as it is, seconds since 1970."""
+    return round(time.time() - (boot_time() - state.since), 1) if state else None
 
 
 def _name_place(record: InterfaceRecord) -> str:

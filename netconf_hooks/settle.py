@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from netconf_hooks.state import Pass, PresenceRecord, Store, TunnelRecord
+    from netconf_hooks.tunnels import AnyTunnel
 
 
 class Change(Record):
@@ -66,6 +67,7 @@ def settle(
     leaving: bool = False,
     wake: bool = True,
     tell: Callable[[Store], object] = lambda store: tell_events(store),
+    retry: bool = True,
 ) -> None:
     """Remember `changes`, decide, act on the decision, and run the event scripts.
 
@@ -73,6 +75,7 @@ def settle(
     leaving: whether a link is about to go down: if there are guards, its events come before the tunnels are stopped.
     wake: whether to tell the watcher.
     tell: runs the event scripts; each script has a time limit of its own, so a hook suspends its own.
+    retry: whether to start tunnels again that could not be started before; the watcher has its own times for that.
 
     Raises OSError, and what `changes` raises.
     """
@@ -90,7 +93,7 @@ def settle(
     if leaving and guarded:
         tell(store)
     if unsettled or guarded:
-        act(store)
+        act(store, retry)
         tell(store)
 
 
@@ -182,17 +185,21 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     return bool(queue or decision.events) or untold or any(not tunnel.done for tunnel in decision.tunnels.values())
 
 
-def act(store: Store) -> None:
-    """Do what was decided: close guards, start and stop tunnels, open guards.  Raises OSError."""
+def act(store: Store, retry: bool = True) -> None:
+    """Do what was decided: close guards, start and stop tunnels, open guards.  Raises OSError.
+
+    retry: as for `settle`.
+    """
     guard.close_guards(store)
-    ask_tunnels(store)
+    ask_tunnels(store, retry)
     guard.open_guards(store)
 
 
-def ask_tunnels(store: Store) -> None:
+def ask_tunnels(store: Store, retry: bool = True) -> None:
     """Start and stop tunnels as it was decided.  Raises OSError.
 
     What fails is logged, stays undone, and is tried again by the next run, not by this one.
+    retry: as for `settle`.
     """
     failed = set()
     with store.lock_acting():
@@ -202,6 +209,7 @@ def ask_tunnels(store: Store) -> None:
                     record
                     for tunnel, record in _read_tunnels(store).items()
                     if not record.done and not record.held and (tunnel, record.verdict) not in failed
+                    and (retry or record.verdict == "down" or not record.problem)
                 ]
             if not todo:
                 return
@@ -211,6 +219,29 @@ def ask_tunnels(store: Store) -> None:
                     failed.add(((record.kind, record.name), record.verdict))
                 with store.lock_records():
                     _record_applied(store, record, problem)
+
+
+def ask_again(store: Store, record: TunnelRecord, work: Callable[[AnyTunnel], object]) -> None:
+    """Do something about a tunnel that was asked to be up before, unless that has changed meanwhile.
+
+    work: is given the tunnel; raises `TunnelError` if it fails, which is logged and recorded.  Raises OSError.
+    """
+    from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+    with store.lock_acting():
+        with store.lock_records():
+            now = _read_tunnels(store).get((record.kind, record.name))
+        if not now or now.verdict != "up" or now.held:
+            return
+        problem = ""
+        try:
+            work(load_tunnel(record.kind, record.name))
+        except TunnelError as error:
+            problem = str(error)
+            if problem != now.problem:
+                log.error(f'netconf-vpn "{record.kind} {record.name}": {error} ({now.because})')
+        with store.lock_records():
+            _record_applied(store, now, problem)
 
 
 def _ask_tunnel(record: TunnelRecord) -> str:

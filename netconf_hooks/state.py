@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from netconf_hooks.rules import Rules
 
@@ -183,6 +183,54 @@ class TunnelRecord(Record):
         self.done = done
         self.problem = problem
         self.held = held
+
+
+class TunnelState(Record):
+    """What is known of a tunnel that should be up, as the watcher has last seen it (`supervision`).
+
+    All times are `boot_time`, 0 for none.
+    words: what it waits for; empty if it is up.  since: when these words, or it being up, began.
+    up_since, running_since: since when it is up; since when it runs, up or not.
+    failures: attempts since it was up for long enough; due: when the next one is.
+    refusals: how often its user name or password was refused; stamp: of its files then.
+    doubt: since when it has to show that it works; received: how much had come through it then, -1 if not known;
+    remedy: how many of its remedies were tried since.
+    """
+
+    __slots__ = (
+        "kind", "name", "words", "since", "up_since", "running_since", "failures", "due", "refusals", "stamp", "doubt",
+        "received", "remedy",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        words: str = "",
+        since: float = 0.0,
+        up_since: float = 0.0,
+        running_since: float = 0.0,
+        failures: int = 0,
+        due: float = 0.0,
+        refusals: int = 0,
+        stamp: str = "",
+        doubt: float = 0.0,
+        received: int = -1,
+        remedy: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.words = words
+        self.since = since
+        self.up_since = up_since
+        self.running_since = running_since
+        self.failures = failures
+        self.due = due
+        self.refusals = refusals
+        self.stamp = stamp
+        self.doubt = doubt
+        self.received = received
+        self.remedy = remedy
 
 
 class GuardRecord(_Ruled):
@@ -405,6 +453,8 @@ class Store:
         self.linkdown = directory + "/linkdown"
         self.fifo = directory + "/watch.fifo"
         self.abandoned = directory + "/watch.abandoned"
+        self.states = directory + "/watch.tunnels"
+        self.reasons = directory + "/reasons"
 
     def prepare(self) -> None:
         """Make the directories.  Raises OSError."""
@@ -513,6 +563,38 @@ class Store:
         """Replace that list.  Raises OSError."""
         listed = [[each.device, each.index, *(value or "-" for value in each.found)] for each in records.values()]
         _write_or_remove(self.linkdown, [" ".join(words) for words in listed])
+
+    def read_states(self) -> dict[tuple[str, str], TunnelState]:
+        """Return what the watcher has last seen of the tunnels that should be up.  Raises `RecordError`."""
+        records = (_parse_state(self.states, line) for line in _read_lines(self.states))
+        return {(record.kind, record.name): record for record in records}
+
+    def write_states(self, records: Iterable[TunnelState]) -> None:
+        """Replace that; only the watcher does.  Raises OSError."""
+        _write_or_remove(self.states, [_format_state(record) for record in records])
+
+    def read_reason(self, kind: str, name: str) -> str:
+        """Return why the last initiator of a tunnel failed (`tunnels.attempt`), in words; empty if it did not."""
+        try:
+            return "".join(map(_unescape, _read_lines(f"{self.reasons}/{kind}-{name}")))
+        except (RecordError, ValueError):
+            return ""
+
+    def write_reason(self, kind: str, name: str, reason: str) -> None:
+        """Replace that.  Raises OSError."""
+        if reason and not os.path.isdir(self.reasons):
+            os.mkdir(self.reasons, 0o755)
+        _write_or_remove(f"{self.reasons}/{kind}-{name}", [_escape(reason)] if reason else [])
+
+    def is_unfinished(self) -> bool:
+        """Whether a tunnel could not be stopped yet."""
+        try:
+            return any(
+                not tunnel.done and not tunnel.held and tunnel.verdict == "down"
+                for tunnel in self.read_tunnels().values()
+            )  # fmt: skip
+        except RecordError:
+            return False
 
     def has_interfaces(self) -> bool:
         """Whether there is any interface's record."""
@@ -881,6 +963,31 @@ def _parse_tunnel(path: str, line: str) -> TunnelRecord:
         return TunnelRecord(kind, name, verdict, _unescape(because), done_so, _unescape(problem), _unescape(held))
     except ValueError as error:
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}: {error}") from error
+
+
+_STATE_NUMBERS = ("failures", "refusals", "received", "remedy")
+_STATE_WORDS = ("kind", "name", "words", "stamp")
+
+
+def _format_state(record: TunnelState) -> str:
+    values = ((field, getattr(record, field)) for field in TunnelState.__slots__)
+    return "\t".join(_escape(value) if field in _STATE_WORDS else repr(value) for field, value in values)
+
+
+def _parse_state(path: str, line: str) -> TunnelState:
+    fields = line.split("\t")
+    try:
+        if len(fields) != len(TunnelState.__slots__):
+            raise ValueError(f"{len(fields)} fields")
+        values: dict[str, Any] = {}
+        for field, text in zip(TunnelState.__slots__, fields, strict=True):
+            if field in _STATE_WORDS:
+                values[field] = _unescape(text)
+            else:
+                values[field] = int(text) if field in _STATE_NUMBERS else float(text)
+        return TunnelState(**values)
+    except ValueError as error:
+        raise RecordError(f"{path}: not the state of a tunnel: {line!r}: {error}") from error
 
 
 def _format_told(told: Iterable[tuple[list[str], Mapping[str, str]]]) -> list[str]:

@@ -7,8 +7,9 @@ router, and renews the lease of an open one (`leases`).
 
 All else is done by children, at most two, each with a deadline (`children`).  One looks and acts: it compares how the
 networks look now with how they looked before, by the kernel's own tables, so a burst of a thousand route changes costs
-one look.  If they differ, it does what ``netconf-hooks refresh`` does, by the same code.  While something is undecided,
-or a wanted tunnel is down, it also does so by timer.  The other child runs event scripts.
+one look.  If they differ, it does what ``netconf-hooks refresh`` does, by the same code.  While something is undecided
+it also does so by timer.  Then it looks after the tunnels that should be up (`keeper`), and tells this process what to
+listen to: the end of their daemons, and of IPsec's security associations.  The other child runs event scripts.
 
 What only DHCP clients know, a new domain, their hooks tell by ``refresh``.
 """
@@ -25,11 +26,11 @@ from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.settle import leave_events, look_again, settle
-from netconf_hooks.state import RecordError
+from netconf_hooks.state import RecordError, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.children import Child
 from netconf_hooks.system.netlink import LINKS, NEIGHBOURS, Netlink, NetlinkError, split_attributes
-from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.system.processes import read_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ URGENT_GROUPS = (LINKS, NEIGHBOURS, _IPV4_ROUTES, _IPV6_ROUTES)
 
 # linux/netlink.h; of its groups (enum nfnetlink_groups) the one that tells of changed rules.
 NETLINK_NETFILTER, _NFTABLES = 12, 7
+# linux/netlink.h, linux/xfrm.h (enum xfrm_nlgroups): security associations that come and go.
+_NETLINK_XFRM, _ASSOCIATIONS = 6, 3
 # linux/netfilter/nf_tables.h: types of messages, and attributes, of which the first names the table in all of them.
 _NEWRULE, _DELRULE, _NEWELEMENT, _DELELEMENT = 6, 8, 12, 14
 _TABLE, _CHAIN_OR_SET = 1, 2
@@ -115,6 +118,7 @@ class Listener:
         self._guards: _Guards | None = None
         self._burst = _Burst()
         self._survey = _Survey()
+        self._tunnels = _Tunnels(self._poll)
         self._actor: Child | None = None
         self._teller: Child | None = None
         self._abandoned: list[Child] = []
@@ -141,6 +145,8 @@ class Listener:
                 self._hear_news()
             if self._rules.fileno() in ready and _concern_us(self._rules):
                 self._burst.hear()
+            if self._tunnels.hear(ready):
+                self._survey.request()
             if self._burst.is_over():
                 self._end_burst()
             self._look_after_children()
@@ -203,15 +209,17 @@ class Listener:
             record.rules.timeout for record in records if not record.wish
         )
         demand, scenes, timed = self._survey.begin()
+        slept = self._survey.has_slept()
         guards = self._guards.list_known() if self._guards else {}
 
         def work(report: Callable[[str], None]) -> None:
-            survey(self._store, scenes, demand, timed, report, guards)
+            survey(self._store, scenes, demand, timed, report, guards, slept)
 
         self._actor = self._fork("look and act", limit, work)
 
     def _fork(self, what: str, limit: float, work: Callable[[Callable[[str], None]], None]) -> Child | None:
         inherited = [self._fifo, self._lock.descriptor, self._news.fileno(), self._rules.fileno()]
+        inherited += self._tunnels.list_descriptors()
         if self._guards:
             inherited += self._guards.list_descriptors()
         try:
@@ -225,7 +233,10 @@ class Listener:
 
     def _look_after_children(self) -> None:
         if self._actor and self._is_over(self._actor):
-            self._survey.end(self._actor.read_report() if not self._actor.is_abandoned else [], self._actor.failed)
+            report = self._actor.read_report() if not self._actor.is_abandoned else []
+            self._survey.end(report, self._actor.failed)
+            if not self._tunnels.follow(report):
+                self._survey.request()
             self._finish(self._actor)
             self._actor = None
             self._reload()
@@ -266,7 +277,7 @@ class Listener:
 
     def _get_patience(self) -> float | None:
         """Return for how long to wait for news, in milliseconds; None where nothing else is to be done."""
-        times = [self._burst.due, self._survey.alarm, self._leave_after or None]
+        times = [self._burst.due, self._survey.alarm, self._survey.check, self._leave_after or None]
         times += [child.next_time for child in (self._actor, self._teller) if child]
         if self._guards:
             times.append(self._guards.next_time())
@@ -280,14 +291,14 @@ class Listener:
         """
         self._leave_after = 0.0
         busy = self._actor or self._teller or self._survey.is_requested or (self._guards and self._guards.has_lost())
-        if busy or self._store.has_interfaces() or self._store.has_guards():
+        if busy or self._has_work():
             return False
         records_lock = self._store.lock_records()
         if not records_lock.take_now():
             self._leave_after = monotonic() + LEAVING_PAUSE
             return False
         try:
-            if self._store.has_interfaces() or self._store.has_guards():
+            if self._has_work():
                 return False
             _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
             os.unlink(self._store.fifo)
@@ -296,6 +307,75 @@ class Listener:
             return True
         finally:
             records_lock.release()
+
+    def _has_work(self) -> bool:
+        """Whether there is anything to watch, or a tunnel that could not be stopped yet."""
+        return self._store.has_interfaces() or self._store.has_guards() or self._store.is_unfinished()
+
+
+class _Tunnels:
+    """The part of listening that is about tunnels that should be up: whether one has ended."""
+
+    def __init__(self, poll: select.poll) -> None:
+        self._poll = poll
+        self._daemons: dict[str, int] = {}
+        self._associations: Netlink | None = None
+
+    def list_descriptors(self) -> list[int]:
+        """Return the descriptors that no child may have."""
+        return [*self._daemons.values(), *([self._associations.fileno()] if self._associations else [])]
+
+    def follow(self, report: list[str]) -> bool:
+        """Listen to what a child's report names: a line ``daemon PID START`` each, and ``associations``.
+
+        Return whether all of it is there; else some tunnel has ended already.
+        """
+        complete = True
+        wanted = {line for line in report if line.startswith("daemon ")}
+        if not any(line.partition(" ")[0] == "kept" for line in report):
+            return True  # it has not come so far
+        for line in list(self._daemons):
+            if line not in wanted:
+                self._forget(line)
+        for line in wanted - set(self._daemons):
+            _, pid, start = line.split()
+            try:
+                descriptor = os.pidfd_open(int(pid))
+            except OSError:
+                complete = False
+                continue
+            if read_start(int(pid)) != start:
+                # It has ended meanwhile, and another process has its number.
+                os.close(descriptor)
+                complete = False
+                continue
+            self._daemons[line] = descriptor
+            self._poll.register(descriptor, select.POLLIN)
+        if "associations" in report and not self._associations:
+            try:
+                self._associations = Netlink((_ASSOCIATIONS,), _NETLINK_XFRM)
+            except NetlinkError as error:
+                log.debug(f"watch: no news of IPsec: {error}")  # a kernel without it: it is asked by time
+            else:
+                self._poll.register(self._associations.fileno(), select.POLLIN)
+        elif "associations" not in report and self._associations:
+            self._poll.unregister(self._associations.fileno())
+            self._associations.close()
+            self._associations = None
+        return complete
+
+    def hear(self, ready: set[int]) -> bool:
+        """Return whether a tunnel may have ended.  ready: the descriptors that poll(2) has named."""
+        ended = [line for line, descriptor in self._daemons.items() if descriptor in ready]
+        for line in ended:
+            self._forget(line)
+        changed = bool(self._associations and self._associations.fileno() in ready and self._associations.drain())
+        return bool(ended) or changed
+
+    def _forget(self, line: str) -> None:
+        descriptor = self._daemons.pop(line)
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
 
 
 class _Guards:
@@ -409,12 +489,15 @@ class _Burst:
 class _Survey:
     """When the networks are to be looked at, and what was seen the last time.
 
-    alarm: when to look although there is no news, time.monotonic(); None if there is no need.
+    alarm: when to decide again although there is no news, time.monotonic(); None if there is no need; check: when to
+    look at the tunnels.
     """
 
     def __init__(self) -> None:
         self.is_requested = True
         self.alarm: float | None = None
+        self.check: float | None = None
+        self._asleep = _time_asleep()
         self._demand = ""
         self._timed = False
         self._running_timed = False
@@ -442,6 +525,14 @@ class _Survey:
             self.alarm = None
             self._timed = not self.is_requested
             self.is_requested = True
+        if self.check is not None and monotonic() >= self.check:
+            self.check = None
+            self.is_requested = True
+
+    def has_slept(self) -> bool:
+        """Return whether the machine has slept since this was last asked."""
+        before, self._asleep = self._asleep, _time_asleep()
+        return self._asleep - before > 1.0
 
     def begin(self) -> tuple[str, dict[str, Fingerprint], bool]:
         """Return why to decide again in any case (else empty), what was seen, and whether only the timer says so.
@@ -458,8 +549,12 @@ class _Survey:
         """Take what a look has reported."""
         decided = again = False
         later: float | None = None
+        if failed and self.check is None:
+            self.check = monotonic() + PAUSES[0]
         for line in report:
             key, _, text = line.partition(" ")
+            if key == "kept":
+                self.check = monotonic() + float(text) if text else None
             if key == "scene":
                 iface, _, scene = text.encode("ascii").decode("unicode_escape").partition("\n")
                 self._scenes[iface] = parse_fingerprint(scene)
@@ -479,20 +574,26 @@ class _Survey:
             self.alarm = min(self.alarm, later)
 
 
+def _time_asleep() -> float:
+    """Return for how many seconds this machine has slept since its boot: the difference of both clocks."""
+    return boot_time() - monotonic()
+
+
 # --- what the children do
 
 
 def survey(
     store: Store, scenes: Mapping[str, Fingerprint], demand: str, timed: bool, report: Callable[[str], None],
-    guards: Mapping[str, str] | None = None,
+    guards: Mapping[str, str] | None = None, slept: bool = False,
 ) -> None:
     """Look at the networks and, where they are not what they were, decide again and follow the decision.
 
     scenes: what was seen before, by interface; demand: why to decide again in any case, else empty; timed: whether
     only the timer asks for it, which is not worth a line in the log.
-    report: takes a line for each ``scene``, ``decided`` if so, ``retry`` where asking again may help, and ``later``
-    with the seconds after which the admin's hold of a tunnel ends.
-    guards: the devices that had a guard when this was asked for, each with its firewall.
+    report: takes a line for each ``scene``, ``decided`` if so, ``retry`` where asking again may help, ``later`` with
+    the seconds after which the admin's hold of a tunnel ends, and what to listen to (`_Tunnels.follow`).
+    guards: the devices that had a guard when this was asked for, each with its firewall; slept: whether the machine has
+    slept since the last time.
     """
     from netconf_hooks.leftovers import clear_leftovers, end_passes
 
@@ -507,7 +608,7 @@ def survey(
         if demand or changed:
             log.info(f"deciding again: {demand or 'the network has changed'}")
         try:
-            settle(store, look_again(store, records), wake=False, tell=leave_events)
+            settle(store, look_again(store, records), wake=False, tell=leave_events, retry=False)
         except (NetlinkError, RecordError, OSError) as error:
             log.error(f"watch: {error}")
         report("decided")
@@ -516,6 +617,7 @@ def survey(
         whole = scene.complete(scenes[iface]) if iface in scenes else scene
         text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
         report(f"scene {text}")
+    _keep_tunnels(store, changed or slept, any(scene.routers for scene in seen.values()) or not seen, report)
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
@@ -523,6 +625,18 @@ def survey(
 
         if ends := find_next_end():
             report(f"later {ends}")
+
+
+def _keep_tunnels(store: Store, news: bool, routable: bool, report: Callable[[str], None]) -> None:
+    """Look after the tunnels, and report what to listen to."""
+    from netconf_hooks.keeper import keep_up
+
+    hearing = keep_up(store, news, routable)
+    for pid, start in hearing.pids:
+        report(f"daemon {pid} {start}")
+    if hearing.associations:
+        report("associations")
+    report(f"kept {hearing.pause:.3f}" if hearing.pause is not None else "kept")
 
 
 def tell(store: Store, report: Callable[[str], None]) -> None:
@@ -565,18 +679,10 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
             for record in current
         ):
             return True
-    for (kind, name), tunnel in store.read_tunnels().items():
-        if tunnel.held:
-            continue
-        if not tunnel.done:
-            return True
-        if tunnel.verdict == "up":
-            try:
-                if load_tunnel(kind, name).is_up() is False:
-                    return True
-            except TunnelError:
-                return True
-    return False
+    if store.is_unfinished():
+        return True
+    # The names of its servers may lead elsewhere by now: behind a guard we resolve them.
+    return store.has_guards() and any(not state.up_since for state in store.read_states().values())
 
 
 def _has_changed(scene: Fingerprint, scenes: Mapping[str, Fingerprint], record: InterfaceRecord) -> bool:

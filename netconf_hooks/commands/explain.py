@@ -20,7 +20,8 @@ from netconf_hooks.place import AUTHENTICATED, find_place, is_proof, judge, judg
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
 from netconf_hooks.settle import read_held
-from netconf_hooks.state import InterfaceRecord, Store
+from netconf_hooks.state import InterfaceRecord, RecordError, Store, boot_time
+from netconf_hooks.supervision import describe_state
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
@@ -161,12 +162,25 @@ def _list_lines(explanation: Explanation) -> list[str]:
     for rule in rules.vpns:
         alone = verdicts[rule.kind, rule.name]
         lines.append(f"  netconf-vpn {rule.text}: {alone.state}, as far as {record.iface} goes: {alone.because}")
+        if waits := _find_wait(rule.kind, rule.name, explanation):
+            lines.append(f"    not connected: {log.printable(waits)}")
     for guard in rules.guards:
         decided = decide_guard(guard, record)
         lines.append(f"  netconf-guard {guard.text}: {decided.state}: {decided.because}")
     if conflict := find_conflict(record.passes):
         lines.append(f"  error: {conflict}: the guard stays closed")
     return lines
+
+
+def _find_wait(kind: str, name: str, explanation: Explanation) -> str:
+    """Return what a tunnel that should be up waits for, as the watcher has last seen it; empty if for nothing."""
+    if explanation.recorded:
+        return ""
+    try:
+        state = Store().read_states().get((kind, name))
+    except RecordError:
+        return ""  # `status` names the file
+    return describe_state(state, boot_time()) if state else ""
 
 
 def _explain_wireless(explanation: Explanation) -> str:
@@ -257,7 +271,11 @@ def _describe(explanation: Explanation) -> dict[str, object]:
         "words": dict(record.place.words),
         "seen": describe_answers(answers),
         "tunnels": {
-            f"{kind} {name}": {"verdict": verdict.state, "because": verdict.because}
+            f"{kind} {name}": {
+                "verdict": verdict.state,
+                "because": verdict.because,
+                "state": _find_wait(kind, name, explanation) or None,
+            }
             for (kind, name), verdict in _decide_alone(explanation).items()
         },
     }

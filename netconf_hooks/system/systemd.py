@@ -47,15 +47,90 @@ class UnitState(Record):
         self.text = text
 
 
+class ServiceState(Record):
+    """How a unit is doing, and how its last run has ended.
+
+    load, active: as in `UnitState`; kind: ``Type=``, empty if it is no service; pid: of its main process, 0 for none.
+    result: systemd's word for the outcome, ``success`` also while it runs; code, status: what its main process has
+    ended with: ``exited`` and an exit status, or ``killed`` or ``dumped`` and a signal.
+    restart: ``Restart=``; invocation: of the last run, as the journal names it; text: as in `UnitState`.
+    """
+
+    __slots__ = ("load", "active", "kind", "pid", "result", "code", "status", "restart", "invocation", "text")
+
+    def __init__(
+        self,
+        load: str,
+        active: str,
+        kind: str = "",
+        pid: int = 0,
+        result: str = "",
+        code: int = 0,
+        status: int = 0,
+        restart: str = "no",
+        invocation: str = "",
+        text: str = "",
+    ) -> None:
+        self.load = load
+        self.active = active
+        self.kind = kind
+        self.pid = pid
+        self.result = result
+        self.code = code
+        self.status = status
+        self.restart = restart
+        self.invocation = invocation
+        self.text = text
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is active, or on its way there or from there."""
+        return self.active not in ("inactive", "failed", "")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody but systemd or the admin is to start it again, now that it has ended."""
+        done = self.kind == "oneshot" and self.result == "success" and bool(self.invocation)
+        return done or self.restart == "always" or self.restart in _RESTARTS.get(self.result, _RESTARTS[""])
+
+    def describe_end(self) -> str:
+        """Say how its last run has ended; empty if it has not run yet."""
+        if self.code in (_CLD_KILLED, _CLD_DUMPED):
+            return f"it was ended by signal {self.status}"
+        if self.code == _CLD_EXITED:
+            word = "" if self.result in ("success", "exit-code") else f" (systemd: {self.result})"
+            return f"it ended with exit status {self.status}{word}"
+        return "" if self.result in ("success", "") else f"systemd: {self.result}"
+
+
+# waitid(2), si_code.
+_CLD_EXITED, _CLD_KILLED, _CLD_DUMPED = 1, 2, 3
+
+# Which Restart= has systemd start a service again after which Result, systemd.service(5); "" for any other.
+_RESTARTS = {
+    "success": ("on-success",),
+    "exit-code": ("on-failure",),
+    "signal": ("on-failure", "on-abnormal", "on-abort"),
+    "core-dump": ("on-failure", "on-abnormal", "on-abort"),
+    "watchdog": ("on-failure", "on-abnormal", "on-watchdog"),
+    "": ("on-failure", "on-abnormal"),
+}
+
+
 class Systemd:
     """The service manager of this machine."""
 
     def __init__(
-        self, program: str = "systemctl", booted: str = BOOTED, directories: Sequence[str] = UNIT_DIRECTORIES
+        self,
+        program: str = "systemctl",
+        booted: str = BOOTED,
+        directories: Sequence[str] = UNIT_DIRECTORIES,
+        journal: str = "journalctl",
     ) -> None:
         self._program = program
         self._booted = booted
         self._directories = directories
+        self._journal = journal
 
     def is_running(self) -> bool:
         """Whether systemd is the init of this machine."""
@@ -98,6 +173,45 @@ class Systemd:
         if result.status:
             raise TunnelError(f"systemctl show {unit}: {_describe(result)}")
         return dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
+
+    def read_service(self, unit: str) -> ServiceState:
+        """Return how `unit` is doing.  Raises `TunnelError`."""
+        names = (
+            "LoadState", "ActiveState", "Type", "MainPID", "Result", "ExecMainCode", "ExecMainStatus", "Restart",
+            "InvocationID", "StatusText",
+        )  # fmt: skip
+        found = self.read_properties(unit, names)
+        numbers = [int(found[name]) if found.get(name, "").isdecimal() else 0 for name in names]
+        return ServiceState(
+            load=found.get("LoadState", ""),
+            active=found.get("ActiveState", ""),
+            kind=found.get("Type", ""),
+            pid=numbers[3],
+            result=found.get("Result", ""),
+            code=numbers[5],
+            status=numbers[6],
+            restart=found.get("Restart", "no"),
+            invocation=found.get("InvocationID", ""),
+            text=found.get("StatusText", ""),
+        )
+
+    def is_leaving(self) -> bool:
+        """Whether the system is stopping, or in rescue or emergency mode: no time to start anything by itself."""
+        try:
+            return self._call("is-system-running").output.strip() in ("stopping", "maintenance")
+        except TunnelError:
+            return False
+
+    def read_journal(self, state: ServiceState, lines: int = 40) -> list[str]:
+        """Return the last lines that a unit's last run has logged; none if they can't be had."""
+        if not state.invocation:
+            return []
+        match = f"_SYSTEMD_INVOCATION_ID={state.invocation}"
+        argv = (self._journal, "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", match)
+        try:
+            return programs.run(argv, TIMEOUT).output.splitlines()
+        except programs.ProgramError:
+            return []
 
     def find_wants(self, unit: str) -> str:
         """Return the link by which another unit starts `unit` at boot (systemd.unit(5), ``WantedBy=``), or nothing.

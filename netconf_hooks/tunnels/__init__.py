@@ -66,6 +66,36 @@ if TYPE_CHECKING:
             While it does, a closed guard lets the packets of a held tunnel pass, also if no rule wants it.
             """
 
+        # What the watcher keeps a tunnel up with.  One without these four methods has ended if `is_up` returns False.
+
+        def inspect(self) -> Condition:
+            """Return how a tunnel that should be up is doing; the watcher asks, as root.
+
+            What it says decides what the watcher does: see `Condition`.  It may take seconds, but never waits for a
+            server.  Raises `TunnelError`: as a tunnel that has ended, with that reason; the watcher calls `start`
+            after a pause, which grows.
+            """
+
+        def count_received(self) -> int | None:
+            """Return a number that changes whenever anything comes back through the tunnel, None if there is none.
+
+            Called after the network has changed under a tunnel that is up, and again `supervision.PROOF` seconds later.
+            The same number twice: the first of the `Condition.remedies` is applied, which interrupts the tunnel.  So
+            also send something that is answered.  None: the tunnel is left as it is.
+            """
+
+        def nudge(self) -> str:
+            """Have a tunnel that runs connect again; return what was done, in words, empty if there was nothing to do.
+
+            The words are logged.  Raises `TunnelError`, which is logged.
+            """
+
+        def restart(self) -> None:
+            """Stop the tunnel and start it anew, so that nothing of its network configuration is left in between.
+
+            Raises `TunnelError` as `start` does.
+            """
+
         def boot_start(self) -> str:
             """Return what else starts this tunnel at boot, in words; empty if nothing does.
 
@@ -85,6 +115,49 @@ if TYPE_CHECKING:
             Raises `TunnelError`, naming the option, if it can't be known: the guard lets nothing new pass for this
             tunnel, so it can't connect; the log and ``status`` say why, and ``check`` reports an error.
             """
+
+
+class Condition(Record):
+    """How a tunnel is doing that should be up.
+
+    up: as `AnyTunnel.is_up` says.
+    running: whether something is at work for it: a daemon, a device, an initiator, a job of systemd.  False: it has
+        ended, and the watcher starts it again.
+    helpless: whether that can't bring it up by itself once it is not: then the watcher nudges it after a pause, which
+        grows.
+    final: whether it must not be started again although it has ended: systemd does that itself, or it has done its job.
+    pid: of the process with which it ends; the watcher notices that end at once.  0 where there is none: then the
+        watcher calls `inspect` every 10 s.  (The end of a device, and of IPsec's security associations, is heard.)
+    words: why it is not up, in words, as far as it can be known: what it waits for, or why it has ended.  They are
+        logged when they change, so nothing in them may count seconds.
+    refused: whether the server has refused its user name or password: then there are only three attempts.
+    files: its configuration files: after a change of them it is tried again even if its password was refused.
+    remedies: what may be done, one after the other, if it runs and nothing comes back: ``nudge``, ``restart``.
+    """
+
+    __slots__ = ("up", "running", "helpless", "final", "pid", "words", "refused", "files", "remedies")
+
+    def __init__(
+        self,
+        up: bool | None,
+        running: bool,
+        helpless: bool = False,
+        final: bool = False,
+        pid: int = 0,
+        words: str = "",
+        refused: bool = False,
+        files: tuple[str, ...] = (),
+        remedies: tuple[str, ...] = (),
+    ) -> None:
+        self.up = up
+        self.running = running
+        self.helpless = helpless
+        self.final = final
+        self.pid = pid
+        self.words = words
+        self.refused = refused
+        self.files = files
+        self.remedies = remedies
 
 
 class Endpoint(Record):

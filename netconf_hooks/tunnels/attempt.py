@@ -15,6 +15,7 @@ import signal
 
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.state import Store
 from netconf_hooks.system import detached, log, programs
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
@@ -67,6 +68,17 @@ class Initiator:
                 programs.spawn([self._entry, "start", self._instance])
             except programs.ProgramError as error:
                 raise TunnelError(str(error)) from None
+
+    def is_running(self) -> bool:
+        """Whether one is at work, or about to be.  Raises `TunnelError`."""
+        if self._systemd.is_running():
+            return not self._is_unit_idle()
+        return bool(self._find_running())
+
+    def read_reason(self) -> str:
+        """Return why the last one failed, in words; empty if it did not."""
+        kind, _, name = self._instance.partition("-")
+        return Store().read_reason(kind, name)
 
     def cancel(self) -> None:
         """Stop the initiator, whoever started it; afterwards it does nothing any more.  Raises `TunnelError`."""
@@ -172,9 +184,19 @@ def _connect(work: Work) -> int:
         connect()
     except TunnelError as error:
         log.error(f'netconf-vpn "{work.kind} {work.name}": not connected: {error}')
+        _note(work, str(error))
         return 1
+    _note(work, "")
     log.info(f"{work.kind} {work.name}: connected")
     return 0
+
+
+def _note(work: Work, reason: str) -> None:
+    """Write down for the watcher and `status` why the tunnel is not connected."""
+    try:
+        Store().write_reason(work.kind, work.name, reason)
+    except OSError as error:
+        log.error(f"the reason can't be written down: {error}")
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -28,7 +28,7 @@ from netconf_hooks.record import Record
 from netconf_hooks.system import programs
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import TunnelError, libreswan, swanctl_conf
+from netconf_hooks.tunnels import Condition, TunnelError, libreswan, swanctl_conf
 from netconf_hooks.tunnels.attempt import Initiator
 from netconf_hooks.tunnels.ike import Peer, find_family, make_endpoints, read_hosts
 from netconf_hooks.tunnels.ipsec_conf import read_conns, read_parameters, read_starter_peer
@@ -76,6 +76,9 @@ if TYPE_CHECKING:
 
         def is_up(self, name: str) -> bool:
             """Whether it is connected now.  Raises `TunnelError` when that can't be told."""
+
+        def is_trying(self, name: str) -> bool:
+            """Whether the daemon is about to bring it up.  Raises `TunnelError`."""
 
         def connect(self, connection: Connection) -> None:
             """Bring it up, the daemon first.  Raises `TunnelError`."""
@@ -186,6 +189,10 @@ class ByCharon:
         """Whether all children of the connection `name`, or the child, are installed."""
         return _is_up(self._voice, self.read(name).connections, name)
 
+    def is_trying(self, name: str) -> bool:
+        """Whether an IKE_SA of it is being set up."""
+        return _is_trying(self._voice, self.read(name).connections, name)
+
     def connect(self, connection: Connection) -> None:
         """Bring up all children that are not."""
         _connect(self._voice, self._daemon, connection)
@@ -257,6 +264,13 @@ class ByLibreswan:
         """Whether pluto has an IPsec SA of the connection established."""
         try:
             return any(belongs(found, name) for found in self._pluto.list_up())
+        except NotRunning:
+            return False
+
+    def is_trying(self, name: str) -> bool:
+        """Whether pluto does anything for the connection."""
+        try:
+            return any(belongs(found, name) for found in self._pluto.list_states())
         except NotRunning:
             return False
 
@@ -366,6 +380,35 @@ class Tunnel:
         except TunnelError:
             return True
 
+    def inspect(self) -> Condition:
+        """Return how the tunnel is doing: the kernel tells when a security association comes or goes."""
+        files = (self._swanctl_conf, self._ipsec_conf, "/etc/ipsec.secrets")
+        up = self.is_up()
+        if up is not False:
+            return Condition(up, True, files=files, remedies=("nudge", "restart"))
+        running = self._initiator.is_running()
+        for implementation in self._list_implementations():
+            running = running or implementation.is_trying(self._name)
+        reason = self._initiator.read_reason()
+        words, refused = explain_reason(reason)
+        if not words:
+            words = "its gateway does not answer yet" if running else "its security association is gone"
+        return Condition(False, running, words=words, refused=refused, files=files)
+
+    def count_received(self) -> int | None:
+        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection)."""
+        return None
+
+    def nudge(self) -> str:
+        """Initiate again what is not installed."""
+        self.start()
+        return "initiated again"
+
+    def restart(self) -> None:
+        """End the tunnel and initiate it again.  Raises `TunnelError`."""
+        self.stop()
+        self.start()
+
     def boot_start(self) -> str:
         """Say what has the daemon bring this tunnel up when it starts; empty when nothing does."""
         found = [
@@ -433,6 +476,27 @@ class Tunnel:
             return Daemon(self._systemd, units, ((ipsec, "start"),))
         charon = _find_program("charon-systemd", self._path)
         return Daemon(self._systemd, units, ((charon,),) if charon else (), detached=True)
+
+
+def explain_reason(reason: str) -> tuple[str, bool]:
+    """Return what a daemon's reason means in the admin's words, and whether a secret or a password was refused."""
+    for sign, words, refused in _REASONS:
+        if sign in reason:
+            return f"{words} ({sign})", refused
+    return reason, False
+
+
+_REASONS = (
+    ("NO_PROPOSAL_CHOSEN", "the gateway accepts none of the proposals", False),
+    ("NO_PROP", "the gateway accepts none of the proposals", False),
+    ("AUTHENTICATION_FAILED", "the gateway refused the user name, password, key or certificate", True),
+    ("AUTH_FAILED", "the gateway refused the user name, password, key or certificate", True),
+    ("EAP_FAILURE", "the gateway refused the user name or password", True),
+    ("TS_UNACCEPTABLE", "the gateway accepts none of the networks", False),
+    ("not valid yet", "a certificate is not valid yet", False),
+    ("peer not responding", "no answer from its gateway", False),
+    ("retransmit", "no answer from its gateway", False),
+)
 
 
 def _read(implementation: Implementation, name: str) -> Found:
@@ -511,6 +575,19 @@ def _is_up(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
     except NotRunning:
         return False
     return any(is_installed(sessions, meant) for meant in connections or _guess(sessions, name))
+
+
+def _is_trying(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
+    try:
+        sessions = voice.list_sessions()
+    except NotRunning:
+        return False
+    meant = connections or _guess(sessions, name)
+    return any(
+        session.state == "CONNECTING" and (connection.name == session.name or session.name in connection.children)
+        for session in sessions
+        for connection in meant
+    )
 
 
 def _guess(sessions: Sequence[Session], name: str) -> tuple[Connection, ...]:

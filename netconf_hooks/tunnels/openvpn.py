@@ -40,12 +40,17 @@ from netconf_hooks.system import programs
 from netconf_hooks.system.files import check_regular, read_file, read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Endpoint, TunnelError, openvpn_dco
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
+from netconf_hooks.tunnels.openvpn_words import (
+    LOGS, Told, Words, explain_log, explain_state, find_question, parse_told, read_log
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from netconf_hooks.system.systemd import ServiceState
 
 COMPLETED = "Initialization Sequence Completed"
 """The StatusText that openvpn(8) sends when it has connected for the first time."""
@@ -64,6 +69,12 @@ STATUS_INTERVAL = 10
 
 _LONGEST_COMMAND = 1 << 22
 """Bytes in a process's command line: its arguments, of which there are up to a quarter of its stack (execve(2))."""
+
+_REMEDIES = ("nudge", "restart")
+"""If nothing comes back: what `tunnels.Condition` calls so."""
+
+_LAST_LINES = 40
+"""Lines of a log among which the reason of a daemon's end is looked for."""
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path, unix(7)."""
@@ -95,6 +106,7 @@ class Tunnel:
 
     etc, run, proc, defaults: the directories and files that OpenVPN's package uses; program, runlevel: openvpn(8) and
     runlevel(8), by name or path; offloads: says whether this kernel can do OpenVPN's data channel offload.
+    logs: where the system's log is; links: where the kernel lists network devices.
     """
 
     def __init__(
@@ -108,6 +120,8 @@ class Tunnel:
         runlevel: str = "runlevel",
         systemd: Systemd | None = None,
         offloads: Callable[[], bool] = openvpn_dco.is_possible,
+        logs: Sequence[str] = LOGS,
+        links: str = "/sys/class/net",
     ) -> None:
         # The rules allow [A-Za-z0-9@._-] in NAME: all of it stands for itself in a unit's instance, systemd.unit(5).
         self._name = name
@@ -125,6 +139,8 @@ class Tunnel:
         self._runlevel = runlevel
         self._systemd = systemd or Systemd()
         self._offloads = offloads
+        self._logs = logs
+        self._links = links
 
     def check(self) -> None:
         """Raise `TunnelError` when there is no configuration, naming the files looked for."""
@@ -138,7 +154,7 @@ class Tunnel:
         config = self._find_config()
         if self._systemd.is_running():
             self._systemd.start(config.unit)
-        elif not self._read_pid():
+        elif not self._find_daemons():
             self._launch(config)
 
     def stop(self) -> None:
@@ -157,14 +173,90 @@ class Tunnel:
                 return None
             for config, state in zip(self._configs, states, strict=True):
                 if state.active == "active":
-                    return self._judge(config, state.text == COMPLETED)
+                    return self._judge(config, self._ask(config), state.text == COMPLETED)
             return False
         if not self._read_pid():
             return False
-        for config in self._configs:
-            if os.path.exists(config.path):
-                return self._judge(config, True)
-        return self._judge(None, True)
+        config_there = next((config for config in self._configs if os.path.exists(config.path)), None)
+        return self._judge(config_there, self._ask(config_there), True)
+
+    def inspect(self) -> Condition:
+        """Return how the daemon is doing: it tries to connect by itself as long as it runs.
+
+        Why it ended is known from its own log file, the journal, or the system's log.
+        """
+        config = self._find_config()
+        service: ServiceState | None = None
+        if self._systemd.is_running():
+            config, service = self._find_service(config)
+        try:
+            options = self._read_options(config)
+        except OSError:
+            options = ()
+        files = self._list_files(config, options)
+        pid = service.pid if service else self._read_pid()
+        running = service.is_running if service else bool(self._find_daemons())
+        if not running:
+            words = explain_log(self._read_log(config, options, service))
+            final = bool(service and service.is_final)
+            if not words.text and service:
+                words = Words(service.describe_end())
+            text = words.text or "it has ended; the system log has its reason"
+            return Condition(False, False, final=final, words=text, refused=words.refused, files=files)
+        told = self._ask(config, options)
+        up = self._judge(config, told, not service or service.text == COMPLETED)
+        if service and service.active != "active":
+            up = False
+        if up is not False:
+            return Condition(up, True, pid=pid, files=files, remedies=_REMEDIES)
+        words = Words("waiting for a password (systemd-tty-ask-password-agent)")
+        waits = bool(told.waits) or find_question(pid)
+        if told.waits or not waits:
+            words = explain_state(told, self._name_server(options))
+        if not waits and (told.detail == "tls-error" or not told.state):
+            found = explain_log(self._read_log(config, options, service))
+            words = found if found.text and not found.text.startswith("it was told") else words
+        text = words.text or f"no answer from {self._name_server(options) or 'its server'}"
+        remedies = () if waits else _REMEDIES
+        return Condition(False, True, pid=pid, words=text, refused=words.refused, files=files, remedies=remedies)
+
+    def count_received(self) -> int | None:
+        """Return how many bytes have come out of the tunnel; None if its device is not known (`user` without root)."""
+        from netconf_hooks.tunnels.provoke import provoke
+
+        pid = self._find_pid()
+        device = openvpn_dco.find_device(pid, self._proc) if pid else ""
+        if not device and pid:
+            device = self._find_device_by_address()
+        try:
+            received = int(read_file(f"{self._links}/{device}/statistics/rx_bytes", 32)) if device else None
+        except (OSError, ValueError):
+            return None
+        if device:
+            provoke(device)
+        return received
+
+    def nudge(self) -> str:
+        """Have OpenVPN connect again, keeping its device: SIGUSR1."""
+        from signal import SIGUSR1
+
+        return "told to connect again (SIGUSR1)" if self._send_signal(SIGUSR1) else ""
+
+    def restart(self) -> None:
+        """End the daemon, which frees its device and the routes through it, and start it anew."""
+        from signal import SIGKILL
+
+        config = self._find_config()
+        if self._systemd.is_running():
+            config, _ = self._find_service(config)
+            self._systemd.restart(config.unit)
+            return
+        self._terminate()
+        if self._find_daemons():
+            # It still tells its server, which does not answer (explicit-exit-notify).
+            self._send_signal(SIGKILL)
+            wait_until(lambda: not self._find_daemons(), STOP_TIMEOUT)
+        self.start()
 
     def is_running(self) -> bool:
         """Whether OpenVPN runs for this configuration."""
@@ -277,27 +369,17 @@ class Tunnel:
         return find_complaint(result.output) or "it did not start; the system log has its reason"
 
     def _terminate(self) -> None:
-        """End the daemon, by whatever its pid file was written.  Raises `TunnelError`."""
-        from signal import SIGTERM, pidfd_send_signal
+        """End the daemon, by whatever its pid file was written, and one that has not written it yet.
 
-        pid = self._read_pid()
-        if not pid:
+        Raises `TunnelError`.
+        """
+        from signal import SIGTERM
+
+        if not self._send_signal(SIGTERM):
             return
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            # The handle is the process's, whatever becomes of its number: look once more who that is.
-            if self._read_pid() == pid:
-                pidfd_send_signal(handle, SIGTERM)
-                wait_until(lambda: not self._read_pid(), STOP_TIMEOUT)
-        except ProcessLookupError:
-            pass  # it ended by itself
-        except PermissionError:
-            raise TunnelError(f"not allowed to end process {pid}") from None
-        finally:
-            os.close(handle)
+        wait_until(lambda: not self._find_daemons(), STOP_TIMEOUT)
+        # One that was just starting had a parent, whose end it did not notice.
+        self._send_signal(SIGTERM)
         if not self._read_pid():
             # A daemon with `user nobody` can't remove them itself.
             for path in (self._pid_file, self._status_file, self._socket):
@@ -306,6 +388,66 @@ class Tunnel:
                 except OSError:
                     pass  # read-only or not ours: it harms nobody, the next start replaces it
 
+    def _send_signal(self, number: int) -> bool:
+        """Send a signal to the daemon, or to all that are about to become it; return whether there was any.
+
+        Raises `TunnelError`.
+        """
+        from signal import pidfd_send_signal
+
+        found = False
+        pids = (self._find_pid(),) if self._systemd.is_running() else self._find_daemons()
+        for pid in pids:
+            try:
+                handle = os.pidfd_open(pid) if pid else -1
+            except ProcessLookupError:
+                continue
+            try:
+                # The handle is the process's, whatever becomes of its number: look once more who that is.
+                if pid and self._is_ours(pid):
+                    pidfd_send_signal(handle, number)
+                    found = True
+            except ProcessLookupError:
+                pass  # it ended by itself
+            except PermissionError:
+                raise TunnelError(f"not allowed to end process {pid}") from None
+            finally:
+                if pid:
+                    os.close(handle)
+        return found
+
+    def _find_pid(self) -> int:
+        """Return the pid of the daemon that runs, or 0."""
+        if not self._systemd.is_running():
+            return self._read_pid()
+        try:
+            _, service = self._find_service(self._find_config())
+        except TunnelError:
+            return 0
+        return service.pid
+
+    def _find_service(self, config: ConfigFile) -> tuple[ConfigFile, ServiceState]:
+        """Return the unit that runs, else that of `config`, and how it is doing.  Raises `TunnelError`."""
+        for other in self._configs:
+            service = self._systemd.read_service(other.unit)
+            if service.is_running:
+                return other, service
+        return config, self._systemd.read_service(config.unit)
+
+    def _find_daemons(self) -> tuple[int, ...]:
+        """Return the pids of this tunnel's OpenVPNs: that of the pid file, else those that have not written it yet.
+
+        A daemon writes it once it has detached; until then its parent and it have the same command line.
+        """
+        pid = self._read_pid()
+        if pid:
+            return (pid,)
+        found = []
+        for entry in os.listdir(self._proc):
+            if entry.isdecimal() and self._is_ours(int(entry), "--writepid", self._pid_file):
+                found.append(int(entry))
+        return tuple(found)
+
     def _read_pid(self) -> int:
         """Return the pid of the daemon of this tunnel that runs, or 0.
 
@@ -313,13 +455,69 @@ class Tunnel:
         """
         try:
             pid = int(read_file(self._pid_file, 32))
-            words = os.fsdecode(read_file(f"{self._proc}/{pid}/cmdline", _LONGEST_COMMAND)).split("\0")
         except (OSError, ValueError):
             return 0
+        return pid if self._is_ours(pid) else 0
+
+    def _is_ours(self, pid: int, *words: str) -> bool:
+        """Whether a process is an OpenVPN with our configuration, and with `words` in its command line."""
+        try:
+            line = os.fsdecode(read_file(f"{self._proc}/{pid}/cmdline", _LONGEST_COMMAND)).split("\0")
+        except OSError:
+            return False
         ours = {f"{self._name}.conf"}.union(config.path for config in self._configs)
-        if os.path.basename(words[0]) != os.path.basename(self._program) or ours.isdisjoint(words[1:]):
-            return 0
-        return pid
+        if os.path.basename(line[0]) != os.path.basename(self._program) or ours.isdisjoint(line[1:]):
+            return False
+        return set(words) <= set(line[1:])
+
+    # What it says.
+
+    def _name_server(self, options: Sequence[Sequence[str]]) -> str:
+        """Return where OpenVPN sends its packets, in words; empty if that can't be known."""
+        try:
+            ways = find_connections(options)
+        except TunnelError:
+            return ""
+        named = [f"[{way.host}]" if ":" in way.host else way.host for way in ways]
+        names = dict.fromkeys(f"{name}:{way.port}/{way.protocol}" for name, way in zip(named, ways, strict=True))
+        first = next(iter(names), "")
+        return f"{first} and {len(names) - 1} others" if len(names) > 1 else first
+
+    def _list_files(self, config: ConfigFile, options: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        """Return the files that hold the configuration and the user name and password."""
+        named = [option[1] for option in options if option[0] in ("auth-user-pass", "askpass") and len(option) > 1]
+        return (config.path, *(os.path.join(config.directory, name) for name in named))
+
+    def _read_log(
+        self, config: ConfigFile, options: Sequence[Sequence[str]], service: ServiceState | None
+    ) -> list[str]:
+        """Return the last lines of the daemon's log: its own file's, the journal's, or those of the system's log."""
+        own = [option[1] for option in options if option[0] in ("log", "log-append") and len(option) > 1]
+        if own:
+            return read_log(os.path.join(config.directory, own[-1]))[-_LAST_LINES:]
+        if service:
+            return self._systemd.read_journal(service, _LAST_LINES)
+        try:
+            pid = int(read_file(self._pid_file, 32))
+        except (OSError, ValueError):
+            return []
+        found = (read_log(path, (f"[{pid}]: ",)) for path in self._logs)
+        return next((lines[-_LAST_LINES:] for lines in found if lines), [])
+
+    def _find_device_by_address(self) -> str:
+        """Return the device that has the tunnel's own address, as the management interface tells it; else nothing."""
+        from netconf_hooks.system.netlink import Netlink, NetlinkError
+
+        address = self._ask(self._find_config()).address
+        try:
+            with Netlink() as netlink:
+                for name in os.listdir(self._links) if address else ():
+                    link = netlink.get_link(name)
+                    if link and address in [own.address for own in netlink.list_addresses(link.index)]:
+                        return name
+        except (NetlinkError, OSError):
+            pass
+        return ""
 
     def _is_halting(self) -> bool:
         """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
@@ -346,19 +544,33 @@ class Tunnel:
 
     # Whether it is connected.
 
-    def _judge(self, config: ConfigFile | None, completed: bool) -> bool | None:
-        """Return whether the running OpenVPN is connected.  completed: whether, for all we know, it once was."""
-        try:
-            options = read_configuration(config.path) if config else ()
-        except OSError:
-            options = ()  # not for this user to read, or just removed
+    def _ask(self, config: ConfigFile | None, options: Sequence[Sequence[str]] | None = None) -> Told:
+        """Return what the management interface tells, the configuration's own or ours."""
+        if options is None:
+            options = self._read_config(config)
         own = find_management(options, config.directory) if config else None
         for management in (own, Management(self._socket)):
-            state = ask_state(management) if management else ""
-            if state:
-                return state == "CONNECTED"
+            told = ask(management) if management else Told()
+            if told != Told():
+                return told
+        return Told()
+
+    def _read_config(self, config: ConfigFile | None) -> Sequence[Sequence[str]]:
+        try:
+            return read_configuration(config.path) if config else ()
+        except OSError:
+            return ()  # not for this user to read, or just removed
+
+    def _judge(self, config: ConfigFile | None, told: Told, completed: bool) -> bool | None:
+        """Return whether the running OpenVPN is connected.
+
+        told: by its management interface; completed: whether, for all we know, it once was.
+        """
+        if told.state or told.waits:
+            return told.state == "CONNECTED"
         if not completed:
             return False
+        options = self._read_config(config)
         path, interval = self._status_file, STATUS_INTERVAL
         for option in options:
             if option[0] == "status" and len(option) > 1 and config:
@@ -455,8 +667,8 @@ def find_management(options: Sequence[Sequence[str]], directory: str) -> Managem
     return found
 
 
-def ask_state(management: Management) -> str:
-    """Return the state that OpenVPN says it is in (``CONNECTED``, ``RECONNECTING``, ...); empty when it won't say.
+def ask(management: Management) -> Told:
+    """Return what OpenVPN tells of its state (``CONNECTED``, ``RECONNECTING``, ...); nothing when it won't say.
 
     management-notes.txt of OpenVPN, "COMMAND -- state".  Its listener answers one client at a time: another one there,
     and ours stays unanswered, for at most `ASK_TIMEOUT`.
@@ -464,6 +676,7 @@ def ask_state(management: Management) -> str:
     import _socket
 
     deadline = time.monotonic() + ASK_TIMEOUT
+    told = Told()
     address: str | tuple[str, int] = management.address
     family = _socket.AF_UNIX
     if management.port:
@@ -479,25 +692,16 @@ def ask_state(management: Management) -> str:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             data = connection.recv(4096)
             if not data:
-                return ""
+                break
             reply += data
-            state = parse_state(reply.decode("ascii", "replace"))
-            if state:
-                return state
+            told = parse_told(reply.decode("ascii", "replace"))
+            if told.state:
+                break
     except (OSError, ValueError, OverflowError):  # ValueError: an embedded NUL; OverflowError: a port above 65535
         pass
     finally:
         connection.close()
-    return ""
-
-
-def parse_state(reply: str) -> str:
-    """Return the state in a reply to ``state``: ``TIME,STATE,DETAIL,...``; notifications (``>...``) are passed over."""
-    for line in reply.splitlines():
-        fields = line.split(",")
-        if fields[0].isdecimal() and len(fields) > 2:  # three: the second is whole, though more may be on its way
-            return fields[1]
-    return ""
+    return told
 
 
 def judge_status(text: str) -> bool | None:

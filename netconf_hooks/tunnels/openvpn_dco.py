@@ -79,6 +79,23 @@ def find_ports(pid: int, proc: str = "/proc") -> tuple[int, ...]:
     return tuple(sorted(ports - {0}))
 
 
+def find_device(pid: int, proc: str = "/proc") -> str:
+    """Return the tun or tap device that a process has open, or nothing: proc(5), fdinfo; tun_chr_show_fdinfo()."""
+    try:
+        names = os.listdir(f"{proc}/{pid}/fdinfo")
+    except OSError:
+        return ""
+    for name in names:
+        try:
+            with open(f"{proc}/{pid}/fdinfo/{name}", encoding="ascii", errors="replace") as file:
+                device = next((line[4:].strip() for line in file if line.startswith("iff:")), "")
+        except OSError:
+            continue  # closed meanwhile
+        if device:
+            return device
+    return ""
+
+
 def _read_sockets(directory: str) -> Iterator[str]:
     """Yield the inodes of the sockets among the descriptors of a process."""
     for name in os.listdir(directory):

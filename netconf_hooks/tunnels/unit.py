@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netconf_hooks.system.systemd import Systemd
-from netconf_hooks.tunnels import Endpoint, TunnelError
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError
 
 SUFFIXES = (
     ".service",
@@ -63,6 +63,33 @@ class Tunnel:
     def is_running(self) -> bool:
         """Whether the unit is active, or on its way there."""
         return self._systemd.is_active([self._unit])
+
+    def inspect(self) -> Condition:
+        """Return how the unit is doing.  One that is no service is not started again, nor a oneshot that succeeded, nor
+        what systemd itself starts again (``Restart=``)."""
+        self.check()
+        state = self._systemd.read_service(self._unit)
+        if state.active in ("active", "reloading"):
+            return Condition(True, True, pid=state.pid)
+        if state.is_running:
+            return Condition(False, True, pid=state.pid, words=f"systemd says it is {state.active}")
+        final = state.is_final or not self._unit.endswith(".service")
+        words = state.describe_end() or f"systemd says it is {state.active or 'not there'}"
+        lines = self._systemd.read_journal(state, 1) if state.active == "failed" else []
+        return Condition(False, False, final=final, words="; ".join((words, *lines)))
+
+    def count_received(self) -> int | None:
+        """Return None: what comes back is its programs' affair."""
+        return None
+
+    def nudge(self) -> str:
+        """Do nothing: it is not known what would help."""
+        return ""
+
+    def restart(self) -> None:
+        """Restart the unit.  Raises `TunnelError`."""
+        self.check()
+        self._systemd.restart(self._unit)
 
     def boot_start(self) -> str:
         """Say which link makes systemd start the unit at boot; empty when none does."""

@@ -27,8 +27,9 @@ from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Endpoint, TunnelError
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError
 from netconf_hooks.tunnels.destination import read_host, read_port
+from netconf_hooks.tunnels.provoke import send_into
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ END_TIMEOUT = 2.0
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
 """Characters that wg-quick(8) accepts in a name, parse_options()."""
 
+RESOLVE_TIMEOUT = 6.0
+"""Seconds for the names of endpoints to be resolved: resolv.conf(5) waits 5 s for a name server."""
+
 _WG_QUICK_MARK = 51820
 """The mark that wg-quick sets on an interface with a default route and no mark, add_default(): this number, or
 the next one if there is a routing table of this number."""
-
-_DISCARD = 9
-"""The port of the discard service, RFC 863."""
 
 
 class Configuration(Record):
@@ -76,17 +77,23 @@ class Configuration(Record):
 
 class PeerStatus(Record):
     """A peer of an interface.  key: its public key; endpoint: host and port, None where it is not known;
-    networks: its allowed IPs; handshake: when the last one was, seconds since 1970, 0 for never."""
+    networks: its allowed IPs; handshake: when the last one was, seconds since 1970, 0 for never; received: bytes."""
 
-    __slots__ = ("key", "endpoint", "networks", "handshake")
+    __slots__ = ("key", "endpoint", "networks", "handshake", "received")
 
     def __init__(
-        self, key: str, endpoint: tuple[str, str] | None, networks: tuple[str, ...] = (), handshake: int = 0
+        self,
+        key: str,
+        endpoint: tuple[str, str] | None,
+        networks: tuple[str, ...] = (),
+        handshake: int = 0,
+        received: int = 0,
     ) -> None:
         self.key = key
         self.endpoint = endpoint
         self.networks = networks
         self.handshake = handshake
+        self.received = received
 
 
 class Status(Record):
@@ -204,6 +211,80 @@ class Tunnel:
     def is_running(self) -> bool:
         """Whether there is an interface of this name."""
         return self._is_possible() and os.path.exists(self._link)
+
+    def inspect(self) -> Condition:
+        """Return how the interface is doing.  The kernel never resolves the name of an endpoint again: `nudge` does.
+
+        Its end is news of a link, so it needs no process.
+        """
+        self.check()
+        files = (self._path,)
+        up = self.is_up()
+        if os.path.exists(self._link):
+            words = "" if up is not False else f"no handshake with {self._name_peers()}"
+            return Condition(up, True, helpless=up is False, words=words, files=files, remedies=("nudge",))
+        if not self._systemd.is_running():
+            if self._find_launches():
+                return Condition(False, True, words="wg-quick brings it up", files=files)
+            return Condition(False, False, words="its interface is gone", files=files)
+        state = self._systemd.read_service(self._unit)
+        if state.active == "activating":
+            return Condition(False, True, words="wg-quick brings it up", files=files)
+        words = "its interface is gone" if state.active == "active" else ""
+        if state.active == "failed":
+            lines = "\n".join(self._systemd.read_journal(state))
+            words = describe_failure(programs.Result(state.status or 1, lines))
+        return Condition(False, False, words=words or state.describe_end() or "its interface is gone", files=files)
+
+    def count_received(self) -> int | None:
+        """Return how many bytes have come from all peers; handshakes count among them."""
+        try:
+            status = self._read_status()
+        except TunnelError:
+            return None
+        if status is None:
+            return None
+        self._wake(status)
+        return sum(peer.received for peer in status.peers)
+
+    def nudge(self) -> str:
+        """Resolve the names of the endpoints again, and set what is another address than the interface has."""
+        try:
+            text = read_text(self._path)
+        except OSError as error:
+            raise TunnelError(f"{self._path}: {error.strerror}") from None
+        status = self._read_status()
+        known = {peer.key: peer.endpoint for peer in _list_peers(status)}
+        told = []
+        for key, (host, port) in find_named_peers(text).items():
+            if key not in known:
+                continue
+            # wg(8) tries 15 times if a name has no address; the next nudge comes soon enough.
+            variables = {"WG_ENDPOINT_RESOLUTION_RETRIES": "0"}
+            argv = [self._wg, "set", self._name, "peer", key, "endpoint", f"{host}:{port}"]
+            try:
+                result = programs.run(argv, RESOLVE_TIMEOUT, variables=variables)
+            except programs.ProgramError as error:
+                raise TunnelError(str(error)) from None
+            if result.status:
+                raise TunnelError(result.output.strip() or f"wg set: exit status {result.status}")
+        for peer in _list_peers(self._read_status()):
+            if peer.endpoint and peer.endpoint != known.get(peer.key, peer.endpoint):
+                told.append(":".join(peer.endpoint))
+        return f"its server's name leads elsewhere now: {', '.join(told)}" if told else ""
+
+    def restart(self) -> None:
+        """Take the interface down, and bring it up again.  Raises `TunnelError`."""
+        self.stop()
+        self.start()
+
+    def _name_peers(self) -> str:
+        try:
+            peers = parse_configuration(read_text(self._path)).endpoints
+        except (OSError, TunnelError):
+            peers = ()
+        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in peers]
+        return " or ".join(names) or "any peer"
 
     def boot_start(self) -> str:
         """Say which link makes systemd bring the interface up at boot; empty when none does."""
@@ -373,6 +454,7 @@ def parse_dump(output: str) -> Status | None:
             split_host_port(endpoint),
             tuple(network for network in networks.split(",") if network != "(none)"),
             int(handshake) if handshake.isdecimal() else 0,
+            int(row[5]) if len(row) > 5 and row[5].isdecimal() else 0,
         ))
     return Status(parse_mark(mark) or 0, int(port) if port.isdecimal() else 0, tuple(peers))
 
@@ -415,6 +497,25 @@ def parse_configuration(text: str) -> Configuration:
     return Configuration(tuple(endpoints), mark or 0, port)
 
 
+def find_named_peers(text: str) -> dict[str, tuple[str, str]]:
+    """Return the endpoints of a configuration that are given by name, by the peer's public key."""
+    found: dict[str, tuple[str, str]] = {}
+    key = ""
+    endpoint: tuple[str, str] | None = None
+    for line in [*text.split("\n"), "[end]"]:
+        words = "".join(line.partition("#")[0].split())
+        option, _, value = words.partition("=")
+        if words.startswith("["):
+            if key and endpoint and not read_host(endpoint[0])[1]:
+                found[key] = endpoint
+            key, endpoint = "", None
+        elif option.lower() == "publickey":
+            key = value
+        elif option.lower() == "endpoint":
+            endpoint = split_host_port(value)
+    return found
+
+
 def parse_mark(text: str) -> int | None:
     """Return a mark as wg(8) takes and shows it: ``51820``, ``0xca6c``, ``off`` for 0; None for what is none."""
     if text == "off":
@@ -426,52 +527,6 @@ def parse_mark(text: str) -> int | None:
     except ValueError:
         return None
     return mark if mark < 1 << 32 else None
-
-
-def send_into(device: str, network: str) -> bool:
-    """Send an empty UDP packet to an address of `network` (``ADDRESS/LENGTH``) through `device`; whether that worked.
-
-    It is harmless: it is addressed to the discard port with TTL 1, so no peer forwards it.
-    """
-    import _socket
-
-    address = choose_address(network)
-    version6 = ":" in address
-    family = _socket.AF_INET6 if version6 else _socket.AF_INET
-    sender = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    try:
-        sender.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, device.encode())
-        if version6:
-            sender.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_UNICAST_HOPS, 1)
-        else:
-            sender.setsockopt(_socket.IPPROTO_IP, _socket.IP_TTL, 1)
-        sender.connect((address, _DISCARD))
-        if sender.getsockname()[0] == address:
-            return False  # an address of ours: it would never leave
-        sender.send(b"")
-    except OSError:
-        return False  # no address of this family, no route, a firewall
-    finally:
-        sender.close()
-    return True
-
-
-def choose_address(network: str) -> str:
-    """Return the first address of `network` that a host can have; for a default route, an address that nobody has.
-
-    That one is reserved for documentation: RFC 5737, RFC 3849.
-    """
-    import _socket
-
-    address, _, length = network.partition("/")
-    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
-    packed = _socket.inet_pton(family, address)
-    if length == "0":
-        return "2001:db8::1" if family == _socket.AF_INET6 else "192.0.2.1"
-    if int(length) < 8 * len(packed) - 1:
-        # A network of two addresses has no other, RFC 3021 and RFC 6164.
-        packed = packed[:-1] + bytes([packed[-1] | 1])
-    return _socket.inet_ntop(family, packed)
 
 
 def describe_failure(result: programs.Result) -> str:

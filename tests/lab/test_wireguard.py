@@ -43,7 +43,7 @@ print(Tunnel(sys.argv[1], clock=lambda: time.time() + float(sys.argv[2])).is_up(
 SEND_INTO = """
 import socket, sys
 sys.path.append("/usr/lib/python3/dist-packages")
-from netconf_hooks.tunnels.wireguard import send_into
+from netconf_hooks.tunnels.provoke import send_into
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
     receiver.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL, linux/in.h
     receiver.bind(("127.0.0.2", 9))  # the discard service, RFC 863

@@ -56,7 +56,10 @@ def test_status_for_programs(command, at_office, tunnel, store):
     assert (interface["line"], interface["grade"], interface["routable"]) == (OFFICE, "hint", True)
     assert interface["seen"] == {"dns-domain": [], "gateway": ["192.0.2.1", "fe80::1"]}
     assert said["tunnels"] == {
-        "openvpn corp": {"wanted": True, "up": True, "because": "wanted", "problem": "no corp.conf", "held": None}
+        "openvpn corp": {
+            "wanted": True, "up": True, "because": "wanted", "problem": "no corp.conf", "held": None, "state": None,
+            "since": None,
+        }
     }
 
 

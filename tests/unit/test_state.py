@@ -17,7 +17,7 @@ from situations import make_record
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place
 from netconf_hooks.state import (
     DIRECTORY, EventRecord, FORMAT, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
-    Store, TunnelRecord
+    Store, TunnelRecord, TunnelState
 )  # fmt: skip
 from tests.lab.waiting import wait_until
 
@@ -566,3 +566,35 @@ def test_guards_do_not_mix_with_interfaces_nor_with_what_a_killed_writer_left(tm
     assert not store.has_interfaces()
     assert stat.S_IMODE(os.stat(store.guards).st_mode) == 0o755
     assert stat.S_IMODE(os.stat(f"{store.guards}/eth0").st_mode) == 0o644
+
+
+states = st.builds(
+    TunnelState, plain, plain, hostile, *[st.floats(0, 1e9)] * 3, st.integers(0, 99), st.floats(0, 1e9),
+    st.integers(0, 9), hostile, st.floats(0, 1e9), st.integers(-1, 2**40), st.integers(0, 2),
+)  # fmt: skip
+
+
+@few
+@given(state=states)
+def test_what_the_watcher_has_seen_of_a_tunnel_is_read_as_it_was_written(shared, state):
+    shared.write_states([state])
+    assert shared.read_states() == {(state.kind, state.name): state}
+
+
+@few
+@given(reason=hostile)
+def test_why_an_initiator_failed_is_read_as_it_was_written(shared, reason):
+    assert shared.read_reason("ipsec", "other") == ""
+    shared.write_reason("ipsec", "work", reason)
+    assert shared.read_reason("ipsec", "work") == reason
+    shared.write_reason("ipsec", "work", "")
+    assert shared.read_reason("ipsec", "work") == ""
+
+
+def test_a_tunnel_that_could_not_be_stopped_is_unfinished(store):
+    store.prepare()
+    for verdict, done, held, unfinished in (
+        ("down", False, "", True), ("down", True, "", False), ("up", False, "", False), ("down", False, "held", False)
+    ):  # fmt: skip
+        store.write_tunnels({("unit", "x"): TunnelRecord("unit", "x", verdict, "", done, held=held)})
+        assert store.is_unfinished() is unfinished

@@ -14,13 +14,13 @@ from situations import make_record
 
 from netconf_hooks import wake, watch
 from netconf_hooks.evidence.fingerprint import Fingerprint
-from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord, TunnelState
 from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
 
 CHECKOUT = str(Path(__file__).parents[2])
 
+CORP = ("openvpn", "corp")
 ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
 OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
 
@@ -62,36 +62,28 @@ def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, scen
 # Whether to ask again
 
 
-@pytest.fixture
-def up(tunnels, monkeypatch):
-    """Whether the tunnel is connected, as its kind says."""
-    answers = {"is_up": True}
-
-    def say(self):
-        if isinstance(answers["is_up"], TunnelError):
-            raise answers["is_up"]
-        return answers["is_up"]
-
-    tunnel = type(tunnels.load("openvpn", "corp"))
-    monkeypatch.setattr(tunnel, "is_up", say, raising=False)
-    monkeypatch.setattr(watch, "load_tunnel", tunnels.load)
-    return answers
-
-
-@pytest.mark.parametrize("verdict, done, is_up, expected", [
-    ("up", True, True, False),
-    ("up", True, False, True),
-    ("up", True, None, False),
-    ("up", True, TunnelError("no configuration"), True),
-    ("up", False, True, True),
-    ("down", False, False, True),
-    ("down", True, True, False),
+@pytest.mark.parametrize("verdict, done, held, expected", [
+    ("up", True, "", False),
+    ("up", False, "", False),  # the tunnels' own times: `keeper`
+    ("down", False, "", True),
+    ("down", False, "held", False),
+    ("down", True, "", False),
 ])
-def test_asking_again_may_help(store, links, up, verdict, done, is_up, expected):
+def test_asking_again_may_help(store, links, verdict, done, held, expected):
     store.prepare()
-    store.write_tunnels({("openvpn", "corp"): TunnelRecord("openvpn", "corp", verdict, "", done)})
-    up["is_up"] = is_up
+    store.write_tunnels({CORP: TunnelRecord(*CORP, verdict, "", done, held=held)})
     assert needs_retry(store, ()) is expected
+
+
+def test_behind_a_guard_servers_names_are_resolved_again_until_the_tunnel_is_up(store, links):
+    store.prepare()
+    store.write_guard(GuardRecord("eth0", "nftables", done=True))
+    store.write_states([TunnelState(*CORP, up_since=5.0)])
+    assert not needs_retry(store, ())
+    store.write_states([TunnelState(*CORP)])
+    assert needs_retry(store, ())
+    store.remove_guard("eth0")
+    assert not needs_retry(store, ())
 
 
 def test_an_undecided_link_is_asked_again_while_it_counts(store, links):
@@ -195,8 +187,8 @@ watch._has_changed = lambda scene, scenes, record: False
 watch.needs_retry = lambda store, records: False
 watch.look = lambda records: {{record.iface: watch.Fingerprint(7, True) for record in records}}
 
-def settle(store, changes, wake, tell):
-    assert not wake and tell is watch.leave_events
+def settle(store, changes, wake, tell, retry):
+    assert not wake and not retry and tell is watch.leave_events
     print("decided", flush=True)
     {during}
 

@@ -39,6 +39,8 @@ class FakeSystemd:
         self._program = directory / "systemctl"
         self._program.write_text(SCRIPT.format(directory=self._directory))
         self._program.chmod(0o755)
+        self._journal = directory / "journalctl"
+        self.answer_journal()
         self.units = directory / "units"
         self.units.mkdir()
         self.answer("state", "running\n")
@@ -68,6 +70,18 @@ class FakeSystemd:
         self.answer("message", text)
         self.answer("status", str(status))
 
+    def answer_journal(self, *lines: str) -> None:
+        """Lay down what ``journalctl`` prints."""
+        (self._directory / "journal").write_text("".join(f"{line}\n" for line in lines))
+        self._journal.write_text(f"#!/bin/sh\necho \"$@\" >{self._directory}/asked\ncat {self._directory}/journal\n")
+        self._journal.chmod(0o755)
+
+    @property
+    def asked_journal(self) -> str:
+        """The arguments of the last journalctl."""
+        file = self._directory / "asked"
+        return file.read_text().strip() if file.exists() else ""
+
     def enable(self, unit: str, by: str = "multi-user.target.wants") -> Path:
         """Make the link that ``systemctl enable`` makes, and return it."""
         link = self.units / by / unit
@@ -84,4 +98,4 @@ class FakeSystemd:
 
     def systemd(self) -> Systemd:
         """Return it as the tunnels see it."""
-        return Systemd(str(self._program), str(self._booted), (str(self.units), "/nonexistent"))
+        return Systemd(str(self._program), str(self._booted), (str(self.units), "/nonexistent"), str(self._journal))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd
 
+from netconf_hooks.state import Store
 from netconf_hooks.tunnels import TunnelError, attempt
 from netconf_hooks.tunnels.attempt import Initiator, Work, main, read_arguments
 
@@ -69,6 +70,15 @@ class Place:
 
     def find(self, name: str = "work") -> list[int]:
         return self.attempts(name)._find_running()
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Where initiators write down why they failed."""
+    store = Store(str(tmp_path / "netconf-hooks"))
+    store.prepare()
+    monkeypatch.setattr(attempt, "Store", lambda: store)
+    return store
 
 
 @pytest.fixture

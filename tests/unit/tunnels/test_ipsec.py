@@ -11,7 +11,7 @@ import pytest
 from fake_systemd import FakeSystemd
 
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel
-from netconf_hooks.tunnels.ipsec import Tunnel
+from netconf_hooks.tunnels.ipsec import Tunnel, explain_reason
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SWANCTL = "connections {{ {name} {{ children {{ {child} {{\n start_action = {action}\n }} }} }} }}\n"
@@ -35,6 +35,8 @@ class FakeInitiator:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.running = False
+        self.reason = ""
 
     def request(self) -> None:
         """As attempt.Initiator."""
@@ -43,6 +45,14 @@ class FakeInitiator:
     def cancel(self) -> None:
         """As attempt.Initiator."""
         self.asked.append("cancel")
+
+    def is_running(self) -> bool:
+        """As attempt.Initiator."""
+        return self.running
+
+    def read_reason(self) -> str:
+        """As attempt.Initiator."""
+        return self.reason
 
 
 class Machine:
@@ -415,3 +425,40 @@ def test_endpoints_of_libreswan(libreswan):
     libreswan.answer("--status", "whack-5-status")
     told = complaint(libreswan.tunnel("nets"), "endpoints")
     assert told == f"connection nets in pluto: {libreswan.ipsec_conf} does not have it, so its peer is not known"
+
+
+# How it is doing
+
+
+@pytest.mark.parametrize(
+    ("sessions", "running", "up", "words"),
+    [
+        ("swanctl-sas-up", False, True, ""),
+        ("swanctl-sas-none", False, False, "its security association is gone"),
+        ("swanctl-sas-none", True, False, "its gateway does not answer yet"),
+        ("swanctl-sas-connecting", False, False, "its gateway does not answer yet"),
+    ],
+)
+def test_how_it_is_doing(machine: Machine, sessions: str, running: bool, up: bool, words: str) -> None:
+    machine.install("swanctl")
+    machine.write_swanctl()
+    machine.answer("--list-sas", sessions)
+    machine.initiator.running = running
+    found = machine.tunnel().inspect()
+    assert (found.up, found.running, found.words) == (up, up or bool("yet" in words), words)
+    assert str(machine.swanctl_conf) in found.files
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "refused"),
+    [
+        ("received NO_PROPOSAL_CHOSEN notify error",
+         "the gateway accepts none of the proposals (NO_PROPOSAL_CHOSEN)", False),
+        ("received AUTHENTICATION_FAILED notify error",
+         "the gateway refused the user name, password, key or certificate (AUTHENTICATION_FAILED)", True),
+        ("something else", "something else", False),
+        ("", "", False),
+    ],
+)  # fmt: skip
+def test_a_daemons_reason_in_the_admins_words(reason: str, words: str, refused: bool) -> None:
+    assert explain_reason(reason) == (words, refused)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import _socket
 import os
 import pwd
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,9 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.system.systemd import Systemd
-from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, openvpn
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, load_tunnel, openvpn
 from netconf_hooks.tunnels.openvpn import Management, Tunnel
 from netconf_hooks.tunnels.openvpn_conf import parse_configuration
+from netconf_hooks.tunnels.openvpn_words import parse_told
+from tests.lab.waiting import wait_until
 
 Captured = Callable[[str], str]
 
@@ -507,7 +511,7 @@ class TestAskState:
     @pytest.mark.parametrize(("name", "state"), [("state-connected", "CONNECTED"), ("state-server-killed", "WAIT")])
     def test_captured_replies(self, captured: Captured, tmp_path: Path, name: str, state: str) -> None:
         with serve(tmp_path / "socket", captured(name).encode()):
-            assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == state
+            assert openvpn.ask(Management(str(tmp_path / "socket"))).state == state
 
     @pytest.mark.parametrize(
         ("management", "family"),
@@ -531,35 +535,35 @@ class TestAskState:
 
         monkeypatch.setitem(sys.modules, "_socket", SimpleNamespace(**{**vars(_socket), "socket": Socket}))
         with serve(tmp_path / "socket", captured("state-connected").encode()):
-            assert openvpn.ask_state(management) == "CONNECTED"
+            assert openvpn.ask(management).state == "CONNECTED"
         assert asked == [(family, socket.SOCK_STREAM), (management.address, management.port)]
 
     def test_notifications_and_unfinished_lines_are_no_reply(self) -> None:
-        assert openvpn.parse_state(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN") == ""
-        assert openvpn.parse_state("1795431844,CONNECTED,SUC") == "CONNECTED"
-        assert openvpn.parse_state(">LOG:1,I,x\r\n1795431844,AUTH,,,,,,\r\nEND\r\n") == "AUTH"
-        assert openvpn.parse_state("ERROR: unknown command, x, y\r\n") == ""
+        assert parse_told(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN").state == ""
+        assert parse_told("1795431844,CONNECTED,SUC").state == "CONNECTED"
+        assert parse_told(">LOG:1,I,x\r\n1795431844,AUTH,,,,,,\r\nEND\r\n").state == "AUTH"
+        assert parse_told("ERROR: unknown command, x, y\r\n").state == ""
 
     @given(st.text())
     def test_any_reply_is_read(self, reply: str) -> None:
-        assert "," not in openvpn.parse_state(reply)
+        assert "," not in parse_told(reply).state
 
     def test_a_busy_interface_is_left_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(openvpn, "ASK_TIMEOUT", 0.1)
         begin = time.monotonic()
         with serve(tmp_path / "socket", b""):
-            assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == ""
+            assert openvpn.ask(Management(str(tmp_path / "socket"))).state == ""
         assert 0.1 <= time.monotonic() - begin < 2
 
     def test_an_interface_that_hangs_up_says_nothing(self, tmp_path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "socket"))
-        assert openvpn.ask_state(Management(str(tmp_path / "socket"))) == "", "refused"
+        assert openvpn.ask(Management(str(tmp_path / "socket"))).state == "", "refused"
         listener.close()
-        assert openvpn.ask_state(Management(str(tmp_path / "missing"))) == ""
-        assert openvpn.ask_state(Management("127.0.0.1", 99999)) == ""
-        assert openvpn.ask_state(Management("a" * 200)) == ""
-        assert openvpn.ask_state(Management("a\0b")) == ""
+        assert openvpn.ask(Management(str(tmp_path / "missing"))).state == ""
+        assert openvpn.ask(Management("127.0.0.1", 99999)).state == ""
+        assert openvpn.ask(Management("a" * 200)).state == ""
+        assert openvpn.ask(Management("a\0b")).state == ""
 
 
 @pytest.mark.parametrize(
@@ -597,3 +601,103 @@ def test_find_complaint(captured: Captured, name: str, complaint: str) -> None:
 def test_find_complaint_leaves_out_what_we_caused() -> None:
     output = "2026-11-23 10:54:53 MANAGEMENT: Socket bind[3] failed\n2026-11-23 10:54:53 Exiting due to fatal error\n"
     assert openvpn.find_complaint(output) == ""
+
+
+REMEDIES = ("nudge", "restart")
+CLIENT = "client\nremote 203.0.113.1 1194 udp4\nauth-user-pass user.txt\n"
+
+
+class TestInspect:
+    """How it is doing, and why it is not up."""
+
+    def configure(self, machine: Machine, more: str = "") -> tuple[str, ...]:
+        path = machine.configure(text=CLIENT + more)
+        return (str(path), str(machine.etc / "user.txt"))
+
+    def test_connected(self, machine: Machine, captured: Captured) -> None:
+        machine.fake.absent()
+        files = self.configure(machine)
+        machine.run_daemon(7, str(machine.program), "--config", files[0])
+        with serve(machine.run / "my-vpn.netconf-hooks.sock", captured("state-connected").encode()):
+            assert machine.tunnel().inspect() == Condition(True, True, pid=7, files=files, remedies=REMEDIES)
+
+    def test_a_server_that_does_not_answer(self, machine: Machine, captured: Captured) -> None:
+        machine.fake.absent()
+        files = self.configure(machine)
+        machine.run_daemon(7, str(machine.program), "--config", files[0])
+        with serve(machine.run / "my-vpn.netconf-hooks.sock", captured("state-server-killed").encode()):
+            assert machine.tunnel().inspect() == Condition(
+                False, True, pid=7, words="no answer from 203.0.113.1:1194/udp", files=files, remedies=REMEDIES
+            )
+
+    def test_somebody_is_waited_for_and_not_disturbed(self, machine: Machine) -> None:
+        machine.fake.absent()
+        files = self.configure(machine)
+        machine.run_daemon(7, str(machine.program), "--config", files[0])
+        reply = b">HOLD:Waiting for hold release:0\r\n1795431844,CONNECTING,,,,,,\r\nEND\r\n"
+        with serve(machine.run / "my-vpn.netconf-hooks.sock", reply):
+            found = machine.tunnel().inspect()
+        assert (found.up, found.remedies) == (False, ())
+        assert found.words == "waiting for somebody at its management interface (management-hold)"
+
+    def test_why_it_ended_is_in_its_own_log(self, machine: Machine) -> None:
+        machine.fake.absent()
+        files = self.configure(machine, f"log-append {machine.run}/own.log\n")
+        (machine.run / "own.log").write_text("AUTH: Received control message: AUTH_FAILED\n")
+        words = "the server refused the user name or password"
+        assert machine.tunnel().inspect() == Condition(False, False, words=words, refused=True, files=files)
+
+    def test_or_in_the_systems_log(self, machine: Machine, tmp_path: Path) -> None:
+        machine.fake.absent()
+        self.configure(machine)
+        (machine.run / "my-vpn.pid").write_text("7\n")
+        log = tmp_path / "syslog"
+        log.write_text("x ovpn-my-vpn[7]: [s] Inactivity timeout (--ping-exit), exiting\nx other[8]: AUTH_FAILED\n")
+        tunnel = machine.tunnel()
+        tunnel._logs = (str(tmp_path / "none"), str(log))
+        assert tunnel.inspect().words == "no answer from its server (ping-exit)"
+        log.write_text("")
+        assert tunnel.inspect().words == "it has ended; the system log has its reason"
+
+    def test_or_in_the_journal(self, machine: Machine) -> None:
+        self.configure(machine)
+        machine.fake.answer_show("LoadState=loaded\nActiveState=failed\nResult=signal\nExecMainCode=2\n"
+                                 "ExecMainStatus=9\nInvocationID=abc\n")  # fmt: skip
+        assert machine.tunnel().inspect().words == "it was ended by signal 9"
+        machine.fake.answer_journal("AUTH: Received control message: AUTH_FAILED")
+        found = machine.tunnel().inspect()
+        assert (found.running, found.final, found.refused) == (False, False, True)
+        machine.fake.answer_show("LoadState=loaded\nActiveState=failed\nResult=signal\nRestart=on-failure\n")
+        assert machine.tunnel().inspect().final
+
+    def test_one_that_systemd_brings_up_is_left_to_it(self, machine: Machine) -> None:
+        machine.configure("client/my-vpn.conf", CLIENT)
+        machine.fake.answer_show("LoadState=loaded\nActiveState=activating\nMainPID=7\nResult=success\n")
+        found = machine.tunnel().inspect()
+        assert (found.up, found.running, found.pid) == (False, True, 7)
+        assert found.words == "no answer from 203.0.113.1:1194/udp"
+
+    def test_without_a_configuration(self, machine: Machine) -> None:
+        with pytest.raises(TunnelError, match="neither"):
+            machine.tunnel().inspect()
+
+
+def test_one_that_has_not_written_its_pid_yet_is_found_and_ended(machine: Machine, tmp_path: Path) -> None:
+    """A stop while it starts: the daemon would come up after it."""
+    machine.fake.absent()
+    path = machine.configure()
+    ready = tmp_path / "ready"
+    words = ["--config", str(path), "--writepid", f"{machine.run}/my-vpn.pid"]
+    # argv[0] as OpenVPN's own is: of a script the interpreter's name would be there.
+    script = f"import os, sys, time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    daemon = subprocess.Popen([str(machine.program), "-c", script, *words], executable=sys.executable)
+    try:
+        wait_until(ready.exists, "the daemon to run")
+        tunnel = machine.tunnel()
+        tunnel._proc = "/proc"
+        assert tunnel._find_daemons() == (daemon.pid,)
+        tunnel.start()
+        tunnel.stop()
+        assert daemon.wait(10) == -signal.SIGTERM
+    finally:
+        daemon.kill()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from fake_systemd import FakeSystemd
 
-from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.tunnels import Condition, TunnelError, load_tunnel
 from netconf_hooks.tunnels.unit import Tunnel
 
 STATE = "LoadState={}\nActiveState={}\nSubState=dead\nStatusText=\n"
@@ -101,3 +101,53 @@ def test_boot_start_names_the_link(fake: FakeSystemd) -> None:
     assert make_tunnel(fake).boot_start() == ""
     link = fake.enable("corp.service")
     assert make_tunnel(fake).boot_start() == f"corp.service is enabled ({link})"
+
+
+SERVICE = "LoadState=loaded\nActiveState={}\nType={}\nMainPID={}\nResult={}\nExecMainCode={}\nExecMainStatus={}\n"
+SERVICE += "Restart={}\nInvocationID=abc\n"
+
+
+@pytest.mark.parametrize(
+    ("service", "condition"),
+    [
+        (("active", "simple", 7, "success", 0, 0, "no"), Condition(True, True, pid=7)),
+        (("activating", "simple", 7, "success", 0, 0, "no"),
+         Condition(False, True, pid=7, words="systemd says it is activating")),
+        (("inactive", "simple", 0, "success", 1, 0, "no"),
+         Condition(False, False, words="it ended with exit status 0")),
+        (("inactive", "oneshot", 0, "success", 1, 0, "no"),
+         Condition(False, False, final=True, words="it ended with exit status 0")),
+        (("failed", "oneshot", 0, "exit-code", 1, 3, "no"),
+         Condition(False, False, words="it ended with exit status 3; no server")),
+        (("failed", "simple", 0, "signal", 2, 9, "no"),
+         Condition(False, False, words="it was ended by signal 9; no server")),
+        (("failed", "simple", 0, "timeout", 2, 15, "no"),
+         Condition(False, False, words="it was ended by signal 15; no server")),
+        # What systemd itself starts again; it does not after a clean end.
+        (("failed", "simple", 0, "signal", 2, 9, "on-failure"),
+         Condition(False, False, final=True, words="it was ended by signal 9; no server")),
+        (("inactive", "simple", 0, "success", 1, 0, "on-failure"),
+         Condition(False, False, words="it ended with exit status 0")),
+        (("inactive", "simple", 0, "success", 1, 0, "always"),
+         Condition(False, False, final=True, words="it ended with exit status 0")),
+    ],
+)  # fmt: skip
+def test_how_it_is_doing(fake: FakeSystemd, service: tuple[object, ...], condition: Condition) -> None:
+    fake.answer_show(SERVICE.format(*service))
+    fake.answer_journal("no server")
+    assert make_tunnel(fake).inspect() == condition
+    if "no server" in condition.words:
+        assert fake.asked_journal.endswith("--lines=1 _SYSTEMD_INVOCATION_ID=abc")
+
+
+def test_only_a_service_is_started_again(fake: FakeSystemd) -> None:
+    fake.answer_show("LoadState=loaded\nActiveState=inactive\nResult=success\n")
+    assert make_tunnel(fake, "corp.target").inspect().final
+    assert not make_tunnel(fake, "corp.service").inspect().final
+
+
+def test_it_is_restarted_without_waiting(fake: FakeSystemd) -> None:
+    fake.answer_show(STATE.format("loaded", "active"))
+    make_tunnel(fake).restart()
+    assert fake.calls == ["--no-block restart corp.service"]
+    assert (make_tunnel(fake).count_received(), make_tunnel(fake).nudge()) == (None, "")

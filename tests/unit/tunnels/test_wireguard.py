@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.system.programs import Result
-from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel, wireguard
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, load_tunnel, wireguard
+from netconf_hooks.tunnels.provoke import choose_address, send_into
 from netconf_hooks.tunnels.wireguard import (
-    Configuration, PeerStatus, Status, Tunnel, choose_address, describe_failure, parse_configuration, parse_dump,
-    parse_mark, send_into
+    Configuration, PeerStatus, Status, Tunnel, describe_failure, find_named_peers, parse_configuration, parse_dump,
+    parse_mark
 )  # fmt: skip
 
 Captured = Callable[[str], str]
@@ -395,6 +396,7 @@ def test_what_wg_dumps(captured: Captured) -> None:
         ("127.0.0.1", "51820"),
         ("10.77.0.0/24", "fd77::/64"),
         1795885365,
+        92,
     )
     second = PeerStatus("DiRu424P61uchkF0fbsUF779pG1OlORHhSaZyiQO+Dg=", None)
     assert parse_dump(captured("wg-dump")) == Status(0xCA6C, 36270, (first, second))
@@ -563,3 +565,76 @@ def test_any_configuration_is_read_or_a_tunnel_error(text: str) -> None:
             assert str(error)
         else:
             assert 0 <= found.mark < 2**32 and 0 <= found.port < 65536
+
+
+CONFIG = """
+[Interface]
+PrivateKey = x
+[Peer] # by name
+PublicKey = one=
+Endpoint = vpn.example:51820
+[Peer]
+PublicKey = two=
+Endpoint = 203.0.113.1:51820
+[Peer]
+PublicKey = three=
+AllowedIPs = 10.0.0.0/8
+"""
+
+
+def test_only_endpoints_by_name_are_resolved_again() -> None:
+    assert find_named_peers(CONFIG) == {"one=": ("vpn.example", "51820")}
+    assert find_named_peers("") == {}
+
+
+class TestInspect:
+    """How it is doing, and why it is not up."""
+
+    NAMED = "[Interface]\n[Peer]\nPublicKey = one=\nEndpoint = vpn.example:51820\n"
+
+    def test_without_a_handshake_it_can_not_recover_by_itself(
+        self, machine: Machine, woken: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = machine.configure(text=self.NAMED)
+        machine.be_there()
+        monkeypatch.setattr(Tunnel, "is_up", lambda self: False)
+        assert machine.tunnel().inspect() == Condition(
+            False, True, helpless=True, words="no handshake with vpn.example:51820", files=(str(path),),
+            remedies=("nudge",),
+        )  # fmt: skip
+        monkeypatch.setattr(Tunnel, "is_up", lambda self: True)
+        assert machine.tunnel().inspect() == Condition(True, True, files=(str(path),), remedies=("nudge",))
+
+    def test_an_interface_that_is_gone_has_ended(self, machine: Machine, woken: list[tuple[str, str]]) -> None:
+        path = machine.configure()
+        machine.fake.answer_show("LoadState=loaded\nActiveState=active\nResult=success\nInvocationID=abc\n")
+        assert machine.tunnel().inspect() == Condition(
+            False, False, words="its interface is gone", files=(str(path),)
+        )  # fmt: skip
+        machine.fake.answer_show("LoadState=loaded\nActiveState=activating\nResult=success\n")
+        assert machine.tunnel().inspect().running
+
+    def test_why_wg_quick_failed_is_in_the_journal(
+        self, machine: Machine, woken: list[tuple[str, str]], captured: Captured
+    ) -> None:
+        machine.configure()
+        machine.fake.answer_show("LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainCode=1\n"
+                                 "ExecMainStatus=1\nInvocationID=abc\n")  # fmt: skip
+        machine.fake.answer_journal(*captured("wg-quick-up-no-name").splitlines())
+        assert "Temporary failure in name resolution" in machine.tunnel().inspect().words
+
+    def test_a_nudge_sets_the_endpoint_by_its_name(self, machine: Machine, captured: Captured) -> None:
+        machine.configure(text=self.NAMED)
+        machine.install("wg", """#!/bin/sh
+cd {directory}
+case "$1 $2" in
+"show corp") cat dump ;;
+*) echo "$WG_ENDPOINT_RESOLUTION_RETRIES $*" >>set; cp dump2 dump ;;
+esac
+""")
+        dump = "private\tpublic\t51820\toff\none=\t(none)\t{}\t10.0.0.0/8\t0\t0\t0\toff\n"
+        machine.answer("dump", dump.format("192.0.2.1:51820"))
+        machine.answer("dump2", dump.format("192.0.2.9:51820"))
+        assert machine.tunnel().nudge() == "its server's name leads elsewhere now: 192.0.2.9:51820"
+        assert (machine.directory / "set").read_text() == "0 set corp peer one= endpoint vpn.example:51820\n"
+        assert machine.tunnel().nudge() == ""

@@ -1,0 +1,172 @@
+"""Keeps tunnels connected: what the watcher's child does about those that should be up.
+
+`supervision` says when something is to be done.  Here the tunnels are asked, started again, nudged and restarted, and
+what is known of them is written down for `status`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from netconf_hooks import guard
+from netconf_hooks.record import Record
+from netconf_hooks.settle import ask_again
+from netconf_hooks.state import RecordError, TunnelState, boot_time
+from netconf_hooks.supervision import Facts, NUDGE, RESTART, START, supervise
+from netconf_hooks.system import log
+from netconf_hooks.system.processes import read_start
+from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.tunnels import Condition, TunnelError, load_tunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import Store, TunnelRecord
+    from netconf_hooks.supervision import Step
+    from netconf_hooks.tunnels import AnyTunnel
+
+
+class Hearing(Record):
+    """What the watcher is to listen to until the next time.
+
+    pids: of processes with which tunnels end, each with its start time; associations: whether to listen to the
+    kernel's news of IPsec; pause: seconds until the next time at the latest, None if there is no need.
+    """
+
+    __slots__ = ("pids", "associations", "pause")
+
+    def __init__(self, pids: tuple[tuple[int, str], ...], associations: bool, pause: float | None) -> None:
+        self.pids = pids
+        self.associations = associations
+        self.pause = pause
+
+
+def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = None) -> Hearing:
+    """Look after all tunnels that should be up, and return what to listen to.
+
+    news: whether a link has changed, or the machine has slept; routable: whether any link leads anywhere.
+    Raises OSError.
+    """
+    try:
+        before = store.read_states()
+    except RecordError as error:
+        log.error(f"watch: {error}")
+        before = {}
+    try:
+        wanted = [
+            record
+            for record in store.read_tunnels().values()
+            if record.verdict == "up" and not record.held and (record.done or record.problem)
+        ]
+    except RecordError as error:
+        log.error(f"watch: {error}")
+        return Hearing((), False, None)
+    leaving = bool(wanted) and (systemd or Systemd()).is_running() and (systemd or Systemd()).is_leaving()
+    states: dict[tuple[str, str], TunnelState] = {}
+    pids: list[tuple[int, str]] = []
+    times: list[float] = []
+    acted = False
+    for record in wanted:
+        known = before.get((record.kind, record.name))
+        condition = _inspect(record)
+        facts = _find_facts(record, condition, known, news, routable)
+        step = supervise(known, record.kind, record.name, facts, boot_time())
+        _log_change(record, known, step.state, condition)
+        if step.action and not leaving:
+            acted = True
+            if store.has_guards():
+                guard.close_guards(store)  # its server's name may lead elsewhere by now
+            _act(store, record, step, condition)
+        states[record.kind, record.name] = step.state
+        if condition.pid and not step.action:
+            pids.append((condition.pid, read_start(condition.pid)))
+        if step.check:
+            times.append(step.check)
+    if acted and store.has_guards():
+        guard.open_guards(store)
+    if states != before:
+        store.write_states(states.values())
+    associations = any(record.kind == "ipsec" for record in wanted)
+    pause = max(0.0, min(times) - boot_time()) if times else None
+    return Hearing(tuple(pid for pid in pids if pid[1]), associations, pause)
+
+
+def _inspect(record: TunnelRecord) -> Condition:
+    try:
+        tunnel = load_tunnel(record.kind, record.name)
+        if not hasattr(tunnel, "inspect"):
+            up = tunnel.is_up()
+            return Condition(up, up is not False)
+        return tunnel.inspect()
+    except TunnelError as error:
+        return Condition(False, False, words=str(error))
+
+
+def _find_facts(
+    record: TunnelRecord, condition: Condition, known: TunnelState | None, news: bool, routable: bool
+) -> Facts:
+    received = None
+    if condition.remedies and (news or (known and known.doubt)):
+        try:
+            received = load_tunnel(record.kind, record.name).count_received()
+        except TunnelError:
+            pass
+    words = condition.words
+    if not condition.running and record.problem:
+        words = record.problem
+    return Facts(
+        up=condition.up,
+        running=condition.running,
+        helpless=condition.helpless,
+        final=condition.final,
+        refused=condition.refused,
+        words=words,
+        audible=bool(condition.pid),
+        remedies=condition.remedies,
+        received=received,
+        news=news,
+        routable=routable,
+        stamp=_make_stamp(condition.files),
+    )
+
+
+def _make_stamp(files: tuple[str, ...]) -> str:
+    """Return what identifies the content of files; empty if there are none."""
+    marks = []
+    for path in files:
+        try:
+            status = os.stat(path)
+            marks.append(f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}")
+        except OSError:
+            marks.append("-")
+    return " ".join(marks)
+
+
+def _log_change(record: TunnelRecord, before: TunnelState | None, state: TunnelState, condition: Condition) -> None:
+    """Log once when a tunnel comes up, goes down, or waits for something else."""
+    name = f"{record.kind} {record.name}"
+    if state.up_since and not (before and before.up_since):
+        log.info(f"{name}: connected")
+    elif not state.up_since and state.words and (before is None or before.up_since or before.words != state.words):
+        log.info(f"{name}: not connected: {state.words}")
+    if state.refusals > 2 and before and before.refusals < state.refusals:
+        log.warning(f"{name}: refused {state.refusals} times: not tried again until its files or the verdict change")
+
+
+def _act(store: Store, record: TunnelRecord, step: Step, condition: Condition) -> None:
+    name = f"{record.kind} {record.name}"
+    why = f" ({step.state.words})" if step.state.words else ""
+
+    def work(tunnel: AnyTunnel) -> None:
+        if step.action == START:
+            log.info(f"{name}: started again, attempt {step.state.failures}{why}; "
+                     f'"netconf-hooks hold {name}" keeps the rules\' hands off it')  # fmt: skip
+            tunnel.start()
+        elif step.action == NUDGE:
+            done = tunnel.nudge()
+            if done:
+                log.info(f"{name}: {done}{why or ' (nothing comes back through it)'}")
+        elif step.action == RESTART:
+            log.info(f"{name}: restarted{why or ' (nothing comes back through it)'}")
+            tunnel.restart()
+
+    ask_again(store, record, work)

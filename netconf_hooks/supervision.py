@@ -1,0 +1,197 @@
+"""When a tunnel that should be up is started again, nudged or restarted.
+
+Pure: no clock, no file, no process.  `supervise` gets what was known of a tunnel and what is seen of it now, and
+returns what is known from now on and what to do.  `keeper` does it.  netconf-hooks(8), TUNNELS, says it in the admin's
+words.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.record import Record
+from netconf_hooks.state import TunnelState
+
+LONGEST_PAUSE = 300.0
+"""Seconds between two attempts at most; the first comes after 1 s, and each pause is twice the one before."""
+
+FIRM = 60.0
+"""Seconds that a tunnel must have been up for its next end to count as the first one."""
+
+REFUSED_PAUSES = (30.0, 300.0)
+"""Seconds until the second and the third attempt with a user name and password that the server has refused.  There is
+no fourth: servers lock accounts."""
+
+PROOF = 3.0
+"""Seconds that a tunnel has to show that it works after a change of the network."""
+
+NUDGED = 5.0
+"""Seconds that a nudge has to help: OpenVPN waits for a second before it connects again."""
+
+LISTEN = 10.0
+"""Seconds between two questions to a tunnel whose end can't be heard."""
+
+YOUNG = 10.0
+"""Seconds that a tunnel is left to connect for the first time, whatever the network does meanwhile."""
+
+START, NUDGE, RESTART = "start", "nudge", "restart"
+
+
+class Facts(Record):
+    """What is seen of a tunnel that should be up.
+
+    up, running, helpless, final, refused, words, audible, remedies: as in `tunnels.Condition`.
+    received: as `tunnels.AnyTunnel.count_received` returns it, None if that is not known.
+    news: whether a link has changed, or the machine has slept, since the last time.
+    routable: whether any link leads anywhere.
+    stamp: of its files: another one means that somebody has changed them.
+    """
+
+    __slots__ = (
+        "up", "running", "helpless", "final", "refused", "words", "audible", "remedies", "received", "news",
+        "routable", "stamp",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        up: bool | None,
+        running: bool,
+        helpless: bool = False,
+        final: bool = False,
+        refused: bool = False,
+        words: str = "",
+        audible: bool = False,
+        remedies: tuple[str, ...] = (),
+        received: int | None = None,
+        news: bool = False,
+        routable: bool = True,
+        stamp: str = "",
+    ) -> None:
+        self.up = up
+        self.running = running
+        self.helpless = helpless
+        self.final = final
+        self.refused = refused
+        self.words = words
+        self.audible = audible
+        self.remedies = remedies
+        self.received = received
+        self.news = news
+        self.routable = routable
+        self.stamp = stamp
+
+
+class Step(Record):
+    """What follows.  state: what is known from now on; action: `START`, `NUDGE`, `RESTART`, or empty for nothing;
+    check: when to look again at the latest, by `state.boot_time`; 0 if its end will be heard."""
+
+    __slots__ = ("state", "action", "check")
+
+    def __init__(self, state: TunnelState, action: str, check: float) -> None:
+        self.state = state
+        self.action = action
+        self.check = check
+
+
+def supervise(before: TunnelState | None, kind: str, name: str, facts: Facts, now: float) -> Step:
+    """Return what follows from what is seen of a tunnel that should be up.
+
+    before: what is known of it, None at first sight; now: by `state.boot_time`.
+    """
+    state = before or TunnelState(kind, name, since=now)
+    up, runs = _is_up(facts), _is_up(facts) or (facts.running and not facts.helpless)
+    if state.words != facts.words or bool(state.up_since) != up:
+        state = state.change(words=facts.words, since=now)
+    if not up:
+        # A tunnel that was up for long enough begins anew.
+        firm = state.up_since and now - state.up_since >= FIRM
+        state = state.change(up_since=0.0, failures=0 if firm else state.failures)
+    if runs:
+        # What is seen for the first time was just started in the network as it is now.
+        news = facts.news and before is not None
+        state = state.change(running_since=state.running_since or now, due=0.0)
+        if up:
+            state = state.change(up_since=state.up_since or now, refusals=0)
+        return _watch_running(state, facts, news, now)
+    return _bring_back(state.change(running_since=0.0, doubt=0.0), facts, now)
+
+
+def describe_state(state: TunnelState, now: float) -> str:
+    """Say what a tunnel that should be up waits for; empty if it is up.  now: by `boot_time`."""
+    if state.up_since:
+        return ""
+    words = state.words or "starting"
+    if words.startswith(("no answer", "no handshake", "waiting")):
+        words += f" for {max(0.0, now - state.since):.0f} s"
+    if state.due > now:
+        words += f"; the next attempt in {state.due - now:.0f} s"
+    elif state.refusals > 2:
+        words += "; not tried again until its files or the verdict change"
+    return words
+
+
+def _is_up(facts: Facts) -> bool:
+    """Whether a tunnel counts as up: also if that can't be told and it runs."""
+    return facts.up is True or (facts.up is None and facts.running)
+
+
+def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> Step:
+    """Return what to do about a tunnel that runs: it is up, or tries to connect by itself."""
+    up = _is_up(facts)
+    received = -1 if facts.received is None else facts.received
+    if news:
+        begin = now if up else max(now, state.running_since + YOUNG - PROOF)
+        state = state.change(doubt=begin, remedy=0, received=received)
+    deadline = state.doubt + (NUDGED if state.remedy else PROOF)
+    if not state.doubt:
+        return Step(state, "", _next_check(state, facts, now))
+    # Of one about which nothing can be told nothing is demanded.
+    works = up and (received < 0 or received != state.received)
+    if works or (state.remedy >= len(facts.remedies) and now >= deadline):
+        state = state.change(doubt=0.0)
+        return Step(state, "", _next_check(state, facts, now))
+    if not facts.routable:
+        # Nothing could come through: begin to count when there is a way.
+        return Step(state.change(doubt=now), "", now + LISTEN)
+    if now < deadline:
+        return Step(state, "", deadline)
+    action = facts.remedies[state.remedy]
+    return Step(state.change(doubt=now, remedy=state.remedy + 1, received=received), action, now + NUDGED)
+
+
+def _next_check(state: TunnelState, facts: Facts, now: float) -> float:
+    """Return when to look again at a tunnel that runs and is not doubted."""
+    if _is_up(facts):
+        return 0.0 if facts.audible else now + LISTEN
+    # The longer it has not connected, the rarer.
+    waited = now - state.running_since
+    return now + max(1.0, min(waited / 2, LISTEN if waited < LONGEST_PAUSE else 6 * LISTEN))
+
+
+def _bring_back(state: TunnelState, facts: Facts, now: float) -> Step:
+    """Return what to do about a tunnel that has ended, or that can't recover by itself."""
+    # No time for the next attempt: the last one has just failed, or this is the first.
+    new_end = not state.due
+    if facts.stamp != state.stamp:
+        # Its files are others: how often it failed with the old ones does not count.
+        if state.stamp:
+            state = state.change(refusals=0, failures=0)
+            new_end = True
+        state = state.change(stamp=facts.stamp)
+    given_up = state.refusals > len(REFUSED_PAUSES)
+    if facts.final or given_up:
+        return Step(state.change(due=0.0), "", now + LISTEN)
+    if facts.news and not facts.refused:
+        soon = now + 1.0
+        state = state.change(failures=0, due=min(state.due, soon) if state.due else soon)
+    elif new_end and facts.refused:
+        state = state.change(refusals=state.refusals + 1)
+        if state.refusals > len(REFUSED_PAUSES):
+            return Step(state, "", now + LISTEN)
+        state = state.change(due=now + REFUSED_PAUSES[state.refusals - 1])
+    elif new_end:
+        state = state.change(due=now + min(LONGEST_PAUSE, 2.0 ** min(state.failures, 9)))
+    if now < state.due:
+        # Whose files count, and what may come up by itself, is looked at in between.
+        between = now + LISTEN if facts.refused else now + 6 * LISTEN
+        return Step(state, "", min(state.due, between))
+    action = NUDGE if facts.running else START
+    return Step(state.change(due=0.0, failures=state.failures + 1), action, now + 1.0)

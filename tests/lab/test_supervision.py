@@ -1,0 +1,186 @@
+"""A tunnel that should be up is connected, or `status` says why not: the watcher brings back what has ended.
+
+Each test prints the seconds that it took, for `pytest -rP`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .lab import Lab
+from .network import CORP_HOST, VPN_GATEWAY
+from .stanzas import LOCATIONS, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .test_watch import wait_for_watcher
+from .vpn import NAME
+from .waiting import wait_until
+
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+CONFIG = f"/etc/openvpn/{NAME}.conf"
+ANYWHERE = f"iface eth0 inet dhcp\n{LOCATIONS}    netconf-vpn openvpn corp unless home-lan\n"
+
+# A cause on this machine, and one that is gone again: seconds until the tunnel is back.
+LOCAL = 15.0
+
+
+def measure(what: str, happens: Callable[[], object], limit: float = LOCAL) -> float:
+    """Wait for something, and return how many seconds it took; that is at most `limit`."""
+    began = time.monotonic()
+    wait_until(happens, what, limit)
+    took = time.monotonic() - began
+    print(f"{what}: {took:.1f} s")
+    return took
+
+
+def read_tunnel(lab: Lab) -> dict[str, object]:
+    """Return what `status` says of the tunnel."""
+    return read_status(lab)["tunnels"][f"openvpn {NAME}"]
+
+
+def configure(lab: Lab, more: str = "", without: str = "") -> None:
+    """Write the client's configuration, with `more` in it, without a line that begins with `without`."""
+    lines = lab.vpn.client_config().splitlines()
+    kept = [line for line in lines if not without or not line.startswith(without)]
+    lab.laptop.write(CONFIG, "\n".join(kept) + "\n" + more, 0o600)
+
+
+def go_up(lab: Lab, site: str = "cafe") -> None:
+    """Bring eth0 up at a site where the tunnel is wanted."""
+    lab.laptop.write("/etc/network/interfaces", ANYWHERE)
+    lab.plug(site)
+    lab.laptop.ifup("eth0")
+
+
+def is_back(lab: Lab, former: int) -> bool:
+    """Whether another OpenVPN than `former` carries packets."""
+    return former not in find_tunnels(lab) and lab.laptop.pings(CORP_HOST)
+
+
+def end(lab: Lab) -> None:
+    """Take eth0 down, and all that has come up for it."""
+    lab.laptop.ifdown("eth0")
+    wait_for_no_tunnel(lab)
+
+
+@ONE_CLIENT
+@pytest.mark.parametrize("signal", ["KILL", "TERM"])
+def test_a_daemon_that_is_killed_comes_back(lab: Lab, signal: str) -> None:
+    go_up(lab)
+    pid = wait_for_tunnel(lab)
+    lab.laptop.run(["kill", f"-{signal}", str(pid)])
+    measure(f"killed by SIG{signal} -> back", lambda: is_back(lab, pid), 5.0)
+    log = lab.laptop.log()
+    (line,) = [line for line in log.splitlines() if "started again" in line]
+    assert "openvpn corp: started again, attempt 1" in line
+    end(lab)
+    assert lab.laptop.log().count("started again") == 1, "ifdown is no end to be followed by a start"
+
+
+@ONE_CLIENT
+def test_a_daemon_that_left_because_of_a_silent_server_comes_back(lab: Lab) -> None:
+    """Field case F12: ping-exit is in provider's files."""
+    configure(lab, "pull-filter ignore ping\nping 1\nping-exit 3\nconnect-timeout 3\n")
+    go_up(lab)
+    pid = wait_for_tunnel(lab)
+    lab.vpn.stop()
+    wait_until(lambda: pid not in find_tunnels(lab), "ping-exit")
+    wait_until(lambda: read_tunnel(lab)["state"], "status to say what it waits for")
+    assert read_tunnel(lab)["up"] is False
+    lab.vpn.start()
+    measure("server back -> connected (ping-exit)", lambda: is_back(lab, pid))
+    wait_until(lambda: read_tunnel(lab)["state"] is None, "status to have nothing more to say")
+    end(lab)
+
+
+@ONE_CLIENT
+def test_a_server_that_is_away_is_named(lab: Lab) -> None:
+    lab.vpn.stop()
+    configure(lab, "connect-timeout 3\n")
+    go_up(lab)
+    said = wait_until(
+        lambda: str(read_tunnel(lab)["state"]).startswith("no answer from") and read_tunnel(lab)["state"],
+        "status to say what it waits for",
+    )  # fmt: skip
+    assert str(said).startswith(f"no answer from {VPN_GATEWAY}:1194/udp for ")
+    assert f"openvpn corp: not connected: no answer from {VPN_GATEWAY}:1194/udp" in lab.laptop.log()
+    lab.vpn.start()
+    measure("server there for the first time -> connected", lambda: lab.laptop.pings(CORP_HOST))
+    end(lab)
+
+
+@ONE_CLIENT
+@pytest.mark.parametrize("more", ["", "user nobody\ngroup nogroup\npersist-key\n"], ids=["root", "nobody"])
+def test_moving_with_a_device_that_is_kept(lab: Lab, more: str) -> None:
+    """Field case F13: the routes through the kept device swallow OpenVPN's own packets."""
+    configure(
+        lab,
+        "pull-filter ignore ping\nping 3\nping-restart 120\npersist-tun\nredirect-gateway def1\n" + more,
+    )
+    go_up(lab)
+    wait_for_tunnel(lab)
+    lab.network.move("office", "eth0")
+    lab.laptop.run(["ip", "addr", "flush", "dev", "eth0"])
+    lab.laptop.run(["dhclient", "-r", "eth0"], check=False)
+    lab.laptop.start(["dhclient", "eth0"])
+    wait_until(lambda: "192.168.2." in lab.laptop.run(["ip", "addr", "show", "eth0"]).stdout, "the new address")
+    measure("new address -> connected (persist-tun, redirect-gateway)", lambda: lab.laptop.pings(CORP_HOST))
+    end(lab)
+
+
+@ONE_CLIENT
+def test_a_tunnel_that_works_is_not_touched(lab: Lab) -> None:
+    go_up(lab)
+    pid = wait_for_tunnel(lab)
+    wait_for_watcher(lab)
+    before = lab.vpn.log().count("Initiating connection") + lab.vpn.log().count("TLS: Initial packet")
+    lab.laptop.run(["ip", "addr", "add", "192.168.3.77/24", "dev", "eth0"])
+    wait_until(lambda: "the network has changed" in lab.laptop.log(), "the watcher to notice")
+    wait_until(lambda: is_proven(lab), "the tunnel to show that it works")
+    assert find_tunnels(lab) == [pid]
+    after = lab.vpn.log().count("Initiating connection") + lab.vpn.log().count("TLS: Initial packet")
+    assert after == before
+    assert "SIGUSR1" not in lab.laptop.log()
+    end(lab)
+
+
+def is_proven(lab: Lab) -> bool:
+    """Whether the tunnel has been doubted, and is not any more."""
+    fields = lab.laptop.read("/run/netconf-hooks/watch.tunnels").splitlines()[1].split("\t")
+    return fields[10] == "0.0" and fields[11] != "-1"
+
+
+@ONE_CLIENT
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("management /run/own.sock unix\nmanagement-hold\n", "waiting for somebody at its management interface"),
+        (
+            "management /run/own.sock unix\nmanagement-query-passwords\nauth-user-pass\n",
+            "waiting for a user name and password at its management interface",
+        ),
+    ],
+    ids=["hold", "password"],
+)
+def test_a_daemon_that_waits_for_somebody_says_so(lab: Lab, more: str, words: str) -> None:
+    """Field case F17."""
+    configure(lab, more)
+    go_up(lab)
+    wait_until(lambda: str(read_tunnel(lab)["state"]).startswith(words), "status to say so")
+    assert words in lab.laptop.run(["netconf-hooks", "status"]).stdout
+    assert words in lab.laptop.run(["netconf-hooks", "explain", "eth0"]).stdout
+    assert lab.laptop.log().count(f"not connected: {words}") == 1
+    end(lab)
+
+
+@ONE_CLIENT
+def test_what_can_not_start_is_tried_again_until_it_can(lab: Lab) -> None:
+    configure(lab, "frobnicate 3\n")
+    go_up(lab)
+    said = wait_until(lambda: "next attempt in" in str(read_tunnel(lab)["state"]) and read_tunnel(lab)["state"], "it")
+    assert "frobnicate" in str(said)
+    wait_until(lambda: lab.laptop.log().count("started again") == 2, "the second attempt")
+    configure(lab)
+    measure("mended configuration -> connected", lambda: lab.laptop.pings(CORP_HOST))
+    end(lab)

@@ -1,0 +1,209 @@
+"""What the watcher's child does about tunnels that should be up."""
+
+import pytest
+
+from netconf_hooks import keeper, supervision
+from netconf_hooks.state import GuardRecord, TunnelRecord
+from netconf_hooks.supervision import NUDGE, RESTART
+from netconf_hooks.tunnels import Condition, TunnelError
+
+CORP = ("openvpn", "corp")
+
+
+class NoSystemd:
+    def is_running(self):
+        return False
+
+
+class Machine:
+    """A machine with one tunnel that should be up, and a clock."""
+
+    def __init__(self, store, tunnels):
+        self.store = store
+        self.tunnels = tunnels
+        self.now = 1000.0
+        self.condition = Condition(True, True)
+        self.received = None
+
+    def keep(self, after=0.0, news=False, systemd=None):
+        """Let the watcher's child look, so many seconds later."""
+        self.now += after
+        return keeper.keep_up(self.store, news, True, systemd or NoSystemd())
+
+    def inspect(self):
+        if isinstance(self.condition, TunnelError):
+            raise self.condition
+        return self.condition
+
+
+@pytest.fixture
+def machine(store, tunnels, monkeypatch):
+    machine = Machine(store, tunnels)
+    tunnel = type(tunnels.load(*CORP))
+    monkeypatch.setattr(keeper, "load_tunnel", tunnels.load)
+    monkeypatch.setattr(keeper, "boot_time", lambda: machine.now)
+    for name in ("nudge", "restart"):
+        def ask(self, name=name):
+            self.tunnels.ask(f"{name} {self.name}")
+            return "told to connect again"
+
+        monkeypatch.setattr(tunnel, name, ask, raising=False)
+    monkeypatch.setattr(tunnel, "inspect", lambda self: machine.inspect(), raising=False)
+    monkeypatch.setattr(tunnel, "count_received", lambda self: machine.received, raising=False)
+    store.prepare()
+    decide(store, "up")
+    return machine
+
+
+def decide(store, verdict, done=True, **fields):
+    """Write down a decision."""
+    store.write_tunnels({CORP: TunnelRecord(*CORP, verdict, "wanted", done, **fields)})
+
+
+def state(store):
+    """Return what is known of the tunnel."""
+    return store.read_states()[CORP]
+
+
+def test_one_that_is_up_is_listened_to(machine, tunnels, monkeypatch):
+    monkeypatch.setattr(keeper, "read_start", lambda pid: "77")
+    machine.condition = Condition(True, True, pid=9)
+    hearing = machine.keep()
+    assert (hearing.pids, hearing.associations, hearing.pause) == (((9, "77"),), False, None)
+    assert tunnels.asked == []
+    assert state(machine.store).up_since == 1000.0
+
+
+def test_one_that_has_ended_is_started_again(machine, tunnels, messages):
+    machine.keep()
+    machine.condition = Condition(False, False, words="it was ended by signal 9")
+    hearing = machine.keep(after=5)
+    assert (tunnels.asked, hearing.pause) == ([], 1.0)
+    machine.keep(after=1)
+    assert tunnels.asked == ["start openvpn corp"]
+    assert [text for text in messages if "started again" in text] == [
+        "info: openvpn corp: started again, attempt 1 (it was ended by signal 9); "
+        '"netconf-hooks hold openvpn corp" keeps the rules\' hands off it'
+    ]
+    assert messages.count("info: openvpn corp: not connected: it was ended by signal 9") == 1
+
+
+def test_why_it_can_not_be_started_is_said_once_and_tried_again(machine, tunnels, messages):
+    tunnels.broken["start openvpn corp"] = "no corp.conf"
+    machine.condition = Condition(False, False, words="gone")
+    for _ in range(40):
+        hearing = machine.keep()
+        machine.now += hearing.pause
+    assert len(tunnels.asked) > 4
+    assert len([text for text in messages if text.startswith("error: ")]) == 1
+    assert machine.store.read_tunnels()[CORP].problem == "no corp.conf"
+    assert state(machine.store).words == "no corp.conf"
+    del tunnels.broken["start openvpn corp"]
+    machine.keep(after=supervision.LONGEST_PAUSE)
+    machine.condition = Condition(True, True)
+    machine.keep(after=1)
+    record = machine.store.read_tunnels()[CORP]
+    assert (record.done, record.problem) == (True, "")
+
+
+def test_what_can_not_be_asked_has_ended(machine, tunnels):
+    machine.condition = TunnelError("neither a.conf nor b.conf is there")
+    machine.keep()
+    machine.keep(after=1)
+    assert tunnels.asked == ["start openvpn corp"]
+    assert state(machine.store).words == "neither a.conf nor b.conf is there"
+
+
+@pytest.mark.parametrize("verdict, fields", [
+    ("down", {}), ("up", {"held": "held by the admin"}), ("up", {"done": False}),
+])
+def test_what_is_not_to_be_up_is_not_looked_after(machine, tunnels, verdict, fields):
+    machine.keep()
+    decide(machine.store, verdict, **fields)
+    machine.condition = Condition(False, False)
+    assert machine.keep(after=100).pause is None
+    assert (tunnels.asked, machine.store.read_states()) == ([], {})
+
+
+def test_a_decision_that_changes_meanwhile_counts(machine, tunnels, monkeypatch):
+    machine.condition = Condition(False, False)
+    machine.keep()
+    monkeypatch.setattr(machine, "inspect", lambda: (decide(machine.store, "down"), Condition(False, False))[1])
+    machine.keep(after=1)
+    assert tunnels.asked == []
+
+
+def test_nothing_is_started_while_the_system_stops(machine, tunnels):
+    class Leaving:
+        def is_running(self):
+            return True
+
+        def is_leaving(self):
+            return True
+
+    machine.condition = Condition(False, False)
+    machine.keep()
+    machine.keep(after=1, systemd=Leaving())
+    assert tunnels.asked == []
+
+
+def test_one_that_does_not_show_that_it_works_is_nudged_then_restarted(machine, tunnels, messages):
+    machine.condition = Condition(True, True, pid=1, remedies=(NUDGE, RESTART))
+    machine.received = 5
+    machine.keep()
+    assert machine.keep(after=100, news=True).pause == supervision.PROOF
+    machine.keep(after=supervision.PROOF)
+    machine.keep(after=supervision.NUDGED)
+    assert tunnels.asked == ["nudge openvpn corp", "restart openvpn corp"]
+    assert "info: openvpn corp: told to connect again (nothing comes back through it)" in messages
+
+
+def test_one_that_works_is_left(machine, tunnels):
+    machine.condition = Condition(True, True, pid=1, remedies=(NUDGE, RESTART))
+    machine.received = 5
+    machine.keep()
+    machine.keep(after=100, news=True)
+    machine.received = 6
+    assert machine.keep(after=supervision.PROOF).pause is None
+    assert tunnels.asked == []
+
+
+def test_behind_a_guard_its_names_are_resolved_before(machine, tunnels, journal, monkeypatch):
+    monkeypatch.setattr(keeper.guard, "close_guards", lambda store: journal.append("close guards"))
+    monkeypatch.setattr(keeper.guard, "open_guards", lambda store: journal.append("open guards"))
+    machine.store.write_guard(GuardRecord("eth0", "nftables"))
+    machine.condition = Condition(False, False)
+    machine.keep()
+    assert [each for each in journal if "guards" in str(each)] == []
+    machine.keep(after=1)
+    asked = [each for each in journal if each in ("close guards", "open guards", "start openvpn corp")]
+    assert asked == ["close guards", "start openvpn corp", "open guards"]
+
+
+def test_a_changed_file_is_another_chance_for_a_password(machine, tunnels, tmp_path):
+    path = tmp_path / "corp.conf"
+    path.write_text("old")
+    machine.condition = Condition(False, False, words="refused", refused=True, files=(str(path), "/nonexistent"))
+    for _ in range(100):
+        machine.now += machine.keep().pause
+    assert len(tunnels.asked) == 2
+    path.write_text("another")
+    for _ in range(5):
+        machine.now += machine.keep().pause
+    assert len(tunnels.asked) == 3
+
+
+def test_a_kind_that_can_not_be_inspected_is_only_asked_whether_it_is_up(machine, tunnels, monkeypatch):
+    monkeypatch.delattr(type(tunnels.load(*CORP)), "inspect")
+    tunnels.up["openvpn corp"] = False
+    machine.keep()
+    machine.keep(after=1000)
+    assert tunnels.asked == ["start openvpn corp"]
+
+
+def test_states_that_can_not_be_read_are_made_anew(machine, messages):
+    with open(machine.store.states, "w") as file:
+        file.write("netconf-hooks 1\nnonsense\n")
+    machine.keep()
+    assert state(machine.store).up_since == 1000.0
+    assert any("not the state of a tunnel" in text for text in messages)
