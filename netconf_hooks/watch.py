@@ -601,7 +601,7 @@ def survey(
     clear_leftovers(store)
     records = store.read_interfaces(log.error)
     if _put_back(store, guards):
-        demand, timed = demand or "a guard was taken away", False
+        demand, timed = demand or "a link is closed that should be open", False
     seen = look(records)
     changed = any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish)
     if demand or timed or changed:
