@@ -42,8 +42,16 @@ class Clock:
         return True
 
     def _watch(self) -> None:
-        """Set a timer that never expires, but is cancelled when the clock is set."""
-        _set_timer(self._descriptor, time.time() + _FAR)
+        """Set a timer that never expires, but is cancelled when the clock is set.
+
+        If the clock was set again since `was_set` has read, the kernel answers ECANCELED, and sets the timer all the
+        same (fs/timerfd.c).  The caller of `was_set` learns of both changes at once.
+        """
+        try:
+            _set_timer(self._descriptor, time.time() + _FAR)
+        except OSError as error:
+            if error.errno != errno.ECANCELED:
+                raise
 
 
 def _create_timer() -> int:

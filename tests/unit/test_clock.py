@@ -38,6 +38,27 @@ def test_that_it_was_set_is_said_once(clock, monkeypatch):
     assert not clock.was_set()
 
 
+def test_the_clock_set_again_while_the_timer_is_set(monkeypatch):
+    """As captured on Debian's kernel 6.1, from a watcher that ended by it: timerfd_settime(2) fails, too."""
+    def set_timer(descriptor, when):
+        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+
+    monkeypatch.setattr("netconf_hooks.system.clock._set_timer", set_timer)
+    clock = Clock()
+    monkeypatch.setattr(os, "read", lambda descriptor, size: set_timer(descriptor, 0))
+    assert clock.was_set()
+    clock.close()
+
+
+def test_a_timer_that_cannot_be_set_is_told(monkeypatch):
+    def set_timer(descriptor, when):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("netconf_hooks.system.clock._set_timer", set_timer)
+    with pytest.raises(OSError, match="Invalid argument"):
+        Clock()
+
+
 def test_other_errors_are_told(clock, monkeypatch):
     def read(descriptor, size):
         raise OSError(errno.EBADF, "Bad file descriptor")
