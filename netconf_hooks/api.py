@@ -1,8 +1,8 @@
-"""What an admin's own program may ask: netconf-hooks(8), PYTHON LIBRARY.
+"""The library for an admin's own programs: netconf-hooks(8), PYTHON LIBRARY.
 
-Both functions look at the network now, in a program of any kind: a hook of ifupdown, an event script, a daemon.  Both
-work for any user; what only root may ask (a router that the kernel does not know yet, everything that is sent for a
-test) is then not answered.
+Both functions look at the network now, in any program: a hook of ifupdown, an event script, a daemon.  Both work for
+any user; questions that only root may ask (a router that the kernel does not know yet, all packets for tests) are then
+not answered.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 def observe(iface: str, timeout: float = DEFAULT_TIMEOUT) -> Observation:
-    """Return all that is seen of the network that an interface is on, whatever its rules are.
+    """Return everything that is seen of the network that an interface is on, whatever its rules are.
 
-    iface: a name as ifupdown uses it; timeout: seconds that it may take: usually milliseconds, more where a router has
-    to be asked for its MAC address.  Nothing else is sent.
+    iface: a name as ifupdown uses it; timeout: seconds that it may take: usually milliseconds, more if a router has to
+    be asked for its MAC address.  Nothing else is sent.
 
-    Of the result, ``list_values(key)`` is a tuple of strings, empty where there is nothing to see, for each of the test
-    keys ``gateway-mac``, ``gateway``, ``dns-domain``, ``dns-server``, ``address``, ``interface``, ``carrier``, ``ssid``
-    and ``bssid`` (netconf-interfaces(5), TESTS); ``routable`` (bool): it has a default route; ``wireless`` (str):
-    ``open``, ``encrypted``, or empty where it is not wireless.
+    Of the result, ``list_values(key)`` is a tuple of strings, empty if there is nothing to see, for each of the test
+    keys ``gateway-mac``, ``gateway``, ``dns-domain``, ``dns-server``, ``address``, ``interface``, ``mtu``,
+    ``carrier``, ``ssid`` and ``bssid`` (netconf-interfaces(5), TESTS); ``routable`` (bool): it has a default route;
+    ``wireless`` (str): ``open``, ``encrypted``, or empty if it is not wireless.
 
-    What the network says of itself is whatever it likes to say: a domain is the text of one and an SSID printable, no
-    more than that is certain.
+    A network can announce anything: it is only certain that a domain has the syntax of one and that an SSID is
+    printable.
 
-    Raises `netconf_hooks.NetworkError` where there is no such interface, or the kernel can't be asked.
+    Raises `netconf_hooks.NetworkError` if there is no such interface, or the kernel can't be asked.
     """
     try:
         seen = observe_everything(iface, find_options(iface, Store()), timeout)
@@ -55,19 +55,19 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
     """Return where an interface is, by its ``netconf-location`` lines.
 
     iface: a name as ifupdown uses it.
-    options: the lines to go by, as ``{"netconf-location": "office gateway=192.0.2.1\\nhome ssid=attic"}``, and perhaps
-    ``netconf-timeout``; if not given those that its ifup recorded, or, where it is not up, those in the stanza of that
+    options: the lines to use, as ``{"netconf-location": "office gateway=192.0.2.1\\nhome ssid=attic"}``, and perhaps
+    ``netconf-timeout``; if not given, those that its ifup recorded or, if it is not up, those in the stanza of that
     name in /etc/network/interfaces.
 
-    Of the result, ``location`` (str) is the name, empty where no line holds; ``line`` (str) the line that does;
-    ``grade`` (str) ``hint`` or ``authenticated``; ``undecided`` (bool): a test that could not be answered in time might
-    still name another location.  A line that can't be read does not hold: `netconf-hooks check` says so.
+    Of the result, ``location`` (str) is the name, empty if no line holds; ``line`` (str) the line that holds;
+    ``grade`` (str) ``hint`` or ``authenticated``; ``undecided`` (bool): a test that was not answered in time could
+    still name another location.  A line that can't be read does not hold: `netconf-hooks check` reports it.
 
-    Takes at most the time of ``netconf-timeout``, 5 seconds where it is not given; usually milliseconds.
-    Decides nothing and changes nothing: what the hooks decided is told by `netconf-hooks location`.
+    Takes at most the time of ``netconf-timeout``, 5 seconds if it is not given; usually milliseconds.
+    Decides nothing and changes nothing: `netconf-hooks location` prints what the hooks have decided.
 
-    Raises `netconf_hooks.NetworkError` where there is neither an interface with rules nor a stanza of that name, where
-    it is a wish (``netconf-uplink``), which is on no network, and where the kernel can't be asked.
+    Raises `netconf_hooks.NetworkError` if there is neither an interface with rules nor a stanza of that name, if it is
+    a wish (``netconf-uplink``), which is on no network, or if the kernel can't be asked.
     """
     try:
         passes = (Pass("any", dict(options)),) if options is not None else _find_passes(iface)

@@ -1,1 +1,1 @@
-"""What the command ``netconf-hooks`` does: one module a command, each with the function that the parser calls."""
+"""The commands of ``netconf-hooks``: one module for each, with the function that the parser calls."""

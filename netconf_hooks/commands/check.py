@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_stanzas(options: Namespace, store: Store) -> int:
-    """``netconf-hooks check [IFACE...]``: changes nothing, runs no mapping script, asks no network."""
+    """``netconf-hooks check [IFACE...]``: changes nothing, runs no mapping script, sends nothing."""
     names = read_names()
     for problem in names.problems:
         print(f"not examined: {problem}")
@@ -47,7 +47,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
 
 
 def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None:
-    """Note what is wrong with a stanza.  output: what ifquery prints of it."""
+    """Report the errors and warnings of a stanza.  output: ifquery's output for it."""
     passes = make_passes(iface, split_passes(output, iface, names))
     rules = read_rules_of(passes)
     for errors in (
@@ -105,7 +105,7 @@ def _find_port_problem(iface: str, rules: Rules) -> str:
 
 def _list_trust_warnings(rules: Rules) -> list[RuleError]:
     if rules.trust == "hints":
-        return []  # the admin has written that they are enough
+        return []  # the admin accepts them
     proven = {location.name for location in rules.locations if is_proof(location)}
     hinted = {location.name for location in rules.locations if not is_proof(location)}
     warnings = []
@@ -115,14 +115,14 @@ def _list_trust_warnings(rules: Rules) -> list[RuleError]:
             if rules.trust == "authenticated" and word.text in hinted - proven:
                 warnings.append(RuleError(
                     "netconf-vpn", rule.text,
-                    f'"netconf-trust authenticated" asks for proof, and no line of {word.text} has a tls or command '
-                    "test: this tunnel is never turned off there",
+                    f'"netconf-trust authenticated" requires proof, but no line of {word.text} has a tls or command '
+                    "test: this tunnel is never stopped there",
                 ))  # fmt: skip
             elif not rules.trust and by_hints:
                 what = f'"{word.text}"' if word.test else f"the hints of {word.text}"
                 warnings.append(RuleError(
                     "netconf-vpn", rule.text,
-                    f'whoever forges {what} turns this tunnel off; write "netconf-trust hints" where that is accepted',
+                    f'anybody who forges {what} can stop this tunnel; write "netconf-trust hints" if you accept that',
                 ))  # fmt: skip
     return warnings
 
@@ -130,7 +130,7 @@ def _list_trust_warnings(rules: Rules) -> list[RuleError]:
 def list_dead_lines(rules: Rules) -> list[RuleError]:
     """Return a warning for each location line that can never hold, or never be the first that does.
 
-    Only for what is so in every network: not for what merely looks odd.
+    Only for lines that are wrong on every network, not for lines that merely look odd.
     """
     warnings = []
     for number, location in enumerate(rules.locations):
@@ -139,19 +139,19 @@ def list_dead_lines(rules: Rules) -> list[RuleError]:
             warnings.append(RuleError("netconf-location", location.text, f"can never hold: {contradiction}"))
             continue
         for earlier in rules.locations[:number]:
-            # A line of the same name, with a proof in it, still counts as that.
+            # A line of the same name still counts if it has a proof.
             proves = location.name == earlier.name and is_proof(location) and not is_proof(earlier)
             if _is_stricter(location, earlier) and not proves:
                 warnings.append(RuleError(
                     "netconf-location", location.text,
-                    f'never counts: where it holds, "{earlier.text}", which is written before it, holds as well',
+                    f'never counts: if it holds, "{earlier.text}", which is written before it, holds, too',
                 ))  # fmt: skip
                 break
     return warnings
 
 
 def _find_contradiction(location: Location) -> str:
-    """Return which tests of a line exclude each other, in words; empty where none do."""
+    """Return a message about tests of a line that exclude each other; empty if there are none."""
     for test in location.tests:
         for other in location.tests:
             if test.key == other.key and other.negated and not test.negated and _is_covered(test, other):
@@ -164,7 +164,7 @@ def _find_contradiction(location: Location) -> str:
 
 
 def _is_stricter(location: Location, earlier: Location) -> bool:
-    """Whether `earlier` holds wherever `location` does: each of its tests follows from one of the other's."""
+    """Whether `earlier` holds whenever `location` does: each of its tests follows from one of the other's."""
     return all(any(_follows(wanted, test) for test in location.tests) for wanted in earlier.tests)
 
 
@@ -175,7 +175,7 @@ def _follows(conclusion: Test, premise: Test) -> bool:
 
 
 def _is_covered(test: Test, other: Test) -> bool:
-    """Whether whatever is one of the values of `test` is also one of those of `other`, negated or not."""
+    """Whether all values of `test` are also values of `other`, ignoring negation."""
     return all(any(_is_value_covered(test.key, value, wider) for wider in other.values) for value in test.values)
 
 
@@ -189,5 +189,5 @@ def _is_value_covered(key: str, value: str, wider: str) -> bool:
     if syntax is DOMAIN and value.startswith("*."):
         return wider.startswith("*.") and value.endswith(wider[1:])
     if syntax is PATTERN and any(character in value for character in "*?["):
-        return False  # whether one pattern is part of another is not worth the telling
+        return False  # don't check whether one pattern is part of another
     return not TESTS[key].asked and syntax.matches(wider, value)

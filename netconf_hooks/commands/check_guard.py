@@ -1,5 +1,4 @@
-"""What ``netconf-hooks check`` says of guards: where one can't be put up, can never open, or does not hold all it seems
-to."""
+"""``netconf-hooks check`` for guards: which can't be installed, can never open, or stop less than they seem to."""
 
 from __future__ import annotations
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 # Where the kernel lists its devices, and which device is part of which.
 SYSFS = "/sys/class/net"
 
-# An ifupdown that goes on when a pre-up hook fails.
+# An ifupdown that continues when a pre-up hook fails.
 _CARELESS = {"/usr/share/ifupdown2": "ifupdown2"}
 
 
 def list_guard_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:
-    """Return what keeps the guard of an interface from standing, or from ever opening."""
+    """Return the errors that prevent the guard of an interface from being installed, or from ever opening."""
     if not rules.is_guarded() or rules.guard is None:
         return []
     return list(_find_errors(iface, options, rules, names))
@@ -50,7 +49,7 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
         families = " and ".join(heading.family for heading, has in headings if has)
         yield _complain(
             guard,
-            f"it stands in the {families} stanza, and the {headings[0][0].family} stanza comes up before: write it "
+            f"it is in the {families} stanza, but the {headings[0][0].family} stanza comes up first: write it "
             "into the first one",
         )
     proofs = {location.name for location in rules.locations if is_proof(location)}
@@ -60,11 +59,11 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
         if each.readable and not each.doubt and wants_opening and not can_open(each, rules.trust, proofs):
             yield _complain(
                 each,
-                "it can never open: it takes a tls or command test in the line of a location that it names, or "
+                "it can never open: it needs a tls or command test in the line of a location that it names, or "
                 '"netconf-trust hints"',
             )
     for version, words in find_everything(rules.allowances):
-        reason = f"this lets all of IPv{version} through: with it, this is no guard"
+        reason = f"this allows all of IPv{version}, so nothing is guarded"
         yield RuleError("netconf-guard-allow", " ".join(words), reason)
     for rule in rules.vpns:
         if rule.readable:
@@ -79,7 +78,7 @@ def _complain(guard: GuardRule, reason: str) -> RuleError:
 
 
 def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[str, ...]]]:
-    """Return the families, 4 and 6, of which everything is let through, each with the allowances that do it together.
+    """Return the families, 4 and 6, of which everything is allowed, each with the allowances that together do so.
 
     Those of a single port, and of replies, don't count.
     """
@@ -106,19 +105,19 @@ def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[st
 
 
 def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) -> str:
-    """Return in words that the firewall does not see what the guests of a bridge send; else nothing."""
+    """If the firewall does not see what a bridge's guests send, return a message about it; else an empty string."""
     device = device_of(iface)
     if not ("bridge-ports" in options or is_bridge(device)):
         return ""
     try:
         backend = choose_firewall(rules.backend).name if os.geteuid() == 0 else rules.backend
     except GuardError:
-        return ""  # the warning for it says more
+        return ""  # the warning about it says more
     return find_unheld(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
 
 
 def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:
-    """Return a warning for each ``pre-up`` line of a stanza that sets a link up before a guard of it is put up.
+    """Return a warning for each ``pre-up`` line of a stanza that sets a link up before its guard is closed.
 
     ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard every such line counts: it sets up
     the interface itself, or one of its ports.  In another one it counts if the link has a guard in its own stanza, as
@@ -132,15 +131,15 @@ def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names
                 guarded = iface if rules.is_guarded() else device
                 warnings.append(RuleError(
                     "pre-up", line.strip(),
-                    f"it sets {device} up before the guard of {guarded} is put up, since ifup runs these lines before "
-                    "all hooks, and what leaves meanwhile is not held: leave it to ifup and to the packages' own "
+                    f"it sets {device} up before the guard of {guarded} is closed, since ifup runs these lines before "
+                    "all hooks, and what leaves meanwhile is not stopped: leave it to ifup and to the packages' own "
                     "options (bridge_ports), or bring the link up by a stanza of its own",
                 ))  # fmt: skip
     return warnings
 
 
 def find_links_set_up(line: str, iface: str) -> list[str]:
-    """Return the devices that a shell command sets up by ip(8) or ifconfig(8).  iface: what $IFACE stands for."""
+    """Return the devices that a shell command sets up by ip(8) or ifconfig(8).  iface: the value of $IFACE."""
     found = []
     for command in line.partition(" #")[0].replace("&&", ";").replace("||", ";").replace("|", ";").split(";"):
         words = [word.strip("\"'(){}") for word in command.split()]
@@ -151,14 +150,14 @@ def find_links_set_up(line: str, iface: str) -> list[str]:
                 found += _find_set_up_by_ip(arguments)
             elif program == "ifconfig":
                 device, *words_after = [*(word for word in arguments if not word.startswith("-")), ""]
-                # With an address it comes up without being told: ifconfig(8).
+                # With an address it comes up by itself: ifconfig(8).
                 if "up" in words_after or words_after and words_after[0][:1].isdigit():
                     found.append(device)
     return list(dict.fromkeys(found))
 
 
 def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
-    """Return the device of ``ip [OPTIONS] link set [dev] DEVICE ... up``; iproute2 takes beginnings of its words."""
+    """Return the device of ``ip [OPTIONS] link set [dev] DEVICE ... up``; iproute2 accepts abbreviated words."""
     while arguments and arguments[0].startswith("-"):
         arguments = arguments[1:]
     if len(arguments) < 4 or not ("link".startswith(arguments[0]) and "set".startswith(arguments[1])):
@@ -171,10 +170,10 @@ def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
 
 
 def list_guard_warnings(iface: str, rules: Rules) -> list[RuleError]:
-    """Return what the guard of an interface does not hold, or who can open it."""
+    """Return warnings about what the guard of an interface does not stop, and who can open it."""
     if not rules.is_guarded() or rules.guard is None:
         used = {"netconf-guard-allow": bool(rules.allowances), "netconf-guard-backend": rules.backend != "auto"}
-        return [RuleError(option, None, "without netconf-guard it means nothing") for option in used if used[option]]
+        return [RuleError(option, None, "it has no effect without netconf-guard") for option in used if used[option]]
     return list(_find_warnings(iface, rules))
 
 
@@ -184,7 +183,7 @@ def _find_warnings(iface: str, rules: Rules) -> Iterator[RuleError]:
     condition = guard.condition
     if rules.trust == "hints" and condition is not None and (forgeable := _list_forgeable(condition, rules)):
         places = " or ".join(forgeable)
-        yield _complain(guard, f'with "netconf-trust hints", whoever forges the hints of {places} opens it')
+        yield _complain(guard, f'with "netconf-trust hints", anybody who forges the hints of {places} can open it')
     if os.geteuid() == 0:
         try:
             firewall = choose_firewall(rules.backend)
@@ -193,39 +192,39 @@ def _find_warnings(iface: str, rules: Rules) -> Iterator[RuleError]:
             if firewall.name != "iptables-legacy" and device_of(iface) in list_legacy_guards():
                 yield _complain(
                     guard,
-                    f"a guard of {device_of(iface)} also stands in the tables of iptables-legacy, and closes the link "
-                    f"whatever {firewall.name} does: ifdown takes it away if the record knows of it, else "
+                    f"a guard of {device_of(iface)} is also in the tables of iptables-legacy, and closes the link "
+                    f"whatever {firewall.name} does: ifdown removes it if it is in the record; otherwise remove it by "
                     "iptables-legacy and ip6tables-legacy",
                 )
         except GuardError as error:
-            yield _complain(guard, f"no guard can be put up here, so ifup will refuse: {error}")
+            yield _complain(guard, f"no guard can be installed here, so ifup will refuse: {error}")
     for path, program in _CARELESS.items():
         if os.path.exists(path):
-            yield _complain(guard, f"{program} brings the link up also where the guard could not be put up")
+            yield _complain(guard, f"{program} brings the link up even if the guard could not be installed")
     for rule in rules.vpns:
         if rule.kind == "unit":
             yield RuleError("netconf-vpn", rule.text, "what it sends is not known: netconf-guard-allow must name it")
     device = device_of(iface)
     if is_bridge(device):
-        what = "what this machine sends to its guests is held like everything else"
+        what = "what this machine sends to its guests is dropped like everything else"
         yield _complain(guard, f"{device} is a bridge: {what}")
     for name, relation in list_relations(device):
         yield _complain(guard, f"{device} {relation} {name}: what {name} sends over it is dropped with everything else")
 
 
 def _list_forgeable(condition: Condition, rules: Rules) -> list[str]:
-    """Return the places, in words, at which a guard opens for nothing but hints."""
+    """Return the places, in words, at which hints alone open a guard."""
     hinted = {location.name for location in rules.locations if not is_proof(location)}.union(SITUATIONS)
     places = [
         word.text for word in condition.unless if (not word.test.is_proof() if word.test else word.text in hinted)
     ]
     if all(word.text != "anywhere" for word in condition.on):
-        places.append("a place that it is not on for")
+        places.append("a place that its on clause does not name")
     return list(dict.fromkeys(places))
 
 
 def list_relations(device: str, sysfs: str = SYSFS) -> list[tuple[str, str]]:
-    """Return the devices that send over this one, each with how it belongs to it (sysfs-class-net in the kernel)."""
+    """Return the devices that send over this one, each with its relation to it (sysfs-class-net in the kernel)."""
     try:
         entries = sorted(os.listdir(f"{sysfs}/{device}"))
     except OSError:

@@ -1,7 +1,7 @@
-"""What all commands have in common: netconf-hooks(8), EXIT STATUS."""
+"""Common to all commands: netconf-hooks(8), EXIT STATUS."""
 
 OK, FAILED = 0, 1
 
 
 class CommandError(Exception):
-    """The command can't do what it was asked; the message says why."""
+    """The command failed; the message says why."""

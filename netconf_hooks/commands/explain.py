@@ -1,6 +1,7 @@
-"""``netconf-hooks explain``: every rule, every test, what was seen, and what follows.
+"""``netconf-hooks explain``: every rule, every test, the values seen, and the consequences.
 
-It looks at the network as the hooks do, or at what `netconf-hooks probe --json` has seen of one, and changes nothing.
+It looks at the network as the hooks do, or reads a network that `netconf-hooks probe --json` has recorded, and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
     from netconf_hooks.decide import Verdict
     from netconf_hooks.rules import Location, Rules, Test
 
-# Where the rules come from.
+# The origins of the rules.
 RECORD, STANZA = "record", "stanza"
 
-_ORIGINS = {RECORD: "by the rules recorded at its ifup", STANZA: "not up; by the rules that stand in its stanza"}
+_ORIGINS = {RECORD: "by the rules recorded at its ifup", STANZA: "not up; by the rules in its stanza"}
 _VERDICTS = {True: "holds", False: "does not hold", None: "not answered in time"}
-_NOT_RECORDED = "the recording does not tell"
+_NOT_RECORDED = "not in the recording"
 
-# The verdicts on tests that are used as words.
+# The verdicts on tests that are words of a condition.
 _WORDS = {True: "holds", False: "fails", None: "undecided"}
 
 
 class Explanation(Record):
-    """What follows for an interface from its rules and what was seen of its network.
+    """The result of an interface's rules on the network that was seen.
 
-    record: what the hooks would remember; of a wish, what they do remember; origin: where its rules come from, `RECORD`
-    or `STANZA`; recorded: the file with what was seen, empty if the network itself was looked at.
+    record: the record that the hooks would write; of a wish, its actual record; origin: of its rules, `RECORD` or
+    `STANZA`; recorded: the file with the recorded network, empty if the network itself was looked at.
     """
 
     __slots__ = ("record", "origin", "recorded")
@@ -89,13 +90,13 @@ def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanatio
     with make_pass(Store(), device_of(iface), 2 * now.rules.timeout) as passing:
         seen = observe(iface, now.rules, now.options, announce=passing.announce)
         place = find_place(now.rules, seen.answers)
-        # What decides looks only at what the decision depends on; an explanation shows all.
+        # A decision only needs the tests that it depends on; an explanation shows all.
         seen = complete_observation(seen, now.rules, now.options, passing.announce)
     return Explanation(now.change(observation=seen, place=place), origin)
 
 
 def _explain_recording(path: str, iface: str | None) -> Explanation:
-    """Decide on what was seen at another time, perhaps by another interface, by the rules as they are written now."""
+    """Apply the rules as they are written now to a recorded network, perhaps of another interface."""
     seen = read_observation(path)
     iface = iface or seen.iface
     record = InterfaceRecord(iface, make_passes(iface, query_passes(iface)))
@@ -116,20 +117,20 @@ def _is_first(location: Location, explanation: Explanation) -> bool:
 
 
 def _was_asked(test: Test, explanation: Explanation) -> bool:
-    """Whether it was tried to have an answer: not so where the rest of the line does not hold."""
+    """Whether the test was run: it is not if the rest of the line does not hold."""
     answer = explanation.answers.get(test.key, Answer())
     return not TESTS[test.key].asked or answer.pending or judge(test, explanation.answers) is not None
 
 
 def _list_errors(rules: Rules) -> list[str]:
-    """Return what of the rules can't be read, and what hangs on it."""
+    """Return the errors of the rules, and what depends on them."""
     return [str(error) for error in (*rules.errors, *list_undefined_words(rules), *list_doubts(rules))]
 
 
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:
-    """Return the verdicts on tunnels as far as this interface goes, whatever others say."""
+    """Return the verdicts on tunnels by the rules of this interface alone."""
     verdicts = decide_tunnels([explanation.record])
-    # What was recorded elsewhere may be another machine's.
+    # The recording may be from another machine.
     return verdicts if explanation.recorded else hold_verdicts(verdicts, read_held())
 
 
@@ -153,7 +154,7 @@ def _list_lines(explanation: Explanation) -> list[str]:
         lines += [f"    {_explain_test(test, explanation)}" for test in location.tests]
     lines += [f"  as a word: {word}: {_WORDS[verdict]}" for word, verdict in record.place.words.items()]
     if record.place.location:
-        grade = "proven" if record.place.grade == AUTHENTICATED else "told by hints"
+        grade = "proven" if record.place.grade == AUTHENTICATED else "recognised by hints"
         lines.append(f"  {record.place.location} is {grade}")
     lines.append(f"  default route: {'yes' if record.observation.routable else 'no: unroutable'}")
     if record.observation.wireless == OPEN:

@@ -1,4 +1,4 @@
-"""``netconf-hooks hold`` and ``unhold``: the admin's word on a tunnel, whatever the rules say."""
+"""``netconf-hooks hold`` and ``unhold``: exempt a tunnel from the rules."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read_hold_time(text: str) -> float:
 
 
 def hold_tunnel(options: Namespace, store: Store) -> int:
-    """``netconf-hooks hold KIND NAME [--for TIME]``: keeps the rules' hands off a tunnel."""
+    """``netconf-hooks hold KIND NAME [--for TIME]``: exempt a tunnel from the rules."""
     _check(options, "hold")
     until = int(time.time() + options.seconds) if options.seconds else 0
     store.prepare()
     with store.lock_records():
         held.hold(options.kind, options.name, until)
     settle(store, ())
-    # Whoever is about to start or stop it had decided before.  One who stands still is not waited for.
+    # A process that is about to start or stop it has decided before.  Don't wait for one that hangs.
     acting = store.lock_acting()
     if acting.take_until(time.monotonic() + PATIENCE):
         acting.release()

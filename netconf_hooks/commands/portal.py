@@ -1,4 +1,4 @@
-"""``netconf-hooks portal``, ``release`` and ``close``: what the admin does about a guard by hand."""
+"""``netconf-hooks portal``, ``release`` and ``close``: control a guard by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST_PORTAL = 3600.0
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-# Who looks names up for everybody else: systemd-resolved (its sysusers.d file).
+# The user who resolves names for all others: systemd-resolved (its sysusers.d file).
 _RESOLVER_USER = "systemd-resolve"
 
 
@@ -64,9 +64,9 @@ def visit_portal(options: Namespace, store: Store) -> int:
 
 
 def list_portal_exemptions(uid: int, resolver: int | None, servers: tuple[str, ...]) -> tuple[Exemption, ...]:
-    """Return what a captive portal takes.
+    """Return the exemptions for a captive portal.
 
-    uid: the user who visits it; resolver: the one who looks names up for everybody, None where there is none;
+    uid: the user who visits it; resolver: the user who resolves names for all others, None if there is none;
     servers: the link's name servers.
     """
     askers = (uid,) if resolver is None else (uid, resolver)
@@ -81,7 +81,7 @@ def list_portal_exemptions(uid: int, resolver: int | None, servers: tuple[str, .
 
 
 def find_caller(environ: Mapping[str, str], loginuid: str = "/proc/self/loginuid") -> int:
-    """Return the user who asked: who called sudo(8) or pkexec(1), who logged in (proc(5)), or root."""
+    """Return the caller: the user of sudo(8) or pkexec(1), else the user who logged in (proc(5)), else root."""
     for variable in ("SUDO_UID", "PKEXEC_UID"):
         if environ.get(variable, "").isdecimal():
             return int(environ[variable])
@@ -106,7 +106,7 @@ def release_link(options: Namespace, store: Store) -> int:
 
 
 def close_links(options: Namespace, store: Store) -> int:
-    """``netconf-hooks close``: shuts all guards until the networks have been looked at again; before sleep."""
+    """``netconf-hooks close``: close all guards until the networks have been looked at again; used before sleep."""
     _need_root("close")
     close_guards(store, "closed by command, until the network is looked at again")
     return OK

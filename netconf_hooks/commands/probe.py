@@ -1,4 +1,4 @@
-"""``netconf-hooks probe``: what is seen of the network now, as a line to paste into a stanza."""
+"""``netconf-hooks probe``: show what is seen of the network now, with a line to paste into a stanza."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from netconf_hooks.state import Store
 
-# What a line is made of: the first that was seen of each row.  A name that is announced adds to a MAC address; an
-# address, which many networks share, adds nothing to it.
+# The tests of the line: from each row the first key that was seen.  An announced name adds information to a MAC
+# address; an IP address, which many networks share, does not.
 _TELLING = (("gateway-mac", "gateway"), ("ssid",), ("dns-domain",))
 
 _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, encrypted", "": "not wireless"}
 
 
 def probe_network(options: Namespace, store: Store) -> int:
-    """``netconf-hooks probe [--json] IFACE``: looks at the network now, sends no more than the kernel would."""
+    """``netconf-hooks probe [--json] IFACE``: look at the network now; send no more than the kernel would."""
     seen = observe_everything(options.iface, find_options(options.iface, store), DEFAULT_TIMEOUT)
     if seen is None:
         raise CommandError(f"{options.iface}: no such interface")

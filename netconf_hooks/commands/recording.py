@@ -1,6 +1,6 @@
 """An observation as JSON: ``netconf-hooks probe --json`` writes it, ``netconf-hooks explain --as`` reads it.
 
-Everything that can be seen of a network without asking it anything: to be shown, kept, and decided on later.
+It has everything that can be seen of a network without sending a question; it can be shown, kept, and used later.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     from netconf_hooks.state import Store
 
-# What is written down is a few hundred characters; whoever gives a device or a log is told so before it is all read.
+# A recording has a few hundred characters; this detects a device or a log before all of it is read.
 _LARGEST = 1 << 20  # octets
 
 
 class ObservationError(CommandError):
-    """What should have been written by ``netconf-hooks probe --json`` can't be read; the message names the file."""
+    """A recording by ``netconf-hooks probe --json`` can't be read; the message names the file."""
 
 
 def find_options(iface: str, store: Store) -> dict[str, str]:
-    """Return the options of an interface's stanza, as recorded or as they stand there, where there is a stanza: some
-    are evidence themselves (``dns-domain``).  Raises `RecordError`."""
+    """Return the options of an interface's stanza, if there is one, as recorded or as written.
+
+    Some are evidence themselves (``dns-domain``).  Raises `RecordError`.
+    """
     record = store.read_interface(iface)
     if record:
         return merge_options(record.passes)
@@ -67,7 +69,7 @@ def format_observation(observation: Observation) -> str:
 def read_observation(path: str) -> Observation:
     """Return what `format_observation` wrote.  path: ``-`` is standard input.  Raises `ObservationError`.
 
-    What else stands there is ignored: a later version may write more.
+    Other members are ignored: a later version may write more.
     """
     name = "standard input" if path == "-" else path
     try:
@@ -79,12 +81,12 @@ def read_observation(path: str) -> Observation:
         raise ObservationError(f"{name}: too large to be what netconf-hooks probe --json writes")
     try:
         return parse_observation(data)
-    except ValueError as error:  # of json, too, and of what is no UTF-8
+    except ValueError as error:  # also from json, and if it is not UTF-8
         raise ObservationError(f"{name}: not what netconf-hooks probe --json writes: {error}") from error
 
 
 def parse_observation(data: bytes) -> Observation:
-    """Return what `data` says.  Raises ValueError, with what was expected, where it is something else."""
+    """Parse `data`.  Raises ValueError, which says what was expected."""
     try:
         written = json.loads(data)
     except RecursionError:
@@ -123,8 +125,8 @@ def _read_values(key: str, members: Mapping[str, object], name: str) -> tuple[st
     values = members.get(name)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f'"{key}": "{name}": expected a list of strings')
-    # What somebody has written by hand compares as what was seen does; what can be no value of this test stays as it
-    # is, and matches none.
+    # Values that were written by hand are normalised; what can't be a value of this test stays unchanged, and matches
+    # none.
     return tuple(TESTS[key].syntax.read_seen(value) or value for value in values)
 
 

@@ -17,7 +17,7 @@ ERROR, WARNING = "error", "warning"
 
 _MAX_NAMES = 5  # of the stanzas that a message is about
 
-# What ifquery says when it can't read the main file; of a file that is sourced it reads what stands before the mistake.
+# ifquery's message if it can't read the main file; of a sourced file it reads everything before the error.
 _NOTHING_READ = "couldn't read interfaces file"
 
 
@@ -35,7 +35,7 @@ class Report:
 
     def add(self, kind: str, iface: str, message: str, place: str = "") -> None:
         """Note an `ERROR` or `WARNING`.  place: ``FILE:LINE``, empty if it is not known."""
-        # A mistake that ten stanzas inherit is printed once.  Without a line, nobody can tell that it is the same.
+        # An error that ten stanzas inherit is printed once.  Without a line, it is not known whether it is the same.
         stanzas = self._found.setdefault((place or iface, kind, message), [])
         if iface and iface not in stanzas:
             stanzas.append(iface)
@@ -50,16 +50,16 @@ class Report:
         self.add(kind, iface, message, place)
 
     def add_rules(self, kind: str, iface: str, errors: Iterable[RuleError]) -> None:
-        """Note what is said of options, each with its line."""
+        """Note errors or warnings about options, each with its line."""
         for error in errors:
             line = find_line(self._list_lines(iface), error.option, error.value)
             self.add(kind, iface, str(error), _name_place(line.file, line.number) if line else "")
 
     def add_failure(self, error: InterfacesError) -> None:
-        """Note why ifquery knows nothing of a stanza."""
+        """Note why ifquery can't read a stanza."""
         files = {heading.file for heading in self._names.headings if heading.name == error.name}
         complaints = _split_complaints(error.reason)
-        # Only the stanzas of that file are lost behind the mistake.
+        # Only the stanzas of that file are lost after the error.
         responsible = [each for each in complaints if each[0] in files] or complaints
         for file, number, message in complaints:
             affected = error.name if (file, number, message) in responsible else ""
@@ -68,7 +68,7 @@ class Report:
             self.add(ERROR, "", str(error))
 
     def add_complaints(self, output: str) -> None:
-        """Note what ifquery complains of beside its answer."""
+        """Note the errors that ifquery prints beside its answer."""
         for file, number, message in _split_complaints(output):
             self.add(ERROR, "", message, _name_place(file, number))
 
@@ -100,7 +100,7 @@ def find_line(lines: Sequence[Line], option: str, value: str | None) -> Line | N
     for line in (*named, *numbered):
         if line.value.split() == words:
             return line
-    # The words of several lines together, and not as they are written: 10.0.0.0/0 is 0.0.0.0/0.
+    # The words may come from several lines and are normalised: 10.0.0.0/0 is 0.0.0.0/0.
     if len(named) > 1 and option == "netconf-guard-allow":
         named = [line for line in named if set(line.value.split()) & set(words)][:1]
     return named[0] if len(named) == 1 else None
@@ -111,7 +111,7 @@ def _name_place(file: str, number: int | str) -> str:
 
 
 def _split_complaints(output: str) -> list[tuple[str, str, str]]:
-    """Return file, number of the line and message of ifquery's complaints about files."""
+    """Return file, line number and message of ifquery's errors about files."""
     complaints = list_complaints(output)
     ending = "ifupdown ignores the rest of this file"
     if any(complaint.startswith(_NOTHING_READ) for complaint in complaints):

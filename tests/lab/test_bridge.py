@@ -231,7 +231,7 @@ def test_the_iptables_backend_refuses_a_bridge(lab: Lab) -> None:
     assert "it takes nftables" not in checked.stdout
     checked = laptop.run(["netconf-hooks", "check", "br0"], check=False)
     assert checked.returncode == 1 and "it takes nftables" in checked.stdout
-    early = 'br0: warning: pre-up "ip link set eth0 master br0 up": it sets eth0 up before the guard of br0 is put up'
+    early = 'br0: warning: pre-up "ip link set eth0 master br0 up": it sets eth0 up before the guard of br0 is closed'
     assert early in checked.stdout
 
 
@@ -249,7 +249,7 @@ def test_a_link_that_a_ppp_stanza_dials_in_over_is_refused(lab: Lab) -> None:
     assert told in result.stderr
     checked = laptop.run(["netconf-hooks", "check"], check=False)
     assert checked.returncode == 1 and told in checked.stdout
-    assert "it sets eth0 up before the guard of eth0 is put up" in checked.stdout
+    assert "it sets eth0 up before the guard of eth0 is closed" in checked.stdout
     assert list_ruleset(laptop) == "" and find_records(lab) == []
     laptop.write("/etc/ppp/peers/dsl", "noauth\nplugin rp-pppoe.so\nnic-eth1\n")
     lab.plug("cafe")

@@ -70,7 +70,7 @@ def test_the_whole_story(packages: object, dhcp_client: str) -> None:
     assert f"64 bytes from {CORP_HOST}" in cafe
     assert "  ok  guard       open\n" in sections["1. Home"] and "  ok  guard       closed\n" in cafe
     assert "netconf-guard    unless home-lan office-lan" in sections["The laptop"]
-    assert "whoever forges the hints of home-lan or office-lan opens it" in unwrap(sections["The laptop"])
+    assert "anybody who forges the hints of home-lan or office-lan can open it" in unwrap(sections["The laptop"])
     check_leak_test(cafe)
     assert re.search(r"  ok  time        ifup \d\.\d\d s; the tunnel was connected within \d\.\d\d s of its", cafe)
     stops = 6 if dhcp_client == "dhcpcd" else 5

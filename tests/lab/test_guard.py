@@ -82,7 +82,7 @@ def test_with_hints_alone_it_never_opens_and_says_so(lab: Lab) -> None:
     lab.plug("home")
     checked = laptop.run(["netconf-hooks", "check", "eth0"], check=False)
     assert checked.returncode == 1
-    assert "it can never open: it takes a tls or command test" in checked.stdout + checked.stderr
+    assert "it can never open: it needs a tls or command test" in checked.stdout + checked.stderr
     laptop.ifup("eth0")
     assert read_guard(lab) == "closed" and not reaches_internet(laptop)
     explained = laptop.run(["netconf-hooks", "explain", "eth0"]).stdout
@@ -90,7 +90,7 @@ def test_with_hints_alone_it_never_opens_and_says_so(lab: Lab) -> None:
         "netconf-guard unless home-lan office-lan: closed: eth0 is at home-lan, which is not proven: "
         '"unless home-lan" does not open it'
     ) in explained
-    assert "home-lan is told by hints" in explained
+    assert "home-lan is recognised by hints" in explained
 
 
 @ONE_CLIENT
@@ -98,7 +98,7 @@ def test_checks_warning_of_who_can_open_it(lab: Lab) -> None:
     configure(lab, CORP, UNLESS, HINTS)
     checked = lab.laptop.run(["netconf-hooks", "check", "eth0"], check=False)
     assert checked.returncode == 0
-    assert "whoever forges the hints of home-lan or office-lan opens it" in checked.stdout + checked.stderr
+    assert "anybody who forges the hints of home-lan or office-lan can open it" in checked.stdout + checked.stderr
 
 
 ALLOWANCES = {
@@ -613,7 +613,7 @@ def test_a_legacy_guard_that_no_record_knows_is_reported(lab: Lab, reader: str) 
     def is_reported() -> tuple[bool, bool]:
         status = laptop.run(["netconf-hooks", "status"]).stdout
         checked = laptop.run(["netconf-hooks", "check", "eth0"]).stdout
-        return "guard of eth0 in the tables of iptables-legacy" in status, "also stands in the tables of" in checked
+        return "guard of eth0 in the tables of iptables-legacy" in status, "is also in the tables of" in checked
 
     assert is_reported() == (False, False)
     laptop.run(["ip6tables-legacy", "-t", "mangle", "-N", "nch-eth0"])

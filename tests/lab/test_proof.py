@@ -106,13 +106,13 @@ def test_hints_can_be_forged_and_proof_is_asked_for(lab: Lab, certificate: Certi
     assert arrive(lab, "cafe") == ("office-lan", "hint")
     assert find_tunnels(lab) == []  # fooled
     warnings = lab.laptop.run(["netconf-hooks", "check"]).stdout
-    assert "whoever forges the hints of office-lan turns this tunnel off" in warnings
+    assert "anybody who forges the hints of office-lan can stop this tunnel" in warnings
     write_stanza(lab, "trust authenticated", hints)
     assert arrive(lab, "cafe") == ("office-lan", "hint")
     wait_for_tunnel(lab)
-    assert "office-lan is told by hints" in explain(lab)
+    assert "office-lan is recognised by hints" in explain(lab)
     warnings = lab.laptop.run(["netconf-hooks", "check"]).stdout
-    assert "this tunnel is never turned off there" in warnings
+    assert "this tunnel is never stopped there" in warnings
     # With both lines: the first names the location, the second proves it.
     write_stanza(lab, "trust authenticated", hints, proof)
     warnings = lab.laptop.run(["netconf-hooks", "check"]).stdout

@@ -55,7 +55,7 @@ def test_rules_that_ask_somebody_are_not_answered_by_a_recording(lab: Lab) -> No
     recorded = laptop.run(["netconf-hooks", "probe", "--json", "eth0"]).stdout
     laptop.ifdown("eth0")
     explained = laptop.run(["netconf-hooks", "explain", "--as", "-", "eth0"], text=recorded).stdout
-    assert f"peer={OFFICE.router}: not answered: nothing seen (the recording does not tell)" in explained
+    assert f"peer={OFFICE.router}: not answered: nothing seen (not in the recording)" in explained
     broken = laptop.run(["netconf-hooks", "explain", "--as", "-", "eth0"], text=recorded[:-9], check=False)
     assert (broken.returncode, broken.stdout) == (1, "")
     assert broken.stderr.startswith("netconf-hooks: standard input: not what netconf-hooks probe --json writes: ")

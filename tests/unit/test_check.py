@@ -131,7 +131,7 @@ def test_check_warns_where_hints_turn_a_tunnel_off(command, stanzas):
     assert status == 0
     [line] = lines
     assert line.startswith('eth0: warning: netconf-vpn "openvpn corp unless office": ')
-    assert "whoever forges the hints of office turns this tunnel off" in line
+    assert "anybody who forges the hints of office can stop this tunnel" in line
 
 
 def test_check_is_quiet_where_the_admin_has_said_that_hints_are_enough(command, stanzas):
@@ -143,7 +143,7 @@ def test_check_warns_where_proof_is_asked_for_and_there_is_none(command, stanzas
     stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "authenticated"}
     status, [line] = run_check(command)
     assert status == 0
-    assert "no line of office has a tls or command test: this tunnel is never turned off there" in line
+    assert "no line of office has a tls or command test: this tunnel is never stopped there" in line
     certificate = f"tls=192.0.2.9:443/sha256:{64 * '0'}"
     stanzas[0]["eth0"]["netconf-location"] = STANZA["netconf-location"] + f"\noffice {certificate}"
     assert run_check(command) == (0, [])
@@ -153,7 +153,7 @@ def test_check_warns_where_a_hint_in_a_rule_turns_a_tunnel_off(command, stanzas)
     stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless address=10.0.0.0/8"}
     status, [line] = run_check(command)
     assert status == 0
-    assert 'whoever forges "address=10.0.0.0/8" turns this tunnel off' in line
+    assert 'anybody who forges "address=10.0.0.0/8" can stop this tunnel' in line
     stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless command=/usr/local/sbin/is-office"}
     assert run_check(command) == (0, [])
     stanzas[0]["eth0"] = {"netconf-vpn": "openvpn corp unless !command=/usr/local/sbin/is-cafe"}
@@ -243,8 +243,8 @@ def test_check_warns_of_a_line_that_never_counts(command, stanzas, earlier, late
     status, [warning] = run_check(command)
     assert status == 0
     assert warning == (
-        f'eth0: warning: netconf-location "{later}": never counts: where it holds, "{earlier}", which is written '
-        "before it, holds as well"
+        f'eth0: warning: netconf-location "{later}": never counts: if it holds, "{earlier}", which is written '
+        "before it, holds, too"
     )
     stanzas[0]["eth0"] = {"netconf-location": f"{later}\n{earlier}"}
     assert len(run_check(command)[1]) == (1 if set(earlier.split()) == set(later.split()) else 0)
@@ -319,7 +319,7 @@ def test_check_warns_where_hints_open_a_guard(command, stanzas, monkeypatch):
     stanzas[0]["eth0"] = {**STANZA, "netconf-guard": "unless office", "netconf-trust": "hints"}
     status, lines = run_check(command)
     assert status == 0
-    assert [line for line in lines if "whoever forges the hints of office opens it" in line]
+    assert [line for line in lines if "anybody who forges the hints of office can open it" in line]
     stanzas[0]["eth0"]["netconf-guard"] = "yes"
     assert not [line for line in run_check(command)[1] if "forges" in line]
 

@@ -70,8 +70,8 @@ def test_without_a_guard_there_is_nothing_to_say():
 
 def test_its_options_mean_nothing_without_it():
     assert find_warnings(guard_allow="udp/123", guard_backend="iptables") == [
-        "netconf-guard-allow: without netconf-guard it means nothing",
-        "netconf-guard-backend: without netconf-guard it means nothing",
+        "netconf-guard-allow: it has no effect without netconf-guard",
+        "netconf-guard-backend: it has no effect without netconf-guard",
     ]
     assert find_warnings(guard="yes", guard_allow="udp/123", guard_backend="iptables") == []
 
@@ -124,7 +124,7 @@ def test_the_option_belongs_in_the_first_stanza(first, second, wrong):
     errors = find_errors("eth0", headings, guard="yes")
     assert bool(errors) == wrong
     if wrong:
-        assert "it stands in the inet6 stanza, and the inet stanza comes up before" in errors[0]
+        assert "it is in the inet6 stanza, but the inet stanza comes up first" in errors[0]
 
 
 def test_tunnels_whose_packets_can_not_be_let_through(monkeypatch):
@@ -144,13 +144,13 @@ def test_tunnels_whose_packets_can_not_be_let_through(monkeypatch):
     ("unless office", f"{HINTED}\n{PROVEN}", "office"),
     ("unless gateway=192.0.2.1", "", "gateway=192.0.2.1"),
     ("unless office home", f"{PROVEN}\nhome gateway=192.0.2.9", "home"),
-    ("on unknown", HINTED, "a place that it is not on for"),
-    ("on home unless office", HINTED, "office or a place that it is not on for"),
+    ("on unknown", HINTED, "a place that its on clause does not name"),
+    ("on home unless office", HINTED, "office or a place that its on clause does not name"),
 ])
 def test_hints_that_open_it(guard, location, place):
     options = {"guard": guard, "location": location, "trust": "hints"}
     assert find_warnings(**options) == [
-        f'netconf-guard "{guard}": with "netconf-trust hints", whoever forges the hints of {place} opens it'
+        f'netconf-guard "{guard}": with "netconf-trust hints", anybody who forges the hints of {place} can open it'
     ]
     assert find_warnings(**{**options, "trust": "authenticated"}) == []
     assert find_warnings(guard=guard, location=location) == []
@@ -171,7 +171,7 @@ def test_what_the_firewall_lacks(monkeypatch):
 def test_a_guard_in_tables_that_nobody_lists(monkeypatch):
     monkeypatch.setattr(check_guard, "list_legacy_guards", lambda: ("eth0",))
     [warning] = find_warnings("eth0:1", guard="yes")
-    assert "a guard of eth0 also stands in the tables of iptables-legacy" in warning
+    assert "a guard of eth0 is also in the tables of iptables-legacy" in warning
     assert find_warnings("eth1", guard="yes") == []
     monkeypatch.setattr(Firewall, "name", "iptables-legacy")
     assert find_warnings("eth0", guard="yes") == []
@@ -189,7 +189,7 @@ def test_no_firewall_at_all(monkeypatch):
 def test_an_ifupdown_that_goes_on_where_pre_up_fails(monkeypatch, tmp_path):
     monkeypatch.setattr(check_guard, "_CARELESS", {str(tmp_path): "ifupdown2", "/nowhere": "another"})
     [warning] = find_warnings(guard="yes")
-    assert "ifupdown2 brings the link up also where the guard could not be put up" in warning
+    assert "ifupdown2 brings the link up even if the guard could not be installed" in warning
 
 
 def test_units_of_which_nothing_is_known():
@@ -232,11 +232,11 @@ def test_what_belongs_to_a_device(tmp_path):
     ("0.0.0.0/0:tcp/22", []), ("[::/0]:udp/53", []), ("in:tcp/22@0.0.0.0/0", []), ("udp/123", []), ("192.0.2.0/24", []),
 ])
 def test_an_allowance_that_is_no_guard(allow, families):
-    errors = [error for error in find_errors(guard="yes", **{"guard-allow": allow}) if "no guard" in error]
+    errors = [error for error in find_errors(guard="yes", **{"guard-allow": allow}) if "nothing is guarded" in error]
     assert [error.partition("IPv")[2][0] for error in errors] == families
     for error in errors:
         assert error.startswith('netconf-guard-allow "')
-        assert error.endswith("through: with it, this is no guard")
+        assert error.endswith(", so nothing is guarded")
 
 
 def test_which_allowances_are_everything_together():
@@ -289,7 +289,7 @@ def test_where_no_firewall_works_the_warning_says_more(monkeypatch):
 
 def test_what_the_host_sends_its_guests_is_held(monkeypatch):
     check_bridge(monkeypatch, "br0")
-    held = "br0 is a bridge: what this machine sends to its guests is held like everything else"
+    held = "br0 is a bridge: what this machine sends to its guests is dropped like everything else"
     assert [held in warning for warning in find_warnings("br0", guard="yes")] == [True]
     assert find_warnings("eth0", guard="yes") == []
 
@@ -325,7 +325,7 @@ def find_early(iface, pre_up, headings=(), **options):
 def test_a_link_that_is_set_up_before_its_guard():
     lines = "ip link add br0 type bridge\nip link set eth0 master br0 up\n/sbin/ip link set br0 up"
     found = find_early("br0", lines, guard="yes")
-    begin = 'pre-up "{}": it sets {} up before the guard of br0 is put up, since ifup runs these lines before all hooks'
+    begin = 'pre-up "{}": it sets {} up before the guard of br0 is closed, since ifup runs these lines before all hooks'
     assert [warning.startswith(begin.format(line, device)) for warning, line, device in zip(
         found, lines.split("\n")[1:], ("eth0", "br0"), strict=True
     )] == [True, True]
@@ -337,4 +337,4 @@ def test_a_link_that_is_set_up_before_its_guard():
 def test_another_stanza_sets_a_guarded_link_up(options, warned):
     headings = [Heading("eth0", "inet", "dhcp", "", options), Heading("dsl", "inet", "ppp", "", ("pre-up",))]
     found = find_early("dsl", "/sbin/ifconfig eth0 up # line maintained by pppoeconf", headings)
-    assert ["before the guard of eth0 is put up" in warning for warning in found] == [True] * warned
+    assert ["before the guard of eth0 is closed" in warning for warning in found] == [True] * warned

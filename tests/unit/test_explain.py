@@ -45,7 +45,7 @@ def test_explain_shows_every_line_and_test(command, store, links, network):
         "  netconf-location cafe address=10.0.0.0/8: holds",
         "    address=10.0.0.0/8: holds: seen 10.1.2.3",
         "  as a word: address=10.0.0.0/8: holds",
-        "  office is told by hints",
+        "  office is recognised by hints",
         "  default route: yes",
         '  netconf-vpn openvpn corp unless office: down, as far as eth0 goes: eth0 is at office: "unless office"',
         '  netconf-vpn openvpn archive on address=10.0.0.0/8: up, as far as eth0 goes: eth0 is at office: "on '
@@ -67,7 +67,7 @@ def test_explain_of_a_stanza_that_is_not_up(command, links, network, monkeypatch
     monkeypatch.setattr(explain, "query_passes", found.__getitem__)
     status, output, _ = command("explain", "eth0")
     assert status == 0
-    assert output.startswith("eth0 is at an unknown place (not up; by the rules that stand in its stanza)\n")
+    assert output.startswith("eth0 is at an unknown place (not up; by the rules in its stanza)\n")
     assert "    gateway=192.0.2.1: does not hold: nothing seen (nothing there)\n" in output
     assert "  default route: no: unroutable\n" in output
 
@@ -191,7 +191,7 @@ def test_a_recorded_network_is_decided_on_as_it_was(command, network, recording,
     assert output.splitlines() == [
         f"wlan0 can't tell yet where it is (as recorded in {path})",
         "  netconf-location home peer=192.0.2.7 gateway=192.0.2.1: not answered",
-        "    peer=192.0.2.7: not answered: nothing seen (the recording does not tell)",
+        "    peer=192.0.2.7: not answered: nothing seen (not in the recording)",
         "    gateway=192.0.2.1: holds: seen 192.0.2.1",
         "  netconf-location hall ssid=hall: not answered",
         "    ssid=hall: not answered: nothing seen (not asked in time)",
@@ -201,7 +201,7 @@ def test_a_recorded_network_is_decided_on_as_it_was(command, network, recording,
         "  netconf-location plain gateway=192.0.2.1 interface=wlan0: holds, first",
         "    gateway=192.0.2.1: holds: seen 192.0.2.1",
         "    interface=wlan0: holds: seen wlan0",
-        "  plain is told by hints",
+        "  plain is recognised by hints",
         "  default route: yes",
         "  wireless without encryption: insecure",
         "  netconf-vpn openvpn corp on insecure: up, as far as wlan0 goes: wlan0 can't tell yet where it is: "

@@ -52,7 +52,7 @@ def test_the_offices_mac_and_domain_do_not_open_it(scene: Scene) -> None:
     if scene.guarded:
         assert scene.read_guard() == "closed"
         explained = scene.laptop.run(["netconf-hooks", "explain", "eth0"]).stdout
-        assert "office-lan is told by hints" in explained
+        assert "office-lan is recognised by hints" in explained
         assert "netconf-guard" in explained
         checked = scene.laptop.run(["netconf-hooks", "check"], check=False)
         assert checked.returncode == 1, checked.stdout  # a guard that can never open
@@ -74,7 +74,7 @@ def test_with_hints_trusted_it_opens_and_check_has_warned(scene: Scene) -> None:
     hostile.forge_office(scene.lab)
     write_office(scene, "trust hints", OFFICE_HINTS)
     warned = scene.laptop.run(["netconf-hooks", "check"]).stdout
-    assert "whoever forges the hints of office-lan opens it" in warned
+    assert "anybody who forges the hints of office-lan can open it" in warned
     scene.arrive()
     scene.wait_for_guard("open")
     kinds = {leak.kind for leak in scene.find(scene.look())}
