@@ -36,11 +36,11 @@ class Import(NamedTuple):
 _PREFACE = """\
 # What the hooks cost
 
-Every `ifup` of every interface pays for these hooks. Here is how much, beside what could be there in their place.
-Written by `make bench`; to measure on another machine, run it there (some ten minutes, as root).
+Every `ifup` of every interface pays for these hooks. This page says how much, compared with alternatives. `make bench`
+writes it; to measure on another machine, run it there (some ten minutes, as root).
 """
 
-_UNKNOWN = "Why is not known yet."
+_UNKNOWN = "The reason is not known yet."
 
 _METHOD = """\
 ## How it was measured
@@ -48,18 +48,18 @@ _METHOD = """\
 - By `tests/bench/`: real ifupdown, dhclient and the built packages on a laptop of the lab (`tests/lab`), which is made
   of namespaces of this machine. `make bench ROWS='ifup-plain memory'` runs some rows, `ROUNDS=5` fewer rounds; neither
   writes this file.
-- Both sides of a row run by turns, {rounds} rounds of each after one that does not count. Given are the medians, and
-  the median of the rounds' ratios (which need not be the ratio of the medians): whatever else the machine does
-  meanwhile touches both sides.
-- Times are on the clock, from the start of the program to its end, if not called CPU time, which is the user and system
-  time of the program and of all that it waited for (wait4(2)). Both are taken inside the laptop. Memory is the largest
-  resident size (`ru_maxrss`, by time(1)).
+- Both sides of a row run by turns, {rounds} rounds of each after one that does not count, so that other load on the
+  machine affects both sides. The table has the medians, and the median of the rounds' ratios (which need not be the
+  ratio of the medians).
+- Times are wall time, from the start of the program to its end, unless they are called CPU time: this is the user and
+  system time of the program and of all its children that it waited for (wait4(2)). Both are measured inside the laptop.
+  Memory is the largest resident size (`ru_maxrss`, by time(1)).
 - "The shell hook" is `tests/bench/shell-hook`, in the same place, on the same network, with the same result.
-- Of `if-up` the second and all later runs are measured: the record is there and says the same, so nothing is started or
-  stopped. The watcher, which each run wakes, works beside the hooks and not in their time: its pipe is held by the
-  bench, but in the row of {parallel} interfaces, where it runs.
-- "MAC known": the router's entry in the neighbour table is stale, as it is after a while. "To be resolved": it is
-  taken out before each run; the shell hook then pings the router.
+- Of `if-up` the second and all later runs are measured: the record exists and does not change, so nothing is started
+  or stopped. Each run wakes the watcher, but its work must not count as the hooks' time: the bench holds its pipe, so
+  that it does not run, except in the row of {parallel} interfaces.
+- "MAC known": the router's entry in the neighbour table is stale, as it is after a while. "To be resolved": the entry
+  is removed before each run; the shell hook then pings the router.
 """
 
 
@@ -139,7 +139,7 @@ def _format_unmet(rows: Mapping[str, Sequence[Result]], notes: Mapping[str, str]
         if not missed:
             continue
         by_how_much = "; ".join(
-            f"{each.what}, against {each.against}: {each.ratio:.2f} where {each.goal:g} was the goal" for each in missed
+            f"{each.what}, against {each.against}: {each.ratio:.2f} (goal: {each.goal:g})" for each in missed
         )
         paragraphs.append(f"**{by_how_much}.** {notes.get(name, _UNKNOWN)}")
     if not paragraphs:
@@ -162,7 +162,8 @@ def _format_imports(imports: Sequence[Import]) -> str:
     return "\n".join([
         "## What imports cost",
         "",
-        "Each alone, on top of `python3 -IS -c pass`: why the hooks import so little (`tests/unit/test_imports.py`).",
+        "Each module alone, on top of `python3 -IS -c pass`. This is why the hooks import so little",
+        "(`tests/unit/test_imports.py`).",
         "",
         "| module | |",
         "| --- | ---: |",
