@@ -1,1 +1,1 @@
-"""The machine behind one seam: programs, systemd, netlink, the log, paths.  Tests replace it in one place."""
+"""Everything that touches the machine: programs, systemd, netlink, the log, paths.  Tests replace it in one place."""

@@ -1,6 +1,6 @@
 """IP addresses and prefixes as text, as inet_ntop(3) writes them, and ``HOST:PORT``.
 
-By the C library's functions: the module ipaddress costs 15 ms to import.
+The C library's functions do the work: importing the module ipaddress takes 15 ms.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 
 def pack_address(text: str) -> bytes:
-    """Return the 4 or 16 octets of an address; none for anything else, an address with a scope among it."""
+    """Return the 4 or 16 octets of an address; none for anything else, including an address with a scope."""
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError):  # ValueError: a NUL or a surrogate in it
@@ -22,13 +22,13 @@ def format_address(packed: bytes) -> str:
 
 
 def read_address(text: str) -> str:
-    """Return an address as inet_ntop(3) writes it, however it is written; empty for anything else."""
+    """Return an address in the form of inet_ntop(3); empty for anything else."""
     packed = pack_address(text)
     return format_address(packed) if packed else ""
 
 
 def read_prefix(text: str) -> tuple[bytes, int] | None:
-    """Return the octets and the prefix length of ``ADDRESS/LENGTH`` or of an address alone, which has all bits.
+    """Return the octets and the prefix length of ``ADDRESS/LENGTH``; of an address alone, the full length.
 
     Bits beyond the prefix are kept.  None for anything else.
     """
@@ -41,7 +41,7 @@ def read_prefix(text: str) -> tuple[bytes, int] | None:
 
 
 def share_prefix(one: str, other: str, length: int) -> bool:
-    """Whether the first `length` bits of two addresses are the same, all of them where they have fewer.
+    """Whether the first `length` bits of two addresses are the same; all bits if they have fewer.
 
     False for different families, and for text that is no address.
     """
@@ -53,7 +53,7 @@ def share_prefix(one: str, other: str, length: int) -> bool:
 
 
 def is_link_local(address: str) -> bool:
-    """Whether an address says nothing of a network: fe80::/10, RFC 4291 2.5.6; 169.254/16, RFC 3927.
+    """Whether an address is link-local and so identifies no network (fe80::/10, RFC 4291 2.5.6; 169.254/16, RFC 3927).
 
     address: as inet_ntop(3) writes it.
     """
@@ -61,7 +61,7 @@ def is_link_local(address: str) -> bool:
 
 
 def split_host_port(text: str) -> tuple[str, str] | None:
-    """Split ``HOST:PORT`` or ``[IPV6]:PORT``; None where either is missing.  Neither part is checked."""
+    """Split ``HOST:PORT`` or ``[IPV6]:PORT``; None if either is missing.  Neither part is checked."""
     host, colon, port = text.rpartition(":")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")

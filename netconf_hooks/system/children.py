@@ -1,4 +1,4 @@
-"""The listening process's children: each does one slow thing, has a deadline, and is never waited for."""
+"""The watcher's children: each does one slow thing and has a deadline; the watcher never waits for one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the module signal itself imports enum
 
-# Seconds from SIGTERM to SIGKILL, and from that until a child counts as one that can't be killed.
+# Seconds from SIGTERM to SIGKILL, and from SIGKILL until a child counts as one that can't be killed.
 PATIENCE = 2.0
 
 NAME = "netconf-child"
@@ -24,10 +24,10 @@ NAME = "netconf-child"
 class Child:
     """A process forked from this one, which does `work` in a process group of its own and ends.
 
-    what: what it does, for the log; limit: seconds that it has, counted again whenever it has reported something.
-    work: is given a function that reports a line.  descriptors: what this process has open and the child must not.
+    what: what it does, for the log; limit: seconds that it has; they start again whenever it reports something.
+    work: gets a function that reports a line.  descriptors: open in this process; the child closes them.
 
-    `fileno` is readable when it has ended.  Raises OSError when it can't be forked.
+    `fileno` is readable when it has ended.  Raises OSError if it can't be forked.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Child:
         self.is_abandoned = False
         """Whether it could not even be killed."""
         self.failed = False
-        """Whether it was told to end, or did not end well."""
+        """Whether it was stopped, or failed."""
 
     def fileno(self) -> int:
         """Return the descriptor, for poll(2)."""
         return self._descriptor
 
     def has_ended(self) -> bool:
-        """Return whether it has ended; then it is nobody's zombie."""
+        """Return whether it has ended; if so, reap it."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         self.failed = self.failed or bool(pid and status)
         return bool(pid)
@@ -65,7 +65,7 @@ class Child:
         return os.pread(self._report, os.fstat(self._report).st_size, 0).decode("ascii").splitlines()
 
     def keep_time(self) -> None:
-        """When its time is over: tell it to end, then kill it, then abandon it."""
+        """When its time is over: first terminate it, then kill it, then abandon it."""
         now = monotonic()
         if now < self.next_time:
             return
@@ -84,7 +84,7 @@ class Child:
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            pass  # it has just ended, or has no group of its own yet
+            pass  # it has just ended, or has not created its group yet
         self.next_time = now + PATIENCE
 
     def close(self) -> None:
@@ -93,26 +93,26 @@ class Child:
         os.close(self._report)
 
     def _run(self, work: Callable[[Callable[[str], None]], None], descriptors: Iterable[int]) -> None:
-        """Be the child."""
+        """Run as the child."""
         status = 1
         try:
             log.set_waiting(True)
             os.setsid()
             if os.sched_getscheduler(0) == os.SCHED_RR:
-                # What it does is slow, and must not keep others from the processor: sched(7).
+                # Its work is slow and must not have real-time priority: sched(7).
                 os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             with open("/proc/self/comm", "w", encoding="ascii") as name:
                 name.write(NAME)  # as ps(1) shows it
             for descriptor in descriptors:
                 os.close(descriptor)
-            # In case nobody is left to end it.
+            # In case the watcher is gone and can't stop it.
             Ending(status).set_alarm(int(self._limit + PATIENCE) + 1)
             work(lambda line: self._write(line))
             status = 0
         except Ended as ended:
             log.error(f"watch: could not {self.what}: {ended}")
         except BaseException:
-            # The outermost line of this process: what it was forked from must not run on in it.
+            # The outermost line of this process: the watcher's code must not continue in it.
             from traceback import format_exc
 
             log.error(f"watch: could not {self.what}:\n{format_exc()}")

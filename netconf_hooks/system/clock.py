@@ -30,7 +30,7 @@ class Clock:
         os.close(self._descriptor)
 
     def was_set(self) -> bool:
-        """Return whether the clock was set since this was last asked."""
+        """Return whether the clock was set since the last call."""
         try:
             os.read(self._descriptor, 8)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Without systemd: programs that may block, started so that no hook waits for them."""
+"""For machines without systemd: start programs that may block, without making a hook wait for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PATIENCE = 3.0
-"""Seconds to wait for a program: most are done in 0.1 s, and then the hook can say what went wrong."""
+"""Seconds to wait for a program: most end within 0.1 s, and then the hook can report an error."""
 
 LIMIT = 120.0
 """Seconds after which a program is killed: wg(8) tries to resolve a name for 72 s."""
@@ -25,8 +25,8 @@ def launch(
 ) -> None:
     """Start a program that may block, in a session of its own, and wait up to `patience` seconds until it exits.
 
-    After that it runs on by itself, and is killed after `limit` seconds; a failure is then logged.
-    what: how the log calls it; describe: returns why it failed, empty if it did not.
+    After that it continues by itself, and is killed after `limit` seconds; a failure is then logged.
+    what: its name in the log; describe: returns why it failed, empty if it did not.
     Raises `TunnelError` with the reason if it fails within `patience`, or if it can't be started.
     """
 
@@ -53,7 +53,7 @@ def is_halting(program: str = "runlevel") -> bool:
 
 
 def _keep_only(writer: int) -> None:
-    """Drop what this process has inherited from the hook: session, signal handlers, descriptors with their locks."""
+    """Drop everything inherited from the hook: session, signal handlers, descriptors with their locks."""
     import signal
     import syslog
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 LONGEST = 15
-"""Bytes in a device's name: IFNAMSIZ of linux/if.h, less the zero at its end."""
+"""Bytes in a device's name: IFNAMSIZ of linux/if.h, without the final zero."""
 
 _REFUSED = frozenset(b"/:\x7f\x85\xa0").union(range(0x21))
 

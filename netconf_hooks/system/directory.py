@@ -1,7 +1,7 @@
 """Notices that somebody has changed the files of a directory: inotify(7).
 
-Python's own way to the kernel's news of files, dnotify (fcntl(2), F_NOTIFY), sends signals that tell no names, also for
-what this program has written itself, and poll(2) does not see them.
+Python itself only supports dnotify (fcntl(2), F_NOTIFY).  Its signals don't name the file, also report this program's
+own writes, and can't be used with poll(2).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MODIFY, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x002, 0x040, 0x080, 0x100, 
 _DELETE_SELF, _MOVE_SELF, _ONLYDIR = 0x400, 0x800, 0x01000000
 _CHANGES = _MODIFY | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _OVERFLOW = 0x4000
-_EVENT = struct.Struct("=iIII")  # inotify_event: wd, mask, cookie, length of the name, which zeros follow
+_EVENT = struct.Struct("=iIII")  # inotify_event: wd, mask, cookie, length of the name, which is padded with zeros
 
 
 class Directory:
@@ -36,7 +36,7 @@ class Directory:
         os.close(self._descriptor)
 
     def watch(self) -> bool:
-        """Watch the directory that has this path now, also after another one had it; return whether there is one."""
+        """Watch the directory that now has this path, even if it has replaced another one; return whether it exists."""
         try:
             call("inotify_add_watch", self._descriptor, os.fsencode(self._path), _CHANGES)
         except OSError:
@@ -44,9 +44,9 @@ class Directory:
         return True
 
     def has_changed(self) -> bool:
-        """Return whether the files were changed since this was last asked.
+        """Return whether the files were changed since the last call.
 
-        Files whose names begin with a dot don't count: they are what a record is written to before it is renamed.
+        Files whose names begin with a dot don't count: a record is written to such a file, which is then renamed.
         """
         changed = False
         while True:

@@ -1,8 +1,8 @@
-"""How a process of ours is ended: by a signal, or when its time is over, and never without that being noticed.
+"""Ends a process of netconf-hooks on a signal, or when its time is over.
 
-The handler raises `Ended`, so that what was begun is left in order.  An exception that is raised while Python runs a
-destructor is printed and lost ("Exception ignored in ...", and python3-nftables has one).  So the alarm rings again,
-and the second time the process is left at once.
+The handler raises `Ended`, so that the process can clean up.  If an exception is raised while Python runs a destructor,
+it is printed and lost ("Exception ignored in ...", and python3-nftables has a destructor).  So the alarm is set again,
+and the second time the process exits at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
-# What ends a hook: ifdown or systemd (TERM), the admin's Ctrl-C (INT), a closed terminal (HUP), its own deadline
-# (ALRM).
+# The signals that end a hook: from ifdown or systemd (TERM), the admin's Ctrl-C (INT), a closed terminal (HUP), its own
+# deadline (ALRM).
 ENDING: dict[int, str] = {
     signal.SIGTERM: "SIGTERM",
     signal.SIGINT: "SIGINT",
@@ -24,18 +24,18 @@ ENDING: dict[int, str] = {
     signal.SIGALRM: "it took too long",
 }
 
-# Seconds that a process has, once it was told to end, until it is left as it is.
+# Seconds from the signal until the process exits without cleaning up.
 GRACE = 3
 
 
 class Ended(BaseException):
-    """The process is to end now: a signal came, or its time is over."""
+    """The process must end now: it got a signal, or its time is over."""
 
 
 class Ending:
-    """What happens when this process is told to end: `Ended` is raised, and `GRACE` seconds later it is left.
+    """Raises `Ended` when this process gets a signal to end; `GRACE` seconds later, makes it exit.
 
-    status: the exit status with which it is left; may be changed at any time.
+    status: the exit status then; may be changed at any time.
     """
 
     def __init__(self, status: int = 0) -> None:
@@ -45,16 +45,16 @@ class Ending:
             signal.signal(number, self._end)
 
     def set_alarm(self, seconds: int) -> None:
-        """Give this process so many seconds more; 0: no limit.  Raises `Ended` where that was raised and lost."""
+        """Give this process so many seconds more; 0: no limit.  Raises `Ended` again if that was raised and lost."""
         if self.reason:
             raise Ended(self.reason)
         signal.alarm(seconds)
 
     def _end(self, number: int, frame: object) -> None:
         if self.reason and number != signal.SIGALRM:
-            return  # it is ending already
+            return  # it is already ending
         if self.reason:
-            # Lost, or not followed in time.  Nothing here may wait, not even for the log.
+            # `Ended` was lost, or the process did not end in time.  Nothing here may wait, not even for the log.
             os._exit(self.status)
         self.reason = ENDING[number]
         signal.alarm(GRACE)

@@ -1,6 +1,6 @@
-"""Reading files that somebody else wrote: regular ones only, and only so many bytes of them.
+"""Reading files that other programs or people wrote: only regular files, and only up to a limit.
 
-What a configuration includes may be a FIFO, which blocks whoever opens it, or a device that never ends.
+A configuration may include a FIFO, which blocks its reader, or a device that never ends.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from errno import EFBIG, EINVAL, EISDIR
 from stat import S_ISDIR, S_ISREG
 
 MOST_FILES = 1000
-"""Files that one configuration may include, however deep: with two lines each, ten files include a million times."""
+"""Files that one configuration may include in total: with two lines each, ten files can include a million times."""
 
 LIMIT = 1 << 20
-"""Bytes that a configuration may have: a thousand times the size of a usual one."""
+"""Bytes that a configuration may have: a thousand times the usual size."""
 
 
 def read_file(path: str, limit: int = LIMIT, follow: bool = True) -> bytes:
     """Return the content of a regular file.
 
     limit: bytes that it may have.  follow: whether `path` may be a symbolic link.
-    Raises OSError, whose ``strerror`` says in words also that it is no regular file or too large.
+    Raises OSError; its ``strerror`` also says if the file is not regular or too large.
     """
-    # O_NONBLOCK: to open a FIFO waits for a writer otherwise (fifo(7)).
+    # O_NONBLOCK: otherwise opening a FIFO would wait for a writer (fifo(7)).
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
         check_regular(descriptor, path)
         pieces = []
         left = limit + 1
-        # The files of /proc and /sys have no size to go by.
+        # Files in /proc and /sys report no usable size.
         while left and (piece := os.read(descriptor, min(left, 1 << 16))):
             pieces.append(piece)
             left -= len(piece)
@@ -52,8 +52,7 @@ def check_regular(descriptor: int, path: str) -> None:
 def read_text(path: str, limit: int = LIMIT, any_end: bool = False) -> str:
     """Return the content of a regular file as text; what is not UTF-8 becomes surrogates (PEP 383).
 
-    any_end: whether ``\r`` and ``\r\n`` end a line as well, and are returned as ``\n``; else lines end as they are
-        written.
+    any_end: whether ``\r`` and ``\r\n`` also end a line and are returned as ``\n``; otherwise line ends are unchanged.
     Raises OSError as `read_file` does.
     """
     text = read_file(path, limit).decode("utf-8", "surrogateescape")

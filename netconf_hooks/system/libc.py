@@ -1,4 +1,4 @@
-"""Functions of the C library that Python has no name for, or has only from a later version on."""
+"""Functions of the C library that Python lacks, or has only in later versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def call(name: str, *arguments: object) -> int:
-    """Call a function of the C library.  Raises OSError where it fails."""
+    """Call a function of the C library.  Raises OSError if it fails."""
     import ctypes
 
     result: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)

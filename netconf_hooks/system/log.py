@@ -1,6 +1,6 @@
-"""The one way out for what admins are told: syslog always, standard error for errors and under ``ifup -v``.
+"""All messages for admins: always to syslog, and to standard error for errors and with ``ifup -v``.
 
-Nothing here may fail or block: a hook whose standard error is full or closed, or whose machine runs no syslog, goes on.
+Nothing here may fail or block: a hook continues even if its standard error is full or closed, or no syslog runs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def set_verbose(verbose: bool) -> None:
 
 
 def set_waiting(waits: bool) -> None:
-    """Choose whether this process waits for a syslog daemon that stands still.
+    """Choose whether this process waits for a syslog daemon that hangs.
 
-    waits: if not, what it does not take at once is lost.  syslog(3) waits.
+    waits: if not, messages that the daemon does not accept at once are lost.  syslog(3) waits.
     """
     global _waits
     _waits = waits
@@ -35,47 +35,47 @@ def set_waiting(waits: bool) -> None:
 def fill_descriptors() -> None:
     """Open ``/dev/null`` in place of a closed standard input, output or error.
 
-    Else the next file to be opened, a lock or a socket, gets that number and is sent what is said here.
+    Otherwise the next file to be opened, a lock or a socket, gets this number, and messages are written to it.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one (open(2))
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one (open(2))
 
 
 def debug(message: str) -> None:
-    """Say how something was found out: shown under ``ifup -v`` only."""
+    """Log how a result was found: shown only with ``ifup -v``."""
     if _verbose:
         _write(message)
 
 
 def info(message: str) -> None:
-    """Say what was decided or done."""
+    """Log what was decided or done."""
     _record(syslog.LOG_INFO, message)
     if _verbose:
         _write(message)
 
 
 def warning(message: str) -> None:
-    """Say what the admin should look at, though nothing failed."""
+    """Log something that the admin should look at, although nothing failed."""
     _record(syslog.LOG_WARNING, message)
     _write(message)
 
 
 def error(message: str) -> None:
-    """Say what failed, in the admin's words: interface, option as written, what was expected."""
+    """Log what failed, in the admin's words: the interface, the option as written, what was expected."""
     _record(syslog.LOG_ERR, message)
     _write(message)
 
 
 def complain(message: str) -> None:
-    """Say what a command can't do: to whoever typed it, not to syslog."""
+    """Report to the user of a command why it failed; not to syslog."""
     _write(message)
 
 
 def printable(text: str) -> str:
-    """Return `text` with whatever could move a cursor, forge a log line or break an encoding shown as an escape."""
+    """Return `text`; characters that could move a cursor, forge a log line or break an encoding become escapes."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -91,7 +91,7 @@ def _record(priority: int, message: str) -> None:
 
 
 def _send(priority: int, line: str) -> None:
-    """Do what syslog(3) does, but for waiting."""
+    """Do what syslog(3) does, but don't wait."""
     import _socket
     import time
 

@@ -1,11 +1,11 @@
-"""The kernel's own tables, asked over rtnetlink(7): links, addresses, default routes, neighbours.
+"""The kernel's own tables, read by rtnetlink(7): links, addresses, default routes, neighbours.
 
-Of every ``ifup`` this is the way to its router: a question to the kernel is answered in microseconds and, asked as
-here, at the same price whether the machine has ten routes or a million.  pyroute2 does it too, but takes 150 ms to
-import and reads whole tables (docs/performance.md).
+Every ``ifup`` finds its router here.  The kernel answers a request in microseconds, and with these requests the time
+does not depend on the number of routes.  pyroute2 also does this, but takes 150 ms to import and reads whole tables
+(docs/performance.md).
 
 Numbers and layouts are those of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h,
-linux/neighbour.h and linux/nexthop.h.  All of them are fixed kernel interface.
+linux/neighbour.h and linux/nexthop.h.  All of them are a stable kernel interface.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 AF_INET = int(_socket.AF_INET)
 AF_INET6 = int(_socket.AF_INET6)
 
-# netlink(7): routes, links and neighbours; everything that has no protocol number of its own.
+# netlink(7): routes, links and neighbours; generic netlink.
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 
 # Multicast groups (enum rtnetlink_groups).
 LINKS = 1
 NEIGHBOURS = 3
 
-# What a MAC address may cost at most, seconds.  A router on the link answers within milliseconds; the kernel itself
-# gives up after 3 s (three tries, one a second: ucast_solicit, mcast_solicit and retrans_time_ms, arp(7)).
+# Seconds to wait at most for a MAC address.  A router on the link answers within milliseconds; the kernel itself gives
+# up after 3 s (three attempts, one per second: ucast_solicit, mcast_solicit and retrans_time_ms, arp(7)).
 NEIGHBOUR_PATIENCE = 1.5
-# The kernel answers before sendto() returns, so neither is waited for unless something is badly wrong: seconds until
-# the next answer, and until the last one of a table.
+# The kernel answers before sendto() returns, so these waits only matter if something is badly wrong: seconds until the
+# next answer, and until the last one of a table.
 ANSWER_PATIENCE = 1.0
 TABLE_PATIENCE = 5.0
 
@@ -67,7 +67,8 @@ _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
 _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 12, 15, 18, 30
-# Answer with the route as it stands in its table and, which IPv4 does only when told and IPv6 always, with that table.
+# Answer with the route as it is in its table, and with the number of this table (IPv6 always does; IPv4 only on
+# request).
 _RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _RTN_UNICAST, _RTN_LOCAL, _RTPROT_RA, _RT_TABLE_MAIN = 1, 2, 9, 254
 _RTNH_F_DEAD = 1
@@ -88,27 +89,28 @@ _INT = struct.Struct("=i")
 _U32 = struct.Struct("=I")
 _U16 = struct.Struct("=H")
 
-# The kinds of links that are where other links are: see `observe.ports`.
+# The kinds of links that are made of other links: see `evidence.ports`.
 COMPOSED = frozenset(("bridge", "bond", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"))
 
-# Where a packet to "anywhere" goes is asked for these, the second in the other half of the address space.  Nothing is
-# sent to them.  The first of each are never a host's (the dummy address of RFC 7600, documentation of RFC 3849), so
-# hardly anyone has a route of their own there; in the lower half of IPv4 no such address exists.
+# To find the default route, the kernel is asked for the route to these addresses; the second one is in the other half
+# of the address space.  Nothing is sent to them.  The first one of each family never belongs to a host (the dummy
+# address of RFC 7600, documentation of RFC 3849), so it hardly ever has a route of its own; the lower half of IPv4 has
+# no such address.
 _ANYWHERE = {AF_INET: ("192.0.0.8", "7.7.7.7"), AF_INET6: ("2001:db8:ffff::1", "a000::1")}
 
-# asm-generic/socket.h; the second works beyond net.core.rmem_max.
+# asm-generic/socket.h; the second may exceed net.core.rmem_max.
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _NEWS_BUFFER = 2**20
 _BPF = struct.Struct("=HBBI")  # sock_filter: code, jt, jf, k
 
-# A datagram of the kernel's is never larger: dumps are cut to 32 KiB (net/netlink/af_netlink.c, netlink_dump).
+# The kernel's datagrams are never larger: dumps are split at 32 KiB (net/netlink/af_netlink.c, netlink_dump).
 _DATAGRAM = 65536
 
 
 class NetlinkError(Exception):
-    """The kernel refused a request, or its answer could not be had or read.
+    """The kernel refused a request, or its answer is missing or can't be read.
 
-    code: the errno(3) of a refusal, ETIMEDOUT where no answer came, EBADMSG where it made no sense.
+    code: the errno(3) of a refusal, ETIMEDOUT if no answer came, EBADMSG if it could not be read.
     """
 
     def __init__(self, code: int, text: str = "") -> None:
@@ -121,10 +123,10 @@ class NetlinkError(Exception):
 
 
 class LinkStatus(Record):
-    """A network device as it is now.
+    """The current state of a network device.
 
     index: its ifindex; name; flags: IFF_*, netdevice(7); up: whether it is set up; carrier: whether it is set up and
-    something is plugged in (IFF_LOWER_UP); address: its own MAC in lower case, empty where it has none.
+    something is plugged in (IFF_LOWER_UP); address: its own MAC in lower case, empty if it has none.
     kind: the driver's name of a virtual device, as ip-link(8) shows it after ``type``: ``bridge``, ``tun``; empty for a
     card; peer_elsewhere: whether the device that it is linked to (the other end of a veth) is in another network
     namespace.
@@ -159,7 +161,7 @@ class LinkStatus(Record):
 class OwnAddress(Record):
     """An address of a device.
 
-    index: whose; address: as inet_ntop(3) writes it, without scope; length: of its prefix.
+    index: of the device; address: as inet_ntop(3) writes it, without scope; length: of its prefix.
     """
 
     __slots__ = ("index", "address", "length")
@@ -173,7 +175,7 @@ class OwnAddress(Record):
 class DefaultRoute(Record):
     """A link's default route.
 
-    routers: the addresses it leads to; none where it has no gateway (ppp, tun).
+    routers: their addresses; none if it has no gateway (ppp, tun).
     advertised: whether the routers advertise themselves (RFC 4861).
     """
 
@@ -187,8 +189,8 @@ class DefaultRoute(Record):
 class Neighbour(Record):
     """A neighbour's entry in the kernel's ARP or NDP table.
 
-    index, address: whose; state: NUD_*, linux/neighbour.h; mac: in lower case, empty while it is not known or where
-    the device knows none.
+    index, address: of the neighbour; state: NUD_*, linux/neighbour.h; mac: in lower case, empty while it is not known
+    or if the device has no MACs.
     """
 
     __slots__ = ("index", "address", "state", "mac")
@@ -203,15 +205,15 @@ class Neighbour(Record):
         """Whether the kernel would send to it without asking first.
 
         A stale entry counts: the kernel forgets all neighbours of a link that goes down or loses its carrier
-        (neigh_ifdown, neigh_carrier_down in net/core/neighbour.c), so it was learnt on the network the link is on.
-        It is wrong only where the network changed behind a switch that kept the carrier up, until the kernel asks
-        again.
+        (neigh_ifdown, neigh_carrier_down in net/core/neighbour.c), so the entry is from the link's present network.
+        There is one exception: the network may have changed behind a switch that kept the carrier up; then the entry
+        is wrong until the kernel asks again.
         """
         return bool(self.state & NUD_VALID)
 
 
 class _Nexthop(Record):
-    """One way of a route: the device's index and the router's address, empty where there is none."""
+    """One way of a route: the device's index and the router's address, empty if there is none."""
 
     __slots__ = ("index", "router")
 
@@ -221,7 +223,7 @@ class _Nexthop(Record):
 
 
 class _Route(Record):
-    """A unicast route.  nexthop_id: the nexthop object (ip-nexthop(8)) that stands for its ways; else 0."""
+    """A unicast route.  nexthop_id: the nexthop object (ip-nexthop(8)) that defines its ways; else 0."""
 
     __slots__ = ("family", "dst_len", "src_len", "tos", "table", "protocol", "metric", "nexthops", "nexthop_id")
 
@@ -253,7 +255,7 @@ class _Route(Record):
 
 
 def read_link(device: str) -> LinkStatus | None:
-    """Return the state of `device`, None where it does not exist.  Raises `NetlinkError`."""
+    """Return the state of `device`, None if it does not exist.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         return netlink.get_link(device)
 
@@ -268,10 +270,10 @@ def read_links(devices: Iterable[str]) -> dict[str, LinkStatus]:
 class Netlink:
     """A conversation with the kernel (context manager).
 
-    A socket either asks, or, given multicast `groups`, listens: their messages never mix, so an answer can't be
-    mistaken for news.  Every method raises `NetlinkError` and nothing else.
+    A socket either sends requests or, with multicast `groups`, listens for events: so an answer can't be mistaken for
+    an event.  Every method raises only `NetlinkError`.
 
-    protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, where only `ask` and what is about news make sense.
+    protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, with which only `ask` and the methods for events can be used.
     """
 
     def __init__(self, groups: Iterable[int] = (), protocol: int = NETLINK_ROUTE) -> None:
@@ -285,7 +287,7 @@ class Netlink:
             self._port = self._socket.getsockname()[0]
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-            # Without it the kernel ignores the filters of a dump and sends whole tables.
+            # Without this option the kernel ignores the filters of a dump and sends whole tables.
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         except OSError as error:
             self._socket.close()
@@ -298,7 +300,7 @@ class Netlink:
         self.close()
 
     def close(self) -> None:
-        """End the conversation."""
+        """Close the socket."""
         self._socket.close()
 
     def fileno(self) -> int:
@@ -306,7 +308,7 @@ class Netlink:
         return self._socket.fileno()
 
     def get_link(self, device: str | int) -> LinkStatus | None:
-        """Return the state of the device of this name or index, None where there is none."""
+        """Return the state of the device of this name or index, None if there is none."""
         index, attributes = 0, pack_attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
         if isinstance(device, int):
             if not 0 < device < 1 << 31:
@@ -342,9 +344,9 @@ class Netlink:
                 listener.wait(deadline)
 
     def list_addresses(self, index: int) -> list[OwnAddress]:
-        """Return the addresses of the device of this index, IPv4 before IPv6; none where there is no such device.
+        """Return the addresses of the device of this index, IPv4 before IPv6; none if there is no such device.
 
-        The kernel selects them: it is asked for nothing of the other devices, however many there are.
+        The kernel selects them: it sends nothing about other devices, however many there are.
         """
         found = []
         for family in (AF_INET, AF_INET6):
@@ -356,7 +358,8 @@ class Netlink:
                     continue
                 raise
             for kind, body in answers:
-                # The family too: a kernel without IPv6 may answer with all others' addresses (rtnl_dump_all).
+                # Check the family, too: a kernel without IPv6 may answer with the addresses of other families
+                # (rtnl_dump_all).
                 if kind == RTM_NEWADDR and body[:1] == bytes((family,)):
                     own = parse_address(body)
                     if own.index == index:
@@ -366,7 +369,7 @@ class Netlink:
     def is_own(self, address: str) -> bool:
         """Return whether `address` (IPv4 or IPv6, without scope) is this machine's own: the kernel delivers it here.
 
-        Raises `ValueError` for what is no address.
+        Raises `ValueError` if it is not an address.
         """
         family, packed = _pack_address(address)
         body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + pack_attribute(_RTA_DST, packed)
@@ -383,14 +386,14 @@ class Netlink:
         return any(self.get_default_route(index, family) is not None for family in (AF_INET, AF_INET6))
 
     def get_default_route(self, index: int, family: int) -> DefaultRoute | None:
-        """Return the default route of the link of this index, None where it has none.
+        """Return the default route of the link of this index, None if it has none.
 
-        That is the one of the main table with the lowest metric *on this link*, whatever other links have; where the
-        main table has none, one of another table, as set-ups with several uplinks and VRFs have them.
+        This is the one in the main table with the lowest metric *on this link*; routes of other links don't matter.  If
+        the main table has none, it is one of another table, which set-ups with several uplinks or VRFs use.
 
-        The kernel is asked which route it would take out of this link, a look-up that costs the same in a table of
-        any size.  Where that finds a more specific route (a VPN's or DHCP option 121's 0.0.0.0/1), a policy rule's
-        table, or nothing at all, the routes of this link are read: the kernel selects them, but goes through them all.
+        The kernel is asked which route it would use on this link; this look-up takes the same time in a table of any
+        size.  If it finds a more specific route (0.0.0.0/1 of a VPN or of DHCP option 121), the table of a policy rule,
+        or nothing at all, the routes of this link are read: the kernel selects them, but searches the whole table.
         """
         if index <= 0:
             return None
@@ -399,8 +402,8 @@ class Netlink:
             if route is None or not route.is_plain():
                 continue
             if route.protocol == _RTPROT_RA:
-                # Several routers that advertise themselves (RFC 4861) are several routes of one metric, between which
-                # the kernel takes turns: they must all be seen.  Hosts that listen to them have small tables.
+                # If several routers advertise themselves (RFC 4861), there are several routes with one metric, and the
+                # kernel alternates between them, so all must be read.  Hosts with such routes have small tables.
                 break
             nexthops = self._find_nexthops(route, index)
             if nexthops:
@@ -408,9 +411,9 @@ class Netlink:
         return self._read_default_route(index, family)
 
     def get_neighbour(self, index: int, address: str) -> Neighbour | None:
-        """Return what the kernel knows of the neighbour with this IP address on a link; None where it knows none.
+        """Return the kernel's entry of the neighbour with this IP address on a link; None if there is none.
 
-        Raises ValueError where `address` is none.
+        Raises ValueError if `address` is not an address.
         """
         family, packed = _pack_address(address)
         body = _NEIGHBOUR.pack(family, index, 0, 0, 0) + pack_attribute(_NDA_DST, packed)
@@ -434,17 +437,17 @@ class Netlink:
     def resolve_neighbours(self, index: int, addresses: Iterable[str], deadline: float) -> dict[str, Neighbour]:
         """Return those neighbours of a link that are known, or that answer ARP or NDP, by address.
 
-        All that the kernel does not know it is told to ask for at the same time (NTF_USE, which takes CAP_NET_ADMIN:
-        without it only what is known is returned).  Waits until all are known, at most until time.monotonic() is
-        `deadline` and at most `NEIGHBOUR_PATIENCE`.  While the link's own IPv6 address is still tentative (RFC 4862)
-        the kernel asks nothing, and an answer takes 2 s.
+        The kernel is told to ask for all unknown ones at the same time (NTF_USE, which requires CAP_NET_ADMIN: without
+        it, only known ones are returned).  Waits until all are known, at most until time.monotonic() is `deadline` and
+        at most `NEIGHBOUR_PATIENCE`.  While the link's own IPv6 address is still tentative (RFC 4862), the kernel sends
+        nothing, and an answer takes 2 s.
         """
         wanted = tuple(addresses)
         found = self.get_known_neighbours(index, wanted)
         until = min(deadline, time.monotonic() + NEIGHBOUR_PATIENCE)
         if len(found) == len(wanted) or time.monotonic() >= until:
             return found
-        # Listen first, then ask, then look: a neighbour that became known in between sends no further news.
+        # Listen first, then ask, then read: if a neighbour becomes known in between, there is no further event.
         with Netlink((NEIGHBOURS,)) as listener:
             for address in wanted:
                 if address not in found and not self.use_neighbour(index, address):
@@ -457,11 +460,11 @@ class Netlink:
         return found
 
     def confirm_neighbours(self, index: int, addresses: Iterable[str], deadline: float) -> dict[str, Neighbour]:
-        """Return those neighbours of a link that answer now, by address: asked anew, whatever the kernel believes.
+        """Return those neighbours of a link that answer now, by address: they are asked even if the kernel knows them.
 
-        For up to half a minute it believes without asking (neigh/*/base_reachable_time_ms, arp(7)), and of what it does
-        not believe it asks only when there is something to send.  Waits until all have answered, at most until
-        time.monotonic() is `deadline`.  A neighbour that can't be asked (no ARP on the link, a permanent entry) counts.
+        The kernel trusts an entry for up to half a minute without asking (neigh/*/base_reachable_time_ms, arp(7)), and
+        later asks only when there is something to send.  Waits until all have answered, at most until time.monotonic()
+        is `deadline`.  A neighbour that can't be asked (no ARP on the link, a permanent entry) counts.
         """
         wanted = tuple(addresses)
         with Netlink((NEIGHBOURS,)) as listener:
@@ -473,25 +476,25 @@ class Netlink:
                 listener.wait(deadline)
 
     def question_neighbours(self, index: int, addresses: Iterable[str]) -> None:
-        """Have the kernel ask neighbours of a link whether they are there, and don't wait for the answer.
+        """Make the kernel ask neighbours of a link whether they are there, without waiting for the answer.
 
-        `get_sure_neighbours` has it when it has come, which is news of the group `NEIGHBOURS`.
+        The answer is an event of the group `NEIGHBOURS`; after that, `get_sure_neighbours` returns the neighbour.
         """
         for address in addresses:
             if not self._probe_neighbour(index, address):
                 self.use_neighbour(index, address)
 
     def get_sure_neighbours(self, index: int, addresses: Iterable[str]) -> dict[str, Neighbour]:
-        """Return those neighbours that have answered lately or need not be asked, by address."""
+        """Return those neighbours that have answered recently or need not be asked, by address."""
         sure = NUD_REACHABLE | NUD_NOARP | _NUD_PERMANENT
         known = self.get_known_neighbours(index, addresses)
         return {address: neighbour for address, neighbour in known.items() if neighbour.state & sure}
 
     def drop_waiting(self, index: int) -> None:
-        """Have the kernel drop the packets that wait on a link until a neighbour has answered ARP or NDP.
+        """Make the kernel drop the packets that wait on a link until a neighbour has answered ARP or NDP.
 
-        Each entry without an answer holds up to 64 KiB of them (neigh/*/unres_qlen_bytes, arp(7)), for up to 3 s.  They
-        have passed the firewall already, but for the hook egress of nftables.  Raises `NetlinkError`.
+        Each unanswered entry holds up to 64 KiB of packets (neigh/*/unres_qlen_bytes, arp(7)), for up to 3 s.  They
+        have already passed the firewall, except the egress hook of nftables.  Raises `NetlinkError`.
         """
         body = _NEIGHBOUR.pack(0, 0, 0, 0, 0) + pack_attribute(_NDA_IFINDEX, _INT.pack(index))
 
@@ -506,15 +509,15 @@ class Netlink:
                     RTM_DELNEIGH, NLM_F_ACK, _NEIGHBOUR.pack(family, index, 0, 0, 0) + pack_attribute(_NDA_DST, packed)
                 )
             except NetlinkError as error:
-                if error.code != errno.ENOENT:  # it has been deleted meanwhile
+                if error.code != errno.ENOENT:  # it was deleted meanwhile
                     raise
 
     def ask(self, kind: int, flags: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         """Send a request and return its answers, as type and body.
 
-        flags: besides NLM_F_REQUEST; NLM_F_DUMP for all entries of a table, NLM_F_ACK for a change, which has no
-        other answer than that it was made.  keep: which of a table's entries are wanted, by their body.
-        A table that changed while it was read is read again, three times at most.
+        flags: in addition to NLM_F_REQUEST; NLM_F_DUMP for all entries of a table, NLM_F_ACK for a change, whose only
+        answer is the acknowledgement.  keep: selects the wanted entries of a table by their body.
+        If a table changes while it is read, it is read again, three times at most.
         """
         for _ in range(3):
             answers, whole = self._ask_once(kind, flags, body, keep)
@@ -523,9 +526,9 @@ class Netlink:
         return answers
 
     def wait(self, deadline: float) -> list[Message]:
-        """Return the next news, waiting until time.monotonic() is `deadline`.
+        """Return the next events; wait until time.monotonic() is `deadline`.
 
-        Empty at the deadline, and where some were lost (ENOBUFS): the tables must be looked at again.
+        Empty at the deadline, and if events were lost (ENOBUFS): then the tables must be read again.
         """
         try:
             messages = self._receive(deadline)
@@ -536,9 +539,9 @@ class Netlink:
         return [(kind, body) for kind, _, _, _, body in messages if kind >= NLMSG_MIN_TYPE]
 
     def drain(self) -> bool:
-        """Throw away the news that have come; return whether there were any, or too many to keep (ENOBUFS).
+        """Discard the events that have arrived; return whether there were any, or too many to keep (ENOBUFS).
 
-        In a storm that does not end it leaves the rest for the next time.
+        If events keep arriving, the rest is left for the next time.
         """
         some = False
         for _ in range(10_000):
@@ -553,9 +556,9 @@ class Netlink:
         return some
 
     def collect(self, most: int = 1000) -> tuple[list[Message], bool]:
-        """Return the news that have come, without waiting, and whether the kernel had to drop some (ENOBUFS).
+        """Return the events that have arrived, without waiting, and whether the kernel had to drop some (ENOBUFS).
 
-        most: how many datagrams are taken; the rest is left for the next time.
+        most: read at most so many datagrams; the rest is left for the next time.
         """
         news: list[Message] = []
         dropped = False
@@ -574,9 +577,10 @@ class Netlink:
         return news, dropped
 
     def filter_news(self, indexes: Collection[int], neighbours: Collection[str]) -> None:
-        """Have the kernel send only news of these links, of their neighbours at these addresses, and of default routes.
+        """Make the kernel send only events of these links, of their neighbours at these addresses, and of default
+        routes.
 
-        Classic BPF, socket(7) SO_ATTACH_FILTER: it sees one message of the kernel's as it is in memory.
+        Classic BPF, socket(7) SO_ATTACH_FILTER: it sees one message of the kernel as it is in memory.
         """
         from array import array  # only the watcher needs it
 
@@ -585,7 +589,7 @@ class Netlink:
         try:
             self._socket.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS_BUFFER)
         except OSError:
-            pass  # without CAP_NET_ADMIN it keeps the usual size
+            pass  # without CAP_NET_ADMIN the buffer keeps its usual size
         try:
             self._socket.setsockopt(
                 _socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0])
@@ -613,7 +617,7 @@ class Netlink:
                     continue
                 whole = whole and not answer_flags & NLM_F_DUMP_INTR
                 if answer in (NLMSG_ERROR, NLMSG_DONE):
-                    # A dump may end without a code where it has nothing to say (struct nlmsghdr alone).
+                    # An empty dump may end without a code (struct nlmsghdr alone).
                     code = _unpack(_INT, content)[0] if content or answer == NLMSG_ERROR else 0
                     if code:
                         raise NetlinkError(min(abs(code), 4095))
@@ -638,15 +642,15 @@ class Netlink:
                 raise NetlinkError(errno.ETIMEDOUT) from None
             except OSError as error:
                 raise _as_netlink_error(error) from None
-            # netlink(7): any process of root's may send to us; the kernel's own port is 0.
+            # netlink(7): any process of root may send to this socket; the kernel's own port is 0.
             if sender[0] != 0:
                 continue
             if flags & _socket.MSG_TRUNC:
-                raise NetlinkError(errno.EBADMSG, "a message of the kernel's was cut off")
+                raise NetlinkError(errno.EBADMSG, "a message of the kernel was cut off")
             return split_messages(data)
 
     def _match_route(self, index: int, family: int, destination: str) -> _Route | None:
-        """Return the route that a packet to `destination` would take out of this link, None where there is none."""
+        """Return the route that a packet to `destination` would take on this link, None if there is none."""
         packed = _socket.inet_pton(family, destination)
         flags = _RTM_F_FIB_MATCH | (_RTM_F_LOOKUP_TABLE if family == AF_INET else 0)
         body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags)
@@ -654,8 +658,8 @@ class Netlink:
         try:
             answers = self.ask(RTM_GETROUTE, 0, body)
         except NetlinkError as error:
-            # Also for no way out (ENETUNREACH, EHOSTUNREACH), a route that says no (EINVAL, EACCES, EAGAIN), a link
-            # that went (ENODEV), a kernel without IPv6 (EOPNOTSUPP): reading the table will tell.
+            # No route (ENETUNREACH, EHOSTUNREACH), a route that refuses (EINVAL, EACCES, EAGAIN), a link that is gone
+            # (ENODEV), or a kernel without IPv6 (EOPNOTSUPP): read the table instead.
             if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
                 raise
             return None
@@ -678,7 +682,7 @@ class Netlink:
         advertised = False
         for kind, answer in answers:
             route = parse_route(answer) if kind == RTM_NEWROUTE else None
-            # The family too: a kernel without IPv6 answers with all others' routes (rtnl_dump_all).
+            # Check the family, too: a kernel without IPv6 answers with the routes of other families (rtnl_dump_all).
             if route is None or route.family != family:
                 continue
             rank = (route.table != _RT_TABLE_MAIN, route.src_len != 0, route.tos != 0, route.metric)
@@ -697,18 +701,18 @@ class Netlink:
         """Return the ways of `route` that lead out of this link."""
         nexthops = list(route.nexthops)
         if route.nexthop_id and not nexthops:
-            # Only with net.ipv4.nexthop_compat_mode=0; else the route itself tells where it leads.
+            # Only with net.ipv4.nexthop_compat_mode=0; otherwise the route itself has its ways.
             nexthops = self._get_nexthops(route.nexthop_id)
         return [nexthop for nexthop in nexthops if nexthop.index == index]
 
     def _get_nexthops(self, number: int) -> list[_Nexthop]:
-        """Return the ways that a nexthop object stands for: itself, or the members of a group, which hold no groups."""
+        """Return the ways of a nexthop object: itself, or the members of a group, which contains no groups."""
         nexthop, members = self._get_nexthop_object(number)
         found = [nexthop] + [self._get_nexthop_object(member)[0] for member in members]
         return [each for each in found if each is not None]
 
     def _get_nexthop_object(self, number: int) -> tuple[_Nexthop | None, tuple[int, ...]]:
-        """Return a nexthop object, or the numbers of those in a group; neither where it is gone."""
+        """Return a nexthop object, or the numbers of those in a group; neither if it is gone."""
         body = _NEXTHOP_OBJECT.pack(0, 0, 0, 0) + pack_attribute(_NHA_ID, _U32.pack(number))
         try:
             answers = self.ask(RTM_GETNEXTHOP, 0, body)
@@ -722,12 +726,12 @@ class Netlink:
         return None, ()
 
     def _probe_neighbour(self, index: int, address: str) -> bool:
-        """Have the kernel ask a neighbour that it knows whether it is still there; return False where it knows none."""
+        """Make the kernel ask a known neighbour whether it is still there; return False if it knows none."""
         family, packed = _pack_address(address)
         known = self.get_neighbour(index, address)
         if known is None or not known.is_known() or known.state & (NUD_NOARP | _NUD_PERMANENT):
             return known is not None and known.is_known()
-        # Without NLM_F_REPLACE nothing of the entry but its state changes, neigh_add() in net/core/neighbour.c.
+        # Without NLM_F_REPLACE only the state of the entry changes, neigh_add() in net/core/neighbour.c.
         body = _NEIGHBOUR.pack(family, index, NUD_PROBE, 0, 0) + pack_attribute(_NDA_DST, packed)
         try:
             self.ask(RTM_NEWNEIGH, NLM_F_ACK, body)
@@ -738,7 +742,7 @@ class Netlink:
         return True
 
     def use_neighbour(self, index: int, address: str) -> bool:
-        """Have the kernel ask for a neighbour, as sending to it would; return False where we may not."""
+        """Make the kernel ask for a neighbour, as sending to it would; return False without permission."""
         family, packed = _pack_address(address)
         body = _NEIGHBOUR.pack(family, index, 0, _NTF_USE, 0) + pack_attribute(_NDA_DST, packed)
         try:
@@ -746,7 +750,7 @@ class Netlink:
         except NetlinkError as error:
             if error.code == errno.EPERM:
                 return False
-            # The link went down or lost its addresses meanwhile; whoever waits for the answer waits in vain.
+            # The link went down or lost its addresses meanwhile, so no answer will come.
             if error.code in (errno.ETIMEDOUT, errno.EBADMSG):
                 raise
         return True
@@ -761,8 +765,9 @@ def _build_filter(indexes: Collection[int], neighbours: Collection[str]) -> list
     def accept_any(values: Iterable[int]) -> list[tuple[int, int, int, int]]:
         return [step for value in values for step in ((equal, 0, 1, value), accept)]
 
-    # What is loaded is in network order, what the kernel wrote in the machine's.  A link's and a neighbour's index have
-    # the same place; a neighbour's address is its first attribute (neigh_fill_info), judged by its last four bytes.
+    # BPF loads in network order, but the kernel wrote the values in the machine's order.  A link's and a neighbour's
+    # index are at the same place; a neighbour's address is its first attribute (neigh_fill_info), and its last four
+    # bytes are compared.
     numbers = [int.from_bytes(_INT.pack(index), "big") for index in sorted(indexes)]
     addresses = sorted({int.from_bytes(_pack_address(address)[1][-4:], "big") for address in neighbours})
     links = [(load_word, 0, 0, 20), *accept_any(numbers), reject]
@@ -774,7 +779,7 @@ def _build_filter(indexes: Collection[int], neighbours: Collection[str]) -> list
         (load_word, 0, 0, 32),
         (jump, 0, 0, 3),
         (equal, 1, 0, int.from_bytes(_U16.pack(20), "big")),
-        accept,  # an address of another length: better one piece of news too many
+        accept,  # an address of another length: better an event too many than too few
         (load_word, 0, 0, 44),
         *accept_any(addresses),
         reject,
@@ -799,7 +804,7 @@ def split_messages(data: bytes) -> list[tuple[int, int, int, int, bytes]]:
     while offset < len(data):
         length, kind, flags, sequence, port = _unpack(_HEADER, data, offset)
         if length < _HEADER.size or offset + length > len(data):
-            raise NetlinkError(errno.EBADMSG, "a message of the kernel's has a wrong length")
+            raise NetlinkError(errno.EBADMSG, "a message of the kernel has a wrong length")
         messages.append((kind, flags, sequence, port, data[offset + _HEADER.size:offset + length]))
         offset += length + 3 & ~3
     return messages
@@ -812,7 +817,7 @@ def split_attributes(data: bytes) -> dict[int, bytes]:
     while offset < len(data):
         length, kind = _unpack(_ATTRIBUTE, data, offset)
         if length < _ATTRIBUTE.size or offset + length > len(data):
-            raise NetlinkError(errno.EBADMSG, "an attribute of a message of the kernel's has a wrong length")
+            raise NetlinkError(errno.EBADMSG, "an attribute of a message of the kernel has a wrong length")
         # The two highest bits are flags: NLA_F_NESTED, NLA_F_NET_BYTEORDER.
         attributes[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size:offset + length]
         offset += length + 3 & ~3
@@ -820,7 +825,7 @@ def split_attributes(data: bytes) -> dict[int, bytes]:
 
 
 def read_number(value: bytes) -> int:
-    """Return the number of an attribute: it is as long as it is, in the machine's byte order."""
+    """Return the number in an attribute, of any length, in the machine's byte order."""
     return int.from_bytes(value, sys.byteorder)
 
 
@@ -843,7 +848,7 @@ def parse_address(body: bytes) -> OwnAddress:
     """Return the address of an RTM_NEWADDR message.  Raises `NetlinkError`."""
     family, length, _, _, index = _unpack(_ADDRESS, body)
     attributes = split_attributes(body[_ADDRESS.size:])
-    # On a point-to-point link IFA_ADDRESS is the other end's; else both say the same, or there is no IFA_LOCAL.
+    # On a point-to-point link IFA_ADDRESS is the other end's; otherwise both are equal, or there is no IFA_LOCAL.
     address = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
     return OwnAddress(index, _unpack_address(family, address), length)
 
@@ -852,7 +857,7 @@ def parse_neighbour(body: bytes) -> Neighbour:
     """Return the neighbour of an RTM_NEWNEIGH or RTM_DELNEIGH message.  Raises `NetlinkError`."""
     family, index, state, _, _ = _unpack(_NEIGHBOUR, body)
     attributes = split_attributes(body[_NEIGHBOUR.size:])
-    # NUD_NOARP: a device without ARP, where the kernel fills in the device's own address.
+    # NUD_NOARP: on a device without ARP, the kernel fills in the device's own address.
     known = state & NUD_VALID and not state & NUD_NOARP
     mac = attributes.get(_NDA_LLADDR, b"").hex(":") if known else ""
     address = attributes.get(_NDA_DST, b"")
@@ -860,10 +865,10 @@ def parse_neighbour(body: bytes) -> Neighbour:
 
 
 def parse_route(body: bytes) -> _Route | None:
-    """Return the route of an RTM_NEWROUTE message; None for one that leads nowhere.  Raises `NetlinkError`."""
+    """Return the route of an RTM_NEWROUTE message; None if it leads nowhere.  Raises `NetlinkError`."""
     family, dst_len, src_len, tos, table, protocol, _, kind, _ = _unpack(_ROUTE, body)
     attributes = split_attributes(body[_ROUTE.size:])
-    # IPv6 routes that expired stay in the table until the next cleaning (rta_cacheinfo.rta_expires, clock ticks).
+    # Expired IPv6 routes stay in the table until the next cleaning (rta_cacheinfo.rta_expires, clock ticks).
     if kind != _RTN_UNICAST or _RTA_CACHEINFO in attributes and _unpack(_INT, attributes[_RTA_CACHEINFO], 8)[0] < 0:
         return None
     if _RTA_TABLE in attributes:
@@ -885,7 +890,7 @@ def parse_nexthop_object(body: bytes) -> tuple[_Nexthop | None, tuple[int, ...]]
     if _NHA_GROUP in attributes:
         group = attributes[_NHA_GROUP]
         if len(group) % _NEXTHOP_GROUP.size:
-            raise NetlinkError(errno.EBADMSG, "a nexthop group of the kernel's has a wrong length")
+            raise NetlinkError(errno.EBADMSG, "a nexthop group of the kernel has a wrong length")
         return None, tuple(member[0] for member in _NEXTHOP_GROUP.iter_unpack(group))
     if _NHA_OIF not in attributes:
         return None, ()
@@ -901,7 +906,7 @@ def _split_nexthops(data: bytes, family: int) -> tuple[_Nexthop, ...]:
     while offset < len(data):
         length, flags, _, index = _unpack(_NEXTHOP, data, offset)
         if length < _NEXTHOP.size or offset + length > len(data):
-            raise NetlinkError(errno.EBADMSG, "a nexthop of a route of the kernel's has a wrong length")
+            raise NetlinkError(errno.EBADMSG, "a nexthop of a route of the kernel has a wrong length")
         if not flags & _RTNH_F_DEAD:
             attributes = split_attributes(data[offset + _NEXTHOP.size:offset + length])
             nexthops.append(_Nexthop(index, _find_router(attributes, family)))
@@ -910,7 +915,7 @@ def _split_nexthops(data: bytes, family: int) -> tuple[_Nexthop, ...]:
 
 
 def _find_router(attributes: dict[int, bytes], family: int) -> str:
-    """Return the router among the attributes of a route or nexthop; empty where there is none."""
+    """Return the router among the attributes of a route or nexthop; empty if there is none."""
     if _RTA_GATEWAY in attributes:
         return _unpack_address(family, attributes[_RTA_GATEWAY])
     if _RTA_VIA in attributes:
@@ -921,7 +926,7 @@ def _find_router(attributes: dict[int, bytes], family: int) -> str:
 
 
 def _is_to_anywhere(body: bytes) -> bool:
-    """Return whether a route is a default route (rtm_dst_len, the second byte, is 0): most of a table is not."""
+    """Return whether a route is a default route (rtm_dst_len, the second byte, is 0); most routes are not."""
     return body[1:2] == b"\0"
 
 
@@ -931,7 +936,7 @@ def _make_default_route(nexthops: Iterable[_Nexthop], advertised: bool = False) 
 
 
 def _is_about(body: bytes, index: int, addresses: Iterable[str]) -> bool:
-    """Return whether a neighbour's news is about one of these."""
+    """Return whether a neighbour event is about one of these."""
     neighbour = parse_neighbour(body)
     return neighbour.index == index and neighbour.address in addresses
 
@@ -950,7 +955,7 @@ def _pack_address(address: str) -> tuple[int, bytes]:
 
 def _unpack_address(family: int, packed: bytes) -> str:
     if (family, len(packed)) not in ((AF_INET, 4), (AF_INET6, 16)):
-        raise NetlinkError(errno.EBADMSG, "an address in a message of the kernel's has a wrong length")
+        raise NetlinkError(errno.EBADMSG, "an address in a message of the kernel has a wrong length")
     return _socket.inet_ntop(family, packed)
 
 
@@ -958,7 +963,7 @@ def _unpack(layout: struct.Struct, data: bytes, offset: int = 0) -> tuple[int, .
     try:
         return layout.unpack_from(data, offset)
     except struct.error:
-        raise NetlinkError(errno.EBADMSG, "a message of the kernel's is too short") from None
+        raise NetlinkError(errno.EBADMSG, "a message of the kernel is too short") from None
 
 
 def _as_netlink_error(error: OSError) -> NetlinkError:

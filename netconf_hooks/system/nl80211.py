@@ -1,20 +1,20 @@
-"""What the kernel knows of a wireless device: nl80211, a family of generic netlink.
+"""What the kernel knows about a wireless device: nl80211, a family of generic netlink.
 
-The project's own client asks, not pyroute2.  The watcher's listening process reads the wireless network at every piece
-of news, before it decides whether a guard stays open, and it must answer at once in less than 20 MB.  Measured and seen
-with pyroute2 0.7.2 (Debian 12), 0.7.7 (13) and 0.8.1 (forky), which are alike in this:
+This is a client of our own, not pyroute2.  The watcher reads the wireless network on each event, before it decides
+whether a guard stays open; it must be fast and take less than 20 MB.  pyroute2 0.7.2 (Debian 12), 0.7.7 (13) and 0.8.1
+(forky) were measured:
 
-- To import any part of it takes 170 to 450 ms of a PC's processor time and 26 to 29 MB, because `pyroute2/__init__.py`
+- Importing any part of it takes 170 to 450 ms of a PC's processor time and 26 to 29 MB, because `pyroute2/__init__.py`
   loads all of its modules.
-- Of a beacon with two SSID elements it returns the last one, but wpa_supplicant joins by the first one, as the
-  kernel reads it.  An open network that the laptop knows could so pass for ``netconf-location office ssid=...``.
-- It reads elements beyond the end of their attribute, and returns the whole attribute undecoded where an element has
-  the wrong length.
-- A request that the kernel refuses with EBUSY, which a second scan always gets, is repeated for 9 s, and `IW.scan`
-  waits without a time limit and does not notice a scan that was aborted.
+- If a beacon has two SSID elements, it returns the last one, but wpa_supplicant and the kernel use the first one.  So
+  an open network that the laptop knows could match ``netconf-location office ssid=...``.
+- It reads elements beyond the end of their attribute, and if an element has the wrong length, it returns the whole
+  attribute undecoded.
+- If the kernel refuses a request with EBUSY, as it does for a second scan, pyroute2 repeats it for 9 s.  `IW.scan`
+  waits without a time limit and does not notice that a scan was aborted.
 
 A scan by pyroute2 that avoids all this was written and took 44 lines more than the one in `evidence.scan`.
-Numbers and layouts are those of linux/genetlink.h and linux/nl80211.h, fixed kernel interface.
+Numbers and layouts are those of linux/genetlink.h and linux/nl80211.h, a stable kernel interface.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _U32 = struct.Struct("=I")
 
 
 class Nl80211:
-    """Questions about the wireless device with this ifindex (context manager).  All raise `NetlinkError`.
+    """Requests about the wireless device with this ifindex (context manager).  All raise `NetlinkError`.
 
-    family: the number of nl80211 today; ENOENT where the kernel knows of no wireless devices.
+    family: the present number of nl80211.  ENOENT if the kernel has no wireless devices.
     """
 
     def __init__(self, index: int) -> None:
@@ -53,7 +53,7 @@ class Nl80211:
         self._device = pack_attribute(ATTR_IFINDEX, _U32.pack(index))
         self._netlink = Netlink(protocol=NETLINK_GENERIC)
         try:
-            # Families have no number of their own; only that of the one which knows the others' is fixed.
+            # The numbers of families are not fixed, except the one of the family that knows the others' numbers.
             name = pack_attribute(_CTRL_ATTR_FAMILY_NAME, _NAME)
             answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
             if not answers:
@@ -71,11 +71,11 @@ class Nl80211:
         self.close()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the socket."""
         self._netlink.close()
 
     def ask(self, command: int, attributes: bytes = b"", flags: int = 0) -> list[dict[int, bytes]]:
-        """Return the attributes of each answer.  attributes, flags: as for `Netlink.ask`, besides the device."""
+        """Return the attributes of each answer.  attributes, flags: as for `Netlink.ask`; the device is added."""
         return self._ask(self.family, command, self._device + attributes, flags)
 
     def find_group(self, name: bytes) -> int:
@@ -87,8 +87,7 @@ class Nl80211:
         raise NetlinkError(errno.ENOENT)
 
     def read_news(self, kind: int, body: bytes) -> tuple[int, bool]:
-        """Return the command of a message from a multicast group, 0 for one of another family, and whether it is about
-        this device."""
+        """Return the command of a multicast message (0 for another family), and whether it is about this device."""
         if kind != self.family or not body:
             return 0, False
         return body[0], read_number(split_attributes(body[_HEADER.size:]).get(ATTR_IFINDEX, b"")) == self._index
@@ -99,7 +98,7 @@ class Nl80211:
 
 
 def read_elements(bss: dict[int, bytes]) -> list[tuple[int, bytes]]:
-    """Return what a station said of itself: its last answer to a probe, if any, and its last beacon.
+    """Return what a station announces: its last answer to a probe, if any, and its last beacon.
 
     bss: the attributes of an NL80211_ATTR_BSS.
     """
@@ -112,10 +111,10 @@ def read_elements(bss: dict[int, bytes]) -> list[tuple[int, bytes]]:
 def find_ssid(bss: dict[int, bytes]) -> bytes:
     """Return the name of a network, empty if it is hidden.
 
-    Of several names in a frame only the first counts, even if it is blank: wpa_supplicant and the kernel
-    (cfg80211_find_elem) know the network by that.
-    An access point that hides it says it only when it is asked by that name (IEEE 802.11-2020, 11.1.4.3.4); its beacons
-    have none, or zeros in its place.
+    If a frame has several names, only the first counts, even if it is blank: wpa_supplicant and the kernel
+    (cfg80211_find_elem) use this one.
+    An access point with a hidden name sends it only to a station that asks for this name (IEEE 802.11-2020,
+    11.1.4.3.4); its beacons have no name, or zeros instead.
 
     bss: the attributes of an NL80211_ATTR_BSS.
     """
@@ -130,7 +129,7 @@ def find_ssid(bss: dict[int, bytes]) -> bytes:
 def split_elements(data: bytes) -> list[tuple[int, bytes]]:
     """Return the elements of a beacon, number and content, up to the first that is cut off.
 
-    data: as it came through the air, from whoever is in range.
+    data: as received; any station in range may have sent it.
     """
     elements = []
     offset = 0

@@ -1,4 +1,4 @@
-"""Whose a file is: what runs as root must be root's, and nobody else may be able to write it."""
+"""Who owns a file: a program that runs as root must belong to root, and nobody else may be able to write to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _MOST_LINKS = 40
 
 
 class Unsafe(Exception):
-    """A file, or a directory on the way to it, is not root's alone; the message names it and says what is wrong."""
+    """Not only root can change a file or a directory on the way to it; the message names it and says what is wrong."""
 
 
 def check_owner(path: str) -> None:
-    """Raise `Unsafe` unless `path`, or what it links to, belongs to root and nobody else can write it."""
+    """Raise `Unsafe` unless `path`, or the file it links to, belongs to root and nobody else can write to it."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -26,11 +26,11 @@ def check_owner(path: str) -> None:
 
 
 def check_path(path: str) -> None:
-    """Raise `Unsafe` unless `path` and every directory on the way to it, up to ``/``, are root's alone, as sshd(8)
-    wants it with StrictModes: who can write one of them can put something else in the place of what is below.
+    """Raise `Unsafe` unless only root can change `path` and every directory on the way to it, up to ``/``.
 
-    Symbolic links are followed, and the directories that they lead through count as well.  A directory in which
-    everybody can write but only remove what is their own, as in /tmp, is not root's alone.
+    sshd(8) with StrictModes has the same rule: a user who can write to one of these directories can replace everything
+    below.  Symbolic links are followed, and the directories that they lead through count, too.  A directory with the
+    sticky bit, such as /tmp, is not allowed.
     """
     left = _split(path if path.startswith("/") else os.path.join(os.getcwd(), path))
     place = "/"
@@ -61,7 +61,7 @@ def check_path(path: str) -> None:
 
 
 def check_program(path: str) -> None:
-    """Raise `Unsafe` unless `path` can be run, and it and every directory on the way to it are root's alone."""
+    """Raise `Unsafe` unless `path` is executable, and only root can change it and every directory on the way to it."""
     check_path(path)
     if not os.path.isfile(path) or not os.access(path, os.X_OK):
         raise Unsafe(f"{path}: not a program")

@@ -1,8 +1,8 @@
 """The one wrapper that starts programs: an argument list, a deadline, nothing inherited.  Never a shell.
 
-A program gets: an environment of its own (ifupdown-ng gives its hooks no PATH, and what ifup's caller exported is
-nobody's business), ``/`` as working directory, only the descriptors 0 to 2, default signals, and a session of its own:
-whoever ends ifup signals its process group, and that must not hit an action half-way.
+A program gets: an environment of its own (ifupdown-ng gives its hooks no PATH, and variables of ifup's caller must not
+leak), ``/`` as working directory, only the descriptors 0 to 2, default signals, and a session of its own: a signal to
+ifup's process group must not interrupt an action.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ ENVIRONMENT = {
 }
 
 OUTPUT_LIMIT = 64 * 1024
-"""Bytes of a program's output that are kept; the rest is read and thrown away, so that the program never blocks."""
+"""Bytes of a program's output to keep; the rest is read and discarded, so that the program never blocks."""
 
 
 class ProgramError(Exception):
-    """A program could not be started, or gave no answer in time; the message names it and says why."""
+    """A program could not be started, or did not end in time; the message names it and says why."""
 
 
 class Result(Record):
     """How a program ended.
 
-    status: its exit status; -N where signal N ended it.  output: its standard output and standard error as they came,
-    at most `OUTPUT_LIMIT` bytes or what `run` was told, undecodable bytes replaced.  It may contain anything:
-    `log.printable` before showing.
+    status: its exit status; -N if signal N ended it.  output: its standard output and standard error, at most
+    `OUTPUT_LIMIT` bytes or the limit given to `run`, undecodable bytes replaced.  It may contain any character: use
+    `log.printable` before you show it.
     """
 
     __slots__ = ("status", "output")
@@ -50,9 +50,9 @@ class Result(Record):
 
 
 class Running:
-    """A program that was begun and is not waited for (context manager, which kills it).
+    """A program that runs in the background (context manager, which kills it).
 
-    `fileno` is for poll(2): readable when the program has ended (pidfd_open(2)).  What it writes is thrown away.
+    `fileno` is for poll(2): readable when the program has ended (pidfd_open(2)).  Its output is discarded.
     """
 
     def __init__(self, pid: int) -> None:
@@ -73,23 +73,23 @@ class Running:
         return self._descriptor
 
     def poll(self) -> int | None:
-        """Return its exit status, -N where signal N ended it, None while it runs."""
+        """Return its exit status, -N if signal N ended it, None while it runs."""
         return self._reap(os.WNOHANG)
 
     def wait(self, deadline: float) -> int | None:
-        """Wait until it has ended, and return as `poll` does; None where it runs on at the deadline."""
+        """Wait until it has ended, and return as `poll` does; None if it still runs at the deadline."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.poll(1000 * max(0.0, deadline - time.monotonic()))
         return self.poll()
 
     def kill(self) -> None:
-        """Kill it, and what it started in its session."""
+        """Kill it, and the processes that it has started in its session."""
         os.killpg(self._pid, signal.SIGKILL)
         self._reap(0)
 
     def close(self) -> None:
-        """Close the descriptor; the program goes on."""
+        """Close the descriptor; the program continues."""
         os.close(self._descriptor)
 
     def _reap(self, flags: int) -> int | None:
@@ -101,7 +101,7 @@ class Running:
 
 
 def begin(argv: Sequence[str], variables: Mapping[str, str] | None = None) -> Running:
-    """Start a program beside which its caller does other things.  Raises `ProgramError` when it can't be started.
+    """Start a program in the background.  Raises `ProgramError` if it can't be started.
 
     variables: as for `run`.
     """
@@ -115,15 +115,15 @@ def run(
     variables: Mapping[str, str] | None = None,
     limit: int = OUTPUT_LIMIT,
 ) -> Result:
-    """Run a program to its end and return how it ended.
+    """Run a program until it ends, and return how it ended.
 
-    timeout: seconds; afterwards the program and what it started in its session are killed.
-    stdin: what it reads on standard input; without, that is ``/dev/null``, so no question it asks can hang us.
-    variables: what its environment holds beside `ENVIRONMENT`.
-    limit: how much of its output is kept, bytes.
+    timeout: seconds; afterwards the program and the processes in its session are killed.
+    stdin: its standard input; by default ``/dev/null``, so that it can't hang with a question.
+    variables: added to `ENVIRONMENT`.
+    limit: how many bytes of its output to keep.
 
-    The caller may leave by an exception (SIGTERM) meanwhile: an action begun is then finished by itself.
-    Raises `ProgramError` when it can't be started or does not end in time.
+    If an exception (SIGTERM) interrupts the caller meanwhile, the program still finishes by itself.
+    Raises `ProgramError` if it can't be started or does not end in time.
     """
     deadline = time.monotonic() + timeout
     reader, writer = os.pipe()
@@ -148,7 +148,7 @@ def spawn(argv: Sequence[str]) -> int:
     """Start a program that outlives its caller and return its pid.
 
     Its parent is init, so that it can't become our zombie; its input and output are ``/dev/null``.
-    Raises `ProgramError` when it can't be started.
+    Raises `ProgramError` if it can't be started.
     """
 
     def start(writer: int) -> None:
@@ -166,13 +166,13 @@ def spawn(argv: Sequence[str]) -> int:
 
 
 def fork_away(work: Callable[[int], None]) -> int:
-    """Run `work` in a copy of this process, which then ends, and return a descriptor.
+    """Run `work` in a forked process, which then ends, and return a descriptor.
 
-    The parent of what `work` starts is init, so that it can't become our zombie.  Signals are blocked in the copy.
-    work: is given the writing end of a pipe; the descriptor is the reading end, and the caller's to close.
+    Programs that `work` starts have init as parent, so that they can't become our zombies.  Signals are blocked in the
+    forked process.  work: gets the writing end of a pipe; the descriptor is the reading end, and the caller closes it.
     """
     reader, writer = os.pipe()
-    # The copy must not handle a signal as the hook would.
+    # The forked process must not handle a signal as the hook would.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         child = os.fork()
@@ -181,7 +181,7 @@ def fork_away(work: Callable[[int], None]) -> int:
                 os.close(reader)
                 work(writer)
             finally:
-                os._exit(0)  # whatever happens, this copy must not run on
+                os._exit(0)  # whatever happens, the hook's code must not continue here
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writer)
@@ -194,15 +194,15 @@ def _start(
 ) -> int:
     """Start `argv` in a session of its own, its output on the descriptor `output` (None: ``/dev/null``).
 
-    Returns its pid once the program itself runs.  Raises `ProgramError` when it can't be started.
+    Returns its pid once the program itself runs.  Raises `ProgramError` if it can't be started.
 
-    Not by the module subprocess, which costs 11 ms to import, nor by posix_spawn(3), which knows neither working
-    directory nor umask: this copy of the hook makes itself the program's, which costs 0.6 ms more than the latter.
+    Don't use the module subprocess, which takes 11 ms to import, nor posix_spawn(3), which supports neither working
+    directory nor umask.  fork and exec take 0.6 ms more than the latter.
     """
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, it has the kernel forget how a child ended: wait(2)
-    reader, writer = os.pipe()  # both close on exec: its end says that the program runs
-    # No handler of ours may run in the copy.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, exit statuses get lost: wait(2)
+    reader, writer = os.pipe()  # both close on exec, which shows that the program runs
+    # No handler of the hook may run in the forked process.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -222,16 +222,16 @@ def _start(
 def _become(
     argv: Sequence[str], output: int | None, stdin: str | None, environment: Mapping[str, str], writer: int
 ) -> NoReturn:
-    """Between fork and exec: become the program, or write to `writer` why not, and end."""
+    """Between fork and exec: become the program, or write to `writer` why not, and exit."""
     problem = "could not be started"
     try:
         os.setsid()
         _set_descriptors(output, stdin, writer)
         os.chdir("/")
         os.umask(0o022)
-        # What a program would inherit through execve(2): ignored signals and the signal mask, signal(7).
+        # A program inherits ignored signals and the signal mask through execve(2), signal(7).
         for number in signal.valid_signals():
-            if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not set by Python, nor by who started it
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: set neither by Python nor by its parent
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(argv[0], list(argv), environment)
@@ -249,7 +249,7 @@ def _set_descriptors(output: int | None, stdin: str | None, keep: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     source = null
     if stdin is not None:
-        # A file in memory and not a pipe: nothing to feed while the output is read.
+        # A file in memory, not a pipe, so nothing has to be written while the output is read.
         source = os.memfd_create("stdin")
         os.write(source, stdin.encode(errors="surrogateescape"))
         os.lseek(source, 0, os.SEEK_SET)
@@ -261,9 +261,9 @@ def _set_descriptors(output: int | None, stdin: str | None, keep: int) -> None:
 
 
 def _read_output(descriptor: int, program: Running, deadline: float, limit: int) -> bytes:
-    """Return what `program` writes until it ends or the deadline passes, at most `limit` bytes of it.
+    """Return the output of `program` until it ends or the deadline passes, at most `limit` bytes.
 
-    The end of the program and not the end of its output counts: it may have left behind a daemon that holds it open.
+    Wait for the end of the program, not of its output: it may have started a daemon that keeps the output open.
     """
     kept = bytearray()
     poll = select.poll()

@@ -151,7 +151,7 @@ class Systemd:
             raise TunnelError(f"systemctl stop {' '.join(units)}: {_describe(result)}")
 
     def show(self, units: Sequence[str]) -> tuple[UnitState, ...]:
-        """Return the state of each of `units`, in their order.  Raises `TunnelError` when systemd does not answer."""
+        """Return the state of each of `units`, in their order.  Raises `TunnelError` if systemd does not answer."""
         result = self._call("show", "--property=LoadState,ActiveState,SubState,StatusText", *units)
         states = parse_show(result.output)
         if result.status or len(states) != len(units):
@@ -159,7 +159,7 @@ class Systemd:
         return states
 
     def is_active(self, units: Sequence[str]) -> bool:
-        """Whether any of `units` is active, or on its way to be or not to be; True if systemd does not answer."""
+        """Whether any of `units` is active, activating or deactivating; True if systemd does not answer."""
         if not self.is_running():
             return False
         try:

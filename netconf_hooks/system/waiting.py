@@ -1,4 +1,4 @@
-"""Waiting for what nothing in the kernel announces, by looking again and again."""
+"""Polling for conditions that the kernel sends no event for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONGEST = 0.2
-"""Seconds that a pause may grow to: a wait of minutes is no busy loop."""
+"""The longest pause, in seconds: a wait of minutes must not be a busy loop."""
 
 
 def wait_until(condition: Callable[[], object], timeout: float, pause: float = 0.01) -> bool:
     """Return whether `condition` came true within `timeout` seconds.
 
-    It is called at once, then after `pause` seconds, and later less often: what comes true is noticed after at most a
-    fifth of the time that it took.
+    It is called at once, then after `pause` seconds, and later less often: the delay is at most a fifth of the time
+    that the condition took.
     """
     deadline = monotonic() + timeout
     while not condition():
