@@ -1,14 +1,14 @@
-"""guessnet's configuration, as its users have it: ``script /usr/sbin/guessnet-ifupdown`` in a ``mapping``.
+"""Configurations for guessnet: ``script /usr/sbin/guessnet-ifupdown`` in a ``mapping``.
 
-guessnet 0.56 left Debian after Debian 11.  What is read here, and what it means, are its manual page, guessnet(8), and
-what the program itself does (tests/lab/test_mapping.py runs both on the same file):
+guessnet 0.56 was last in Debian 11.  This module follows its manual page, guessnet(8), and the behaviour of the program
+(tests/lab/test_mapping.py runs both on the same file):
 
 - ``map`` lines name the stanzas that are candidates, ``!NAME`` those that are not; ``key: value`` sets an option.
-- The candidates are told by tests in their own stanzas: ``test peer address 192.0.2.1 mac 52:54:00:0a:00:01``.
-- All tests of all candidates run at once, and the first that succeeds wins.
+- The candidates are recognised by tests in their own stanzas: ``test peer address 192.0.2.1 mac 52:54:00:0a:00:01``.
+- All tests of all candidates run at the same time, and the first that succeeds wins.
 
-Unlike guessnet it follows ``source`` and ``inherits``, since the stanzas are read by ifupdown's own ifquery, and a test
-that can't be read keeps none of the others from being made.
+Unlike guessnet it follows ``source`` and ``inherits``, since ifupdown's own ifquery reads the stanzas.  If a test can't
+be read, the other tests run nevertheless.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ KINDS = ("peer", "wireless", "missing-cable", "command", "script", "pppoe")
 PING_EVERY = 0.5  # seconds
 
 LAST_LOOK = 0.1
-"""Seconds before the deadline at which a scan that still goes on is taken for what has been heard by then."""
+"""Seconds before the deadline at which the networks heard so far are used if a scan still runs."""
 
 SCAN_PAUSE = 0.25  # seconds between the tries of ``iwscan-tries``
 
@@ -58,12 +58,11 @@ _FALSE = ("false", "no", "off", "0", "f", "n")
 
 
 class Options(Record):
-    """What ``map`` lines of the form ``key: value`` set.
+    """The options that ``map`` lines of the form ``key: value`` set.
 
-    default: what is printed where nothing succeeds; timeout: seconds that the tests may take; init_time: seconds that a
-    link that was down is given to find a cable; init_delay: seconds before anything is begun; autofilter: whether only
-    stanzas are candidates whose name begins with the interface's; scan_tries: how often a wireless scan is tried that
-    is refused.
+    default: what to print if no test succeeds; timeout: seconds that the tests may take; init_time: seconds to wait for
+    carrier of a link that was down; init_delay: seconds to wait first; autofilter: whether only stanzas are candidates
+    whose name begins with the interface's; scan_tries: how often to try a wireless scan that is refused.
     """
 
     __slots__ = ("default", "timeout", "init_time", "init_delay", "verbose", "autofilter", "scan_tries")
@@ -105,9 +104,9 @@ class Test(Record):
     """A test of a stanza.
 
     kind: one of `KINDS`, with ``command`` for ``script``; text: as written.
-    Of ``peer``: address and mac, each empty where not written, and source, the address it is asked from.  Of
-    ``command``: command.  Of ``wireless``: essid, mac (the access point's) and security, ``open`` or ``closed``, each
-    empty where not written, and ignored, a word at the end that belongs to nothing.
+    For ``peer``: address and mac, each empty if not written, and source, the sender's address.  For ``command``:
+    command.  For ``wireless``: essid, mac (the access point's) and security, ``open`` or ``closed``, each empty if not
+    written, and ignored, a word at the end that has no meaning.
     """
 
     __slots__ = ("kind", "text", "address", "mac", "source", "command", "essid", "security", "ignored")
@@ -137,7 +136,7 @@ class Test(Record):
 
 
 class Candidate(Record):
-    """A stanza that may be chosen, and its tests, any of which will do."""
+    """A stanza that may be chosen, and its tests, one of which is enough."""
 
     __slots__ = ("name", "tests")
 
@@ -147,9 +146,9 @@ class Candidate(Record):
 
 
 class Fingerprint(Record):
-    """Where the tests are made: the interface, its device, the device's MAC address (empty where it has none like an
-    Ethernet card's), whether it has carrier, the time.monotonic() at which all tests are over, and how often a
-    wireless scan is tried."""
+    """The conditions of the tests: the interface, its device, the device's MAC address (empty if it is not an Ethernet
+    address), whether it has carrier, the time.monotonic() at which all tests end, and how often to try a wireless
+    scan."""
 
     __slots__ = ("iface", "device", "mac", "carrier", "deadline", "scan_tries")
 
@@ -165,7 +164,7 @@ class Fingerprint(Record):
 
 
 class Neighbours:
-    """The hosts that answer ARP: one socket for all that are asked, since the kernel takes 10 ms to close each
+    """The hosts that answer ARP.  One socket asks all of them, since the kernel takes 10 ms to close a socket
     (synchronize_net() in packet_release(), net/packet/af_packet.c)."""
 
     def __init__(self, scene: Fingerprint) -> None:
@@ -179,7 +178,7 @@ class Neighbours:
             self._socket.close()
 
     def ask(self, test: Test) -> Steps:
-        """Ask until the peer of `test` answers; in vain while the link has no carrier yet."""
+        """Ask until the peer of `test` answers; also while the link has no carrier yet."""
         from netconf_hooks.evidence.peer import PAUSES, make_arp_request
 
         device = self._scene.device
@@ -232,9 +231,9 @@ class Air:
             self._scan.close()
 
     def ask(self, test: Test) -> Steps:
-        """Succeed where a network is in range that is all that `test` says; of several tests the first of the file."""
+        """Succeed if a network in range matches all of `test`; of several tests, the first in the file."""
         while (heard := self._look()) is None:
-            # All wake at once, are asked in the order of the file, and find the same.
+            # All tests wake at the same time, run in the order of the file, and get the same result.
             if self._scan is None:
                 yield Wait({}, self._due)
             else:
@@ -242,7 +241,7 @@ class Air:
         return any(is_network_of(test, network) for network in heard)
 
     def _look(self) -> list[HeardNetwork] | None:
-        """Return what is in range, none where nobody can tell; None while the scan goes on."""
+        """Return the networks in range; none if there is no result, None while the scan runs."""
         from netconf_hooks.evidence.scan import Scan
 
         if self._heard is not None:
@@ -266,26 +265,27 @@ class Air:
         return self._heard
 
     def _begin(self, scan: type[Scan]) -> None:
-        """Have the scan begin.  Raises `NetlinkError`."""
+        """Start the scan.  Raises `NetlinkError`."""
         from netconf_hooks.evidence.wireless import is_wireless
 
         if is_wireless(self._scene.device):
             self._scan = scan(self._scene.device)
         else:
-            # Without names in its map lines, a cable's mapping has the radio's stanzas for candidates, too.
+            # Without names in its map lines, the mapping of a wired interface also has the wireless stanzas as
+            # candidates.
             log.debug(f"{self._scene.iface}: no wireless test counts: {self._scene.device} is not a wireless interface")
             self._heard = []
 
 
 def main() -> NoReturn:
-    """Be the mapping script: ``/usr/sbin/guessnet-ifupdown``."""
+    """Run as the mapping script ``/usr/sbin/guessnet-ifupdown``."""
     serve(choose_stanza)
 
 
 def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
-    """Return the name of the stanza that `iface` gets; empty where there is no such device, as guessnet fails then.
+    """Return the name of the stanza that `iface` gets; empty if there is no such device, since guessnet fails then.
 
-    text: the ``map`` lines; path: the file the stanzas are in.
+    text: the ``map`` lines; path: the file with the stanzas.
     """
     lines = read_lines(text)
     log.set_verbose(lines.options.verbose)
@@ -309,7 +309,7 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
                 return ""
             patience = 0 if _is_to_scan(candidates, raised.device) else lines.options.init_time
             carrier = raised.wait_for_carrier(patience)
-            # Without a cable, the time that was spent waiting for one counts.
+            # The time that was spent waiting for carrier counts.
             deadline = (time.monotonic() if carrier else began) + lines.options.timeout
             chosen = find_first(
                 candidates,
@@ -324,7 +324,7 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
 
 
 def read_lines(text: str) -> MapLines:
-    """Return what ``map`` lines mean.  Never raises: see `MapLines.errors`."""
+    """Parse ``map`` lines.  Never raises: see `MapLines.errors`."""
     names: list[str] = []
     excluded: list[str] = []
     values: dict[str, str | int | bool] = {}
@@ -332,7 +332,7 @@ def read_lines(text: str) -> MapLines:
     for line in text.split("\n"):
         words = line.split()
         key, colon, value = line.strip().partition(":")
-        # guessnet knows an option by its name: letters, - and _; a stanza may be called eth0:1.
+        # guessnet recognises an option by its name: letters, - and _; a stanza may be called eth0:1.
         if colon and key.replace("-", "").replace("_", "").isalpha():
             if reason := _read_option(key, value.split(), values):
                 errors.append(RuleError("map", line.strip(), reason))
@@ -351,9 +351,9 @@ def read_lines(text: str) -> MapLines:
 
 
 def read_candidates(iface: str, lines: MapLines, path: str = FILE) -> list[Candidate]:
-    """Return the stanzas that may be chosen, with the tests that can be made, in the order of the file.
+    """Return the stanzas that may be chosen, with the tests that can be run, in the order of the file.
 
-    What can't be read is logged.
+    Errors are logged.
     """
     names = read_names(path)
     for problem in names.problems:
@@ -384,7 +384,7 @@ def read_candidates(iface: str, lines: MapLines, path: str = FILE) -> list[Candi
 
 
 def read_tests(options: Mapping[str, str]) -> tuple[tuple[Test, ...], tuple[RuleError, ...]]:
-    """Return the tests among the options of a stanza, and an error for each that can't be read or made here."""
+    """Return the tests among the options of a stanza, and an error for each that can't be read or run here."""
     tests: list[Test] = []
     errors: list[RuleError] = []
     for option, value in options.items():
@@ -400,10 +400,10 @@ def read_tests(options: Mapping[str, str]) -> tuple[tuple[Test, ...], tuple[Rule
 
 
 def find_test(option: str, value: str) -> str | None:
-    """Return ``KIND ARGUMENTS`` of an option that is a test; None of any other.
+    """Return ``KIND ARGUMENTS`` of an option that is a test; None for other options.
 
     ``test peer ...``, ``test2 peer ...``, ``test-peer ...``, ``test2-peer ...``; each may have ``guessnet`` or
-    ``guessnet2`` before it, which may also stand for the word ``test``.
+    ``guessnet2`` before it, which may also replace the word ``test``.
     """
     for word in ("test", "guessnet"):
         rest = option[len(word):].lstrip("0123456789")
@@ -418,7 +418,7 @@ def find_test(option: str, value: str) -> str | None:
 
 
 def read_test(text: str) -> Test:
-    """Return the test that ``KIND ARGUMENTS`` is.  Raises ValueError, which says why it can't be read."""
+    """Parse ``KIND ARGUMENTS`` into a test.  Raises ValueError, which says why it can't be read."""
     kind, _, arguments = text.partition(" ")
     arguments = arguments.strip()
     if kind in ("command", "script"):
@@ -437,9 +437,9 @@ def read_test(text: str) -> Test:
 
 
 def find_first(candidates: Sequence[Candidate], scene: Fingerprint) -> tuple[str, Test] | None:
-    """Make all tests at once; return the stanza of the first that succeeds, and the test.
+    """Run all tests at the same time; return the stanza of the first that succeeds, and the test.
 
-    None where none does before the deadline, or all have failed.
+    None if none succeeds before the deadline, or all have failed.
     """
     runs: dict[Steps, tuple[str, Test]] = {}
     waits: dict[Steps, Wait] = {}
@@ -482,7 +482,7 @@ def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
         for descriptor, events in wait.events.items():
             poll.register(descriptor, events)
     until = min([deadline, *[wait.until for wait in waits]])
-    # Rounded up: a millisecond too early, and the loop would spin until it is time.
+    # Round up: waking a millisecond too early would make the loop spin.
     left = max(0, int((until - time.monotonic()) * 1000) + 1)
     return frozenset(descriptor for descriptor, _ in poll.poll(left))
 
@@ -500,7 +500,7 @@ def _begin(test: Test, name: str, scene: Fingerprint, neighbours: Neighbours, ai
 
 
 def is_network_of(test: Test, network: HeardNetwork) -> bool:
-    """Whether a network in range is all that a ``wireless`` test says.  Names are octets: case counts."""
+    """Whether a network in range matches all of a ``wireless`` test.  Names are octets: case counts."""
     return (
         (not test.essid or test.essid.encode("utf-8", "surrogateescape") == network.ssid)
         and (not test.mac or test.mac == network.bssid)
@@ -509,8 +509,8 @@ def is_network_of(test: Test, network: HeardNetwork) -> bool:
 
 
 def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
-    """Whether there is a scan to be made: then nothing is waited for first.  A radio gets its carrier from a network,
-    and so long as its stanza has not been chosen, nobody joins one."""
+    """Whether a scan is needed: then don't wait for carrier first.  A radio gets carrier from a network, and before its
+    stanza has been chosen, no program joins one."""
     if not any(test.kind == "wireless" for candidate in candidates for test in candidate.tests):
         return False
     from netconf_hooks.evidence.wireless import is_wireless
@@ -519,7 +519,7 @@ def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
 
 
 def _name_networks(networks: Sequence[HeardNetwork]) -> str:
-    """Return what a scan heard, to be read: whatever octets a name is made of."""
+    """Return the networks that a scan heard, as text, with any octets in their names."""
     from netconf_hooks.values import format_ssid
 
     names = (
@@ -530,17 +530,18 @@ def _name_networks(networks: Sequence[HeardNetwork]) -> str:
 
 
 def _miss_cable(scene: Fingerprint) -> Steps:
-    """Succeed where there is no carrier."""
+    """Succeed if there is no carrier."""
     yield from ()
     return not scene.carrier
 
 
 def _run_command(argv: Sequence[str], name: str, scene: Fingerprint) -> Steps:
-    """Run a command with the variables that guessnet documents; it is killed when it is no longer needed.
+    """Run a command with the variables that guessnet documents; kill it when it is no longer needed.
 
-    It is given to a shell and may be anyone's file: so guessnet's users wrote it, in a file that is root's.
+    It runs in a shell, and its program may belong to any user: guessnet allowed that, and the line itself is in a file
+    of root.
     """
-    from netconf_hooks.system.programs import ProgramError, begin  # 4 ms with the first run
+    from netconf_hooks.system.programs import ProgramError, begin  # takes 4 ms the first time
 
     try:
         program = begin(argv, {"NAME": name, "IFACE": scene.iface, "GUESSNET": "true"})
@@ -554,10 +555,10 @@ def _run_command(argv: Sequence[str], name: str, scene: Fingerprint) -> Steps:
 
 
 def _ping_peer(test: Test, scene: Fingerprint) -> Steps:
-    """Ping all hosts in a frame to one MAC address, until anything comes from there.
+    """Send a broadcast ping in a frame to one MAC address, until any packet arrives from there.
 
-    Its answer need not be an echo: before it sends that it asks for the MAC address of the sender (RFC 826).  Most
-    hosts answer neither a ping to all nor one from 0.0.0.0.
+    The answer need not be an echo: before the host sends one, it asks for the sender's MAC address (RFC 826).  Most
+    hosts answer neither a broadcast ping nor a ping from 0.0.0.0.
     """
     mac = bytes.fromhex(test.mac.replace(":", ""))
     ping = make_ping(test.source)
@@ -576,7 +577,7 @@ def _ping_peer(test: Test, scene: Fingerprint) -> Steps:
 
 
 def _open_packets(device: str, protocol: int) -> _socket.socket:
-    # Protocol 0: nothing is received before it is bound to the link, packet(7).
+    # Protocol 0: receive nothing before the socket is bound to the link, packet(7).
     packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
     packets.bind((device, protocol))
     return packets
@@ -585,20 +586,20 @@ def _open_packets(device: str, protocol: int) -> _socket.socket:
 def _send_packet(packets: _socket.socket, packet: bytes, where: tuple[str, int, int, int, bytes]) -> None:
     try:
         packets.sendto(packet, where)
-    except OSError as error:  # the link went down, or its queue is full: it may be better the next time
+    except OSError as error:  # the link went down, or its queue is full: the next attempt may succeed
         log.debug(f"{where[0]}: nothing can be sent: {error.strerror}")
 
 
 def _read_packets(packets: _socket.socket) -> list[tuple[bytes, bytes]]:
-    """Return what has come from others, each with the MAC address it came from.
+    """Return the packets that have arrived from others, each with its sender's MAC address.
 
-    So many at a time, lest a flood of them keeps the other tests from being made.
+    Only so many at a time: otherwise a flood of them could block the other tests.
     """
     found = []
     for _ in range(100):
         try:
             packet, (_, _, direction, _, sender) = packets.recvfrom(64)
-        except OSError:  # no more; or, once, that the link went down
+        except OSError:  # no more packets; or, once, the link went down
             break
         if direction != _PACKET_OUTGOING:
             found.append((packet, sender))
@@ -606,7 +607,7 @@ def _read_packets(packets: _socket.socket) -> list[tuple[bytes, bytes]]:
 
 
 def make_ping(source: str) -> bytes:
-    """Return an IPv4 packet to all hosts of the link, an ICMP echo request (RFC 791, RFC 792)."""
+    """Return a broadcast IPv4 packet with an ICMP echo request (RFC 791, RFC 792)."""
     echo = _ECHO.pack(8, 0, 0, os.getpid() & 0xFFFF, 1)
     echo = echo[:2] + _sum_up(echo) + echo[4:]
     addresses = (_socket.inet_aton(source), b"\xff" * 4)
@@ -623,7 +624,7 @@ def _sum_up(data: bytes) -> bytes:
 
 
 def _read_option(key: str, words: Sequence[str], values: dict[str, str | int | bool]) -> str:
-    """Note the option of a ``map`` line; return what is wrong with it, in words."""
+    """Store the option of a ``map`` line; return what is wrong with it, in words."""
     option = key.replace("-", "").replace("_", "")
     word = words[0] if words else ""
     if option == "default":
@@ -646,7 +647,7 @@ def _read_option(key: str, words: Sequence[str], values: dict[str, str | int | b
         switched_on = word.lower() in _TRUE
         if option == "autofilter":
             values["autofilter"] = switched_on
-        elif option != "syslog":  # where everything that is said goes anyway
+        elif option != "syslog":  # all messages go there anyway
             values["verbose"] = switched_on or values.get("verbose", False)
     else:
         return f'no such option of guessnet\'s: "{key}"'
@@ -654,7 +655,7 @@ def _read_option(key: str, words: Sequence[str], values: dict[str, str | int | b
 
 
 def _is_candidate(name: str, iface: str, lines: MapLines) -> bool:
-    """guessnet(8): names broaden what autofilter lets through, and ! tightens it."""
+    """guessnet(8): names add to the stanzas that autofilter selects, and ! removes from them."""
     if not is_stanza_name(name) or name in lines.excluded:
         return False
     filtered = lines.options.autofilter
@@ -669,7 +670,7 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
     for word in pairs:
         value = next(pairs, "")
         if word not in found:
-            continue  # as guessnet: whatever it does not know counts for nothing
+            continue  # as guessnet: ignore unknown words
         if word == "mac":
             expected = MAC.expected
             found["mac"] = MAC.read(_fill_mac(value))
@@ -684,8 +685,8 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
 
 
 def _read_wireless(text: str, arguments: str) -> Test:
-    """Return a ``wireless`` test: pairs of words, of which the first of a kind counts, but for ``open`` and ``closed``,
-    of which the last does."""
+    """Return a ``wireless`` test: pairs of words.  The first pair of a kind counts, but the last ``open`` or
+    ``closed``."""
     essid = mac = security = ignored = ""
     words = iter(_split_wireless(arguments))
     for word in words:
@@ -701,16 +702,16 @@ def _read_wireless(text: str, arguments: str) -> Test:
             mac = mac or MAC.read(_fill_mac(value))
             if not mac:
                 raise ValueError(f'expected {MAC.expected} after mac, not "{value}"')
-        # as guessnet: a pair that it does not know counts for nothing
+        # as guessnet: ignore an unknown pair
     if not essid and not mac and not security:
         raise ValueError("expected essid or mac, and its value, or open or closed, after wireless")
     return Test("wireless", text, mac=mac, essid=essid, security=security, ignored=ignored)
 
 
 def _split_wireless(text: str) -> list[str]:
-    """Return the words as guessnet split them, which was by ``[^" \t][^ \t]+|"[^"]+"`` wherever that matches.
+    """Return the words as guessnet split them: the matches of ``[^" \t][^ \t]+|"[^"]+"``.
 
-    So words of a single character counted for nothing unless they stood in quotes; here they are names after essid.
+    So guessnet ignored words of a single character without quotes; here they are names after essid.
     """
     words: list[str] = []
     offset = 0

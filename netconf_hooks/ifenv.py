@@ -1,7 +1,7 @@
-"""What ifupdown tells a hook: its environment, parsed once.
+"""The environment that ifupdown passes to a hook, parsed once.
 
-Sources: interfaces(5), "IFACE OPTIONS" and "HOOK SCRIPTS", for ifupdown; ifupdown-executor(7) for ifupdown-ng; what
-ifupdown 0.8.41, ifupdown-ng 0.11.4 and ifupdown2 3.0.0 really pass is kept in tests/unit/environments/.
+Sources: interfaces(5), "IFACE OPTIONS" and "HOOK SCRIPTS", for ifupdown; ifupdown-executor(7) for ifupdown-ng.
+Captured environments of ifupdown 0.8.41, ifupdown-ng 0.11.4 and ifupdown2 3.0.0 are in tests/unit/environments/.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Which MODE (interfaces(5)) belongs to the directory a hook was run from.
+# The MODE (interfaces(5)) that belongs to the directory of a hook.
 MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
 
-# The stanza's own words about its resolvers, resolvconf(8): evidence for `dns-domain` and `dns-server`.
+# The stanza's options for resolvconf(8): evidence for `dns-domain` and `dns-server`.
 EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
 
-# A hook of ifupdown is a child of run-parts, which ifup runs in a shell.  How many parents are looked at for it.
+# A hook of ifupdown is a child of run-parts, which ifup runs in a shell.  _DEEPEST: search at most so many parents.
 _PARENT = b"run-parts"
 _RUNS = (b"ifup", b"ifdown")
 _DEEPEST = 16
 
-# The run of a hook whose ifup can't be found: nothing tells one such run from another.
+# The run of a hook whose ifup can't be found; such runs can't be distinguished.
 UNKNOWN_RUN = "unknown"
 
-# What a bridge or a bond is to be made of: bridge-utils-interfaces(5), ifenslave(8).
+# The options with the ports of a bridge or a bond: bridge-utils-interfaces(5), ifenslave(8).
 PARTS = ("bridge-ports", "bond-slaves", "slaves")
 
 # A kernel's interface name has at most 15 characters (IFNAMSIZ, netdevice(7)); an alias adds a colon and a label.
@@ -38,18 +38,17 @@ LONGEST_NAME = 64
 class Invocation(Record):
     """One run of one hook.
 
-    phase: the directory it was run from: ``pre-up``, ``up``, ``down``, ``post-down``.
+    phase: its directory: ``pre-up``, ``up``, ``down``, ``post-down``.
     iface: the interface as ifupdown names it.
-    logical: the name of the stanza (mapping stanzas, ``ifup eth0=home``); empty where it is not told.
-    family: the address family of the pass, ``inet`` or ``inet6`` (a list under ifupdown2); ``any`` where it is not
-    told.
-    method: ``dhcp``, ``static``, ``ppp``; empty where it is not told.
-    run: which ifup it was that runs the hook, see `find_run`; empty for ifdown.
+    logical: the name of the stanza (mapping stanzas, ``ifup eth0=home``); empty if not given.
+    family: the address family of the pass, ``inet`` or ``inet6`` (a list under ifupdown2); ``any`` if not given.
+    method: ``dhcp``, ``static``, ``ppp``; empty if not given.
+    run: the ifup that runs the hook, see `find_run`; empty for ifdown.
     began: when the hook was started, see `find_start`; 0 if that is not known.
-    verbose: whether the admin asked for everything (``ifup -v``).
-    options: the stanza's ``netconf-*`` and resolver options and what it says of ports, by the name they have in the
-        stanza; a repeated option's values are joined by newlines.
-    problem: why this run is none of ours (``--all``, the loopback interface, a name no interface can have); else empty.
+    verbose: whether to show everything (``ifup -v``).
+    options: the stanza's ``netconf-*``, resolver and port options, by their names in the stanza; the values of a
+        repeated option are joined by newlines.
+    problem: why to ignore this run (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
     __slots__ = ("phase", "iface", "logical", "family", "verbose", "options", "problem", "method", "run", "began")
@@ -80,7 +79,7 @@ class Invocation(Record):
 
 
 def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
-    """Return what `environ` says of a hook run from the directory of `phase`.  Never raises."""
+    """Return the invocation of a hook in the directory of `phase`, from its environment.  Never raises."""
     iface = environ.get("IFACE", "")
     options = {}
     for variable, value in environ.items():
@@ -103,10 +102,10 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
 
 
 def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
-    """Return which run of ifup a hook belongs to: the process and when it started, ``4711:123456`` (proc(5)).
+    """Return which run of ifup a hook belongs to: its pid and start time, ``4711:123456`` (proc(5)).
 
-    Empty for ifupdown-ng, which tells no logical interface, and for ifupdown2, which runs the hooks itself: both have
-    one pass for an interface.  `UNKNOWN_RUN` where no ifup is found among the hook's ancestors.
+    Empty for ifupdown-ng, which passes no logical interface, and for ifupdown2, which runs the hooks itself: both have
+    one pass for each interface.  `UNKNOWN_RUN` if there is no ifup among the hook's ancestors.
     """
     if not (environ.get("LOGICAL") and environ.get("ADDRFAM")):
         return ""
@@ -114,7 +113,7 @@ def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
     for depth in range(_DEEPEST):
         try:
             with open(f"{proc}/{pid}/stat", "rb") as file:
-                before, _, after = file.read().rpartition(b")")  # the program's name may hold anything
+                before, _, after = file.read().rpartition(b")")  # the program's name may contain any character
             program, fields = before.partition(b"(")[2], after.split()
             if depth == 0 and program not in (_PARENT, b""):
                 return ""
@@ -129,7 +128,7 @@ def find_run(environ: Mapping[str, str], proc: str = "/proc") -> str:
 def find_start(proc: str = "/proc") -> int:
     """Return when ifupdown started this hook, in clock ticks since boot (proc(5), starttime); 0 if that is not known.
 
-    That is when its run-parts was started: a hook may be the last of many, and run-parts goes on if ifupdown is killed.
+    This is the start of its run-parts: a hook may be the last of many, and run-parts continues if ifupdown is killed.
     """
     started = 0
     for process in ("self", str(os.getppid())):
@@ -144,7 +143,7 @@ def find_start(proc: str = "/proc") -> int:
 
 
 def has_ended(run: str, proc: str = "/proc") -> bool:
-    """Whether a run of ifup (`find_run`) is known to be over; False also if it is not known which process it was."""
+    """Whether a run of ifup (`find_run`) is known to have ended; False if its process is not known."""
     pid, _, started = run.partition(":")
     if not started:
         return False
@@ -158,10 +157,10 @@ def has_ended(run: str, proc: str = "/proc") -> bool:
 
 
 def is_roaming(iface: str, directory: str = "/run") -> bool:
-    """Whether it is wpa_action(8) that runs ifup or ifdown for a wireless interface, and it will go on.
+    """Whether wpa_action(8) runs this ifup or ifdown of a wireless interface, and continues to handle the interface.
 
-    Its lock is there while it does (wpasupplicant's functions.sh); ``wpa_action IFACE stop`` ends wpa_cli first, whose
-    file goes with it.
+    Meanwhile its lock exists (wpasupplicant's functions.sh).  ``wpa_action IFACE stop`` first ends wpa_cli, whose pid
+    file disappears.
     """
     name = f"{directory}/wpa_action.{device_of(iface)}"
     if not os.path.lexists(f"{name}.ifupdown"):  # a symbolic link to nothing
@@ -179,7 +178,7 @@ def has_wpa_action(iface: str, directory: str = "/run") -> bool:
 
 
 def is_relevant(option: str) -> bool:
-    """Whether an option of a stanza is one of ours, or evidence, or says what a link is made of."""
+    """Whether an option of a stanza is a netconf option, evidence, or names a link's ports."""
     return option.startswith("netconf-") or option in EVIDENCE or option in PARTS
 
 
@@ -202,8 +201,10 @@ def _find_problem(phase: str, iface: str, environ: Mapping[str, str]) -> str:
 
 
 def is_name(iface: str) -> bool:
-    """Whether `iface` can name an interface, and so a record: the kernel refuses '/', white space, '.' and '..'
-    (dev_valid_name, net/core/dev.c)."""
+    """Whether `iface` can be the name of an interface, and so of a record.
+
+    The kernel refuses '/', white space, '.' and '..' (dev_valid_name, net/core/dev.c).
+    """
     return (
         0 < len(iface) <= LONGEST_NAME
         and iface not in (".", "..")

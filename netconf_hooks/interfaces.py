@@ -1,9 +1,9 @@
-"""What stands in /etc/network/interfaces: the names from a small reader, the options from ifupdown itself.
+"""The content of /etc/network/interfaces: a small reader finds the names, ifupdown itself reads the options.
 
-ifquery(8) is ifupdown's own parser, so its word on options is the only one; but ``ifquery --list`` leaves out stanzas
-that are templates or hotplugged, so the names are read here: ``iface``, ``mapping``, ``source`` and
-``source-directory`` lines, interfaces(5).  It is always run with ``--no-mappings``: a mapping script may do anything,
-and asking must change nothing.
+ifquery(8) is ifupdown's own parser, so only it reads the options.  But ``ifquery --list`` leaves out stanzas that are
+templates or hotplugged, so the names are read here: ``iface``, ``mapping``, ``source`` and ``source-directory`` lines,
+interfaces(5).  ifquery is always run with ``--no-mappings``: a mapping script may do anything, and reading must not
+change anything.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 FILE = "/etc/network/interfaces"
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-# Of an option's name, and of a file's that source-directory takes, interfaces(5).
+# Allowed in option names, and in names of files for source-directory, interfaces(5).
 _NAME = _LETTERS | frozenset("0123456789_-")
 _WILDCARDS = frozenset("*?[")
 
-# What begins something that is no option of the stanza before, interfaces(5).
+# Words that end the stanza before them, interfaces(5).
 _KEYWORDS = (
     "iface", "mapping", "auto", "template", "source", "source-directory", "rename", "no-auto-down", "no-scripts"
 )  # fmt: skip
 
-# A file that sources itself would be read for ever; ifupdown stops there by running out of files.
+# A file that sources itself would be read forever; ifupdown stops when it runs out of file descriptors.
 _DEEPEST = 20
 
-# What stands behind each stanza that is asked for together with others, and how many are asked for at once: more may
-# print more than `programs.OUTPUT_LIMIT`.
+# The marker between stanzas that one ifquery prints, and how many it prints at a time: the output of more could exceed
+# `programs.OUTPUT_LIMIT`.
 _MARK = "netconf-hooks-stanza"
 _AT_ONCE = 100
 
-# What ifquery begins its complaints with.
+# The prefix of ifquery's error messages.
 _COMPLAINT = "ifquery: "
 
 
 class InterfacesError(Exception):
-    """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and gives ifquery's own words.
+    """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and quotes ifquery.
 
     name: of the stanza, empty if it is about all of them; reason: the message without it.
     """
@@ -56,9 +56,9 @@ class InterfacesError(Exception):
 
 
 class Line(Record):
-    """An option as it is written.
+    """An option as written.
 
-    option: its name as hooks get it; value: the rest of the line, continuation lines joined to it.
+    option: its name as hooks get it; value: the rest of the line with its continuation lines.
     file, number: the file, and the line in which it begins.
     """
 
@@ -72,7 +72,7 @@ class Line(Record):
 
 
 class Heading(Record):
-    """An ``iface`` stanza as it is written.
+    """An ``iface`` stanza as written.
 
     name, family, method: of its first line; parent: the stanza it inherits from, empty for none; options: the names of
     its own.
@@ -193,15 +193,15 @@ def query_passes(
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the address family and the options of each stanza called `name`, in the order written; as `query_options`.
 
-    ifquery prints the options of all of them with nothing in between.  What is written (`Names.headings`) tells which
-    options each stanza has, and so where the next one begins; only options that hooks look at are returned.  If that
-    can't be told, all are returned as one stanza, of the family ``any``.  names: of `path`, if already read.
+    ifquery prints the options of all stanzas without separators.  `Names.headings` has the options of each stanza as
+    written, which shows where the next one begins.  Only options that hooks use are returned.  If the stanzas can't be
+    separated, all options are returned as one stanza of the family ``any``.  names: of `path`, if already read.
     """
     return split_passes(run_ifquery(name, path, timeout), name, names or read_names(path))
 
 
 def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
-    """Return what ifquery prints of the stanzas called `name`, its complaints about other stanzas included.
+    """Return ifquery's output for the stanzas called `name`, including its errors about other stanzas.
 
     For `parse_options`, `split_passes` and `list_complaints`.  Raises `InterfacesError`.
     """
@@ -215,15 +215,15 @@ def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
 
 
 def list_complaints(output: str) -> list[str]:
-    """Return what ifquery complains of, without its name: ``FILE:LINE: misplaced option``.
+    """Return ifquery's errors, without its name: ``FILE:LINE: misplaced option``.
 
-    If a file that is sourced can't be read to its end, ifquery says so, and exits with 0.
+    If ifquery can't read a sourced file to its end, it reports this, but exits with status 0.
     """
     return [line.removeprefix(_COMPLAINT) for line in output.splitlines() if line.startswith(_COMPLAINT)]
 
 
 def split_passes(output: str, name: str, names: Names) -> list[tuple[str, dict[str, str]]]:
-    """Return what ifquery printed of the stanzas called `name`, stanza by stanza."""
+    """Return ifquery's output for the stanzas called `name`, stanza by stanza."""
     rest = [(option, value) for option, value in _read_entries(output) if is_relevant(option)]
     passes: list[tuple[str, dict[str, str]]] = []
     for heading in names.headings:
@@ -243,8 +243,8 @@ def split_passes(output: str, name: str, names: Names) -> list[tuple[str, dict[s
 def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0) -> dict[str, dict[str, str]]:
     """Return what `query_options` returns for each of `names`, by name.
 
-    One ifquery does it for all, in the time that it takes for one.  It prints one stanza after the other with nothing
-    in between, so it is given a file that sources `path` and has stanzas of our own to stand between them.
+    One ifquery reads all of them, in the time that it needs for one.  It prints the stanzas without separators, so its
+    file sources `path` and also has marker stanzas, which it prints in between.
 
     timeout: seconds that an ifquery may take.  Raises `InterfacesError`.
     """
@@ -269,8 +269,10 @@ def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0)
 
 
 def parse_options(output: str) -> dict[str, str]:
-    """Return the options in what ifquery printed: ``option: value``, and a line for each further value of a repeated
-    one.  Names are written as hooks get them: ``NetConf_VPN`` is ``netconf-vpn``."""
+    """Return the options in ifquery's output: ``option: value``, and a line for each further value.
+
+    Names are as hooks get them: ``NetConf_VPN`` is ``netconf-vpn``.
+    """
     options: dict[str, str] = {}
     for name, value in _read_entries(output):
         options[name] = f"{options[name]}\n{value}" if name in options else value
@@ -278,9 +280,9 @@ def parse_options(output: str) -> dict[str, str]:
 
 
 def _read_entries(output: str) -> list[tuple[str, str]]:
-    """Return the names that ifquery printed, each with its lines."""
+    """Return the names in ifquery's output, each with its lines."""
     entries: list[tuple[str, str]] = []
-    for line in output.removesuffix("\n").split("\n"):  # a value may contain what splitlines() takes for an end of line
+    for line in output.removesuffix("\n").split("\n"):  # splitlines() would also split at other characters
         if line.startswith(_COMPLAINT):
             continue
         name, colon, value = line.partition(": ")
@@ -296,13 +298,13 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
         found["problem"].append(f"{path}: sourced too deep")
         return
     try:
-        # newline: only "\n" ends a line here, as it does for ifupdown.
+        # newline: only "\n" ends a line here, as for ifupdown.
         lines = list(_join_lines(read_text(path)))
     except OSError as error:
         found["problem"].append(f"{path}: {error.strerror}")
         return
     inside = False
-    options: list[str] = []  # of the stanza that is being read
+    options: list[str] = []  # of the stanza being read
     written: list[tuple[int, str]] = []
 
     def end_stanza() -> None:
@@ -339,8 +341,8 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:
-    # interfaces(5): a line that ends with a backslash goes on in the next; # begins a comment only at a line's
-    # beginning, and a comment ends with its line whatever its last character is (ifupdown's config.c, get_line).
+    # interfaces(5): a line that ends with a backslash continues in the next one.  # begins a comment only at the
+    # beginning of a line, and a comment ends with its line, even after a backslash (ifupdown's config.c, get_line).
     start, joined = 1, ""
     for number, line in enumerate(text.split("\n"), 1):
         if not joined:
@@ -370,11 +372,11 @@ def _list_sourced(keyword: str, pattern: str) -> list[str]:
 
 
 def _expand(pattern: str) -> list[str]:
-    """Return the files that wordexp(3) makes of a pattern."""
+    """Return the files to which wordexp(3) expands a pattern."""
     if _WILDCARDS.isdisjoint(pattern):
         return [pattern] if os.path.lexists(pattern) else []
     directory, name = os.path.split(pattern)
-    if name == "*" and _WILDCARDS.isdisjoint(directory):  # as Debian's own file is: without glob, which imports re
+    if name == "*" and _WILDCARDS.isdisjoint(directory):  # as in Debian's own file; avoids glob, which imports re
         names = os.listdir(directory) if os.path.isdir(directory) else []
         return sorted(os.path.join(directory, each) for each in names if not each.startswith("."))
     from glob import glob

@@ -1,12 +1,12 @@
-"""Which stanza an interface gets: a script for ``mapping`` in /etc/network/interfaces.
+"""Chooses the stanza of an interface: a script for ``mapping`` in /etc/network/interfaces.
 
 ifup runs it before anything is configured, with the interface's name as argument and the ``map`` lines of the mapping
-on standard input, and takes what it prints for the name of the ``iface`` stanza, interfaces(5).  Each line is
-``NAME TEST...``, written and read as a ``netconf-location`` is: the first line that holds wins.
+on standard input.  The script prints the name of the ``iface`` stanza, interfaces(5).  Each line is ``NAME TEST...``,
+with the syntax of ``netconf-location``: the first line that holds wins.
 
 Its contract: standard output is the name and nothing else.  Without output, or with an exit status other than 0, ifup
-refuses the interface.  So where no line holds and there is no ``default:``, the interface's own name is printed, as if
-there were no mapping: then the stanza of that name is used, and where there is none, ifup refuses.
+refuses the interface.  So if no line holds and there is no ``default:``, the script prints the interface's own name, as
+if there were no mapping: then ifup uses the stanza of that name, and refuses the interface if there is none.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
 CARRIER_PATIENCE = 3.0
-"""Seconds that a link which was down is given until it has carrier: copper takes 1 to 3 (IEEE 802.3, clause 28)."""
+"""Seconds to wait for carrier of a link that was down: copper takes 1 to 3 (IEEE 802.3, clause 28)."""
 
 EARLIER_PATIENCE = 0.25
-"""Seconds that the peers of earlier lines are given to answer, once a later line holds: neighbours that are there
-answer within milliseconds, and those of other networks would be waited for in vain, for seconds."""
+"""Seconds to wait for the peers of earlier lines once a later line holds: present neighbours answer within
+milliseconds, and those of other networks never."""
 
-LONGEST_NAME = 79  # ifupdown reads what is printed into 80 bytes (main.c, liface)
+LONGEST_NAME = 79  # ifupdown reads the output into 80 bytes (main.c, liface)
 
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg, linux/rtnetlink.h: family, type, index, flags, change
 
 
 class Ended(BaseException):
-    """The script is to end now: a signal came."""
+    """The script must end now: it got a signal."""
 
 
 class MapLines(Record):
     """The ``map`` lines of a mapping, read.
 
-    locations: the lines that can be read; default: the name where none holds, empty where not written; timeout:
-    seconds that all tests may take together; errors: a `RuleError` for everything that can't be read.
+    locations: the lines that can be read; default: the name if none holds, empty if not written; timeout: seconds that
+    all tests may take together; errors: a `RuleError` for everything that can't be read.
     """
 
     __slots__ = ("locations", "default", "timeout", "errors")
@@ -77,11 +77,11 @@ class MapLines(Record):
 class RaisedLink:
     """A device that is set up while it is looked at, and set down again if it was down before (context manager).
 
-    ifup wants it as it was: a bond takes no port that is up, nor some drivers a new MAC address; and an IPv6 address
-    that the network hands out meanwhile goes with it.
+    ifup needs it unchanged: a bond does not accept a port that is up, and some drivers accept no new MAC address then.
+    Setting it down also removes IPv6 addresses that the network has assigned meanwhile.
 
-    needed: else it is only looked at.  early: what keeps it closed while it is up only because of us.
-    status: its state, None where it does not exist; raised: whether it was down.
+    needed: whether to set it up; otherwise only its state is read.  early: the guard that closes it meanwhile.
+    status: its state, None if it does not exist; raised: whether it was down.
     """
 
     def __init__(self, device: str, needed: bool = True, early: EarlyGuard | None = None) -> None:
@@ -113,9 +113,9 @@ class RaisedLink:
                 self._early.lift()
 
     def wait_for_carrier(self, patience: float) -> bool:
-        """Return whether it has carrier, giving it `patience` seconds where it was down.
+        """Return whether it has carrier; wait up to `patience` seconds if it was down.
 
-        A veth, as containers have it, is not waited for: it has nothing to negotiate, and its carrier at once.
+        Don't wait for a veth, as in containers: it negotiates nothing and has carrier at once.
         """
         if self.status is None:
             return False
@@ -130,14 +130,14 @@ class RaisedLink:
 
 
 def main() -> NoReturn:
-    """Be the mapping script: ``/usr/lib/netconf-hooks/map``."""
+    """Run as the mapping script ``/usr/lib/netconf-hooks/map``."""
     serve(choose_stanza)
 
 
 def serve(choose: Callable[[str, str], str]) -> NoReturn:
-    """Keep to ifupdown's contract: print what `choose` returns for the interface and the ``map`` lines, and end.
+    """Follow ifupdown's contract: print what `choose` returns for the interface and the ``map`` lines, and exit.
 
-    Where it returns nothing, the exit status is 1 and nothing is printed.
+    If it returns nothing, print nothing, and exit with status 1.
     """
     log.fill_descriptors()
     if len(sys.argv) != 2 or not is_name(sys.argv[1]):
@@ -154,7 +154,7 @@ def serve(choose: Callable[[str, str], str]) -> NoReturn:
             status = 0
     except Ended:
         log.error(f"{iface}: the mapping ended before a stanza was chosen: a signal came")
-    os._exit(status)  # 2 ms less than by the interpreter's own end
+    os._exit(status)  # 2 ms faster than the interpreter's own exit
 
 
 def choose_stanza(iface: str, text: str) -> str:
@@ -199,7 +199,7 @@ def _observe_lines(iface: str, lines: MapLines) -> tuple[Place, str]:
 
 
 class _Remaining:
-    """What is still to be asked of the network, while the answers come in."""
+    """The questions that are still open while the answers arrive."""
 
     def __init__(self, locations: tuple[Location, ...], answers: Mapping[str, Answer]) -> None:
         self._rules = Rules(locations=locations)
@@ -207,7 +207,7 @@ class _Remaining:
         self._enough = 0.0
 
     def list_questions(self) -> list[Question]:
-        """Return the questions on which the choice still depends; none, once earlier peers were given their time."""
+        """Return the questions on which the choice still depends; none if the time of earlier peers is over."""
         questions = find_questions(self._rules, self._answers)
         if find_place(self._rules, self._answers).location and not any(q.key != "peer" for q in questions):
             now = time.monotonic()
@@ -218,7 +218,7 @@ class _Remaining:
 
 
 def read_lines(text: str) -> MapLines:
-    """Return what ``map`` lines mean.  Never raises: see `MapLines.errors`."""
+    """Parse ``map`` lines.  Never raises: see `MapLines.errors`."""
     locations: list[Location] = []
     errors: list[RuleError] = []
     default, timeout = "", DEFAULT_TIMEOUT
@@ -243,7 +243,7 @@ def read_lines(text: str) -> MapLines:
 
 
 def is_stanza_name(word: str) -> bool:
-    """Whether a word can name an ``iface`` stanza and go to ifup on a line of its own."""
+    """Whether a word can be the name of an ``iface`` stanza and can be printed to ifup on a line of its own."""
     return (
         0 < len(word) <= LONGEST_NAME
         and word.isascii()
@@ -275,15 +275,15 @@ def _read_default(words: list[str], reasons: list[str]) -> str:
 
 
 def _read_input() -> str:
-    """Return what ifup writes; nothing where a person runs the script at a terminal.
+    """Return the input from ifup; nothing if a person runs the script at a terminal.
 
-    What is longer than a configuration may be (`files.LIMIT`) is cut off behind its last whole line.
+    Input beyond `files.LIMIT` is cut off after its last complete line.
     """
     if os.isatty(0):
         return ""
     pieces = []
     left = LIMIT
-    while piece := os.read(0, 65536):  # all of it: who writes more than is read is ended by SIGPIPE
+    while piece := os.read(0, 65536):  # read all: SIGPIPE would kill ifup if it could not write everything
         pieces.append(piece[:left])
         left -= len(pieces[-1])
     data = b"".join(pieces)
@@ -294,8 +294,8 @@ def _read_input() -> str:
 
 
 def _is_veth(device: str, sysfs: str = "/sys/class/net") -> bool:
-    """Whether `device` has its other end elsewhere (sysfs-class-net of the kernel: iflink is not ifindex), and that is
-    no device below it, as a VLAN has one, which may still negotiate."""
+    """Whether `device` is linked to another device (iflink differs from ifindex, the kernel's sysfs-class-net) that is
+    not below it; a VLAN's device below may still negotiate."""
     try:
         with open(f"{sysfs}/{device}/ifindex", encoding="ascii") as own:
             with open(f"{sysfs}/{device}/iflink", encoding="ascii") as other:

@@ -1,13 +1,13 @@
 """Which passes of ifupdown count for an interface, and in which order.  Pure.
 
 ifupdown runs the hooks once for each ``iface`` stanza of an interface: a *pass*.  The options of all passes count
-together, from the first pre-up to the last post-down.  Only passes with options of ours are recorded: a stanza without
-takes nothing away, and replaces nothing.
+together, from the first pre-up to the last post-down.  Only passes with netconf options are recorded: a stanza without
+them removes nothing and replaces nothing.
 
-The passes of one run of ifup belong together.  A later run replaces, stanza by stanza, those of the run before: its
-n-th recorded pass of a logical interface and address family takes the place of the n-th that is there.  What ifupdown
-did not reach, because it was cut off, stays in force; an ``ifdown`` ends it.  The hooks of an ifdown that was killed go
-on without it, and end nothing that a later ifup has begun.
+The passes of one run of ifup belong together.  A later run replaces the passes of the previous run, stanza by stanza:
+its n-th recorded pass of a logical interface and address family replaces the n-th recorded one.  If ifupdown was cut
+off, the passes that it did not reach stay in force until ``ifdown``.  If an ifdown was killed, its hooks continue
+without it; they end nothing that a later ifup has begun.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ def make_pass(invocation: Invocation) -> Pass:
 def make_passes(iface: str, stanzas: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Pass, ...]:
     """Return the passes that ifup will make for an interface.
 
-    stanzas: the address family and the options of each; those without options of ours are left out.
+    stanzas: the address family and the options of each; those without netconf options are left out.
     """
     passes = tuple(Pass(family, options, iface, iface) for family, options in stanzas)
     return tuple(each for each in passes if each.options) or passes[:1]
 
 
 def read_rules_of(passes: Iterable[Pass]) -> Rules:
-    """Return what the options of passes mean together: see `rules.read_rules`."""
+    """Return the rules of all options of passes together: see `rules.read_rules`."""
     return read_rules(*[each.options for each in passes])
 
 
 def has_rules(passes: Iterable[Pass]) -> bool:
-    """Whether any pass has an option of ours, not only evidence (``dns-domain``)."""
+    """Whether any pass has a netconf option, not only evidence (``dns-domain``)."""
     return any(option.startswith("netconf-") for each in passes for option in each.options)
 
 
@@ -56,16 +56,16 @@ def list_of(passes: Iterable[Pass], iface: str) -> tuple[Pass, ...]:
 
 
 def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
-    """pre-up: return the passes with a new one in its place: that of the run before, or the end.
+    """pre-up: return the passes with a new one: in the place of the same pass of the previous run, or at the end.
 
-    Where ifupdown has one pass for an interface (`Pass.run` is empty), the new one replaces the interface's.
+    If ifupdown has one pass for each interface (`Pass.run` is empty), the new one replaces the interface's.
     """
     if not new.run:
         others = tuple(each for each in passes if each.iface != new.iface)
         return (*others, new) if new.options else others
     if not new.options:
         return _note_run(passes, new)
-    # The new run begins where an ifdown has ended.  Not so for a stanza without rules, which would leave nothing.
+    # The new run begins after an ifdown has ended.  But a stanza without rules would then leave nothing.
     begins = has_rules([new])
     kept = [
         each for each in passes
@@ -83,7 +83,7 @@ def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
 
 
 def complete_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
-    """up: as `begin_pass`, but a pass that is there already, since its pre-up, stays where it is."""
+    """up: as `begin_pass`, but a pass that its pre-up has already added stays at its place."""
     if new.run and _find(passes, new) is not None:
         return _note_run(passes, new)
     return begin_pass(passes, new)
@@ -97,9 +97,9 @@ def replaces(passes: Sequence[Pass], new: Pass) -> bool:
 
 
 def is_overtaken(passes: Iterable[Pass], old: Pass) -> bool:
-    """Whether an ifup has begun since ifupdown started a hook of ifdown: it has nothing to end any more.
+    """Whether an ifup has begun since ifupdown started this hook of ifdown; then the hook must not end anything.
 
-    ifupdown lets one ifup or ifdown of an interface run at a time, but the hooks of one that was killed go on.
+    Only one ifup or ifdown of an interface runs at a time, but the hooks of a killed one continue.
 
     old: the pass that the hook of ifdown belongs to.
     """
@@ -107,12 +107,12 @@ def is_overtaken(passes: Iterable[Pass], old: Pass) -> bool:
 
 
 def leave_passes(passes: Sequence[Pass], old: Pass, kept: bool) -> tuple[Pass, ...]:
-    """down: return the passes, those of the interface marked as leaving.
+    """down: return the passes, with those of the interface marked as leaving.
 
-    ifupdown knows the last logical interface only that was raised, so its ifdown is that of all of them.
+    ifupdown only knows the logical interface that was raised last, so its ifdown ends all of them.
 
-    old: the pass that ends; kept: whether it is wpa_action's own ifdown, after which the stanzas stay in force over
-    which it has raised another logical interface.
+    old: the pass that ends; kept: whether wpa_action itself runs this ifdown: then the stanzas over which it has raised
+    another logical interface stay in force.
     """
     if is_overtaken(passes, old):
         return tuple(passes)
@@ -127,10 +127,10 @@ def leave_passes(passes: Sequence[Pass], old: Pass, kept: bool) -> tuple[Pass, .
 def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple[Pass, ...]:
     """post-down: return the passes that are left.
 
-    old: the pass that ends; down: whether the link is; kept: as in `leave_passes`.
+    old: the pass that ends; down: whether the link is down; kept: as in `leave_passes`.
 
-    A link that is down has no pass any more.  While it is up, the passes of an interface stay together until the last
-    of them has ended; when they are the last on their device, until the link is down.
+    A link that is down has no passes.  While it is up, all passes of an interface stay until the last of them has
+    ended; if there is no other interface on the device, they stay until the link is down.
     """
     if is_overtaken(passes, old):
         return tuple(passes)
@@ -151,14 +151,14 @@ def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple
 
 
 def are_over(passes: Iterable[Pass]) -> bool:
-    """Whether ifupdown has taken all of them down: they are in force only until their link is down."""
+    """Whether ifupdown has taken all of them down: then they are in force only until their link is down."""
     return all(each.stage != UP for each in passes)
 
 
 def find_conflict(passes: Iterable[Pass]) -> str:
-    """Return in words that two stanzas want different firewalls; empty where they agree.
+    """If two stanzas want different firewalls, return a message about it; else an empty string.
 
-    What a later run of ifup is about to replace does not count.
+    A pass that a later run of ifup is about to replace does not count.
     """
     written: dict[str, Pass] = {}
     for each in passes:
@@ -174,16 +174,16 @@ def find_conflict(passes: Iterable[Pass]) -> str:
 
 
 def describe_pass(each: Pass) -> str:
-    """Say which stanza it is: ``the inet stanza of eth0``."""
+    """Describe the stanza of a pass: ``the inet stanza of eth0``."""
     logical = each.logical or each.iface
     over = f", raised on {each.iface}" if logical != each.iface else ""
     return f"the {each.family} stanza of {logical}{over}"
 
 
 def _name(each: Pass) -> tuple[str, str, str, bool]:
-    """What two passes have in common that can replace each other.
+    """Two passes can replace each other if this is the same.
 
-    A stanza with nothing but evidence is no stanza with rules: the first run does not see it when it comes first.
+    A stanza with only evidence does not count as one with rules: in the first run it is not recorded if it comes first.
     """
     return each.iface, each.logical, each.family, has_rules([each])
 
@@ -196,8 +196,10 @@ def _find(passes: Sequence[Pass], new: Pass) -> int | None:
 
 
 def _note_run(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
-    """Mark the passes of the same logical interface that the run of `new` has not reached, and those that wpa_action
-    has raised it over as up again."""
+    """Mark the passes of the same logical interface that the run of `new` has not reached.
+
+    Also mark the passes over which wpa_action has raised it as up again.
+    """
     noted = []
     for each in passes:
         if each.iface == new.iface:

@@ -1,10 +1,11 @@
 """The rules an admin writes in /etc/network/interfaces: netconf-interfaces(5) as code.
 
-`read_rules` turns the ``netconf-`` options of an interface into a `Rules`; it never raises.  A line is split into
-words at ASCII white space as a shell does it, without any expansion:
+`read_rules` parses the ``netconf-`` options of an interface into `Rules`; it never raises.  A line is split into words
+at ASCII white space as in a shell, without any expansion:
 
-- ``'...'`` takes everything as it is, ``"..."`` all but ``\\"`` and ``\\\\``; elsewhere ``\\`` takes the next
-  character as it is;
+- ``'...'`` takes everything literally, ``"..."`` everything except ``\\"`` and ``\\\\``; elsewhere ``\\`` takes the
+next
+  character literally;
 - an unquoted word that begins with ``#`` ends the line;
 - a comma separates the values of a test; one that is quoted belongs to its value: ``ssid="Gasthof, 1. Stock"``.
 """
@@ -27,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class TestKind(Record):
-    """What a test key means.
+    """The meaning of a test key.
 
-    syntax: how its values are written, and when what is seen is one of them.
-    grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own word) (netconf-interfaces(5), PROOF).
+    syntax: how its values are written, and which seen values match them.
+    grade: ``hint``, ``authenticated`` or ``admin`` (the admin's own program) (netconf-interfaces(5), PROOF).
     observer: the module of `netconf_hooks.evidence` that answers it.
-    asked: whether each value is a question of its own, which is sent, or run, for it (`netconf_hooks.evidence.probes`);
-        else what can be seen is seen for the key, and its values are compared with that.
-    single: whether a link has one such value at a time, so that two tests for different ones exclude each other.
-    early: whether it can be answered before the interface is configured, when a mapping script asks.
+    asked: whether each value is a question of its own, which sends packets or runs a program
+        (`netconf_hooks.evidence.probes`); otherwise the values seen for the key are compared with its values.
+    single: whether a link has only one value at a time, so that tests for two different values exclude each other.
+    early: whether it can be answered before the interface is configured, for a mapping script.
     """
 
     __slots__ = ("syntax", "grade", "observer", "asked", "single", "early")
-    __test__ = False  # the name says Test, but not to pytest
+    __test__ = False  # not a test class of pytest
 
     def __init__(
         self, syntax: Syntax, grade: str, observer: str, asked: bool = False, single: bool = False, early: bool = False
@@ -69,14 +70,14 @@ TESTS = {
     "command": TestKind(PATH, "admin", "program", asked=True, early=True),
 }
 
-# The kinds of tunnels a rule can name, and the module of `netconf_hooks.tunnels` for each.
+# The kinds of tunnels that a rule can name, each with its module in `netconf_hooks.tunnels`.
 TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "ipsec", "wireguard": "wireguard", "unit": "unit"}
 
 # The words of an on or unless clause that are neither a location's name nor a test.
 SITUATIONS = ("unknown", "insecure", "unroutable", "anywhere")
 
-# What neither a location nor a tunnel can be named.
-# ``undecided`` is what `netconf-hooks location` answers instead of a name.
+# Names that neither a location nor a tunnel can have.
+# `netconf-hooks location` prints ``undecided`` instead of a name.
 RESERVED = frozenset(("on", "unless", "yes", "no", "inet", "undecided", *SITUATIONS))
 
 # Every option, and whether it may be repeated and numbered.  Of the others the last line wins.
@@ -98,8 +99,8 @@ MAX_TIMEOUT = 300.0  # seconds: an ifup that takes longer looks broken
 MAX_NAME = 200  # characters: netconf-location@NAME.target has to stay below systemd's 255 (UNIT_NAME_MAX)
 
 _MAX_DOUBTS = 3  # of one rule: each is in the log and in every record of a decision
-_MAX_REASONS = 10  # for one line: with more, it is something else altogether
-_WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # what str.split() splits ASCII at
+_MAX_REASONS = 10  # for one line: with more, it is not a rule at all
+_WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # ASCII characters at which str.split() splits
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
 _LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -107,7 +108,7 @@ _TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
 
 
 class RuleError(ValueError):
-    """One thing in an option of a stanza that can't be read.
+    """One part of an option that can't be read.
 
     option: its name as written, ``netconf-vpn``; value: its line as written, None if the reason is about the option as
     a whole; reason: what was expected.
@@ -135,7 +136,8 @@ class RuleError(ValueError):
 class Test(Record):
     """``key=value``, ``key=v1,v2``, ``!key=value``.
 
-    values: normalised, so that they compare with what is observed: MAC addresses, domains, hosts and fingerprints in
+    values: normalised, so that they can be compared with observed values: MAC addresses, domains, hosts and
+    fingerprints in
         lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
         set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
         services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `values.format_ssid` writes them.
@@ -155,9 +157,9 @@ class Test(Record):
         return format_test(self.key, self.values, self.negated)
 
     def is_proof(self) -> bool:
-        """Whether it is more than a hint, where it holds: netconf-interfaces(5), PROOF.
+        """Whether it is more than a hint if it holds: netconf-interfaces(5), PROOF.
 
-        A negated test proves nothing: anybody can fail to show a certificate.
+        A negated test proves nothing: any server can lack a certificate.
         """
         return not self.negated and TESTS[self.key].grade != "hint"
 
@@ -176,8 +178,8 @@ class Location(Record):
 class Word(Record):
     """A WORD of a condition.
 
-    text: a location's name, one of `SITUATIONS`, or a test's `text`, which alone has a ``=`` in it; so words compare by
-        their text.  test: the test, if it is one.
+    text: a location's name, one of `SITUATIONS`, or a test's `text`.  Only the last contains ``=``, so words can be
+        compared by their text.  test: the test, if it is one.
     """
 
     __slots__ = ("text", "test")
@@ -190,7 +192,7 @@ class Word(Record):
 class Condition(Record):
     """``[on WORD...] [unless WORD...]``; without an on clause, `on` is ``anywhere``.
 
-    A name that no location line defines is no error here: another stanza of the interface may define it.
+    A name that no location line defines is not an error here: another stanza of the interface may define it.
     """
 
     __slots__ = ("on", "unless")
@@ -203,9 +205,9 @@ class Condition(Record):
 class VpnRule(Record):
     """One ``netconf-vpn`` line.
 
-    readable: whether all of it could be read and its kind works; else its tunnel is neither started nor stopped, and
-        `condition` means nothing.
-    doubt: why it is not certain where its on clause holds, in words; empty where it is.  Such a rule stops nothing.
+    readable: whether all of it could be read; else its tunnel is neither started nor stopped, and `condition` has no
+        meaning.
+    doubt: why it is not certain whether its on clause holds, in words; else empty.  Such a rule stops nothing.
     """
 
     __slots__ = ("kind", "name", "condition", "readable", "text", "doubt")
@@ -222,10 +224,10 @@ class VpnRule(Record):
 
 
 class GuardRule(Record):
-    """``netconf-guard``: guarded where `condition` holds; never, where it is None.
+    """``netconf-guard``: guarded if `condition` holds; never if it is None.
 
-    readable: else it is always closed, and `condition` says so too (on anywhere).
-    doubt: why it is not certain where its condition holds, in words; empty where it is.  Such a guard stays closed.
+    readable: else it is always closed, and `condition` is "on anywhere".
+    doubt: why it is not certain whether its condition holds, in words; else empty.  Such a guard stays closed.
     """
 
     __slots__ = ("condition", "readable", "text", "doubt")
@@ -241,7 +243,7 @@ class Unreadable(Record):
     """A line that is left out of `Rules`, because it can't be read.
 
     option, text: the option and the line, as written.
-    name: of a location line, the location's name; empty where it can't be told, and the line may be about any location.
+    name: of a location line, the location's name; empty if it is not known, so that the line may be about any location.
     place: of a location line, how many of `Rules.locations` are written before it.
     """
 
@@ -263,12 +265,12 @@ class Allowance(Record):
         NETWORK                     192.0.2.0/24  2001:db8::/32         everything to there
         PROTO/PORT                  udp/123                             to that port anywhere
         NETWORK:PROTO/PORT          192.0.2.7:tcp/22  [2001:db8::/32]:tcp/22
-        in:PROTO/PORT[@NETWORK]     in:tcp/22  in:tcp/22@192.0.2.0/24   replies to those who come in (from there)
+        in:PROTO/PORT[@NETWORK]     in:tcp/22  in:tcp/22@192.0.2.0/24   replies to connections (from there)
 
-    NETWORK is an address, with or without a length; brackets are needed around IPv6 where ``:PROTO`` follows and
-    allowed wherever else.  PROTO is tcp or udp, PORT a number.
+    NETWORK is an address, with or without a length; brackets are needed around IPv6 if ``:PROTO`` follows, and allowed
+    elsewhere.  PROTO is tcp or udp, PORT a number.
 
-    incoming: ``in:``, replies to those who come in; protocol: ``tcp``, ``udp`` or empty for any; port: 0 for any;
+    incoming: ``in:``, replies to incoming connections; protocol: ``tcp``, ``udp`` or empty for any; port: 0 for any;
     network: ``ADDRESS/LENGTH`` or empty for any; text: the word, as `format_allowance` writes it.
     """
 
@@ -283,17 +285,17 @@ class Allowance(Record):
 
 
 class Rules(Record):
-    """All netconf options of an interface, read; `errors` holds a `RuleError` for everything that could not be.
+    """All netconf options of an interface, parsed; `errors` has a `RuleError` for everything that can't be read.
 
-    Whatever could not be read opens nothing: a location line is left out, a vpn line is kept as not readable (left
-    out when its kind and name can't be told), a guard is closed, a line of allowances is left out, the trust is
-    ``authenticated``, of the rest the default stands.
+    What can't be read opens nothing: a location line is left out; a vpn line is kept as not readable, or left out if
+    its kind and name are not known; a guard is closed; a line of allowances is left out; the trust is
+    ``authenticated``; other options have their default.
 
-    trust: ``hints``, ``authenticated`` or empty where not written; timeout: seconds; guard: None where not written.
-    lost_locations, lost_vpns: the lines that are left out, also those of an option that does not exist and can only
-        have been meant as one of these.  What hangs on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
+    trust: ``hints``, ``authenticated`` or empty if not written; timeout: seconds; guard: None if not written.
+    lost_locations, lost_vpns: the lines that are left out, including those of an unknown option that can only have been
+        meant as one of these.  What depends on them is not certain: see `VpnRule.doubt`, `GuardRule.doubt`,
         `list_unreadable_before` and `decide.find_lost_rule`.
-    outside_ports: names and shell patterns of a bridge's ports, empty where not written.
+    outside_ports: names and shell patterns of a bridge's ports, empty if not written.
     linkdown_routes: ``ignore`` or ``keep``.
     guards: the guards that the interface asks for, one for each of its passes that has one: all must agree before it
         opens.  `guard` is the first of them.
@@ -337,30 +339,30 @@ class Rules(Record):
         self.guards = _list_asked([guard] if guard else []) if guards is None else guards
 
     def is_guarded(self) -> bool:
-        """Whether a guard is asked for; one that can't be read is one."""
+        """Whether there is a guard; one that can't be read counts."""
         return bool(self.guards)
 
 
 def _list_asked(guards: Sequence[GuardRule]) -> tuple[GuardRule, ...]:
-    """Return the guards that ask to be put up: not those that say ``no``."""
+    """Return the guards that must be installed: all except ``no``."""
     return tuple(guard for guard in guards if guard.condition is not None or not guard.readable)
 
 
-# The options that were read last, one mapping for each pass, and the result: within one run of a hook the same options
-# are needed up to four times.
+# The options that were parsed last, one mapping for each pass, and the result: a run of a hook parses the same options
+# up to four times.
 _last_read: tuple[list[Mapping[str, str]], Rules] = ([], Rules())
 
 
 def read_rules(*passes: Mapping[str, str]) -> Rules:
-    """Return what the ``netconf-`` options of an interface mean.  Never raises: see `Rules.errors`.
+    """Parse the ``netconf-`` options of an interface.  Never raises: see `Rules.errors`.
 
     passes: the options of each of its passes, in their order (one for an interface with a single stanza): values by
         option name (``netconf-location``, ``netconf-location-2``), repeated lines joined by newlines, a parent's before
         its child's.  Options of other names are ignored.  A line that is written twice counts once.
 
-    Of an option that can't be repeated the last line of a pass wins.  Between passes all guards count, of
-    ``netconf-trust`` the stricter one, of ``netconf-timeout`` and ``netconf-linkdown-routes`` the last one, of
-    ``netconf-guard-backend`` the first one.
+    If an option can't be repeated, the last line of a pass wins.  If several passes have the option, all guards count,
+    the strictest ``netconf-trust``, the last ``netconf-timeout`` and ``netconf-linkdown-routes``, and the first
+    ``netconf-guard-backend``.
     """
     global _last_read
     if list(passes) != _last_read[0]:
@@ -369,7 +371,7 @@ def read_rules(*passes: Mapping[str, str]) -> Rules:
 
 
 def _read_passes(passes: Sequence[Mapping[str, str]]) -> Rules:
-    """Read each pass by itself, put them together, and mark each rule that hangs on a line which can't be read."""
+    """Parse each pass by itself, merge them, and mark each rule that depends on a line that can't be read."""
     read = [_read_options(options) for options in passes]
     rules = read[0] if len(read) == 1 else _join_passes(read, passes)
     names = _list_defined(rules.locations, rules.lost_locations)
@@ -386,7 +388,7 @@ def _join_passes(rules: Sequence[Rules], passes: Sequence[Mapping[str, str]]) ->
     lost_locations: list[Unreadable] = []
     for each in rules:
         for lost in each.lost_locations:
-            # Its place is among the location lines of all passes, where a line that was there before counts once.
+            # Its position is among the location lines of all passes; a line that is written twice counts once.
             before = {**locations, **dict.fromkeys(each.locations[:lost.place])}
             lost_locations.append(lost.change(place=len(before)))
         locations.update(dict.fromkeys(each.locations))
@@ -454,9 +456,9 @@ def _read_options(options: Mapping[str, str]) -> Rules:
 
 
 def list_undefined_words(rules: Rules) -> list[RuleError]:
-    """Return an error for each WORD of a rule that is the name of no location, with what follows from it.
+    """Return an error for each WORD of a rule that no location defines, with the consequences.
 
-    Another stanza of the interface may define it: ask it of all of them together.
+    Another stanza of the interface may define it, so pass the rules of all stanzas together.
     """
     names = _list_defined(rules.locations, rules.lost_locations)
     found = []
@@ -478,7 +480,7 @@ def list_undefined_words(rules: Rules) -> list[RuleError]:
 
 
 def list_doubts(rules: Rules) -> list[RuleError]:
-    """Return an error for each rule that hangs on a line which can't be read, with what follows from it."""
+    """Return an error for each rule that depends on a line that can't be read, with the consequences."""
     first = _index_by_name(rules.lost_locations)
     found = [
         RuleError("netconf-vpn", rule.text, f"{reason}: the rule stops nothing")
@@ -501,9 +503,9 @@ def list_doubts(rules: Rules) -> list[RuleError]:
 
 
 def list_unreadable_before(rules: Rules, line: str) -> tuple[Unreadable, ...]:
-    """Return the lines that can't be read and may hold before the location line that does hold.
+    """Return the lines that can't be read and are written before the location line that holds.
 
-    line: that line as written; empty where none holds, which makes it all of them.
+    line: that line as written; empty if none holds: then return all of them.
     """
     place = next((number for number, location in enumerate(rules.locations) if location.text == line), None)
     return tuple(lost for lost in rules.lost_locations if place is None or lost.place <= place)
@@ -514,13 +516,13 @@ def _list_defined(locations: Sequence[Location], unreadable: Sequence[Unreadable
 
 
 def _find_undefined(words: Sequence[Word], names: Collection[str]) -> list[str]:
-    """Return, for each of `words` that is the name of no location, that it is so."""
+    """Return a message for each of `words` that is not the name of a location."""
     undefined = [word.text for word in words if _is_location(word) and word.text not in names]
     return [f'no netconf-location defines "{name}"' for name in dict.fromkeys(undefined)]
 
 
 def _index_by_name(unreadable: Sequence[Unreadable]) -> dict[str, Unreadable]:
-    """Return the first line about each location, by the location's name; by an empty one, that about any."""
+    """Return the first line about each location, by its name; with an empty name, the first one about any location."""
     return {line.name: line for line in reversed(unreadable)}
 
 
@@ -606,9 +608,9 @@ def _gather_lines(options: Mapping[str, str], errors: list[RuleError]) -> dict[s
 
 
 def _guess_options(options: Mapping[str, str]) -> dict[str, list[Unreadable]]:
-    """Return the lines of options that do not exist, by the option that they can only have been meant as.
+    """Return the lines of unknown options, by the option that they can only have been meant as.
 
-    Where their location lines belong in the order is not known: they count as written before all others.
+    The position of their location lines in the order is not known: they count as written before all others.
     """
     found: dict[str, list[Unreadable]] = {
         "netconf-location": [], "netconf-vpn": [], "netconf-guard": [], "netconf-trust": []
@@ -631,18 +633,18 @@ def _guess_options(options: Mapping[str, str]) -> dict[str, list[Unreadable]]:
 
 
 def split_number(option: str) -> tuple[str, int]:
-    """Return which of `OPTIONS` this is, or "" for none, and the number behind it, -1 for the plain one."""
+    """Return which of `OPTIONS` this is ("" for none), and its number (-1 for the plain one)."""
     if option in OPTIONS:
         return option, -1
     base, _, digits = option.rpartition("-")
-    # int() refuses very long numbers (sys.set_int_max_str_digits); nobody numbers that far.
+    # int() refuses very long numbers (sys.set_int_max_str_digits); nobody needs such numbers.
     if base in OPTIONS and digits.isascii() and digits.isdecimal() and len(digits) < 10:
         return base, int(digits)
     return "", -1
 
 
 def split_words(line: str, reasons: list[str]) -> list[str]:
-    """Return the words of a line; where it breaks off inside a quote, the words before that one."""
+    """Return the words of a line; if a quote is not closed, the words before it."""
     if line.isascii() and "\\" not in line and '"' not in line and "'" not in line and "#" not in line:
         words = line.split()
     else:
@@ -656,10 +658,10 @@ def split_words(line: str, reasons: list[str]) -> list[str]:
 
 
 def _split_quoted(line: str) -> tuple[list[str], str]:
-    """Return the words of a line and, where it breaks off inside one, the reason.  Quoted commas are marked."""
+    """Return the words of a line and, if a quote is not closed, the reason.  Quoted commas are marked."""
     words: list[str] = []
     word: list[str] = []
-    inside = False  # a word; an empty one too, once it is quoted
+    inside = False  # a word; also an empty one if it is quoted
     quote = ""
     start = at = 0
     while at < len(line):
@@ -706,7 +708,7 @@ def _quote_value(value: str) -> str:
 
 
 def _show(text: str) -> str:
-    """Return `text` fit for a message: not too long, and without what a terminal or a log would act on."""
+    """Return `text` for a message: shortened, and without characters that control a terminal or a log."""
     if len(text) > 300:
         text = text[:300] + "..."
     if text.isprintable():
@@ -718,8 +720,8 @@ def _quote(word: str) -> str:
     return f'"{_show(word.replace(_QUOTED_COMMA, ","))}"'
 
 
-# Options.  Each reader returns what its line gives, appends to `reasons` what it can't read, and gives then what opens
-# nothing.
+# Options.  Each reader returns the value of its line.  If it can't read the line, it appends to `reasons` and returns a
+# value that opens nothing.
 
 
 def _read_lines(
@@ -728,9 +730,9 @@ def _read_lines(
     errors: list[RuleError],
     unreadable: list[Unreadable] | None = None,
 ) -> list[T]:
-    """Return what `read` gives for the lines (line to the option it was written under), reporting to `errors`.
+    """Return the values that `read` finds in the lines (each mapped to its option), and add to `errors`.
 
-    unreadable: gets the lines for which it gives nothing.
+    unreadable: gets the lines without a value.
     """
     found: list[T] = []
     for line, option in lines.items():
@@ -746,7 +748,7 @@ def _read_lines(
 
 
 def _find_location_name(line: str) -> str:
-    """Return the location's name in a line that can't be read; empty where it is the name that can't be."""
+    """Return the location's name in a line that can't be read; empty if the name itself can't be read."""
     words = split_words(line, [])
     return words[0] if words and _is_name(words[0], _LOCATION_NAME) else ""
 
@@ -850,7 +852,7 @@ def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
 
 
 def _read_allowance(word: str) -> Allowance:
-    """Return what the word allows, with an empty text where it can't be read."""
+    """Return what the word allows; with an empty text if it can't be read."""
     unreadable = Allowance(False, "", 0, "", "")
     incoming = word.startswith("in:")
     if incoming:
@@ -922,7 +924,7 @@ def _read_linkdown_routes(line: str, reasons: list[str]) -> tuple[str, ...]:
 def read_timeout(line: str, reasons: list[str]) -> tuple[float, ...]:
     words = split_words(line, reasons)
     digits = words[0].replace(".", "", 1) if len(words) == 1 and not reasons else ""
-    # Not float() alone: it also reads nan, inf, 1e3, 1_0 and the digits of other scripts.
+    # Not float() alone: it also accepts nan, inf, 1e3, 1_0 and the digits of other scripts.
     if digits.isascii() and digits.isdecimal() and len(digits) < 20 and 0 < float(words[0]) <= MAX_TIMEOUT:
         return (float(words[0]),)
     if not reasons:
@@ -934,7 +936,7 @@ def _read_trust(line: str, reasons: list[str]) -> tuple[str, ...]:
     words = split_words(line, reasons)
     if not reasons and (len(words) != 1 or words[0] not in ("hints", "authenticated")):
         reasons.append('expected "hints" or "authenticated"')
-    # Whoever writes this option may want more proof than the default asks for: a typo must not give less.
+    # The admin may want more proof than the default requires: a typo must not require less.
     return ("authenticated",) if reasons else tuple(words)
 
 
@@ -946,7 +948,7 @@ def _is_name(word: str, characters: frozenset[str]) -> bool:
     return (
         word not in RESERVED
         and characters.issuperset(word)
-        and word[:1].isalnum()  # so neither "", "..", nor an option of a program
+        and word[:1].isalnum()  # so not "", not "..", and not an option of a program
         and len(word) <= MAX_NAME
     )
 
@@ -966,7 +968,7 @@ def _check_name(word: str, what: str, characters: frozenset[str], reasons: list[
 
 
 def read_tests(words: Sequence[str], reasons: list[str]) -> tuple[Test, ...]:
-    """Return the tests that `words` are; those that can't be read are reported and left out."""
+    """Return the tests in `words`; those that can't be read are reported and left out."""
     tests = []
     for word in words:
         if len(reasons) >= _MAX_REASONS:
