@@ -11,12 +11,10 @@ from __future__ import annotations
 import os
 
 from netconf_hooks import guard
-from netconf_hooks.events import tell_events
 from netconf_hooks.ifenv import device_of, is_roaming, read_environment
 from netconf_hooks.observation import Observation
 from netconf_hooks.passes import begin_pass, complete_pass, has_rules, is_overtaken, make_pass, read_rules_of, replaces
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
-from netconf_hooks.settle import Change, look, settle
 from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.ending import Ended, Ending
@@ -141,12 +139,12 @@ def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Sto
         _rewrite(InterfaceRecord(record.iface, record.passes, unlooked), passes, store)
         return
     log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
-    _settle(store, Change(invocation.iface))
+    _settle(store, invocation.iface)
 
 
 def _rewrite(record: InterfaceRecord, passes: tuple[Pass, ...], store: Store) -> None:
     """Remember which passes of an interface there are now; all else stays as it is."""
-    _settle(store, Change(record.iface, record.change(passes=passes), replaces=record))
+    _settle(store, record.iface, record.change(passes=passes), replaces=record)
 
 
 def _fulfil_wish(invocation: Invocation, store: Store) -> int:
@@ -171,18 +169,20 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     guard.is_closed_for(store, invocation, read_rules(invocation.options), again=True)
     passes = _list_passes(invocation, record, store)
     if not has_rules(passes):
-        _settle(store, Change(invocation.iface))  # the rules were taken out of the stanza
+        _settle(store, invocation.iface)  # the rules were taken out of the stanza
         return
     rules = read_rules_of(passes)
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
     _set_alarm(int(rules.timeout) + ACTING_TIME)
+    from netconf_hooks.settle import look
+
     record = look(store, invocation.iface, passes)
     for key, answer in record.observation.answers.items():
         if answer.problem:
             log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")
     log.info(f"{invocation.iface}: {_describe(record)}")
-    _settle(store, Change(invocation.iface, record))
+    _settle(store, invocation.iface, record)
 
 
 def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
@@ -214,15 +214,15 @@ def _leave(invocation: Invocation, store: Store) -> None:
     leaving = invocation.phase == "down"
     if leaving:
         guard.begin_leaving(store, invocation)
-    _settle(store, _depart(invocation, record), leaving)
+    _depart(invocation, record, store, leaving)
     if not leaving:
         _set_alarm(ACTING_TIME)
         guard.leave(store, invocation)
         wake_watcher(store)
 
 
-def _depart(invocation: Invocation, record: InterfaceRecord | None) -> Change:
-    """Return what is to be remembered of an interface that goes down: nothing.
+def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store, leaving: bool) -> None:
+    """Forget an interface that goes down, and do what follows from that.
 
     ifupdown knows only the logical interface that was raised last, so its ifdown is the end of all.  wpa_action's
     ifdown is not the end of the stanza over which it has raised another one: that is in force until the admin's.
@@ -230,19 +230,33 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None) -> Change:
     if record and is_roaming(invocation.iface):
         kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)
         if kept:
-            return Change(invocation.iface, record.change(passes=kept), replaces=record)
-    return Change(invocation.iface, ends=make_pass(invocation))
+            _settle(store, record.iface, record.change(passes=kept), replaces=record, leaving=leaving)
+            return
+    _settle(store, invocation.iface, ends=make_pass(invocation), leaving=leaving)
 
 
-def _settle(store: Store, change: Change, leaving: bool = False) -> None:
-    settle(store, [change], leaving, tell=_tell_events)
+def _settle(
+    store: Store,
+    iface: str,
+    record: InterfaceRecord | None = None,
+    replaces: InterfaceRecord | None = None,
+    ends: Pass | None = None,
+    leaving: bool = False,
+) -> None:
+    """Settle one change: see `settle.Change` and `settle.settle`."""
+    from netconf_hooks.settle import Change, settle  # most runs of pre-up change nothing
+
+    settle(store, [Change(iface, record, replaces, ends)], leaving, tell=_tell_events)
 
 
 def _tell_events(store: Store) -> None:
     """Run the event scripts.  Each has a time limit of its own: cut off by the hook's, it would be run again."""
-    _set_alarm(0)
-    tell_events(store)
-    _set_alarm(ACTING_TIME)
+    if store.has_events():
+        from netconf_hooks.events import tell_events  # only when there is something to tell
+
+        _set_alarm(0)
+        tell_events(store)
+        _set_alarm(ACTING_TIME)
 
 
 def _read_record(iface: str, store: Store) -> InterfaceRecord | None:

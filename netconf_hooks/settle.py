@@ -15,7 +15,6 @@ from time import monotonic
 
 from netconf_hooks import guard
 from netconf_hooks.decide import Known, NO_RULE, decide
-from netconf_hooks.events import read_queue, tell_events
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.look import CARRIER_TIMEOUT, observe
 from netconf_hooks.ifenv import device_of
@@ -31,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from netconf_hooks.state import Pass, PresenceRecord, Store, TunnelRecord
+    from netconf_hooks.state import EventRecord, Pass, PresenceRecord, Store, TunnelRecord
     from netconf_hooks.tunnels import AnyTunnel
 
 
@@ -66,7 +65,7 @@ def settle(
     changes: Iterable[Change],
     leaving: bool = False,
     wake: bool = True,
-    tell: Callable[[Store], object] = lambda store: tell_events(store),
+    tell: Callable[[Store], object] | None = None,
     retry: bool = True,
 ) -> None:
     """Remember `changes`, decide, act on the decision, and run the event scripts.
@@ -74,11 +73,13 @@ def settle(
     changes: may look at the network while it is iterated (`look_again`).  Without any, only what is recorded counts.
     leaving: whether a link is about to go down: if there are guards, its events come before the tunnels are stopped.
     wake: whether to tell the watcher.
-    tell: runs the event scripts; each script has a time limit of its own, so a hook suspends its own.
+    tell: runs the event scripts, `events.tell_events` if not given; each script has a time limit of its own, so a hook
+        suspends its own.
     retry: whether to start tunnels again that could not be started before; the watcher has its own times for that.
 
     Raises OSError, and what `changes` raises.
     """
+    tell = tell or _tell_events
     store.prepare()
     guard.restore_records(store)
     unsettled: bool | None = None
@@ -95,6 +96,21 @@ def settle(
     if unsettled or guarded:
         act(store, retry)
         tell(store)
+
+
+def _tell_events(store: Store) -> None:
+    if store.has_events():
+        from netconf_hooks.events import tell_events  # only when there is something to tell
+
+        tell_events(store)
+
+
+def _read_queue(store: Store) -> tuple[EventRecord, ...]:
+    if not store.has_events():
+        return ()
+    from netconf_hooks.events import read_queue
+
+    return read_queue(store)
 
 
 def leave_events(store: Store) -> None:
@@ -177,7 +193,7 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     if decision.tunnels != known.tunnels:
         store.write_tunnels(decision.tunnels)
     untold = guard.write_guards(store, known, decision)
-    queue = read_queue(store)
+    queue = _read_queue(store)
     if {presence.name: presence for presence in decision.presences} != {each.name: each for each in known.presences}:
         # The events first: if this is killed in between, they run twice, not never.
         store.write_events((*queue, *decision.events))

@@ -15,7 +15,7 @@ import pytest
 from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, held, hook, ifenv, linkdown, settle, wake
+from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording
 from netconf_hooks.evidence import fingerprint, lease, look, names, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
@@ -219,8 +219,7 @@ def store(leave_no_alarm, starts, tmp_path, monkeypatch, links, tunnels, message
         journal.extend(event.name for event in store.read_events())
         store.write_events(())
 
-    monkeypatch.setattr(settle, "tell_events", tell_events)
-    monkeypatch.setattr(hook, "tell_events", tell_events)
+    monkeypatch.setattr(events, "tell_events", tell_events)
     monkeypatch.setattr(wake, "start_watcher", lambda: None)
     store = CountingStore(str(tmp_path / "run"), journal, steps)
 

@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 from situations import make_record
 
-from netconf_hooks import settle
+from netconf_hooks import events, settle
 from netconf_hooks.decide import NO_RULE
 from netconf_hooks.evidence import look, make_link, ports
 from netconf_hooks.evidence.current import list_current
@@ -43,7 +43,7 @@ def leave(store, iface):
 def act(store):
     """Do what was decided, and run the event scripts."""
     settle.act(store)
-    settle.tell_events(store)
+    events.tell_events(store)
 
 
 def remember(store, record, replaces=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from situations import make_record
 
-from netconf_hooks import hook
+from netconf_hooks import events, hook
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import FORMAT, Pass, Store, TunnelRecord
@@ -177,8 +177,9 @@ def test_a_deadline_covers_what_pre_up_waits_for(store, links, network, alarms):
 
 def test_the_deadline_does_not_cover_event_scripts_which_have_their_own(store, links, network, alarms, monkeypatch):
     told = []
-    monkeypatch.setattr(hook, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
+    monkeypatch.setattr(events, "tell_events", lambda store: told.append(signal.getitimer(signal.ITIMER_REAL)[0]))
     links.plug("eth0", 7)
+    network["gateway"] = Answer(("192.0.2.1",))
     run_hook(store, "up", **RULES)
     assert alarms[0] > 0
     assert told == [0]
@@ -348,12 +349,12 @@ import os, sys
 sys.path += [{checkout!r}, "/usr/lib/python3/dist-packages"]
 import syslog
 syslog.syslog = lambda *_: None  # the machine's
-from netconf_hooks import hook, state, tunnels, wake; from netconf_hooks.system import log
+from netconf_hooks import events, hook, state, tunnels, wake; from netconf_hooks.system import log
 class Tunnel:
     def start(self): raise tunnels.TunnelError("there are no tunnels here")
     stop = start
 tunnels.load_tunnel = lambda kind, name: Tunnel()
-hook.tell_events = lambda store: store.write_events(())
+events.tell_events = lambda store: store.write_events(())
 wake.start_watcher = lambda: None
 state.Store.__init__.__defaults__ = ({directory!r},)
 {body}
