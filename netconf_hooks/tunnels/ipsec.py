@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from netconf_hooks.tunnels import Endpoint
-    from netconf_hooks.tunnels.strongswan import Session
+    from netconf_hooks.tunnels.strongswan import Child, Session
 
     class Voice(Protocol):
         """A way to speak with charon; `strongswan` says what is raised."""
@@ -64,6 +64,12 @@ if TYPE_CHECKING:
 
         def initiate(self, connection: Connection, child: str) -> str:
             """Bring up a child; return the reason why it is not up, or nothing."""
+
+        def terminate(self, session: Session, child: Child | None) -> None:
+            """End an IKE_SA, or one CHILD_SA of it."""
+
+        def end_daemon(self) -> bool:
+            """End charon if that is the only way to end what is left; return whether it has ended."""
 
     class Implementation(Protocol):
         """One of the programs that may know a connection."""
@@ -628,10 +634,16 @@ def _disconnect(voice: Swanctl | Stroke, connections: Sequence[Connection], name
             for session, child in find_ending(sessions, connection):
                 voice.terminate(session, child)
         sessions = voice.list_sessions()
+        if not any(is_installed(sessions, connection) for connection in meant):
+            return
+        ending = [session for connection in meant for session, child in find_ending(sessions, connection) if not child]
+        others = [session.name for session in sessions if session not in ending]
+        if others:
+            raise TunnelError(f"it is still installed, and charon can't be ended because of {', '.join(others)}")
+        if not voice.end_daemon():
+            raise TunnelError("it is still installed")
     except NotRunning:
         return
-    if any(is_installed(sessions, connection) for connection in meant):
-        raise TunnelError("it is still installed")
 
 
 def _answers(question: Callable[[], object]) -> bool:

@@ -7,10 +7,13 @@ Exit statuses say little (``ipsec up`` of a connection that failed, or that ther
 
 from __future__ import annotations
 
+import os
 import re
+import select
 
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
+from netconf_hooks.system.files import read_file
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError
 
@@ -27,6 +30,9 @@ charon.retransmit_*)."""
 
 DELETE_TIMEOUT = 1
 """Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
+
+END_TIMEOUT = 3.0
+"""Seconds that charon has to end: it tells its gateways, and waits for none of them."""
 
 _LIVE = ("INSTALLED", "UPDATING", "REKEYING")
 """States of a CHILD_SA that packets pass (child_sa.h, child_sa_state_t): UPDATING is MOBIKE's change of addresses."""
@@ -165,6 +171,10 @@ class Swanctl:
         # In what order they end does not matter; one that has ended meanwhile is no error.
         self._run(DELETE_TIMEOUT + ASK_TIMEOUT, "--terminate", *what, "--force", "--timeout", str(DELETE_TIMEOUT))
 
+    def end_daemon(self) -> bool:
+        """Return False: `terminate` always succeeds."""
+        return False
+
     def _ask(self, *arguments: str) -> str:
         result = self._run(ASK_TIMEOUT, *arguments)
         _require_running(result.output)
@@ -266,10 +276,12 @@ def read_peers(events: Sequence[Tree]) -> dict[str, tuple[str, str]]:
 
 
 class Stroke:
-    """charon, by ipsec(8) of strongSwan."""
+    """charon, by ipsec(8) of strongSwan.  pid_file, proc: charon's pid file, and procfs."""
 
-    def __init__(self, program: str = "ipsec") -> None:
+    def __init__(self, program: str = "ipsec", pid_file: str = "/run/charon.pid", proc: str = "/proc") -> None:
         self.program = program
+        self._pid_file = pid_file
+        self._proc = proc
 
     def list_sessions(self) -> tuple[Session, ...]:
         """Return all IKE_SAs.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
@@ -307,6 +319,30 @@ class Stroke:
         if not wait_until(lambda: not self._has(session, child), DELETE_TIMEOUT, 0.02):
             # An IKE_SA that is being deleted already is destroyed without waiting for the gateway any longer.
             self._run(ASK_TIMEOUT, "stroke", "down-nb", f"{session.name}[{session.ident}]")
+
+    def end_daemon(self) -> bool:
+        """End charon, with all that it has; the starter starts it again after 5 s.  Return whether it has ended.
+
+        Unlike swanctl, ipsec(8) can't force an end: while an exchange is pending (MOBIKE with a gateway that died), the
+        request waits in a queue until charon gives up, after 165 s.
+        """
+        from signal import SIGTERM, pidfd_send_signal
+
+        try:
+            pid = int(read_file(self._pid_file, 32))
+            handle = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return False
+        try:
+            # The handle is the process's, whatever becomes of its number: look who that is.
+            if read_file(f"{self._proc}/{pid}/comm", 64).strip() != b"charon":
+                return False
+            pidfd_send_signal(handle, SIGTERM)
+            return bool(select.select([handle], [], [], END_TIMEOUT)[0])
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
 
     def _has(self, session: Session, child: Child | None) -> bool:
         for found in self.list_sessions():

@@ -58,6 +58,14 @@ def list_associations(lab: Lab) -> str:
     raise AssertionError("no strongSwan on the laptop")
 
 
+def list_tasks(lab: Lab) -> str:
+    """Return what charon is at, by whichever program is there."""
+    for command in (["swanctl", "--list-sas"], ["ipsec", "statusall"]):
+        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
+            return lab.laptop.run(command, check=False).stdout
+    raise AssertionError("no strongSwan on the laptop")
+
+
 def expect_nothing_left(lab: Lab) -> None:
     """The tunnel has gone, and nobody tries to bring it up."""
     assert find_attempts(lab) == []
@@ -132,6 +140,28 @@ def test_a_gateway_that_died_does_not_hold_up_the_end(lab: Lab, gateway: IpsecGa
     began = time.monotonic()
     lab.laptop.ifdown("eth0")
     assert time.monotonic() - began < PROMPT + 1.0, "dhclient takes a second of it"
+    expect_nothing_left(lab)
+
+
+@VOICES
+def test_a_gateway_that_died_while_the_address_changed_does_not_hold_up_the_end(
+    lab: Lab, gateway: IpsecGateway
+) -> None:
+    """Field case F18: an exchange of MOBIKE is pending, and charon sends nothing else until it is answered."""
+    go_up(lab)
+    wait_until_up(lab)
+    gateway.kill()
+    lab.laptop.run(["ip", "addr", "add", f"{CAFE.router.rpartition('.')[0]}.99/24", "dev", "eth0"])
+    lab.laptop.run(["ip", "route", "del", "default"])
+    address = f"{CAFE.router.rpartition('.')[0]}.99"
+    lab.laptop.run(["ip", "route", "add", "default", "via", CAFE.router, "src", address])
+    wait_until(lambda: "IKE_MOBIKE" in list_tasks(lab), "MOBIKE to begin")
+    began = time.monotonic()
+    lab.laptop.ifdown("eth0")
+    wait_until(lambda: NAME not in list_associations(lab), "the tunnel to be gone")
+    print(f"gateway died, MOBIKE pending, ifdown -> gone: {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < 10.0
+    wait_until(lambda: find_records(lab) == [], "everything to be done")
     expect_nothing_left(lab)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
 from netconf_hooks.tunnels.strongswan import (
-    Child, Connection, Session, choose, find_ending, find_reason, is_installed, parse_status, parse_status_connections,
-    parse_status_peers, parse_vici, read_connections, read_peers, read_sessions
+    Child, Connection, Session, Stroke, Swanctl, choose, find_ending, find_reason, is_installed, parse_status,
+    parse_status_connections, parse_status_peers, parse_vici, read_connections, read_peers, read_sessions
 )  # fmt: skip
 
 WORK = Connection("work", ("work",), "")
@@ -170,3 +173,37 @@ def test_a_list_ends_where_it_is_closed():
     (event,) = parse_vici("\n".join(lines))
     assert event.sections["a"].values == {"state": "UP"}
     assert event.sections["a"].lists == {"remote-id": [], "l": ["state = no", "}"]}
+
+
+# The end of charon, where ipsec(8) can't force the end of a tunnel
+
+
+@pytest.fixture
+def charon(tmp_path):
+    """A process that is called charon where its pid file says, and how `Stroke` sees it."""
+    process = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "charon.pid").write_text(f"{process.pid}\n")
+    (tmp_path / str(process.pid)).mkdir()
+    (tmp_path / str(process.pid) / "comm").write_text("charon\n")
+    yield process, Stroke("ipsec", str(tmp_path / "charon.pid"), str(tmp_path))
+    process.kill()
+    process.wait()
+
+
+def test_charon_is_told_to_end(charon):
+    process, voice = charon
+    assert voice.end_daemon() is True
+    assert process.wait(10) == -signal.SIGTERM
+
+
+def test_another_process_with_its_number_is_not(charon, tmp_path):
+    process, voice = charon
+    (tmp_path / str(process.pid) / "comm").write_text("sleep\n")
+    assert voice.end_daemon() is False
+    assert process.poll() is None
+    (tmp_path / "charon.pid").unlink()
+    assert voice.end_daemon() is False
+
+
+def test_swanctl_needs_no_such_end():
+    assert Swanctl().end_daemon() is False
