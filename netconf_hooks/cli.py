@@ -241,7 +241,7 @@ def show_status(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks status [--json]``: from the records, for any user."""
     records = store.read_interfaces(log.complain)
     current = list_current(records)
-    held = read_held()
+    held = {**{tunnel: stop.because for tunnel, stop in store.read_stops().items()}, **read_held()}
     tunnels = _add_held(store.read_tunnels(), held)
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     up = {tunnel: _ask_is_up(record) for tunnel, record in tunnels.items()}

@@ -10,7 +10,7 @@ from netconf_hooks.observation import OPEN as UNENCRYPTED
 from netconf_hooks.passes import find_conflict, list_of, read_rules_of
 from netconf_hooks.record import Record
 from netconf_hooks.rules import SITUATIONS, list_unreadable_before
-from netconf_hooks.state import EventRecord, GuardRecord, PresenceRecord, TunnelRecord
+from netconf_hooks.state import EventRecord, GuardRecord, PresenceRecord, StopRecord, TunnelRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +78,11 @@ class Known(Record):
 
     tunnels: by kind and name; guards; presences: as recorded.
     renamed: the new name of each guarded device that has another one by now.
-    held: that the admin holds a tunnel, in words, by kind and name.
+    held: that the admin holds a tunnel, in words, by kind and name; stops: the tunnels that somebody has stopped by
+    hand.
     """
 
-    __slots__ = ("tunnels", "guards", "presences", "renamed", "held")
+    __slots__ = ("tunnels", "guards", "presences", "renamed", "held", "stops")
 
     def __init__(
         self,
@@ -90,21 +91,24 @@ class Known(Record):
         presences: Sequence[PresenceRecord] = (),
         renamed: Mapping[str, str] | None = None,
         held: Mapping[tuple[str, str], str] | None = None,
+        stops: Mapping[tuple[str, str], StopRecord] | None = None,
     ) -> None:
         self.tunnels = tunnels
         self.guards = guards
         self.presences = presences
         self.renamed = renamed or {}
         self.held = held or {}
+        self.stops = stops or {}
 
 
 class Decision(Record):
     """Everything that follows, as it is to be recorded.
 
     tunnels: by kind and name; guards: all of them; presences: where the machine is; events: those that are new.
+    stops: the tunnels that are left stopped, since somebody has stopped them by hand.
     """
 
-    __slots__ = ("tunnels", "guards", "presences", "events")
+    __slots__ = ("tunnels", "guards", "presences", "events", "stops")
 
     def __init__(
         self,
@@ -112,11 +116,13 @@ class Decision(Record):
         guards: Sequence[GuardRecord],
         presences: Sequence[PresenceRecord],
         events: Sequence[EventRecord],
+        stops: Mapping[tuple[str, str], StopRecord] | None = None,
     ) -> None:
         self.tunnels = tunnels
         self.guards = guards
         self.presences = presences
         self.events = events
+        self.stops = stops or {}
 
 
 def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
@@ -125,12 +131,40 @@ def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
     records: those that are true now.
     """
     presences = decide_presences(records, known.presences)
+    stops = _list_stops(records, known.stops)
+    stopped = {tunnel: stop.because for tunnel, stop in stops.items()}
     return Decision(
-        tunnels=_record_tunnels(records, known.tunnels, known.held),
+        stops=stops,
+        tunnels=_record_tunnels(records, known.tunnels, {**stopped, **known.held}),
         guards=tuple(_record_guard(guard, records, known.renamed) for guard in known.guards),
         presences=presences,
         events=list_events(known.presences, presences),
     )
+
+
+def _list_stops(
+    records: Sequence[InterfaceRecord], stops: Mapping[tuple[str, str], StopRecord]
+) -> dict[tuple[str, str], StopRecord]:
+    """Return the stops by hand that still count: the tunnel is wanted as it was then, on the same links."""
+    counting = {}
+    verdicts = decide_tunnels(records) if stops else {}
+    for tunnel, stop in stops.items():
+        where = describe_links(records, tunnel)
+        if tunnel in verdicts and verdicts[tunnel].state == UP and stop.where in ("", where):
+            counting[tunnel] = stop.change(where=where)
+    return counting
+
+
+def describe_links(records: Sequence[InterfaceRecord], tunnel: tuple[str, str]) -> str:
+    """Say which links, in which networks, have a rule for a tunnel; another text means another link or network."""
+    words = []
+    for record in records:
+        if any((rule.kind, rule.name) == tunnel for rule in record.rules.vpns):
+            seen = record.observation
+            keys = [key for key in ("gateway", "gateway-mac") if key in seen.answers]
+            routers = [value for key in keys for value in seen.answers[key].values]
+            words.append(" ".join((record.iface, str(seen.index), record.place.location, *routers)))
+    return "; ".join(words)
 
 
 def _record_tunnels(

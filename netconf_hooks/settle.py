@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from netconf_hooks.state import EventRecord, Pass, PresenceRecord, Store, TunnelRecord
+    from netconf_hooks.state import EventRecord, Pass, PresenceRecord, StopRecord, Store, TunnelRecord
     from netconf_hooks.tunnels import AnyTunnel
 
 
@@ -182,7 +182,7 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
     records = store.read_interfaces(log.error, written)
     set_routes(store, records)
     guards, renamed = guard.read_guards(store, records)
-    known = Known(_read_tunnels(store), guards, _read_presences(store), renamed, read_held())
+    known = Known(_read_tunnels(store), guards, _read_presences(store), renamed, read_held(), read_stops(store))
     decision = decide(list_current(records), known)
     for (kind, name), tunnel in decision.tunnels.items():
         before = known.tunnels.get((kind, name))
@@ -190,6 +190,8 @@ def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
             log.info(f"{kind} {name}: {tunnel.held or 'not held by the admin any more'}")
         if not before or before.verdict != tunnel.verdict:
             log.info(f"{kind} {name}: {tunnel.verdict}: {tunnel.because}")
+    if decision.stops != known.stops:
+        store.write_stops(decision.stops)
     if decision.tunnels != known.tunnels:
         store.write_tunnels(decision.tunnels)
     untold = guard.write_guards(store, known, decision)
@@ -299,6 +301,15 @@ def read_held() -> dict[tuple[str, str], str]:
     from netconf_hooks.held import read_holds
 
     return {tunnel: str(hold) for tunnel, hold in read_holds().items()}
+
+
+def read_stops(store: Store) -> dict[tuple[str, str], StopRecord]:
+    """Return the tunnels that somebody has stopped by hand, by kind and name."""
+    try:
+        return store.read_stops()
+    except RecordError as error:
+        log.error(f"{error}: no tunnel counts as stopped by hand")
+        return {}
 
 
 def _read_presences(store: Store) -> tuple[PresenceRecord, ...]:

@@ -334,6 +334,22 @@ class GuardRecord(_Ruled):
         return self.opened and not over
 
 
+class StopRecord(Record):
+    """That somebody has stopped a tunnel by hand which should be up (`stops`).
+
+    because: by what, in words; where: on which links it was wanted then (`decide.describe_links`), empty if that is not
+    written down yet.
+    """
+
+    __slots__ = ("kind", "name", "because", "where")
+
+    def __init__(self, kind: str, name: str, because: str, where: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.because = because
+        self.where = where
+
+
 class LinkdownRecord(Record):
     """What ignore_routes_with_linkdown of a device was before it was changed (`linkdown`).
 
@@ -451,6 +467,7 @@ class Store:
         self.presences = directory + "/presences"
         self.events = directory + "/events"
         self.linkdown = directory + "/linkdown"
+        self.stops = directory + "/stops"
         self.fifo = directory + "/watch.fifo"
         self.abandoned = directory + "/watch.abandoned"
         self.states = directory + "/watch.tunnels"
@@ -547,6 +564,22 @@ class Store:
     def write_tunnels(self, records: Mapping[tuple[str, str], TunnelRecord]) -> None:
         """Replace the decisions.  Raises OSError; then the old ones stand."""
         _write_or_remove(self.tunnels, [_format_tunnel(record) for record in records.values()])
+
+    def read_stops(self) -> dict[tuple[str, str], StopRecord]:
+        """Return the tunnels that somebody has stopped by hand, by kind and name.  Raises `RecordError`."""
+        found = {}
+        for line in _read_lines(self.stops):
+            fields = line.split("\t")
+            if len(fields) != 4:
+                raise RecordError(f"{self.stops}: can't be read: {line!r}")
+            kind, name, because, where = fields
+            found[kind, name] = StopRecord(kind, name, _unescape(because), _unescape(where))
+        return found
+
+    def write_stops(self, stops: Mapping[tuple[str, str], StopRecord]) -> None:
+        """Replace that list.  Raises OSError."""
+        fields = [(each.kind, each.name, _escape(each.because), _escape(each.where)) for each in stops.values()]
+        _write_or_remove(self.stops, ["\t".join(each) for each in fields])
 
     def read_linkdown(self) -> dict[str, LinkdownRecord]:
         """Return the devices whose dead routes the kernel ignores, with what was found.  Raises `RecordError`."""

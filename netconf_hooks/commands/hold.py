@@ -9,7 +9,7 @@ from netconf_hooks import held
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.portal import read_duration
 from netconf_hooks.rules import find_tunnel_errors
-from netconf_hooks.settle import settle
+from netconf_hooks.settle import read_stops, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,11 @@ def unhold_tunnel(options: Namespace, store: Store) -> int:
     with store.lock_records():
         was_held = held.is_held(options.kind, options.name)
         held.unhold(options.kind, options.name)
+        stops = read_stops(store)
+        was_stopped = stops.pop((options.kind, options.name), None) is not None
+        store.write_stops(stops)
     settle(store, ())
-    now = "follows the rules again" if was_held else "was not held"
+    now = "follows the rules again" if was_held or was_stopped else "was not held"
     print(f"{options.kind} {options.name}: {now}")
     return OK
 

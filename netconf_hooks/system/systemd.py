@@ -6,6 +6,7 @@ Every request is queued (``--no-block``): a hook may run inside a unit that the 
 from __future__ import annotations
 
 import os
+import time
 
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
@@ -22,6 +23,9 @@ UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/syst
 
 TIMEOUT = 5.0
 """Seconds that one systemctl call may take: systemd answers at once or is in trouble."""
+
+_JOBS = ("start", "stop", "restart", "try-restart")
+"""The types of jobs that start or stop a unit, org.freedesktop.systemd1(5)."""
 
 _NOT_LOADED = 5
 """systemctl(1), EXIT STATUS: there is no such unit, so it can't be running."""
@@ -212,6 +216,34 @@ class Systemd:
             return programs.run(argv, TIMEOUT).output.splitlines()
         except programs.ProgramError:
             return []
+
+    def find_stop(self, units: Sequence[str]) -> tuple[str, str]:
+        """Return which of `units` somebody has stopped since it was last started, and when, in words; two empty strings
+        if none was.
+
+        The journal tells: systemd logs each job with its ``JOB_TYPE=``, a stop as its last job is one by hand, and a
+        service that ends by itself has no job.  Raises `TunnelError`.
+        """
+        for unit in units:
+            found = self.read_properties(unit, ("ActiveState", "Job"))
+            if found.get("ActiveState") not in ("inactive", "failed") or found.get("Job", "0") not in ("0", ""):
+                continue
+            entry = self._read_last_job(unit)
+            if entry.get("JOB_TYPE") == "stop":
+                when = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+                return unit, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+        return "", ""
+
+    def _read_last_job(self, unit: str) -> dict[str, str]:
+        """Return the fields of the last entry since boot about a job for a unit; none if there is no such entry, or no
+        journal.  Raises `TunnelError`."""
+        matches = ("_PID=1", f"UNIT={unit}", *(f"JOB_TYPE={kind}" for kind in _JOBS))
+        argv = (self._journal, "--quiet", "--no-pager", "--boot", "--lines=1", "--output=export", *matches)
+        try:
+            output = programs.run(argv, TIMEOUT).output
+        except programs.ProgramError as error:
+            raise TunnelError(str(error)) from None
+        return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def find_wants(self, unit: str) -> str:
         """Return the link by which another unit starts `unit` at boot (systemd.unit(5), ``WantedBy=``), or nothing.

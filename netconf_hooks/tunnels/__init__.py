@@ -96,6 +96,12 @@ if TYPE_CHECKING:
             Raises `TunnelError` as `start` does.
             """
 
+        def list_units(self) -> tuple[str, ...]:
+            """Return the units of systemd whose stop by hand is a stop of the tunnel; ``()`` if there are none.
+
+            A kind without this method has none.  Raises `TunnelError`.
+            """
+
         def boot_start(self) -> str:
             """Return what else starts this tunnel at boot, in words; empty if nothing does.
 

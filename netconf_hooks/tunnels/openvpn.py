@@ -264,6 +264,10 @@ class Tunnel:
             return self._systemd.is_active([config.unit for config in self._configs])
         return bool(self._read_pid())
 
+    def list_units(self) -> tuple[str, ...]:
+        """Return the unit that runs it."""
+        return (self._find_config().unit,)
+
     def boot_start(self) -> str:
         """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
         for config in self._configs:

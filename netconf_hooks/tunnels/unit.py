@@ -91,6 +91,10 @@ class Tunnel:
         self.check()
         self._systemd.restart(self._unit)
 
+    def list_units(self) -> tuple[str, ...]:
+        """Return the unit."""
+        return (self._unit,)
+
     def boot_start(self) -> str:
         """Say which link makes systemd start the unit at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)

@@ -286,6 +286,10 @@ class Tunnel:
         names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in peers]
         return " or ".join(names) or "any peer"
 
+    def list_units(self) -> tuple[str, ...]:
+        """Return the unit of wg-quick."""
+        return (self._unit,)
+
     def boot_start(self) -> str:
         """Say which link makes systemd bring the interface up at boot; empty when none does."""
         link = self._systemd.find_wants(self._unit)

@@ -54,6 +54,7 @@ class FakeTunnels:
         self.endpoints = {}
         self.up = {}
         self.running = set()
+        self.units = {}
 
     def load(self, kind, name):
         """As tunnels.load_tunnel."""
@@ -85,6 +86,9 @@ class FakeTunnel:
 
     def is_running(self):
         return self.name in self.tunnels.running
+
+    def list_units(self):
+        return self.tunnels.units.get(self.name, ())
 
     def endpoints(self):
         known = self.tunnels.endpoints.get(self.name, ())

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from guarded import HERE, ifup
@@ -14,6 +15,8 @@ from netconf_hooks.held import hold, read_holds, unhold
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.settle import Change
 from netconf_hooks.state import Pass, TunnelRecord
+from netconf_hooks.stops import note_stops
+from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Endpoint
 
 CORP = ("openvpn", "corp")
@@ -147,6 +150,116 @@ def test_its_packets_pass_a_closed_guard_while_it_runs_or_is_wanted(
     exemption = Exemption("udp", "203.0.113.1/32", 1194, uids=(0,))
     assert firewall.list_exemptions("eth0") == ((exemption,) if passes else ())
     assert tunnels.asked == []
+
+
+# Stopped by hand
+
+
+class Journal(Systemd):
+    """A systemd that runs; `stopped` is which unit somebody has stopped, and when."""
+
+    stopped = ("", "")
+
+    def is_running(self):
+        return True
+
+    def find_stop(self, units):
+        assert units == ("openvpn@corp.service",)
+        return self.stopped
+
+
+@pytest.fixture
+def journal_says(up, tunnels, monkeypatch):
+    """A tunnel that is up, and a function that lets it end: stopped by hand, or by itself."""
+    journal = Journal()
+    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", tunnels.load)
+    tunnels.units[NAME] = ("openvpn@corp.service",)
+    tunnels.running.add(NAME)
+    arrive(up)
+
+    def end(by_hand=True):
+        tunnels.running.discard(NAME)
+        journal.stopped = ("openvpn@corp.service", "22:00") if by_hand else ("", "")
+        note_stops(up, journal)
+        return up.read_tunnels()[CORP].held
+
+    end.journal = journal
+    return end
+
+
+STOPPED = "stopped by hand (systemctl stop openvpn@corp.service, 22:00)"
+
+
+def test_a_stop_by_hand_is_the_admins_word(journal_says, up, tunnels):
+    assert journal_says() == STOPPED
+    arrive(up)
+    note_stops(up, journal_says.journal)
+    assert up.read_tunnels()[CORP].held == STOPPED
+    assert tunnels.asked == ["start openvpn corp"]
+
+
+def test_what_ended_by_itself_is_nobodys_word(journal_says, up):
+    assert journal_says(by_hand=False) == ""
+    assert up.read_stops() == {}
+
+
+def test_it_counts_until_the_verdict_changes(journal_says, up, tunnels):
+    journal_says()
+    arrive(up, "office")
+    assert tunnels.asked[1:] == ["stop openvpn corp"]
+    arrive(up)
+    assert tunnels.asked[2:] == ["start openvpn corp"]
+    assert up.read_stops() == {}
+
+
+def test_it_counts_until_the_link_is_another_one(journal_says, up, tunnels, links):
+    journal_says()
+    links.plug("eth0", 8)
+    record = make_record("eth0", 8, (Pass("inet", OPTIONS),), grade="hint", routable=True)
+    settle.settle(up, [Change("eth0", record)], wake=False)
+    assert tunnels.asked[1:] == ["start openvpn corp"]
+
+
+def test_it_counts_until_the_router_is_another_one(journal_says, up, tunnels):
+    def be_behind(router):
+        seen = {"gateway": (router,)}
+        record = make_record("eth0", 7, (Pass("inet", OPTIONS),), grade="hint", routable=True, seen=seen)
+        settle.settle(up, [Change("eth0", record)], wake=False)
+
+    be_behind("192.0.2.9")
+    journal_says()
+    be_behind("192.0.2.9")
+    assert tunnels.asked == ["start openvpn corp"]
+    be_behind("192.0.2.10")
+    assert tunnels.asked[1:] == ["start openvpn corp"]
+
+
+def test_it_counts_until_it_is_started_by_hand(journal_says, up, tunnels):
+    journal_says()
+    tunnels.running.add(NAME)
+    note_stops(up, journal_says.journal)
+    assert up.read_stops() == {} and up.read_tunnels()[CORP].held == ""
+
+
+def test_it_counts_until_unhold(journal_says, up, tunnels, command, root):
+    journal_says()
+    assert STOPPED in command("status")[1]
+    assert command("unhold", *CORP)[1] == "openvpn corp: follows the rules again\n"
+    assert tunnels.asked[1:] == ["start openvpn corp"]
+
+
+def test_what_should_be_down_was_stopped_by_us(journal_says, up):
+    arrive(up, "office")
+    assert journal_says() == ""
+    assert up.read_stops() == {}
+
+
+def test_a_damaged_list_of_stops_counts_as_none(journal_says, up, tunnels, messages):
+    journal_says()
+    Path(up.stops).write_text("nonsense")
+    settle.settle(up, (), wake=False)
+    assert tunnels.asked[1:] == ["start openvpn corp"]
+    assert len([message for message in messages if "no tunnel counts as stopped by hand" in message]) == 1
 
 
 # Wishes

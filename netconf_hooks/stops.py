@@ -1,0 +1,50 @@
+"""Tunnels that somebody has stopped by hand: the admin's word, as long as nothing else changes.
+
+Only positive evidence counts: a stop job of systemd for the tunnel's unit (``systemctl stop``) since it became active.
+Ours are made only for tunnels that should be down; a restart is a job of another type, and a daemon that ends by itself
+has none.  netconf-hooks(8), TUNNELS, says it in the admin's words.
+"""
+
+from __future__ import annotations
+
+from netconf_hooks.settle import decide_again, read_stops
+from netconf_hooks.state import StopRecord
+from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.tunnels import TunnelError, load_tunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netconf_hooks.state import Store, TunnelRecord
+
+
+def note_stops(store: Store, systemd: Systemd | None = None) -> None:
+    """Record which wanted tunnels somebody has stopped by hand, or has started again since.  Raises OSError."""
+    systemd = systemd or Systemd()
+    if not systemd.is_running():
+        return
+    stops = read_stops(store)
+    found = dict(stops)
+    for tunnel, record in store.read_tunnels().items():
+        if record.verdict != "up" or not record.done or (record.held and tunnel not in stops):
+            continue
+        said = _find_stop(record, systemd)
+        if said and tunnel not in stops:
+            found[tunnel] = StopRecord(*tunnel, said)
+        elif not said:
+            found.pop(tunnel, None)
+    if found != stops:
+        with store.lock_records():
+            store.write_stops(found)
+        decide_again(store)
+
+
+def _find_stop(record: TunnelRecord, systemd: Systemd) -> str:
+    """Say by what a tunnel was stopped; empty if it runs, or if nothing shows that somebody has stopped it."""
+    try:
+        tunnel = load_tunnel(record.kind, record.name)
+        if not hasattr(tunnel, "list_units") or tunnel.is_running():
+            return ""
+        unit, when = systemd.find_stop(tunnel.list_units())
+    except TunnelError:
+        return ""
+    return f"stopped by hand (systemctl stop {unit}, {when})" if unit else ""
