@@ -20,6 +20,9 @@ MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
 # The stanza's options for resolvconf(8): evidence for `dns-domain` and `dns-server`.
 EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
 
+# What the hook of Debian's openvpn starts when the interface is up, whatever our rules say.
+STARTED = "openvpn"
+
 # A hook of ifupdown is a child of run-parts, which ifup runs in a shell.  _DEEPEST: search at most so many parents.
 _PARENT = b"run-parts"
 _RUNS = (b"ifup", b"ifdown")
@@ -46,8 +49,8 @@ class Invocation(Record):
     run: the ifup that runs the hook, see `find_run`; empty for ifdown.
     began: when the hook was started, see `find_start`; 0 if that is not known.
     verbose: whether to show everything (``ifup -v``).
-    options: the stanza's ``netconf-*``, resolver and port options, by their names in the stanza; the values of a
-        repeated option are joined by newlines.
+    options: the stanza's ``netconf-*``, resolver and port options, and the option ``openvpn``, by their names in the
+        stanza; the values of a repeated option are joined by newlines.
     problem: why to ignore this run (``--all``, the loopback interface, a name no interface can have); else empty.
     """
 
@@ -87,6 +90,8 @@ def read_environment(phase: str, environ: Mapping[str, str]) -> Invocation:
             option = variable[3:].lower().replace("_", "-")
             if is_relevant(option):
                 options[option] = value
+    if "IF_OPENVPN" in environ and any(option.startswith("netconf-") for option in options):
+        options[STARTED] = environ["IF_OPENVPN"]
     return Invocation(
         phase=phase,
         iface=iface,

@@ -7,8 +7,10 @@ has none.  netconf-hooks(8), TUNNELS, says it in the admin's words.
 
 from __future__ import annotations
 
-from netconf_hooks.settle import decide_again, read_stops
+from netconf_hooks.ifenv import STARTED
+from netconf_hooks.settle import ask_tunnels, decide_again, read_stops
 from netconf_hooks.state import StopRecord
+from netconf_hooks.system import log
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -36,6 +38,34 @@ def note_stops(store: Store, systemd: Systemd | None = None) -> None:
         with store.lock_records():
             store.write_stops(found)
         decide_again(store)
+
+
+def note_starts(store: Store) -> None:
+    """Have each tunnel stopped again that the hook of Debian's openvpn has started, which runs after ours, although it
+    should be down.  Raises OSError."""
+    started = {
+        ("openvpn", name)
+        for record in store.read_interfaces(log.error)
+        for each in record.passes
+        for name in each.options.get(STARTED, "").split()
+    }
+    if not started:
+        return
+    for tunnel, record in store.read_tunnels().items():
+        if tunnel in started and record.verdict == "down" and record.done and not record.held and _runs(record):
+            log.info(f"{record.kind} {record.name}: started by the option openvpn, and is to be down: {record.because}")
+            with store.lock_records():
+                records = store.read_tunnels()
+                if tunnel in records and records[tunnel].verdict == "down":
+                    store.write_tunnels({**records, tunnel: records[tunnel].change(done=False)})
+            ask_tunnels(store)
+
+
+def _runs(record: TunnelRecord) -> bool:
+    try:
+        return load_tunnel(record.kind, record.name).is_running()
+    except TunnelError:
+        return False
 
 
 def _find_stop(record: TunnelRecord, systemd: Systemd) -> str:

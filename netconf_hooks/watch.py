@@ -596,11 +596,12 @@ def survey(
     slept since the last time.
     """
     from netconf_hooks.leftovers import clear_leftovers, end_passes
-    from netconf_hooks.stops import note_stops
+    from netconf_hooks.stops import note_starts, note_stops
 
     end_passes(store)
     clear_leftovers(store)
     note_stops(store)
+    note_starts(store)
     records = store.read_interfaces(log.error)
     if _put_back(store, guards):
         demand, timed = demand or "a link is closed that should be open", False

@@ -19,6 +19,8 @@ from netconf_hooks.values import DOMAIN, NETWORK, PATTERN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
+
     from netconf_hooks.interfaces import Names
     from netconf_hooks.rules import Location, Test
     from netconf_hooks.state import Store
@@ -63,6 +65,8 @@ def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None
     for warnings in (
         list_dead_lines(rules),
         _list_boot_starts(rules),
+        _list_tunnel_warnings(rules),
+        _list_debian_starts(parse_options(output), rules),
         _list_trust_warnings(rules),
         list_guard_warnings(iface, rules),
         # The rules are read from the passes, which have no pre-up lines.
@@ -92,6 +96,30 @@ def _list_boot_starts(rules: Rules) -> list[RuleError]:
             if also:
                 problems.append(RuleError("netconf-vpn", rule.text, f"it also starts at boot: {also}"))
     return problems
+
+
+def _list_tunnel_warnings(rules: Rules) -> list[RuleError]:
+    warnings = []
+    for rule in rules.vpns:
+        if rule.readable:
+            tunnel = load_tunnel(rule.kind, rule.name)
+            said = tunnel.list_warnings(rules.is_guarded()) if hasattr(tunnel, "list_warnings") else ()
+            warnings += [RuleError("netconf-vpn", rule.text, warning) for warning in said]
+    return warnings
+
+
+def _list_debian_starts(options: Mapping[str, str], rules: Rules) -> list[RuleError]:
+    """Return a warning for each tunnel that the hook of Debian's openvpn starts as well, whatever the rules say."""
+    started = {name: line for line in options.get("openvpn", "").split("\n") for name in line.split()}
+    return [
+        RuleError(
+            "openvpn", started[rule.name],
+            f'the hook of the package openvpn starts {rule.name} whatever "netconf-vpn {rule.text}" says, and it is '
+            "stopped again where it should not run: take this line out",
+        )
+        for rule in rules.vpns
+        if rule.kind == "openvpn" and rule.name in started
+    ]  # fmt: skip
 
 
 def _find_port_problem(iface: str, rules: Rules) -> str:

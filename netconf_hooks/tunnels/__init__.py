@@ -14,6 +14,7 @@ from netconf_hooks.rules import TUNNEL_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Protocol
 
     class AnyTunnel(Protocol):
@@ -100,6 +101,12 @@ if TYPE_CHECKING:
             """Return the units of systemd whose stop by hand is a stop of the tunnel; ``()`` if there are none.
 
             A kind without this method has none.  Raises `TunnelError`.
+            """
+
+        def list_warnings(self, guarded: bool) -> tuple[str, ...]:
+            """Return what keeps the tunnel from connecting by itself, in words: ``netconf-hooks check`` warns of it.
+
+            guarded: whether it has to connect through a guard.  A kind without this method warns of nothing.
             """
 
         def boot_start(self) -> str:
@@ -200,6 +207,16 @@ class Endpoint(Record):
 
 class TunnelError(Exception):
     """A tunnel can't be started, stopped or asked; the message says why, in the admin's words."""
+
+
+def list_relays(hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return a warning for each host that is this machine itself: what a guard lets through does not help there."""
+    return tuple(
+        f"its server {host} is a program on this machine, whose own packets the guard drops: netconf-guard-allow must "
+        "name where they go"
+        for host in dict.fromkeys(hosts)
+        if host.startswith("127.") or host in ("::1", "localhost")
+    )
 
 
 def load_tunnel(kind: str, name: str) -> AnyTunnel:

@@ -40,7 +40,7 @@ from netconf_hooks.system import programs
 from netconf_hooks.system.files import check_regular, read_file, read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, openvpn_dco
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, list_relays, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.openvpn_words import (
     LOGS, Told, Words, explain_log, explain_state, find_question, parse_told, read_log
@@ -66,6 +66,9 @@ ASK_TIMEOUT = 1.0
 
 STATUS_INTERVAL = 10
 """Seconds between updates of the status file, in Debian's openvpn@.service and init script."""
+
+_PASSWORDS = ("auth-user-pass", "<auth-user-pass>")
+"""The options that say where user name and password come from; the last one counts."""
 
 _LONGEST_COMMAND = 1 << 22
 """Bytes in a process's command line: its arguments, of which there are up to a quarter of its stack (execve(2))."""
@@ -268,6 +271,20 @@ class Tunnel:
         """Return the unit that runs it."""
         return (self._find_config().unit,)
 
+    def list_warnings(self, guarded: bool) -> tuple[str, ...]:
+        """Warn of what OpenVPN waits for at its start, and of a server on this machine, if there is a guard."""
+        try:
+            options = self._read_options(self._find_config())
+            connections = find_connections(options) if guarded else ()
+        except (OSError, TunnelError):
+            return ()  # `check` and `endpoints` tell
+        found = []
+        if ("management-hold",) in options:
+            found.append("management-hold: it does not connect until somebody says so at its management interface")
+        if options and ("auth-user-pass",) == next((each for each in options[::-1] if each[0] in _PASSWORDS), None):
+            found.append("auth-user-pass without a file: it asks for a user name and a password, and nobody is there")
+        return (*found, *list_relays(connection.host for connection in connections))
+
     def boot_start(self) -> str:
         """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
         for config in self._configs:
@@ -328,6 +345,13 @@ class Tunnel:
             if os.path.exists(config.path):
                 return config
         client, plain = self._configs
+        for config in self._configs:
+            other = f"{config.path.removesuffix('.conf')}.ovpn"
+            if os.path.exists(other):
+                raise TunnelError(
+                    f"neither {client.path} nor {plain.path} is there, but {other} is: Debian's units and this program "
+                    f"read .conf only: mv {other} {config.path}"
+                )
         raise TunnelError(f"neither {client.path} nor {plain.path} is there")
 
     # The daemon itself, where no systemd runs.

@@ -358,3 +358,23 @@ def test_check_warns_of_a_bridge_without_carrier(command, stanzas, monkeypatch, 
     said = command("check")[1]
     assert ("br0:1: warning: none of its ports is known to lead outside" in said) is warned
     assert [device for device, _ in asked] == ["br0"] * ("netconf-vpn" in options)
+
+
+def test_check_warns_of_the_openvpn_option_beside_our_rule(command, stanzas):
+    """F11."""
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints", "openvpn": "other corp"}
+    stanzas[0]["eth1"] = {**STANZA, "netconf-trust": "hints", "openvpn": "other"}
+    status, lines = run_check(command)
+    assert status == 0
+    assert [line[:27] for line in lines] == ['eth0: warning: openvpn "oth']
+    assert "the hook of the package openvpn starts corp whatever" in lines[0]
+
+
+@pytest.mark.parametrize("options, guarded", [({}, False), ({"netconf-guard": "unless office"}, True)])
+def test_check_asks_the_tunnel_what_to_warn_of(command, stanzas, tunnel, monkeypatch, options, guarded):
+    def list_warnings(self, asked):
+        return ("odd",) if asked == guarded else ()
+
+    monkeypatch.setattr(tunnel, "list_warnings", list_warnings, raising=False)
+    stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints", **options}
+    assert 'eth0: warning: netconf-vpn "openvpn corp unless office": odd' in run_check(command)[1]

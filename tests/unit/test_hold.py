@@ -15,7 +15,7 @@ from netconf_hooks.held import hold, read_holds, unhold
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.settle import Change
 from netconf_hooks.state import Pass, TunnelRecord
-from netconf_hooks.stops import note_stops
+from netconf_hooks.stops import note_starts, note_stops
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Endpoint
 
@@ -260,6 +260,37 @@ def test_a_damaged_list_of_stops_counts_as_none(journal_says, up, tunnels, messa
     settle.settle(up, (), wake=False)
     assert tunnels.asked[1:] == ["start openvpn corp"]
     assert len([message for message in messages if "no tunnel counts as stopped by hand" in message]) == 1
+
+
+# Started by somebody else
+
+
+DEBIAN = {**OPTIONS, "openvpn": "other corp"}
+
+
+@pytest.mark.parametrize("options, location, asked", [
+    (DEBIAN, "office", ["stop openvpn corp"]), (OPTIONS, "office", []), (DEBIAN, "", []),
+])
+def test_what_the_option_openvpn_starts_is_brought_to_the_verdict(
+    up, tunnels, monkeypatch, options, location, asked
+):  # fmt: skip
+    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", tunnels.load)
+    record = make_record("eth0", 7, (Pass("inet", options),), location=location, grade="hint", routable=True)
+    settle.settle(up, [Change("eth0", record)], wake=False)
+    before = len(tunnels.asked)
+    note_starts(up)
+    assert tunnels.asked[before:] == []
+    tunnels.running.add(NAME)
+    note_starts(up)
+    assert tunnels.asked[before:] == asked
+    assert up.read_tunnels()[CORP].done
+
+
+def test_the_option_openvpn_is_remembered_beside_rules_only():
+    environ = {"IFACE": "eth0", "IF_OPENVPN": "corp"}
+    assert read_environment("up", environ).options == {}
+    environ["IF_NETCONF_VPN"] = "openvpn corp"
+    assert read_environment("up", environ).options == {"netconf-vpn": "openvpn corp", "openvpn": "corp"}
 
 
 # Wishes

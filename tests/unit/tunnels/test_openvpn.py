@@ -701,3 +701,35 @@ def test_one_that_has_not_written_its_pid_yet_is_found_and_ended(machine: Machin
         assert daemon.wait(10) == -signal.SIGTERM
     finally:
         daemon.kill()
+
+
+REMOTE = "client\nremote 203.0.113.1 1194\n"
+RELAY = "its server 127.0.0.1 is a program on this machine"
+
+
+@pytest.mark.parametrize("text, guarded, warnings", [
+    (REMOTE, True, []),
+    (REMOTE + "management-hold\n", False, ["management-hold: "]),
+    (REMOTE + "auth-user-pass\n", False, ["auth-user-pass without a file: "]),
+    (REMOTE + "auth-user-pass\nauth-user-pass login\n", False, []),
+    (REMOTE + "auth-user-pass\n<auth-user-pass>\nme\nsecret\n</auth-user-pass>\n", False, []),
+    ("client\nremote 127.0.0.1 1194\n", True, [RELAY]),
+    ("client\nremote 127.0.0.1 1194\n", False, []),
+    ("client\nproto tcp\nremote 203.0.113.1 443\nhttp-proxy 127.0.0.1 3128\n", True, [RELAY]),
+    ("client\nremote ::1 1194\nremote localhost 1194\n", True, ["its server ::1 ", "its server localhost "]),
+    ("client\n", True, []),
+])
+def test_what_check_warns_of(machine: Machine, text: str, guarded: bool, warnings: list[str]) -> None:
+    """F17, F19."""
+    machine.configure(text=text)
+    found = machine.tunnel().list_warnings(guarded)
+    assert len(found) == len(warnings)
+    assert all(one.startswith(other) for one, other in zip(found, warnings))
+
+
+def test_an_ovpn_file_beside_the_missing_conf(machine: Machine) -> None:
+    """F20."""
+    machine.configure("client/my-vpn.ovpn")
+    with pytest.raises(TunnelError, match=r"my-vpn.conf is there, but .*client/my-vpn.ovpn is: .*: mv .* .*conf$"):
+        machine.tunnel().check()
+    assert machine.tunnel().list_warnings(True) == ()

@@ -638,3 +638,13 @@ esac
         assert machine.tunnel().nudge() == "its server's name leads elsewhere now: 192.0.2.9:51820"
         assert (machine.directory / "set").read_text() == "0 set corp peer one= endpoint vpn.example:51820\n"
         assert machine.tunnel().nudge() == ""
+
+
+@pytest.mark.parametrize("endpoint, guarded, warned", [
+    ("127.0.0.1:51820", True, True), ("[::1]:51820", True, True), ("127.0.0.1:51820", False, False),
+    ("203.0.113.1:51820", True, False),
+])
+def test_check_warns_of_a_relay_on_this_machine(machine, endpoint, guarded, warned):
+    """F19."""
+    machine.configure(text=f"[Interface]\n[Peer]\nEndpoint = {endpoint}\n")
+    assert bool(machine.tunnel().list_warnings(guarded)) == warned
