@@ -16,7 +16,7 @@ import pytest
 from .lab import Lab
 from .laptop import Image
 from .namespaces import ENVIRONMENT
-from .network import CAFE, CORP_HOST, OFFICE
+from .network import CAFE, CORP_HOST, OFFICE, VPN_GATEWAY
 from .stanzas import LOCATIONS, find_records, read_status
 from .waiting import wait_until
 from .wireguard import CONFIG, GATEWAY, NAME, WireGuardGateway
@@ -366,3 +366,42 @@ def test_check_says_what_is_missing(one_lab: Lab, gateway: WireGuardGateway) -> 
 def test_the_packet_that_wakes_a_peer_goes_no_further_than_the_peer(one_lab):
     sent = one_lab.laptop.run(["/usr/bin/python3", "-IS", "-c", SEND_INTO])
     assert sent.stdout.splitlines() == ["True", "b'' True 1"]
+
+
+def test_an_interface_that_is_deleted_comes_back(one_lab: Lab, gateway: WireGuardGateway) -> None:
+    one_lab.plug("cafe")
+    one_lab.laptop.ifup("eth0")
+    wait_until(lambda: one_lab.laptop.pings(CORP_HOST), "the tunnel")
+    one_lab.laptop.run(["ip", "link", "del", NAME])
+    began = time.monotonic()
+    wait_until(lambda: one_lab.laptop.pings(CORP_HOST), "the tunnel to be back")
+    print(f"interface deleted -> back: {time.monotonic() - began:.1f} s")
+    assert "started again, attempt 1 (its interface is gone)" in one_lab.laptop.log()
+    one_lab.laptop.ifdown("eth0")
+    wait_until_gone(one_lab)
+
+
+def test_a_server_whose_name_leads_elsewhere_is_found_again(one_lab: Lab, gateway: WireGuardGateway) -> None:
+    """Field case F15: the kernel keeps the address that wg-quick has resolved."""
+    laptop, moved = one_lab.laptop, "203.0.113.9"
+    hosts = laptop.read("/etc/hosts")
+    laptop.write("/etc/hosts", f"{hosts}{VPN_GATEWAY} dynamic.example.net\n")
+    laptop.write(CONFIG, gateway.client_config(endpoint="dynamic.example.net:51820"), 0o600)
+    one_lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel")
+    gateway.stop()
+    forget_session(one_lab)
+    wait_until(
+        lambda: "no handshake with dynamic.example.net:51820" in str(read_tunnel(one_lab)["state"]),
+        "status to say what it waits for", 30.0,
+    )  # fmt: skip
+    for change in (f"addr del {VPN_GATEWAY}/24", f"addr add {moved}/24"):
+        one_lab.network.run("vpn", ["ip", *change.split(), "dev", "eth0"])
+    one_lab.network.run("vpn", ["ip", "route", "replace", "default", "via", "203.0.113.254"])
+    laptop.write("/etc/hosts", f"{hosts}{moved} dynamic.example.net\n")
+    gateway.start()
+    began = time.monotonic()
+    wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel to be back", 60.0)
+    print(f"server at another address -> back: {time.monotonic() - began:.1f} s")
+    assert f"its server's name leads elsewhere now: {moved}:51820" in laptop.log()
