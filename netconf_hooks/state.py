@@ -532,8 +532,8 @@ class Store:
         _remove(f"{self.guards}/{device}")
 
     def has_guards(self) -> bool:
-        """Whether there is any guard's record, or should be one by the rules of an interface that is up."""
-        return bool(_list_names(self.guards) or self.list_asking())
+        """Whether there is any guard's record.  If all of them are lost, `list_asking` tells."""
+        return bool(_list_names(self.guards))
 
     def list_guarded(self) -> list[str]:
         """Return the devices that there are guards' records of, readable or not."""

@@ -603,15 +603,17 @@ def survey(
     note_stops(store)
     note_starts(store)
     records = store.read_interfaces(log.error)
-    if _put_back(store, guards):
-        demand, timed = demand or "a link is closed that should be open", False
+    if because := _put_back(store, guards):
+        demand, timed = demand or because, False
     seen = look(records)
-    changed = any(_has_changed(seen[record.iface], scenes, record) for record in records if not record.wish)
+    changed = [record for record in records if not record.wish and _has_changed(seen[record.iface], scenes, record)]
     if demand or timed or changed:
         if demand or changed:
             log.info(f"deciding again: {demand or 'the network has changed'}")
         try:
-            settle(store, look_again(store, records), wake=False, tell=leave_events, retry=False)
+            # A link that came is no reason to look at all others.
+            again = records if demand or timed else changed
+            settle(store, look_again(store, again), wake=False, tell=leave_events, retry=False)
         except (NetlinkError, RecordError, OSError) as error:
             log.error(f"watch: {error}")
         report("decided")
@@ -620,7 +622,7 @@ def survey(
         whole = scene.complete(scenes[iface]) if iface in scenes else scene
         text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
         report(f"scene {text}")
-    _keep_tunnels(store, changed or slept, any(scene.routers for scene in seen.values()) or not seen, report)
+    _keep_tunnels(store, bool(changed) or slept, any(scene.routers for scene in seen.values()) or not seen, report)
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
@@ -659,8 +661,8 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Fingerprint]:
         }
 
 
-def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> bool:
-    """Put back what somebody took away; return whether a link is closed now that should be open.
+def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> str:
+    """Put back what somebody took away; return why to decide anew, empty if there is no need.
 
     guards: as for `survey`.
     """
@@ -668,7 +670,7 @@ def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> bool:
         return guard.put_back(store, guards)
     except (NetlinkError, OSError) as error:
         log.error(f"watch: {error}")
-        return False
+        return ""
 
 
 def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:

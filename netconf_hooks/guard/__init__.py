@@ -32,8 +32,12 @@ class OpenLook:
 
 
 def restore_records(store: Store) -> None:
-    """Close each guard whose record is lost, and record it as closed."""
-    if store.has_guards():
+    """Close each guard whose record is lost, and record it as closed.
+
+    Also if all guards' records are gone: the rules of the interfaces that are up tell that there should be one.  Only
+    here are these read, once a run; all else here asks for guards' records alone.
+    """
+    if store.has_guards() or store.list_asking():
         from netconf_hooks.guard.lost import restore_records as restore
 
         restore(store)
@@ -127,18 +131,19 @@ def leave(store: Store, invocation: Invocation) -> None:
         end_device(store, invocation)
 
 
-def put_back(store: Store, known: Mapping[str, str] | None = None) -> bool:
-    """Put back what somebody took away, records included; return whether a link is closed now that should be open.
+def put_back(store: Store, known: Mapping[str, str] | None = None) -> str:
+    """Put back what somebody took away, records included; return why to decide anew, in words: a link is closed now
+    that should be open.  Empty if not.
 
     known: the devices that had a guard a moment ago, each with its firewall, whatever is recorded now.
     """
-    if not (store.has_guards() or known):
-        return False
+    if not (known or store.has_guards() or store.list_asking()):
+        return ""
     from netconf_hooks.guard.enforce import put_back as restore_rules
     from netconf_hooks.guard.lost import restore_records as restore
 
     restored = restore(store, known)
-    return restore_rules(store) or bool(restored)
+    return restore_rules(store) or ("the record of a guard was lost" if restored else "")
 
 
 def end_guards(store: Store) -> None:

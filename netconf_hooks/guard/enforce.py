@@ -18,7 +18,7 @@ from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
 from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, Window, parse_exemption
+    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window, parse_exemption
 )  # fmt: skip
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
@@ -29,6 +29,8 @@ from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from netconf_hooks.state import GuardRecord, Store
 
 # For how long an open guard stays open if nobody renews it, seconds.
@@ -176,26 +178,50 @@ def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0
             )
 
 
-def put_back(store: Store) -> bool:
-    """Put up again what somebody else has taken away (nft flush ruleset); return whether any link is to be decided on
-    anew because of that: what was open is closed.
+def put_back(store: Store) -> str:
+    """Put up again what somebody else has taken away (nft flush ruleset); return why the networks are to be looked at
+    and decided on anew: what was open is closed.  Empty if they need not.
+
+    What stands is listed once for each firewall, and the lock for acting is taken only where something is missing.
     """
-    if not store.has_guards():
-        return False
-    with store.lock_acting():
-        for record in store.read_guards(log.error):
-            if record.verdict == RELEASED:
-                continue
-            try:
-                if firewall.load_firewall(record.backend).is_standing(record.device):
-                    _change_ports(record)
-                    continue
-            except GuardError as error:
-                log.error(f"{record.device}: netconf-guard: {error}")
-            log.error(f"{record.device}: netconf-guard: somebody took it away ({record.backend}); putting it back")
-            _tell(store, record)
-    now = time.time()
-    return any(record.verdict == OPEN and not record.is_open(now) for record in store.read_guards(log.error))
+    records = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
+    because = ""
+    fallen = _find_fallen(records)
+    if fallen:
+        with store.lock_acting():
+            # Somebody may have been about to close it, or to take it away.
+            now = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
+            for device, (record, problem) in _find_fallen(each for each in now if each.device in fallen).items():
+                if problem == UNHOOKED:
+                    log.info(f"{device}: netconf-guard: {problem}: hooking it to its frames")
+                else:
+                    log.error(
+                        f"{device}: netconf-guard: somebody took it away ({record.backend}: {problem}); putting it back"
+                    )
+                _tell(store, record)
+                if record.verdict == OPEN:
+                    because = "a guard was taken away"
+    _change_ports(store, [record for record in records if record.device not in fallen])
+    clock = time.time()
+    if any(record.verdict == OPEN and record.opened and not record.is_open(clock) for record in records):
+        because = because or "a lease has ended"
+    return because
+
+
+def _find_fallen(records: Iterable[GuardRecord]) -> dict[str, tuple[GuardRecord, str]]:
+    """Return the guards that do not stand as they were put up, by device, each with what is wrong in words."""
+    fallen: dict[str, tuple[GuardRecord, str]] = {}
+    by_backend: dict[str, dict[str, GuardRecord]] = {}
+    for record in records:
+        by_backend.setdefault(record.backend, {})[record.device] = record
+    for backend, guards in by_backend.items():
+        try:
+            problems = firewall.load_firewall(backend).find_fallen(tuple(guards))
+        except GuardError as error:
+            log.error(f"{', '.join(guards)}: netconf-guard: {error}")
+            problems = dict.fromkeys(guards, str(error))
+        fallen |= {device: (guards[device], problem) for device, problem in problems.items()}
+    return fallen
 
 
 def _take_back(store: Store, record: GuardRecord) -> None:
@@ -206,13 +232,18 @@ def _take_back(store: Store, record: GuardRecord) -> None:
         shut_windows(record, everything=False)
 
 
-def _change_ports(record: GuardRecord) -> None:
-    """Tell the firewall which ports a guarded link has now.  One that it does not know yet counts as outside."""
-    try:
-        if ports := find_ports(record):
-            firewall.load_firewall(record.backend).change_ports(record.device, ports)
-    except (GuardError, NetlinkError) as error:
-        log.error(f"{record.device}: netconf-guard: its ports can't be told to the firewall: {error}")
+def _change_ports(store: Store, records: Iterable[GuardRecord]) -> None:
+    """Tell the firewall which ports guarded links have now.  One that it does not know yet counts as outside."""
+    for record in records:
+        try:
+            if find_ports(record) is None:
+                continue
+            with store.lock_acting():
+                now = read_guard(store, record.device)
+                if now and now.verdict != RELEASED and (ports := find_ports(now)):
+                    firewall.load_firewall(now.backend).change_ports(now.device, ports)
+        except (GuardError, NetlinkError) as error:
+            log.error(f"{record.device}: netconf-guard: its ports can't be told to the firewall: {error}")
 
 
 def find_ports(record: GuardRecord) -> Ports | None:

@@ -24,6 +24,7 @@ from netconf_hooks.system.devices import LONGEST
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from typing import Self
 
     Message = tuple[int, bytes]
 
@@ -293,7 +294,7 @@ class Netlink:
             self._socket.close()
             raise _as_netlink_error(error) from None
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -525,7 +525,7 @@ def test_window(network: Network, guard: AnyFirewall) -> None:
     wait_until(lambda: network.send(inside) == [], "the window to be shut", 10.0)
     # Seconds are what iptables knows.
     assert until <= time.time() < until + 2
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
 
 
 @pytest.mark.parametrize("zone, offset", [("Pacific/Kiritimati", 14), ("Pacific/Pago_Pago", -11)])
@@ -591,7 +591,7 @@ def test_lease(network: Network, guard: AnyFirewall) -> None:
     # Seconds are what iptables knows.
     assert until <= time.time() < until + (1 if guard.name == "nftables" else 2)
     assert network.send((UDP4, UDP6), "inner") == []
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
 
 
 def _open(until: float) -> Window:
@@ -615,7 +615,7 @@ def test_opening_never_overtakes_shutting(network: Network, guard: AnyFirewall) 
         with pytest.raises(TokenGone):
             network.call(lambda: guard.close(DEVICE, (), (_open(until),), token))
         assert network.send((UDP4, UDP6)) == []
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
     network.call(lambda: guard.begin_look(DEVICE, "00000004"))
     network.call(lambda: guard.close(DEVICE, (Exemption("udp", "", 53),)))
     network.call(lambda: guard.open_window(DEVICE, _open(until), "00000004"))
@@ -741,10 +741,10 @@ def test_the_rules_of_an_older_version_are_shut_and_put_back(network: Network) -
     network.call(lambda: guard.close(DEVICE, ()))
     network.call(lambda: guard.open_window(DEVICE, Window(OPEN, (Exemption(),), time.time() + 60)))
     network.run("nft", f"delete set inet netconf-guard token-{DEVICE}")
-    assert not network.call(lambda: guard.is_standing(DEVICE))
+    assert not network.call(lambda: not guard.find_fallen((DEVICE,)))
     network.call(lambda: guard.shut_window(DEVICE, OPEN))
     assert network.send((UDP4, UDP6)) == []
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
 
 
 def test_frames(network: Network, guard: AnyFirewall) -> None:
@@ -804,18 +804,18 @@ def test_fragments(network: Network, guard: AnyFirewall) -> None:
 def test_device_that_comes_and_goes(network: Network, guard: AnyFirewall) -> None:
     """A guard can be put before its device is there, and outlives it."""
     network.call(lambda: guard.close("eth7", (Exemption("udp", f"{FAR4}/32", 1194),)))
-    assert network.call(lambda: guard.is_standing("eth7"))
+    assert network.call(lambda: not guard.find_fallen(("eth7",)))
     for _ in range(2):
         network.run("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7")
         network.call(lambda: guard.close("eth7", (Exemption("udp", f"{FAR4}/32", 1195),)))
-        assert network.call(lambda: guard.is_standing("eth7"))
+        assert network.call(lambda: not guard.find_fallen(("eth7",)))
         network.run("ip", "link", "del", "eth7")
-        assert network.call(lambda: guard.is_standing("eth7"))
+        assert network.call(lambda: not guard.find_fallen(("eth7",)))
         network.call(lambda: guard.close("eth7", ()))
     network.call(lambda: guard.close(DEVICE, ()))
     network.call(lambda: guard.lift("eth7"))
-    assert not network.call(lambda: guard.is_standing("eth7"))
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert not network.call(lambda: not guard.find_fallen(("eth7",)))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
     assert network.send((UDP4, UDP6)) == []
 
 
@@ -826,7 +826,7 @@ def test_renamed(network: Network, guard: AnyFirewall) -> None:
     network.run("ip", "link", "set", DEVICE, "name", "old0")
     network.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "peer0")
     network.call(lambda: guard.close(DEVICE, ()))
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
 
 
 def _take_ruleset(network: Network, name: str) -> str:
@@ -871,7 +871,7 @@ def test_admins_own(network: Network, guard: AnyFirewall) -> None:
     kept = iter(during.splitlines())
     assert all(line in kept for line in before.splitlines())
     network.call(lambda: guard.lift(DEVICE))
-    assert network.call(lambda: guard.is_standing("wlan0"))
+    assert network.call(lambda: not guard.find_fallen(("wlan0",)))
     assert DEVICE not in _take_ruleset(network, guard.name)
     network.call(lambda: guard.lift("wlan0"))
     assert _take_ruleset(network, guard.name) == before
@@ -969,11 +969,11 @@ def test_flushed(network: Network, guard: AnyFirewall) -> None:
     allowed = (Exemption("udp", f"{FAR4}/32", 53),)
     for command in FLUSHES[guard.name]:
         network.call(lambda: guard.close(DEVICE, allowed))
-        assert network.call(lambda: guard.is_standing(DEVICE))
+        assert network.call(lambda: not guard.find_fallen((DEVICE,)))
         network.run(*command)
-        assert not network.call(lambda: guard.is_standing(DEVICE)), command
+        assert not network.call(lambda: not guard.find_fallen((DEVICE,))), command
     network.call(lambda: guard.close(DEVICE, allowed))
-    assert network.call(lambda: guard.is_standing(DEVICE))
+    assert network.call(lambda: not guard.find_fallen((DEVICE,)))
     assert network.send((UDP4, UDP6, UDP4._replace(port=53))) == [UDP4._replace(port=53)]
 
 

@@ -6,7 +6,7 @@ from itertools import count
 from netconf_hooks import hook, settle
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone
+from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone, UNHOOKED
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.ifenv import read_environment
@@ -32,7 +32,7 @@ class FakeFirewall:
 
     stands: exemptions and windows by device; tokens: of looks, by device; broken: what it fails with, if anything;
     step: called before and after anything changes; permits: whether a device may be opened by what is written
-    down.
+    down; unhooked: devices that have come since they were closed; judged: whether which devices stood was asked.
     """
 
     lacks = ()
@@ -49,6 +49,8 @@ class FakeFirewall:
         self.broken = ""
         self.step = step
         self.permits = lambda device: True
+        self.unhooked = set()
+        self.judged = []
 
     def _ask(self, what):
         self.step()
@@ -63,6 +65,7 @@ class FakeFirewall:
             self._take(device, token)
         assert self.permits(device) or "open" not in [window.name for window in windows]
         self.stands[device] = (exemptions, {window.name: window for window in windows})
+        self.unhooked.discard(device)
         self.ports[device] = ports
         self.step()
 
@@ -116,8 +119,12 @@ class FakeFirewall:
         self.tokens.pop(device, None)
         self.step()
 
-    def is_standing(self, device):
-        return device in self.stands
+    def find_fallen(self, devices):
+        """As AnyFirewall.find_fallen."""
+        self.judged.append(tuple(devices))
+        return {device: "it is gone" for device in devices if device not in self.stands} | {
+            device: UNHOOKED for device in devices if device in self.unhooked
+        }  # fmt: skip
 
     def list_devices(self):
         return tuple(self.stands)

@@ -619,7 +619,7 @@ def test_a_lease_that_nobody_renewed_is_over_and_the_next_run_opens_anew(store, 
     guard = store.read_guard("eth0")
     store.write_guard(guard.change(lease_until=time.time() - 1))
     assert listen(store)[0].next_time() is None
-    assert put_back(store)  # the watcher is to decide anew
+    assert put_back(store) == "a lease has ended"  # the watcher is to decide anew
     firewall.stands["eth0"][1].clear()
     refresh(store)
     assert_open(store, firewall)
@@ -712,20 +712,51 @@ def test_news_of_an_unchanged_network_shut_nothing(store, links, network, firewa
 
 
 def test_what_somebody_took_away_is_put_back_closed(store, links, network, firewall, office, messages):
-    assert put_back(store) is False
+    assert not put_back(store)
     firewall.stands.clear()
-    assert put_back(store) is True
+    assert put_back(store) == "a guard was taken away"
     assert not firewall.is_open("eth0")
     assert any("somebody took it away" in message for message in messages)
     refresh(store)
     assert_open(store, firewall)
 
 
+def test_whether_guards_stand_is_asked_once_for_all(store, links, network, firewall):
+    for number in range(5):
+        ifup(store, links, f"eth{number}")
+    firewall.judged.clear()
+    assert not put_back(store)
+    assert firewall.judged == [tuple(f"eth{number}" for number in range(5))]
+    firewall.asked.clear()
+    del firewall.stands["eth3"]
+    put_back(store)
+    assert firewall.asked == ["close eth3"], "and only what has fallen is told"
+
+
+def test_a_device_that_came_after_its_guard_is_no_alarm(store, links, network, firewall, messages):
+    """Of a bridge pre-up closes what does not exist yet: its frames can only be held once it does."""
+    run_hook(store, "pre-up", "br0", **GUARD)
+    firewall.unhooked.add("br0")
+    messages.clear()
+    assert not put_back(store)
+    assert firewall.asked[-1] == "close br0" and not firewall.unhooked
+    assert not [message for message in messages if "took it away" in message]
+    assert any("its device has come since it was put up" in message for message in messages)
+
+
+def test_a_guard_that_is_about_to_open_is_no_alarm(store, links, network, firewall, office, messages):
+    """Between the decision and the firewall a watcher may ask."""
+    store.write_guard(store.read_guard("eth0").change(opened=False, done=False))
+    firewall.shut_window("eth0", "open")
+    assert not put_back(store)
+    assert watch.needs_retry(store, store.read_interfaces(log.error))
+
+
 def test_where_there_is_no_guard_there_is_nothing_to_put_back_or_to_close(store):
-    assert put_back(store) is False
+    assert not put_back(store)
     close_guards(store, "sleep")
     store.prepare()
-    assert put_back(store) is False
+    assert not put_back(store)
 
 
 # The ways out

@@ -325,7 +325,7 @@ def wireguard_goes_through_the_guard_alone(guest: Watched) -> None:
 def the_kernel_holds_what_was_put_in_it(guest: Watched) -> None:
     guard = Firewall()
     began = time.monotonic()
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     print(f"# looked at in {time.monotonic() - began:.2f} s")
     assert guard.lacks == (), "6.1 has the hook egress"
     assert "hook egress" in guest.run(["nft", "list", "chain", "netdev", "netconf-guard", "egress-eth0"]).stdout
@@ -334,10 +334,10 @@ def the_kernel_holds_what_was_put_in_it(guest: Watched) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
         guest.run(["nft", "flush", "chain", "netdev", "netconf-guard", "egress-eth0"])
-        assert not guard.is_standing("eth0")
+        assert guard.find_fallen(("eth0",))
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: guard.is_standing("eth0"), "the guard to be put back", PATIENT)
+    wait_until(lambda: not guard.find_fallen(("eth0",)), "the guard to be put back", PATIENT)
     guest.judge("with half of it put back")
 
 
@@ -361,14 +361,14 @@ def flushed_by_hand_the_watcher_puts_it_back(guest: Watched) -> None:
     finally:
         began = time.monotonic()
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: Firewall().is_standing("eth0"), "the guard to be put back", PATIENT)
+    wait_until(lambda: not Firewall().find_fallen(("eth0",)), "the guard to be put back", PATIENT)
     print(f"# put back after {time.monotonic() - began:.2f} s")
     guest.capture.read()
     guest.judge("put back")
     # With the watcher awake, how long is the gap?
     flushed = time.time()
     guest.run(["nft", "flush", "ruleset"])
-    wait_until(lambda: Firewall().is_standing("eth0"), "the guard to be put back", PATIENT)
+    wait_until(lambda: not Firewall().find_fallen(("eth0",)), "the guard to be put back", PATIENT)
     leaks = guest.find(guest.look())
     gap = max((leak.time for leak in leaks), default=flushed) - flushed
     print(f"# {len(leaks)} packets left within {gap:.2f} s")
@@ -383,7 +383,7 @@ def nftables_service_is_followed_by_the_guard(guest: Watched) -> None:
         guest.run(["systemctl", "restart", "nftables.service"])  # started, where it was not
         for verb in ("restart", "reload", "stop"):
             guest.run(["systemctl", verb, "nftables.service"])
-            assert Firewall().is_standing("eth0"), f"{verb}: put back before systemctl returns"
+            assert not Firewall().find_fallen(("eth0",)), f"{verb}: put back before systemctl returns"
             guest.capture.read()
             guest.judge(verb)
     finally:

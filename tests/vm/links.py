@@ -119,7 +119,7 @@ def the_kernel_knows_whose_port_it_is(guest: Linked) -> None:
     guest.run(["ifup", "br0"])
     rules = guest.run(["nft", "list", "table", "bridge", "netconf-guard"]).stdout
     assert 'obrname "br0" jump frames-br0' in rules, rules
-    assert Firewall().is_standing("br0")
+    assert not Firewall().find_fallen(("br0",))
     assert guest.read()["guards"]["br0"]["state"] == "closed"
 
 

@@ -10,6 +10,8 @@ A new firewall is a module here with a class `Firewall`, and one line in `BACKEN
 
 from __future__ import annotations
 
+import os
+
 from netconf_hooks.record import Record
 from netconf_hooks.state import FIREWALLS as FIREWALLS
 from netconf_hooks.system.addresses import read_prefix
@@ -17,12 +19,16 @@ from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
 OPEN = "open"
 PORTAL = "portal"
 PROBE = "probe"
 NAMES = "names"
+UNHOOKED = "its device has come since it was put up"
+"""What is wrong with a guard that does not see its device's frames yet, and otherwise stands."""
+
 WINDOWS = (OPEN, PORTAL, PROBE, NAMES)
 """The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up."""
 
@@ -239,8 +245,10 @@ if TYPE_CHECKING:
         def lift(self, device: str) -> None:
             """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
 
-        def is_standing(self, device: str) -> bool:
-            """Whether the guard of a device stands as it was put up: nobody has flushed it.  Raises `GuardError`."""
+        def find_fallen(self, devices: Sequence[str]) -> dict[str, str]:
+            """Return those of `devices` whose guard does not stand as it was put up, each with what is wrong in words:
+            `UNHOOKED` if only its device came after it.  What stands is listed once for all.  Raises `GuardError`.
+            """
 
         def list_devices(self) -> tuple[str, ...]:
             """Return the devices that have a guard in this firewall, by its own account.  Raises `GuardError`."""
@@ -253,19 +261,29 @@ HOLD_GUESTS = ("nftables",)
 BACKENDS = ("nftables", "iptables")
 
 
+# By process and name.  A parent's stay in a child's memory: to free libnftables' would close descriptors.
+_LOADED: dict[tuple[int, str], AnyFirewall] = {}
+
+
 def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
     """Return the firewall of that name.  Raises `GuardError` if it does not work here, or there is none of that name.
 
     name: one of `BACKENDS`, or what a guard calls itself (`AnyFirewall.name`), as it stands in the records.
     thorough: whether to ask the kernel for everything that the rules need, even if that takes a program's run.
+
+    What was loaded once is used again in the same process; a child's is its own, since libnftables has a socket.
     """
     from importlib import import_module
 
     backend, _, variant = name.partition("-")
     if name not in (*BACKENDS, *FIREWALLS):
         raise GuardError(f"there is no firewall {name!r}: expected {' or '.join(BACKENDS)}")
+    if not thorough and (os.getpid(), name) in _LOADED:
+        return _LOADED[os.getpid(), name]
     make = import_module(f"{__name__}.{backend}").Firewall
     guard: AnyFirewall = make(thorough, variant) if variant else make(thorough)
+    if name in FIREWALLS:  # the admin may choose another iptables
+        _LOADED[os.getpid(), name] = guard
     return guard
 
 

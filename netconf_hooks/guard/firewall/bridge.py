@@ -20,16 +20,16 @@ from __future__ import annotations
 
 from netconf_hooks.guard.firewall import GuardError, OPEN, Ports, check_device
 from netconf_hooks.guard.firewall.nftables import BRIDGE, FRAMES, INET, render_end, render_frames, render_timeout
+from netconf_hooks.system import nf_tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from netconf_hooks.guard.firewall import Exemption, Window
+    from netconf_hooks.system.nf_tables import Chain
 
 # Before br_netfilter, which hands frames on to iptables and to the table inet (NF_BR_PRI_BRNF, 0).
 _PRIORITY = -200
-_HOOKS = ("forward", "output")
+_HOOKS = {"forward": nf_tables.FORWARD, "output": nf_tables.OUTPUT}
 
 # The mark of what was decided here: the upper eight bits; the others stay as they are.
 _MARK, _MARK_MASK = 0x67000000, 0xFF000000
@@ -170,30 +170,26 @@ def render_shutting(device: str) -> list[str]:
     return [f"flush set {BRIDGE} {OPEN}-{device}", f"flush chain {BRIDGE} {OPEN}-{device}"]
 
 
-def find_problem(standing: dict[str, dict[str, Any]] | None, device: str) -> str:
+def list_chains(device: str) -> tuple[str, ...]:
+    """Return the chains of a bridge in the table bridge."""
+    return tuple(f"{kind}-{device}" for kind in (*_HOOKS, "frames", "decided", OPEN))
+
+
+def find_problem(chains: dict[str, Chain], device: str) -> str:
     """Return what of a bridge's part is missing in the table bridge, in words; empty where nothing is."""
-    if standing is None:
-        return f"no table {BRIDGE}"
-    chains = standing.get("chain", {})
-    for chain in (f"{hook}-{device}" for hook in (*_HOOKS, "frames", "decided", OPEN)):
-        if chain not in chains:
-            return f"no chain {chain} in table {BRIDGE}"
-    for hook in _HOOKS:
+    for name in list_chains(device):
+        if name not in chains:
+            return f"no chain {name} in table {BRIDGE}"
+    for hook, number in _HOOKS.items():
         found = chains[f"{hook}-{device}"]
-        if (found.get("hook"), found.get("prio")) != (hook, _PRIORITY) or len(found.get("rules", ())) != 1:
+        if (found.hook, found.priority, found.rules) != (number, _PRIORITY, 1):
             return f"another chain {hook}-{device} in table {BRIDGE}"
-    if len(chains[f"decided-{device}"].get("rules", ())) != 1:
+    if chains[f"decided-{device}"].rules != 1:
         return f"another chain decided-{device} in table {BRIDGE}"
-    rules = chains[f"frames-{device}"].get("rules", [{}])
-    if {"drop": None} not in rules[-1].get("expr", ()) or rules[-1].get("comment") != f"behind {len(rules) - 1} rules":
+    frames = chains[f"frames-{device}"]
+    if not frames.drops or frames.comment != f"behind {frames.rules - 1} rules":
         return f"no drop at the end of chain frames-{device} in table {BRIDGE}"
     return ""
-
-
-def list_members(standing: dict[str, dict[str, Any]] | None, name: str) -> frozenset[str] | None:
-    """Return the elements of a set of devices; None where there is no such set."""
-    found = (standing or {}).get("set", {}).get(name)
-    return None if found is None else frozenset(found.get("elem", ()))
 
 
 def list_nameable(devices: tuple[str, ...]) -> tuple[str, ...]:

@@ -403,10 +403,17 @@ class Firewall:
                     if attempt == _ATTEMPTS - 1:
                         raise
 
-    def is_standing(self, device: str) -> bool:
-        """See `AnyFirewall.is_standing`."""
-        check_device(device)
-        return not any(_find_problem(device, self._read(version)) for version in VERSIONS)
+    def find_fallen(self, devices: Sequence[str]) -> dict[str, str]:
+        """See `AnyFirewall.find_fallen`."""
+        for device in devices:
+            check_device(device)
+        fallen: dict[str, str] = {}
+        for version in VERSIONS if devices else ():
+            chains = self._read(version)
+            for device in devices:
+                if device not in fallen and (problem := _find_problem(device, chains)):
+                    fallen[device] = problem
+        return fallen
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyFirewall.list_devices`."""

@@ -34,14 +34,17 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guard.firewall import (
-    GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption, check_token,
-    read_network
+    GuardError, OPEN, Exemption, Ports, TokenGone, UNHOOKED, WINDOWS, Window, check_device, check_exemption,
+    check_token, read_network
 )  # fmt: skip
+from netconf_hooks.system import nf_tables
+from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Collection, Mapping, Sequence
+
+    from netconf_hooks.system.nf_tables import Chain, Tables
 
 INET = "inet netconf-guard"
 NETDEV = "netdev netconf-guard"
@@ -62,6 +65,8 @@ BASE_RULES = {
     "postrouting": "oifname vmap @out",
 }
 MAPS = ("refuse", "forward", "out")
+_NUMBERS = {"output": nf_tables.OUTPUT, "forward": nf_tables.FORWARD, "postrouting": nf_tables.POSTROUTING}
+_FAMILIES = {"inet": nf_tables.INET, "netdev": nf_tables.NETDEV, "bridge": nf_tables.BRIDGE}
 
 # A router solicitation, RFC 4861 4.1, with one or two link-layer addresses as its options: nothing else fits in.
 _SOLICITATION = "icmpv6 type nd-router-solicit ip6 nexthdr icmpv6 ip6 hoplimit 255 ip6 daddr ff02::2 ip6 length <= 24"
@@ -133,6 +138,8 @@ _TOKEN_TIME = 60
 
 _DAY = 86400
 _LONGEST = 3650 * _DAY  # seconds that a window is open at most
+_NO_CHAIN = "no chain "
+_FEW = 3  # of so many guards each is asked for, of more all tables are listed once
 _ATTEMPTS = 3  # the device may come and go meanwhile, and another program change its tables
 
 
@@ -191,7 +198,7 @@ def build_chains(
     drop = f'counter name "dropped-{device}" drop'
     chains = {
         f"pass-{device}": passing,
-        # The number is for whoever looks whether they still stand: `Firewall.is_standing`.
+        # The number is for whoever looks whether they still stand: `Firewall.find_fallen`.
         f"out-{device}": (f"jump pass-{device}", f'{drop} comment "behind {len(passing)} rules"'),
         f"forward-{device}": (
             *passed,
@@ -263,8 +270,9 @@ class Firewall:
             self._nft = nftables.Nftables()
         except (ImportError, OSError, AttributeError) as error:  # the last two: no libnftables, a strange one
             raise GuardError(f"python3-nftables is missing: {error}") from None
-        problem = self._nft.cmd("list tables")[2]
-        if problem:
+        # Not `list tables`, for which libnftables fetches all of everybody's rules.
+        problem = self._nft.cmd(f"list map {INET} out")[2]
+        if problem and _NOT_FOUND not in problem:
             raise GuardError(_first_line(problem))
         self.lacks: tuple[str, ...] = ()
         if _read_version(os.uname().release) < EGRESS_SINCE:
@@ -300,10 +308,7 @@ class Firewall:
             wanted |= {(NETDEV, chain): len(rules) for chain, rules in frames.items()}
         if hooked:
             wanted[NETDEV, f"egress-{device}"] = 1
-        problem = self._find_problem(device, wanted)
-        if not problem and decided:
-            problem = self._find_bridge_problem(device)
-        if problem:
+        if problem := self._find_problem(device, wanted, bool(decided)):
             raise GuardError(f"{device}: the firewall does not hold what was put in it: {problem}")
 
     def change_ports(self, device: str, ports: Ports) -> None:
@@ -315,7 +320,7 @@ class Firewall:
         if ports.bridge:
             wanted |= {(BRIDGE, "guests"): ports.guests, (BRIDGE, "others"): ports.others}
         for (table, name), devices in wanted.items():
-            if bridge.list_members(self._list(table), f"{name}-{device}") != frozenset(bridge.list_nameable(devices)):
+            if self._list_names(table, f"{name}-{device}") != frozenset(bridge.list_nameable(devices)):
                 members = bridge.render_members(device, ports) if ports.bridge else []
                 self._run(device, *bridge.render_ports(device, ports), *members)
                 return
@@ -378,11 +383,13 @@ class Firewall:
         """See `AnyFirewall.lift`."""
         check_device(device)
         for attempt in range(_ATTEMPTS):
-            commands = []
-            for table in (INET, NETDEV, BRIDGE):
-                standing = self._list(table)
-                if standing is not None:
-                    commands += _take_away(table, device, standing)
+            commands: list[str] = []
+            try:
+                with nf_tables.Tables() as kernel:
+                    for table in (INET, NETDEV, BRIDGE):
+                        commands += _take_away(kernel, table, device)
+            except NetlinkError as error:
+                raise GuardError(f"{device}: what stands can't be listed: {error}") from None
             try:
                 self._run(device, *commands)
                 return
@@ -390,25 +397,46 @@ class Firewall:
                 if attempt == _ATTEMPTS - 1:
                     raise
 
-    def is_standing(self, device: str) -> bool:
-        """See `AnyFirewall.is_standing`.
+    def find_fallen(self, devices: Sequence[str]) -> dict[str, str]:
+        """See `AnyFirewall.find_fallen`.
 
         Where the kernel can and the device exists, its egress chain is part of it.
         """
-        check_device(device)
+        for device in devices:
+            check_device(device)
+        fallen: dict[str, str] = {}
+        waiting = list(devices)
+        for _ in range(_ATTEMPTS if devices else 0):
+            # A list is taken in several steps, and torn where others change their tables meanwhile.
+            standing = _read_tables() if len(waiting) > _FEW else None
+            found = {device: self._find_standing_problem(device, standing) for device in waiting}
+            fallen = {device: problem for device, problem in found.items() if problem}
+            waiting = list(fallen)
+            if not waiting:
+                break
+        return fallen
+
+    def _find_standing_problem(self, device: str, standing: _Standing | None) -> str:
+        """Return what of a guard does not stand, in words; empty if all of it does.
+
+        standing: all that stands; None to ask the kernel for this device alone.
+        """
+        exists, bridge = _exists(device), is_bridge(device)
         wanted: dict[tuple[str, str], int | None] = {(INET, chain): 1 for chain in HOOKS}
         wanted |= {(INET, f"{name}-{device}"): None for name in WINDOWS}
-        bridge = is_bridge(device)
         wanted |= {(INET, f"forward-{device}"): 4 if bridge else 3, (INET, f"refuse-{device}"): 4}
-        if not _exists(device):
+        if not exists:
             wanted[INET, f"forward-{device}"] = None  # it may have been closed as a bridge
         wanted |= {(INET, f"out-{device}"): 2, (INET, f"pass-{device}"): None}
         if not self.lacks:
             wanted |= {(NETDEV, f"{name}-{device}"): None for name in WINDOWS}
             wanted[NETDEV, f"frames-{device}"] = None
-            if _exists(device):
-                wanted[NETDEV, f"egress-{device}"] = 1
-        return not (self._find_problem(device, wanted) or bridge and self._find_bridge_problem(device))
+        problem = self._look(device, wanted, bridge, standing)
+        if not problem and exists and not self.lacks:
+            problem = self._look(device, {(NETDEV, f"egress-{device}"): 1}, False, standing)
+            if problem.startswith(_NO_CHAIN):
+                return UNHOOKED
+        return problem
 
     def _render_parts(
         self, device: str, ports: Ports, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
@@ -427,16 +455,6 @@ class Firewall:
         from netconf_hooks.guard.firewall.bridge import render_exemption
 
         return render_exemption(device, window, now)
-
-    def _find_bridge_problem(self, device: str) -> str:
-        from netconf_hooks.guard.firewall.bridge import find_problem
-
-        problem = ""
-        for _ in range(_ATTEMPTS):
-            problem = find_problem(self._list(BRIDGE), device)
-            if not problem:
-                break
-        return problem
 
     def close_early(self, device: str, seconds: float) -> None:
         """Close a device, in a table of its own, for so many seconds at most: before a mapping looks at it.
@@ -465,8 +483,7 @@ class Firewall:
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyFirewall.list_devices`."""
-        maps = (self._list(INET) or {}).get("map", {})
-        return tuple(sorted({device for name in MAPS for device in maps.get(name, {}).get("keys", ())}))
+        return tuple(sorted({device for name in MAPS for device in self._list_names(INET, name) or ()}))
 
     def _put(self, device: str, commands: list[str], frames: list[str]) -> bool:
         """Run the transaction, with what looks at `frames` where the kernel can.
@@ -487,9 +504,8 @@ class Firewall:
                     self.lacks = (NO_EGRESS,)
                     continue
             # The hook may be on another device, which was called so before it was renamed.
-            standing = self._list(NETDEV) or {}
             chain = f"egress-{device}"
-            again = _delete_chains(NETDEV, [chain]) if chain in standing.get("chain", {}) else []
+            again = _delete_chains(NETDEV, [chain]) if _read_chains(NETDEV, [chain]) else []
         raise AssertionError("not reached")
 
     def _has_element(self, name: str, device: str) -> bool:
@@ -526,66 +542,57 @@ class Firewall:
         chain = f"{NETDEV} {name}-{device}"
         return [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in rules)]
 
-    def _find_problem(self, device: str, wanted: Mapping[tuple[str, str], int | None]) -> str:
+    def _find_problem(self, device: str, wanted: Mapping[tuple[str, str], int | None], bridge: bool) -> str:
         """Return what of the `wanted` chains does not stand, in words; empty where all do.
 
         wanted: the number of rules by table and chain; None where another rule tells it, or nobody cares.
+        bridge: whether the device is a bridge, whose guests are held, too.
         """
         problem = ""
         for _ in range(_ATTEMPTS):
-            # A list is taken in several steps, and torn where others change their tables meanwhile.
-            problem = self._look(device, wanted)
+            # Others may change their tables meanwhile.
+            problem = self._look(device, wanted, bridge)
             if not problem:
                 break
         return problem
 
-    def _look(self, device: str, wanted: Mapping[tuple[str, str], int | None]) -> str:
+    def _look(
+        self, device: str, wanted: Mapping[tuple[str, str], int | None], bridge: bool,
+        standing: _Standing | None = None,
+    ) -> str:
+        """As `_find_problem`, by one look; standing: as for `_find_standing_problem`."""
+        from netconf_hooks.guard.firewall.bridge import find_problem, list_chains
+
         for table in (INET, NETDEV):
             chains = {chain: count for (where, chain), count in wanted.items() if where == table}
-            if not chains:
-                continue
-            standing = self._list(table)
-            if standing is None:
-                return f"no table {table}"
+            found = standing.chains[table] if standing else _read_chains(table, chains)
             for chain, count in chains.items():
-                if problem := _compare(standing, chain, count):
+                if problem := _compare(found, chain, count):
                     return f"{problem} in table {table}"
-            if table == INET:
+            problem = ""
+            if f"out-{device}" in chains:
+                problem = _compare_last(found, f"out-{device}", f"pass-{device}", 0)
                 for name in MAPS:
-                    if device not in standing.get("map", {}).get(name, {}).get("keys", ()):
+                    if device not in (standing.maps[name] if standing else self._list_names(INET, name) or ()):
                         return f"no {device} in map {name}"
-                if f"token-{device}" not in standing.get("set", {}):
+                if not _has_set(INET, f"token-{device}"):
                     return f"no set token-{device}"
-                problem = _compare_last(standing, f"out-{device}", f"pass-{device}", 0)
-            else:
-                problem = _compare_last(standing, f"frames-{device}", f"frames-{device}", 1)
+            elif f"frames-{device}" in chains:
+                problem = _compare_last(found, f"frames-{device}", f"frames-{device}", 1)
             if problem:
                 return f"{problem} in table {table}"
-        return ""
+        if not bridge:
+            return ""
+        return find_problem(standing.chains[BRIDGE] if standing else _read_chains(BRIDGE, list_chains(device)), device)
 
-    def _list(self, table: str) -> dict[str, dict[str, Any]] | None:
-        """Return what stands in a table: maps and chains by name, each chain with its rules.  None: no such table."""
-        import json
-
-        self._nft.set_json_output(True)
+    def _list_names(self, table: str, name: str) -> frozenset[str] | None:
+        """Return the devices that are the keys of a set or map; None if there is none of that name."""
         try:
-            status, output, problem = self._nft.cmd(f"list table {table}")
-        finally:
-            self._nft.set_json_output(False)
-        if status:
-            if _NOT_FOUND in problem:
-                return None
-            raise GuardError(_first_line(problem))
-        found: dict[str, dict[str, Any]] = {}
-        for item in json.loads(output)["nftables"]:
-            for kind, value in item.items():
-                if kind == "rule":
-                    found["chain"][value["chain"]].setdefault("rules", []).append(value)
-                elif "name" in value:
-                    found.setdefault(kind, {})[value["name"]] = value
-        for value in found.get("map", {}).values():
-            value["keys"] = [element[0] for element in value.get("elem", ()) if isinstance(element, list)]
-        return found
+            with nf_tables.Tables() as kernel:
+                keys = kernel.list_keys(*_split(table), name)
+        except NetlinkError as error:
+            raise GuardError(str(error)) from None
+        return None if keys is None else frozenset(map(_read_device, keys))
 
     def _run(self, device: str, *commands: str) -> None:
         """Run commands as one transaction (libnftables(3), nft_run_cmd_from_buffer).  Raises `GuardError`."""
@@ -723,53 +730,101 @@ def _delete_chains(table: str, chains: list[str]) -> list[str]:
     return [f"flush chain {table} {chain}" for chain in chains] + [f"delete chain {table} {chain}" for chain in chains]
 
 
-def _take_away(table: str, device: str, standing: dict[str, dict[str, Any]]) -> list[str]:
+class _Standing:
+    """All that stands.  chains: by table and name; maps: the devices in each of `MAPS`."""
+
+    def __init__(self, chains: dict[str, dict[str, Chain]], maps: dict[str, frozenset[str]]) -> None:
+        self.chains = chains
+        self.maps = maps
+
+
+def _read_tables() -> _Standing:
+    """Return all that stands, by one listing of each table.  Raises `GuardError`."""
+    try:
+        with nf_tables.Tables() as kernel:
+            chains = {table: kernel.list_chains(*_split(table)) for table in (INET, NETDEV, BRIDGE)}
+            keys = {name: kernel.list_keys(*_split(INET), name) or () for name in MAPS}
+    except NetlinkError as error:
+        raise GuardError(str(error)) from None
+    return _Standing(chains, {name: frozenset(map(_read_device, found)) for name, found in keys.items()})
+
+
+def _read_chains(table: str, names: Collection[str]) -> dict[str, Chain]:
+    """Return those chains of `names` that stand.  Raises `GuardError`."""
+    try:
+        with nf_tables.Tables() as kernel:
+            return kernel.get_chains(*_split(table), names)
+    except NetlinkError as error:
+        raise GuardError(str(error)) from None
+
+
+def _has_set(table: str, name: str) -> bool:
+    try:
+        with nf_tables.Tables() as kernel:
+            return kernel.has_set(*_split(table), name)
+    except NetlinkError as error:
+        raise GuardError(str(error)) from None
+
+
+def _split(table: str) -> tuple[int, str]:
+    """Return the kernel's number of a table's family, and its name there."""
+    family, _, name = table.partition(" ")
+    return _FAMILIES[family], name
+
+
+def _read_device(key: bytes) -> str:
+    return os.fsdecode(key.partition(b"\0")[0])
+
+
+def _take_away(kernel: Tables, table: str, device: str) -> list[str]:
     """Return the commands that take all of a device out of a table, or the table where there is no other device."""
+    family, plain = _split(table)
+    if not kernel.has_table(family, plain):
+        return []
+    standing = kernel.list_empty_chains(family, plain)
     own = "out-" if table == INET else "frames-"
-    devices = {chain.removeprefix(own) for chain in standing.get("chain", ()) if chain.startswith(own)}
+    devices = {chain.removeprefix(own) for chain in standing if chain.startswith(own)}
     if not devices - {device}:
         return [f"delete table {table}"]
     commands = []
-    for name, found in standing.get("map", {}).items():
-        if device in found["keys"]:
+    for name in MAPS:
+        if device in map(_read_device, kernel.list_keys(family, plain, name) or ()):
             commands.append(f'delete element {table} {name} {{ "{device}" }}')
     # Those that jump to others go first.
     kinds = ("egress", "ports", "portforward", "out", "refuse", "forward", "output", "frames", "pass", *WINDOWS)
     chains = [f"{kind}-{device}" for kind in (*kinds, "decided")]
-    commands += _delete_chains(table, [chain for chain in chains if chain in standing.get("chain", {})])
+    commands += _delete_chains(table, [chain for chain in chains if chain in standing])
     sets = [f"{name}-{device}" for name in (*WINDOWS, "token", "ports", "guests", "others")]
-    for kind, names in (("set", sets), ("counter", [f"dropped-{device}"])):
-        commands += [f"delete {kind} {table} {name}" for name in names if name in standing.get(kind, {})]
+    commands += [f"delete set {table} {name}" for name in sets if kernel.has_set(family, plain, name)]
+    if kernel.has_counter(family, plain, f"dropped-{device}"):
+        commands.append(f"delete counter {table} dropped-{device}")
     return commands
 
 
-def _compare(standing: dict[str, dict[str, Any]], chain: str, count: int | None) -> str:
+def _compare(standing: dict[str, Chain], name: str, count: int | None) -> str:
     """Return in words how a chain differs from what it should be; empty where it does not."""
-    found = standing.get("chain", {}).get(chain)
-    if found is None:
-        return f"no chain {chain}"
-    rules = len(found.get("rules", ()))
-    if count is not None and rules != count:
-        return f"{rules} rules instead of {count} in chain {chain}"
-    if chain in HOOKS and (found.get("hook"), found.get("prio")) != (chain, HOOKS[chain][1]):
-        return f"another hook for chain {chain}"
-    if chain.startswith("egress-"):
-        # nft 1.0.6 does not tell the device here.
-        device = chain.removeprefix("egress-")
-        devices = found.get("dev", device)
-        if (found.get("hook"), found.get("prio")) != ("egress", 0) or devices not in (device, [device]):
-            return f"another hook for chain {chain}"
+    chain = standing.get(name)
+    if chain is None:
+        return f"{_NO_CHAIN}{name}"
+    if count is not None and chain.rules != count:
+        return f"{chain.rules} rules instead of {count} in chain {name}"
+    if name in HOOKS and (chain.hook, chain.priority) != (_NUMBERS[name], HOOKS[name][1]):
+        return f"another hook for chain {name}"
+    if name.startswith("egress-"):
+        device = name.removeprefix("egress-")
+        if (chain.hook, chain.priority, chain.devices) != (nf_tables.EGRESS, 0, (device,)):
+            return f"another hook for chain {name}"
     return ""
 
 
-def _compare_last(standing: dict[str, dict[str, Any]], dropping: str, passing: str, more: int) -> str:
+def _compare_last(standing: dict[str, Chain], dropping: str, passing: str, more: int) -> str:
     """Return in words whether the drop at the end of a chain is missing, or what it says to stand in front of it."""
-    last = standing["chain"][dropping].get("rules", [{}])[-1]
-    if {"drop": None} not in last.get("expr", ()):
+    last = standing[dropping]
+    if not last.drops:
         return f"no drop at the end of chain {dropping}"
-    rules = len(standing["chain"][passing].get("rules", ())) - more
-    if last.get("comment") != f"behind {rules} rules":
-        return f"{rules} rules, but the last says {last.get('comment')!r}, in chain {passing}"
+    rules = standing[passing].rules - more
+    if last.comment != f"behind {rules} rules":
+        return f"{rules} rules, but the last says {last.comment!r}, in chain {passing}"
     return ""
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
+
+from netconf_hooks.system.netlink import NetlinkError
+from netconf_hooks.system.nf_tables import Chain
+
+FAMILIES = {1: "inet", 5: "netdev", 7: "bridge"}
+HOOKS = {"forward": 2, "output": 3, "postrouting": 4, "egress": 1, "ingress": 0}
 
 MISSING = "Error: No such file or directory\nsome place\n^^^"
 
@@ -18,25 +25,20 @@ class FakeNftables:
 
     tables: by name; each has chains, maps, sets and counters by name; ran: the transactions, each a list of commands;
     broken: the errors of the next transactions, empty for one that is done;
-    unlistable: why no table can be listed.
+    unlistable: the errno of whoever lists what stands; listed: how often all of a table was.
     """
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, dict[str, Any]]] = {}
         self.ran: list[list[str]] = []
         self.broken: list[str] = []
-        self.unlistable = ""
-        self.json = False
-
-    def set_json_output(self, value: bool) -> None:
-        self.json = value
+        self.unlistable = 0
+        self.listed = 0
 
     def cmd(self, text: str) -> tuple[int, str, str]:
         """Run commands, all or none of them."""
-        if text == "list tables":
-            return 0, "", ""
-        if text.startswith("list table "):
-            return self._list(text.removeprefix("list table "))
+        if text.startswith("list map "):
+            return 1, "", MISSING
         self.ran.append(text.splitlines())
         if self.broken and (problem := self.broken.pop(0)):
             return 1, "", problem
@@ -48,21 +50,6 @@ class FakeNftables:
             self.tables = json.loads(before)
             return 1, "", MISSING
         return 0, "", ""
-
-    def _list(self, name: str) -> tuple[int, str, str]:
-        assert self.json
-        if self.unlistable:
-            return 1, "", self.unlistable
-        if name not in self.tables:
-            return 1, "", MISSING
-        items: list[dict[str, Any]] = [{"metainfo": {"json_schema_version": 1}}, {"table": {"name": name}}]
-        table = self.tables[name]
-        for kind in ("counter", "map", "set", "chain"):
-            for found, value in table[kind].items():
-                items.append({kind: {"name": found} | {key: item for key, item in value.items() if key != "rules"}})
-        for found, value in table["chain"].items():
-            items += [{"rule": {"chain": found, **rule}} for rule in value["rules"]]
-        return 0, json.dumps({"nftables": items}), ""
 
     def _do(self, command: str) -> None:
         verb, kind, family, table, *words = command.split(" ")
@@ -105,6 +92,60 @@ class FakeNftables:
         if name not in found:
             raise NoSuchThing
         return found[name]
+
+
+class FakeTables:
+    """As nf_tables.Tables, of these tables."""
+
+    def __init__(self, nft: FakeNftables) -> None:
+        self._nft = nft
+
+    def __enter__(self) -> FakeTables:
+        if self._nft.unlistable:
+            raise NetlinkError(self._nft.unlistable)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _get(self, family: int, table: str, kind: str) -> dict[str, Any]:
+        return self._nft.tables.get(f"{FAMILIES[family]} {table}", {}).get(kind, {})
+
+    def has_table(self, family: int, table: str) -> bool:
+        return f"{FAMILIES[family]} {table}" in self._nft.tables
+
+    def has_set(self, family: int, table: str, name: str) -> bool:
+        return name in self._get(family, table, "set") or name in self._get(family, table, "map")
+
+    def has_counter(self, family: int, table: str, name: str) -> bool:
+        return name in self._get(family, table, "counter")
+
+    def list_chains(self, family: int, table: str) -> dict[str, Chain]:
+        self._nft.listed += 1
+        return {name: make_chain(found) for name, found in self._get(family, table, "chain").items()}
+
+    list_empty_chains = list_chains
+
+    def get_chains(self, family: int, table: str, names: Iterable[str]) -> dict[str, Chain]:
+        chains = self._get(family, table, "chain")
+        return {name: make_chain(chains[name]) for name in names if name in chains}
+
+    def list_keys(self, family: int, table: str, name: str) -> frozenset[bytes] | None:
+        if not self.has_set(family, table, name):
+            return None
+        if name in (maps := self._get(family, table, "map")):
+            return frozenset(key.encode() for key, _ in maps[name]["elem"])
+        return frozenset(key.encode() for key in self._get(family, table, "set")[name]["elem"])
+
+
+def make_chain(found: dict[str, Any]) -> Chain:
+    """Return a chain as it is read from the kernel."""
+    *_, last = found.get("rules", ()) or [{}]
+    devices = found.get("dev", ())
+    return Chain(
+        HOOKS.get(found.get("hook", "")), found.get("prio", 0), (devices,) if isinstance(devices, str) else devices,
+        len(found.get("rules", ())), {"drop": None} in last.get("expr", ()), last.get("comment", ""),
+    )  # fmt: skip
 
 
 def make_rule(text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import pytest
 
 from netconf_hooks.guard.firewall import OPEN, Exemption, PORTAL, Ports, Window, bridge, nftables
+from netconf_hooks.system.nf_tables import Chain
 
 NOW = 1_700_000_000.0
 PORTS = Ports(True, ("eth0",), ("tap0", "vnet1"), ("eth7",))
@@ -83,36 +84,27 @@ def test_what_was_decided_is_not_decided_again():
 
 
 def stand():
-    """A table as `Firewall._list` returns it."""
-    chains = {"decided-br0": {"rules": [{}]}, "open-br0": {}}
-    for hook in ("forward", "output"):
-        chains[f"{hook}-br0"] = {"hook": hook, "prio": -200, "rules": [{}]}
-    chains["frames-br0"] = {"rules": [{}, {"expr": [{"drop": None}], "comment": "behind 1 rules"}]}
-    return {"chain": chains, "set": {"guests-br0": {"elem": ["tap0"]}, "others-br0": {}}}
+    """The chains of a table as `nf_tables.Tables` returns them."""
+    return {
+        "decided-br0": Chain(rules=1), "open-br0": Chain(), "forward-br0": Chain(2, -200, (), 1),
+        "output-br0": Chain(3, -200, (), 1), "frames-br0": Chain(rules=2, drops=True, comment="behind 1 rules"),
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("chain, facts, problem", [
-    ("frames-br0", {"rules": [{}, {"expr": [{"accept": None}], "comment": "behind 1 rules"}]}, "no drop at the end"),
-    ("frames-br0", {"rules": [{"expr": [{"drop": None}], "comment": "behind 1 rules"}]}, "no drop at the end"),
-    ("frames-br0", {}, "no drop at the end"),
-    ("forward-br0", {"hook": "input", "prio": -200, "rules": [{}]}, "another chain forward-br0"),
-    ("forward-br0", {"hook": "forward", "prio": 0, "rules": [{}]}, "another chain forward-br0"),
-    ("output-br0", {"hook": "output", "prio": -200}, "another chain output-br0"),
-    ("decided-br0", {"rules": [{}, {}]}, "another chain decided-br0"),
+@pytest.mark.parametrize("name, chain, problem", [
+    ("frames-br0", Chain(rules=2, drops=False, comment="behind 1 rules"), "no drop at the end"),
+    ("frames-br0", Chain(rules=1, drops=True, comment="behind 1 rules"), "no drop at the end"),
+    ("frames-br0", Chain(), "no drop at the end"),
+    ("forward-br0", Chain(1, -200, (), 1), "another chain forward-br0"),
+    ("forward-br0", Chain(2, 0, (), 1), "another chain forward-br0"),
+    ("output-br0", Chain(3, -200), "another chain output-br0"),
+    ("decided-br0", Chain(rules=2), "another chain decided-br0"),
 ])
-def test_what_somebody_changed_is_noticed(chain, facts, problem):
+def test_what_somebody_changed_is_noticed(name, chain, problem):
     standing = stand()
     assert bridge.find_problem(standing, "br0") == ""
-    standing["chain"][chain] = facts
+    standing[name] = chain
     assert bridge.find_problem(standing, "br0").startswith(problem)
-    del standing["chain"][chain]
-    assert bridge.find_problem(standing, "br0") == f"no chain {chain} in table bridge netconf-guard"
-    assert bridge.find_problem(None, "br0") == "no table bridge netconf-guard"
+    del standing[name]
+    assert bridge.find_problem(standing, "br0") == f"no chain {name} in table bridge netconf-guard"
     assert bridge.find_problem(standing, "br1")
-
-
-def test_which_ports_the_firewall_knows():
-    assert bridge.list_members(stand(), "guests-br0") == {"tap0"}
-    assert bridge.list_members(stand(), "others-br0") == frozenset()
-    assert bridge.list_members(stand(), "guests-br1") is None
-    assert bridge.list_members(None, "guests-br0") is None

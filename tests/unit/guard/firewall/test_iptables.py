@@ -278,7 +278,7 @@ def test_closed(guard: Firewall, tables: Tables) -> None:
         tables.chains[version]["POSTROUTING"].append("-p udp -j DROP")
     guard.close("eth0", SSH)
     assert [version for version, _ in tables.inputs] == [6, 4]
-    assert guard.is_standing("eth0") and not guard.is_standing("eth1")
+    assert not guard.find_fallen(("eth0",)) and guard.find_fallen(("eth1",))
     for version in (4, 6):
         assert tables.chains[version]["POSTROUTING"] == ["-o eth0 -j nchw-open-eth0", "-p udp -j DROP"]
         assert tables.chains[version]["FORWARD"] == ["-o eth0 -j nchf-eth0"]
@@ -306,9 +306,9 @@ def test_close_mends(guard: Firewall, tables: Tables) -> None:
     ]
     for damage in damages:
         damage(tables.chains[6])
-        assert not guard.is_standing("eth0")
+        assert guard.find_fallen(("eth0",))
         guard.close("eth0", SSH)
-        assert guard.is_standing("eth0")
+        assert not guard.find_fallen(("eth0",))
         found = {name: list(rules) for name, rules in tables.chains[6].items()}
         found["POSTROUTING"] = [rule for rule in found["POSTROUTING"] if rule != "-j ACCEPT"]
         assert found == before
@@ -341,9 +341,9 @@ def test_another_spelling(guard: Firewall, tables: Tables, monkeypatch: pytest.M
     real = tables.save
     monkeypatch.setattr(tables, "save", lambda version: real(version).replace("-p ipv6-icmp", "-p icmpv6"))
     guard.close("eth0", SSH)
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     tables.chains[6]["nch-eth0"].pop(0)
-    assert not guard.is_standing("eth0")
+    assert guard.find_fallen(("eth0",))
 
 
 def test_locked(guard: Firewall, tables: Tables) -> None:
@@ -394,7 +394,7 @@ def test_window(guard: Firewall, tables: Tables, name: str) -> None:
     guard.open_window("eth0", opened(name=name))
     assert tables.is_open(name=name) == [True, True]
     assert sum(tables.is_open(name=other)[0] for other in WINDOWS) == 1
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     forwarded = [len(tables.chains[version]["nchf-eth0"]) for version in (4, 6)]
     assert forwarded == ([3, 3] if name == OPEN else [2, 2])
     guard.shut_window("eth0", name)
@@ -430,7 +430,7 @@ def test_token(guard: Firewall, tables: Tables) -> None:
     guard.begin_look("eth0", "00000005")
     tables.chains[4]["POSTROUTING"].clear()
     guard.close("eth0", (), (opened(),), "00000005")
-    assert tables.is_open() == [True, True] and guard.is_standing("eth0")
+    assert tables.is_open() == [True, True] and not guard.find_fallen(("eth0",))
     guard.begin_look("eth0", "00000006")
     tables.chains[6].clear()
     with pytest.raises(TokenGone):
@@ -442,7 +442,7 @@ def test_tokens_do_not_pile_up(guard: Firewall, tables: Tables) -> None:
     for number in range(3 * iptables.TOKENS):
         guard.begin_look("eth0", f"{number:08x}")
     assert len(tables.list_tokens(4)) == iptables.TOKENS
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 @pytest.mark.parametrize("token", ["0BADCAFE", "0badcaf", "0badcafe0", "0badcafg", "-j DROP ", "0badcaf\n", " 0badcaf"])
@@ -486,7 +486,7 @@ def test_shut_meanwhile(guard: Firewall, tables: Tables, how: str, at: int) -> N
                 guard.close("eth0", (), (opened(),), "0badcafe")
     assert left < 0
     assert tables.is_open() == [False, False]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_renewed(guard: Firewall, tables: Tables) -> None:
@@ -501,7 +501,7 @@ def test_renewed(guard: Firewall, tables: Tables) -> None:
         assert rule not in before and rule == tables.chains[version]["nchf-eth0"][0]
         assert iptables._is_within(rule, time.time() + 290) and not iptables._is_within(rule, time.time() + 302)
     assert tables.list_tokens(4) == ["0badcafe"]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_over_is_not_renewed(guard: Firewall, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -582,7 +582,7 @@ def test_no_module_is_loaded_for_reading(guard: Firewall, tables: Tables, monkey
     saved = []
     real = tables.save
     monkeypatch.setattr(tables, "save", lambda version: saved.append(version) or real(version))
-    assert not guard.is_standing("eth0")
+    assert guard.find_fallen(("eth0",))
     guard.lift("eth0")
     assert bool(saved) == (guard.name == "iptables-nft")
 

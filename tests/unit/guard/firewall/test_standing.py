@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_nft import MISSING, FakeNftables
+from fake_nft import MISSING, FakeNftables, FakeTables
 
-from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, WINDOWS, Window, nftables
+from netconf_hooks.guard.firewall import (
+    GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, UNHOOKED, WINDOWS, Window, nftables
+)  # fmt: skip
+from netconf_hooks.system import nf_tables
 
 INET, NETDEV = "inet netconf-guard", "netdev netconf-guard"
 ALLOWED = (Exemption("udp", "203.0.113.1/32", 1194),)
@@ -22,6 +26,7 @@ def nft(monkeypatch: pytest.MonkeyPatch) -> FakeNftables:
     nft = FakeNftables()
     monkeypatch.setitem(__import__("sys").modules, "nftables", types.SimpleNamespace(Nftables=lambda: nft))
     monkeypatch.setattr(nftables.os, "uname", lambda: types.SimpleNamespace(release="6.1.0-18-amd64"))
+    monkeypatch.setattr(nf_tables, "Tables", lambda: FakeTables(nft))
     plug(monkeypatch, "eth0")
     return nft
 
@@ -62,7 +67,7 @@ def test_a_closed_guard(nft: FakeNftables, guard: nftables.Firewall) -> None:
     egress = nft.tables[NETDEV]["chain"]["egress-eth0"]
     assert (egress["hook"], egress["prio"], egress["dev"]) == ("egress", 0, "eth0")
     assert list_rules(nft, NETDEV, "egress-eth0") == ["jump frames-eth0"]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     assert guard.lacks == ()
 
 
@@ -79,12 +84,13 @@ def test_without_its_device_no_frames_are_looked_at(
     plug(monkeypatch)
     guard.close("eth0", ALLOWED)
     assert "egress-eth0" not in nft.tables[NETDEV]["chain"]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     # Once the device is there, its frames have to be looked at, too.
     plug(monkeypatch, "eth0")
-    assert not guard.is_standing("eth0")
+    assert guard.find_fallen(("eth0",))
+    assert guard.find_fallen(["eth0"]) == {"eth0": UNHOOKED}
     guard.close("eth0", ALLOWED)
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 @pytest.mark.parametrize("release, lacks", [
@@ -98,7 +104,7 @@ def test_an_old_kernel_looks_at_no_frames(
     assert guard.lacks == ((nftables.NO_EGRESS,) if lacks else ())
     guard.close("eth0", ALLOWED)
     assert (NETDEV in nft.tables) is not lacks
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     guard.open_window("eth0", Window(OPEN, (Exemption(),), time.time() + 30))
     guard.shut_window("eth0", OPEN)
     assert (NETDEV in nft.tables) is not lacks
@@ -110,7 +116,7 @@ def test_a_kernel_that_was_built_without_egress(nft: FakeNftables, guard: nftabl
     guard.close("eth0", ALLOWED)
     assert guard.lacks == (nftables.NO_EGRESS,)
     assert NETDEV not in nft.tables
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_a_hook_on_a_device_that_was_renamed_is_taken_away_first(nft: FakeNftables, guard: nftables.Firewall) -> None:
@@ -122,7 +128,7 @@ def test_a_hook_on_a_device_that_was_renamed_is_taken_away_first(nft: FakeNftabl
     delete = f"delete chain {NETDEV} egress-eth0"
     assert delete not in first and delete in second
     assert second.index(delete) < next(n for n, line in enumerate(second) if f"add chain {NETDEV} egress-eth0" in line)
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_what_can_not_be_put_up_is_told_after_three_attempts(nft: FakeNftables, guard: nftables.Firewall) -> None:
@@ -178,7 +184,7 @@ WRONG: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "egress gone": lambda inet, netdev: netdev["chain"].pop("egress-eth0"),
     "egress flushed": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(rules=[]),
     "egress of another device": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(dev="eth1"),
-    "egress of two devices": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(dev=["eth0", "eth1"]),
+    "egress of two devices": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(dev=("eth0", "eth1")),
     "egress at another priority": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(prio=1),
     "egress elsewhere": lambda inet, netdev: netdev["chain"]["egress-eth0"].update(hook="ingress"),
     "frames gone": lambda inet, netdev: netdev["chain"].pop("frames-eth0"),
@@ -196,34 +202,24 @@ WRONG: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_whatever_is_missing_is_noticed(nft: FakeNftables, guard: nftables.Firewall, what: str) -> None:
     guard.close("eth0", ALLOWED)
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     WRONG[what](nft.tables[INET], nft.tables[NETDEV])
-    assert not guard.is_standing("eth0")
+    assert guard.find_fallen(("eth0",))
 
 
 @pytest.mark.parametrize("table", [INET, NETDEV])
 def test_a_table_that_is_gone_is_noticed(nft: FakeNftables, guard: nftables.Firewall, table: str) -> None:
     guard.close("eth0", ALLOWED)
     del nft.tables[table]
-    assert not guard.is_standing("eth0")
+    assert guard.find_fallen(("eth0",))
     guard.close("eth0", ALLOWED)
-    assert guard.is_standing("eth0")
-
-
-def test_older_nft_lists_no_device_of_the_hook(nft: FakeNftables, guard: nftables.Firewall) -> None:
-    """nft 1.0.6 does not; newer ones list one, or a list with one."""
-    guard.close("eth0", ALLOWED)
-    egress = nft.tables[NETDEV]["chain"]["egress-eth0"]
-    egress["dev"] = ["eth0"]
-    assert guard.is_standing("eth0")
-    del egress["dev"]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_another_device_is_not_standing(nft: FakeNftables, guard: nftables.Firewall) -> None:
     guard.close("eth0", ALLOWED)
-    assert not guard.is_standing("wlan0")
-    assert guard.is_standing("eth0")
+    assert guard.find_fallen(("wlan0",))
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_a_list_that_was_torn_is_taken_again(
@@ -231,21 +227,41 @@ def test_a_list_that_was_torn_is_taken_again(
 ) -> None:
     """Others change their tables while it is taken: three times it is tried, no more."""
     guard.close("eth0", ALLOWED)
-    answers = iter(["no chain out-eth0", "no chain out-eth0", ""])
-    monkeypatch.setattr(guard, "_look", lambda device, wanted: next(answers))
-    assert guard.is_standing("eth0")
+    answers = iter(["no chain out-eth0", "no chain out-eth0", "", ""])
+    monkeypatch.setattr(guard, "_look", lambda device, *_: next(answers))
+    assert not guard.find_fallen(("eth0",))
     asked: list[str] = []
-    monkeypatch.setattr(guard, "_look", lambda device, wanted: asked.append(device) or "no chain out-eth0")
-    assert not guard.is_standing("eth0")
+    monkeypatch.setattr(guard, "_look", lambda device, *_: asked.append(device) or "no chain out-eth0")
+    assert guard.find_fallen(("eth0",))
     assert asked == ["eth0"] * 3
 
 
 def test_a_firewall_that_does_not_answer_is_told(nft: FakeNftables, guard: nftables.Firewall) -> None:
     guard.close("eth0", ALLOWED)
-    nft.unlistable = "Error: Permission denied\nlist table"
-    with pytest.raises(GuardError, match="^Permission denied$"):
-        guard.is_standing("eth0")
-    assert nft.json is False
+    nft.unlistable = errno.EACCES
+    for ask in (lambda device: guard.find_fallen((device,)), guard.lift, lambda device: guard.list_devices()):
+        with pytest.raises(GuardError, match="Permission denied$"):
+            ask("eth0")
+    with pytest.raises(GuardError, match="Permission denied"):
+        guard.find_fallen([f"eth{number}" for number in range(40)])
+
+
+def test_all_guards_are_judged_from_one_listing(nft: FakeNftables, guard: nftables.Firewall, monkeypatch) -> None:
+    devices = [f"eth{number}" for number in range(40)]
+    for device in devices:
+        guard.close(device, ALLOWED)
+    nft.listed = 0
+    plug(monkeypatch, "eth0", "eth7")
+    wanted = {"eth7": UNHOOKED}
+    guard.close("eth0", ALLOWED)
+    assert guard.find_fallen(devices) == wanted
+    assert nft.listed <= 3 * 3  # three tables, three attempts while something is missing
+    nft.listed = 0
+    guard.close("eth7", ALLOWED)
+    assert guard.find_fallen(devices) == {} and nft.listed == 3
+    nft.tables[INET]["chain"]["out-eth3"]["rules"].clear()
+    assert guard.find_fallen(devices) == {"eth3": "0 rules instead of 2 in chain out-eth3 in table inet netconf-guard"}
+    assert guard.find_fallen(["eth1", "eth2"]) == guard.find_fallen([]) == {}
 
 
 # Windows
@@ -259,12 +275,12 @@ def test_a_window(nft: FakeNftables, guard: nftables.Firewall, name: str) -> Non
     assert list_rules(nft, INET, f"{name}-eth0")[1:] == ["tcp dport 443 accept"]
     assert list_rules(nft, NETDEV, f"{name}-eth0")[1] == "tcp dport 443 accept"
     assert nft.tables[INET]["set"][f"{name}-eth0"]["elem"] == ["eth0"]
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
     guard.shut_window("eth0", name)
     for table in (INET, NETDEV):
         assert list_rules(nft, table, f"{name}-eth0") == []
     assert nft.tables[INET]["set"][f"{name}-eth0"]["elem"] == []
-    assert guard.is_standing("eth0")
+    assert not guard.find_fallen(("eth0",))
 
 
 def test_a_window_that_is_over_is_shut(nft: FakeNftables, guard: nftables.Firewall) -> None:
@@ -298,8 +314,8 @@ def test_the_last_guard_takes_the_tables_with_it(nft: FakeNftables, guard: nftab
     guard.close("eth0", ALLOWED)
     guard.close("wlan0", ALLOWED)
     guard.lift("eth0")
-    assert not guard.is_standing("eth0")
-    assert guard.is_standing("wlan0")
+    assert guard.find_fallen(("eth0",))
+    assert not guard.find_fallen(("wlan0",))
     for table in (INET, NETDEV):
         assert not [name for kind in nft.tables[table].values() for name in kind if "eth0" in name]
     assert all([key for key, _ in found["elem"]] == ["wlan0"] for found in nft.tables[INET]["map"].values())
@@ -342,7 +358,7 @@ def test_a_guard_that_changes_while_it_is_lifted_is_lifted_all_the_same(
     lambda guard, device: guard.open_window(device, Window(OPEN, (Exemption(),), time.time() + 30)),
     lambda guard, device: guard.shut_window(device, OPEN),
     lambda guard, device: guard.lift(device),
-    lambda guard, device: guard.is_standing(device),
+    lambda guard, device: not guard.find_fallen((device,)),
 ])
 def test_a_device_that_no_rule_can_name(
     nft: FakeNftables, guard: nftables.Firewall, ask: Callable[[nftables.Firewall, str], object]
