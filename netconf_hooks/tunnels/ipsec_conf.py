@@ -57,9 +57,11 @@ class Section:
 def read_conns(path: str) -> Reading:
     """Read the ``conn`` sections of an ipsec.conf and of what it includes; files that can't be read hold none."""
     sections, looked = _read_sections(path)
+    autos = _find_autos(sections)
+    default = autos.get("%default")
     return Reading(
         tuple(
-            Conn(name, section.file, _collect(sections, name).get("auto", ""))
+            Conn(name, section.file, next((auto for auto in (autos[name], default) if auto is not None), ""))
             for name, section in sections.items()
             if name != "%default"
         ),
@@ -96,6 +98,39 @@ def _collect(sections: dict[str, Section], name: str) -> dict[str, str]:
                 names = reversed(value.replace(",", " ").split())
                 waiting += [(other, flipped != (key == "alsoflip")) for other in names]
     return found
+
+
+def _find_autos(sections: dict[str, Section]) -> dict[str, str | None]:
+    """Return the ``auto`` of each section, also inherited, but not from ``%default``; None if there is none.
+
+    As `_collect` finds it, but each section is looked at once, however long the chains of ``also`` are.  A section that
+    takes over itself, which both programs refuse, gives no more than it has.
+    """
+    found = {name: dict(section.parameters).get("auto") for name, section in sections.items()}
+    looked = set()
+    for start in sections:
+        path = [] if start in looked else [(start, _iterate_also(sections[start]))]
+        looked.add(start)
+        while path:
+            name, others = path[-1]
+            other = next(others, None) if found[name] is None else None
+            if other is None:
+                path.pop()
+                if path:
+                    found[path[-1][0]] = found[name]
+            elif other in looked:
+                found[name] = found[other]
+            elif other in sections:
+                looked.add(other)
+                path.append((other, _iterate_also(sections[other])))
+    return found
+
+
+def _iterate_also(section: Section) -> Iterator[str]:
+    """Yield the names of the sections that a section takes over, in their order."""
+    for key, value in section.parameters:
+        if key in ("also", "alsoflip"):
+            yield from value.replace(",", " ").split()
 
 
 def read_starter_peer(path: str, name: str) -> Peer | None:

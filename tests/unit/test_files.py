@@ -183,6 +183,15 @@ def find_connections(text):
     return openvpn_conf.find_connections(openvpn_conf.parse_configuration(text))
 
 
+def chain(read):
+    """Return a function that reads a section for each ten lines of a text, each of which takes over the next one."""
+
+    def call(text):
+        read("".join(f"conn c{number}\n also=c{number + 1}\n" for number in range(text.count("\n") // 10)))
+
+    return call
+
+
 def read_rules(option):
     """Return a function that reads a text as an option."""
     return lambda text: rules._read_options({option: text})
@@ -203,6 +212,9 @@ PARSERS = {
                   ["[Peer]\nEndpoint = 192.0.2.1:1\n", "[Interface]\n", "0.0.0.0/0,"]),
     "ipsec.conf": (lambda path: read_file_of(ipsec_conf.read_conns, path), ["", "conn a\n also="],
                    ["conn a\n auto=start\n", " x=y\n", "conn a\n also=b\n"]),
+    "ipsec.conf, also": (lambda path: chain(read_file_of(ipsec_conf.read_conns, path)), [""], ["\n"]),
+    "ipsec.conf, also of one": (
+        lambda path: chain(read_file_of(lambda name: ipsec_conf.read_parameters(name, "c0"), path)), [""], ["\n"]),
     "swanctl.conf": (lambda path: read_file_of(swanctl_conf.read_configuration, path),
                      ["", "a = ", 'a = "', "connections {", "connections { a : ", "include \""],
                      ["connections { a { } }\n", "a { b {", "a : b {", "a : b, c\n", "a = b\n"]),

@@ -166,3 +166,18 @@ def test_no_file_breaks_the_reader(tmp_path_factory, text):
                 assert find_flows(parameters, find_peer(parameters, name))
             except TunnelError as error:
                 assert str(error)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(("", "add", "start")), st.lists(st.integers(1, 4), max_size=3)), max_size=7))
+def test_auto_is_what_the_parameters_say(tmp_path_factory, sections):
+    """Also over sections that take over others; each takes over later ones only."""
+    text = "conn %default\n auto=route\n"
+    for number, (auto, others) in enumerate(sections):
+        text += f"conn c{number}\n also={' '.join(f'c{number + other}' for other in others)}\n"
+        text += f" auto={auto}\n" if auto else ""
+    directory = tmp_path_factory.mktemp("etc")
+    conns, _ = read(directory, text)
+    assert len(conns) == len(sections)
+    for conn in conns:
+        assert conn.auto == read_parameters(conn.file, conn.name).get("auto", "")
