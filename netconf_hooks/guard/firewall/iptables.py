@@ -308,6 +308,9 @@ class Firewall:
                     self._restore(version, [*taking, *_set_window(device, version, window.name, window, now)])
                 except _Busy:
                     raise
+                except _Killed:
+                    changed = True  # for all we know
+                    raise
                 except GuardError:
                     chains = self._read(version)
                     if f"nch-{device}" not in chains:
@@ -438,7 +441,10 @@ class Firewall:
                 self._restore(version, commands)
             except _Busy:
                 raise
-            except GuardError:
+            except GuardError as error:
+                if token and isinstance(error, _Killed):
+                    # The token may be used up, and the window open.
+                    raise _NotHeld(str(error)) from None
                 if attempt == _ATTEMPTS - 1:
                     raise
                 if token or attempt:
@@ -483,7 +489,7 @@ class Firewall:
         program = self._get_program(version, "save")
         result = self._run([program, "-t", TABLE], None)
         if result.status:
-            raise GuardError(f"{program}: {_join_lines(result.output) or f'exit status {result.status}'}")
+            raise GuardError(f"{program}: {_explain(result)}")
         try:
             return parse_save(result.output)
         except ValueError as error:
@@ -496,7 +502,9 @@ class Firewall:
         text = "".join(f"{line}\n" for line in (f"*{TABLE}", *commands, "COMMIT"))
         result = self._run([program, "--noflush", *wait, *options], text)
         if result.status:
-            problem = _join_lines(result.output) or f"exit status {result.status}"
+            problem = _explain(result)
+            if result.status < 0:
+                raise _Killed(f"{program}: {problem}")
             if result.status == _LOCKED:
                 raise _Busy(f"{program}: {problem}")
             raise GuardError(f"{program}: {problem}{_quote_line(problem, text)}")
@@ -513,6 +521,10 @@ class Firewall:
 
 class _Busy(GuardError):
     """Somebody else holds the lock of the legacy tables; nothing was changed."""
+
+
+class _Killed(GuardError):
+    """The program was ended by a signal: nobody knows whether the table was changed."""
 
 
 class _NotHeld(GuardError):
@@ -692,6 +704,14 @@ def _is_within(rule: str, now: float) -> bool:
 def _format_time(moment: float) -> str:
     """Return an instant as libxt_time reads and writes it, in UTC; a fraction of a second is cut off."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+
+
+def _explain(result: programs.Result) -> str:
+    """Return in words why a program failed."""
+    said = _join_lines(result.output)
+    if result.status < 0:
+        return f"killed by signal {-result.status}" + (f": {said}" if said else "")
+    return said or f"exit status {result.status}"
 
 
 def _join_lines(output: str) -> str:

@@ -633,3 +633,76 @@ def test_legacy_tables(tmp_path: Path) -> None:
     (tmp_path / "ip6_tables_names").write_text("mangle\nfilter\n")
     assert not iptables._has_legacy_table(4, str(tmp_path))
     assert iptables._has_legacy_table(6, str(tmp_path))
+
+
+# --- programs that die
+
+
+SEGV = programs.Result(-11, "")
+
+
+def test_a_program_that_kills_itself(tmp_path: Path) -> None:
+    """A real one: what it was told did not happen, and the message says why."""
+    for name in ("ip6tables-nft-restore", "iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-save"):
+        (tmp_path / name).write_text("#!/bin/sh\nkill -SEGV $$\n")
+        (tmp_path / name).chmod(0o755)
+    guard = Firewall(variant="nft", directory=str(tmp_path))
+    for ask in (
+        lambda: guard.close("eth0", ()), lambda: guard.open_window("eth0", opened(), "0badcafe"),
+        lambda: guard.renew_window("eth0", opened()), lambda: guard.shut_window("eth0", OPEN),
+        lambda: guard.find_fallen(["eth0"]), lambda: guard.is_open("eth0"),
+    ):  # fmt: skip
+        with pytest.raises(GuardError, match="tables-nft-[a-z]+: killed by signal 11"):
+            ask()
+
+
+def die(tables: Tables, times: int, version: int, done: bool) -> None:
+    """Let the next restores of a family die, so many times.  done: after the table was changed."""
+    left = [times]
+    real = tables.restore
+
+    def restore(found: int, text: str, test: bool) -> programs.Result:
+        if found != version or not left[0]:
+            return real(found, text, test)
+        left[0] -= 1
+        if done:
+            real(found, text, test)
+        return SEGV
+
+    tables.restore = restore  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("version", [4, 6])
+def test_closing_is_tried_again_if_the_program_dies(
+    guard: Firewall, tables: Tables, version: int, done: bool
+) -> None:
+    die(tables, 2, version, done)
+    guard.close("eth0", SSH)
+    assert not guard.find_fallen(["eth0"]) and tables.is_open() == [False, False]
+    die(tables, 99, version, done)
+    with pytest.raises(GuardError, match="killed by signal 11"):
+        guard.close("eth0", SSH)
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("by_closing", [True, False])
+def test_nothing_is_opened_by_a_program_that_dies(
+    guard: Firewall, tables: Tables, version: int, done: bool, by_closing: bool
+) -> None:
+    """Also if it had changed the table already: then the window is shut again."""
+    guard.close("eth0", SSH)
+    guard.begin_look("eth0", "0badcafe")
+    die(tables, 1, version, done)
+    with pytest.raises(GuardError, match="killed by signal 11"):
+        if by_closing:
+            guard.close("eth0", SSH, (opened(),), "0badcafe")
+        else:
+            guard.open_window("eth0", opened(), "0badcafe")
+    assert tables.is_open() == [False, False]
+    assert not guard.find_fallen(["eth0"])
+    # The next look opens it.
+    guard.begin_look("eth0", "0badcaff")
+    guard.close("eth0", SSH, (opened(),), "0badcaff")
+    assert tables.is_open() == [True, True]
