@@ -102,11 +102,11 @@ def is_guest(port: LinkStatus, patterns: Sequence[str] = (), sysfs: str = SYSFS)
     return port.kind == "tun" or not port.kind and _is_back_end(port.name, sysfs)
 
 
-def list_guests(bridge: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -> tuple[str, ...]:
-    """Return those ports of a bridge that are known to be guests'.  Raises `NetlinkError`."""
+def list_guests(bridge: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -> dict[str, int]:
+    """Return those ports of a bridge that are known to be guests', each with its index.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         ports = [netlink.get_link(port) for port in list_ports(bridge, sysfs)]
-    return tuple(port.name for port in ports if port is not None and is_guest(port, patterns, sysfs))
+    return {port.name: port.index for port in ports if port is not None and is_guest(port, patterns, sysfs)}
 
 
 def find_isolation(device: str, patterns: Sequence[str] = (), sysfs: str = SYSFS) -> str:
@@ -158,10 +158,19 @@ def read_ports(device: str, options: Mapping[str, str], patterns: Sequence[str] 
     if not (bridge or named or os.path.isdir(f"{SYSFS}/{device}/bonding")):
         return None
     below = list_ports(device) if bridge else _list_below(device, SYSFS)
-    guests = list_guests(device, patterns) if bridge else ()
+    guests = list_guests(device, patterns) if bridge else {}
     outside = tuple(port for port in dict.fromkeys((*named, *below)) if port not in guests)
-    others = (port for other in list_bridges() if bridge and other != device for port in list_ports(other))
-    return Ports(bridge, outside, guests, tuple(others))
+    return Ports(bridge, outside, tuple(guests.values()), _list_others(device) if bridge else ())
+
+
+def _list_others(bridge: str) -> tuple[int, ...]:
+    """Return the indexes of the ports of all other bridges.  Raises `NetlinkError`."""
+    names = [port for other in list_bridges() if other != bridge for port in list_ports(other)]
+    if not names:
+        return ()
+    with Netlink() as netlink:
+        links = [netlink.get_link(name) for name in names]
+    return tuple(link.index for link in links if link is not None)
 
 
 def has_carrier(

@@ -97,8 +97,9 @@ class Window(Record):
 class Ports(Record):
     """The devices that a guarded link is made of.
 
-    bridge: whether it is a bridge, whose guests are held too; outside: its ports that lead outside, or may; guests:
-    those that are known to be guests'; others: the ports of all other bridges.
+    bridge: whether it is a bridge, whose guests are held too; outside: its ports that lead outside, or may, by name;
+    guests: those that are known to be guests'; others: the ports of all other bridges.  These two by their indexes,
+    which the kernel gives to no other device, so that what gets a guest's name later is no guest.
     """
 
     __slots__ = ("bridge", "outside", "guests", "others")
@@ -107,8 +108,8 @@ class Ports(Record):
         self,
         bridge: bool = False,
         outside: tuple[str, ...] = (),
-        guests: tuple[str, ...] = (),
-        others: tuple[str, ...] = (),
+        guests: tuple[int, ...] = (),
+        others: tuple[int, ...] = (),
     ) -> None:
         self.bridge = bridge
         self.outside = outside

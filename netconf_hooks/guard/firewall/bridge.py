@@ -24,6 +24,8 @@ from netconf_hooks.system import nf_tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from netconf_hooks.guard.firewall import Exemption, Window
     from netconf_hooks.system.nf_tables import Chain
 
@@ -65,7 +67,7 @@ def build_guest_chains(
     done = f"goto decided-{device}"
     drop = f'counter name "dropped-{device}" drop'
     passing = (
-        f"oifname @guests-{device} {done}",
+        f"oif @guests-{device} {done}",
         f"meta oiftype @{OPEN}-{device} jump {OPEN}-{device}",
         # A frame with a VLAN's tag is not what it seems to be further in.
         f"{_VLANS} {drop}",
@@ -101,7 +103,7 @@ def render_bridge(
         not known to be another's.
     """
     chains = build_guest_chains(device, exemptions, windows, now)
-    belongs = f'meta obrname "{device}"' if by_bridge else f"oifname != @others-{device}"
+    belongs = f'meta obrname "{device}"' if by_bridge else f"oif != @others-{device}"
     hooks = {
         f"forward-{device}": f"{belongs} jump frames-{device}",
         f"output-{device}": f'{belongs} {DECIDED} counter name "dropped-{device}" drop',
@@ -109,8 +111,8 @@ def render_bridge(
     commands = [
         f"add table {BRIDGE}",
         f"add counter {BRIDGE} dropped-{device}",
-        f"add set {BRIDGE} guests-{device} {{ type ifname; }}",
-        f"add set {BRIDGE} others-{device} {{ type ifname; }}",
+        f"add set {BRIDGE} guests-{device} {{ type iface_index; }}",
+        f"add set {BRIDGE} others-{device} {{ type iface_index; }}",
         # Of all bridges, the key is the same; a set with a timeout has to have one.
         f"add set {BRIDGE} {OPEN}-{device} {{ type iface_type; flags timeout; }}",
         f"flush set {BRIDGE} {OPEN}-{device}",
@@ -139,14 +141,15 @@ def render_ports(device: str, ports: Ports) -> list[str]:
             f"flush chain {chain}",
             f"add rule {chain} oifname @ports-{device} jump {target}-{device}",
         ]
-    return commands + _fill_set(INET, f"ports-{device}", ports.outside)
+    names = (f'"{port}"' for port in list_nameable(ports.outside))
+    return commands + _fill_set(INET, f"ports-{device}", names)
 
 
 def render_members(device: str, ports: Ports) -> list[str]:
     """Return the commands that tell the table bridge whose the ports are."""
     return [
-        *_fill_set(BRIDGE, f"guests-{device}", ports.guests),
-        *_fill_set(BRIDGE, f"others-{device}", ports.others),
+        *_fill_set(BRIDGE, f"guests-{device}", map(str, ports.guests)),
+        *_fill_set(BRIDGE, f"others-{device}", map(str, ports.others)),
     ]
 
 
@@ -205,6 +208,6 @@ def _is_nameable(device: str) -> bool:
     return True
 
 
-def _fill_set(table: str, name: str, devices: tuple[str, ...]) -> list[str]:
-    elements = ", ".join(f'"{device}"' for device in list_nameable(devices))
+def _fill_set(table: str, name: str, keys: Iterable[str]) -> list[str]:
+    elements = ", ".join(keys)
     return [f"flush set {table} {name}", *([f"add element {table} {name} {{ {elements} }}"] if elements else [])]

@@ -38,7 +38,7 @@ from netconf_hooks.guard.firewall import (
     check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
-from netconf_hooks.system.netlink import NetlinkError
+from netconf_hooks.system.netlink import NetlinkError, read_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -316,14 +316,12 @@ class Firewall:
         check_device(device)
         from netconf_hooks.guard.firewall import bridge
 
-        wanted = {(INET, "ports"): ports.outside}
-        if ports.bridge:
-            wanted |= {(BRIDGE, "guests"): ports.guests, (BRIDGE, "others"): ports.others}
-        for (table, name), devices in wanted.items():
-            if self._list_names(table, f"{name}-{device}") != frozenset(bridge.list_nameable(devices)):
-                members = bridge.render_members(device, ports) if ports.bridge else []
-                self._run(device, *bridge.render_ports(device, ports), *members)
-                return
+        same = self._list_names(INET, f"ports-{device}") == frozenset(bridge.list_nameable(ports.outside))
+        for name, indexes in (("guests", ports.guests), ("others", ports.others)) if ports.bridge else ():
+            same = same and self._list_indexes(f"{name}-{device}") == frozenset(indexes)
+        if not same:
+            members = bridge.render_members(device, ports) if ports.bridge else []
+            self._run(device, *bridge.render_ports(device, ports), *members)
 
     def begin_look(self, device: str, token: str) -> None:
         """See `AnyFirewall.begin_look`."""
@@ -587,12 +585,13 @@ class Firewall:
 
     def _list_names(self, table: str, name: str) -> frozenset[str] | None:
         """Return the devices that are the keys of a set or map; None if there is none of that name."""
-        try:
-            with nf_tables.Tables() as kernel:
-                keys = kernel.list_keys(*_split(table), name)
-        except NetlinkError as error:
-            raise GuardError(str(error)) from None
+        keys = _list_keys(table, name)
         return None if keys is None else frozenset(map(_read_device, keys))
+
+    def _list_indexes(self, name: str) -> frozenset[int] | None:
+        """Return the indexes that are the keys of a set in the table bridge; None if there is none of that name."""
+        keys = _list_keys(BRIDGE, name)
+        return None if keys is None else frozenset(map(read_number, keys))
 
     def _run(self, device: str, *commands: str) -> None:
         """Run commands as one transaction (libnftables(3), nft_run_cmd_from_buffer).  Raises `GuardError`."""
@@ -754,6 +753,14 @@ def _read_chains(table: str, names: Collection[str]) -> dict[str, Chain]:
     try:
         with nf_tables.Tables() as kernel:
             return kernel.get_chains(*_split(table), names)
+    except NetlinkError as error:
+        raise GuardError(str(error)) from None
+
+
+def _list_keys(table: str, name: str) -> frozenset[bytes] | None:
+    try:
+        with nf_tables.Tables() as kernel:
+            return kernel.list_keys(*_split(table), name)
     except NetlinkError as error:
         raise GuardError(str(error)) from None
 

@@ -211,9 +211,9 @@ def test_which_ports_are_guests(machine, monkeypatch):
     monkeypatch.setattr(ports, "Netlink", Conversation)
     machine.join("br0", "eth0", "tap0", "veth1", "vx0")
     (machine.directory / "br0/brif/gone").touch()
-    assert ports.list_guests("br0", sysfs=machine.sysfs) == ("tap0", "veth1")
-    assert ports.list_guests("br0", ("tap0",), machine.sysfs) == ("veth1", "vx0")
-    assert ports.list_guests("eth0", sysfs=machine.sysfs) == ()
+    assert ports.list_guests("br0", sysfs=machine.sysfs) == find_indexes(machine, "tap0", "veth1")
+    assert ports.list_guests("br0", ("tap0",), machine.sysfs) == find_indexes(machine, "veth1", "vx0")
+    assert ports.list_guests("eth0", sysfs=machine.sysfs) == {}
     assert ports.list_bridges(machine.sysfs) == ("br0",)
 
 
@@ -250,7 +250,15 @@ def test_which_ports_a_stanza_names(guarded, options, named):
     assert ports.list_named_ports(options) == named
 
 
+def find_indexes(machine, *names):
+    """Return the indexes of devices, by name."""
+    return {name: machine.links[name].index for name in names}
+
+
 def test_what_a_guard_has_to_know(guarded):
+    def index(*names):
+        return tuple(find_indexes(guarded, *names).values())
+
     assert ports.read_ports("eth0", {}) is None, "a card has no ports"
     assert ports.read_ports("gone", {}) is None
     expected = Ports(True, ("eth0", "eth7"), (), ())
@@ -258,9 +266,11 @@ def test_what_a_guard_has_to_know(guarded):
     guarded.join("br0", "eth0", "tap0", "veth2")
     guarded.add("br1", "bridge")
     guarded.join("br1", "vx0")
-    assert ports.read_ports("br0", {}) == Ports(True, ("eth0", "veth2"), ("tap0",), ("vx0",))
+    assert ports.read_ports("br0", {}) == Ports(
+        True, ("eth0", "veth2"), index("tap0"), index("vx0")
+    )
     assert ports.read_ports("br0", {"bridge-ports": "tap0 eth7"}, ("eth0",)) == Ports(
-        True, ("eth7", "eth0"), ("tap0", "veth2"), ("vx0",)
+        True, ("eth7", "eth0"), index("tap0", "veth2"), index("vx0")
     )
     assert ports.read_ports("bond0", {}) == Ports(False, ("eth1", "wlan0"))
     assert ports.read_ports("bond7", {"bond-slaves": "eth0 eth1"}) == Ports(False, ("eth0", "eth1"))
