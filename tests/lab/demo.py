@@ -397,19 +397,23 @@ class Journey:
         with Capture(self._lab.network.wire_namespace, LINK) as capture:
             self._send()
             guarded = count_frames(capture.read())
+            # Else the watcher starts it again, in about two seconds.
+            self._type("netconf-hooks", "hold", "openvpn", "corp")
             for pid in find_tunnels(self._lab):
                 self._type("kill", "-KILL", str(pid))
             wait_until(lambda: not find_tunnels(self._lab), "OpenVPN to be gone")
+            dying = count_frames(capture.read())
             self._send()
             killed = count_frames(capture.read())
             self._type("netconf-hooks", "release", LINK)
             self._send()
             released = count_frames(capture.read())
+            self._type("netconf-hooks", "unhold", "openvpn", "corp")
         self._screen.say()
         seen = guarded.tunnel > 0 or not visit.tunnel(CORP).get("up")
         facts = [
             Fact("tunnel up", str(guarded), seen and not guarded.others, "packets of the tunnel, 0 others"),
-            Fact("killed", str(killed), not killed.others, "0 others"),
+            Fact("killed", str(killed), not (dying.others or killed.others), "0 others"),
             Fact("released", str(released), released.others > 0, "others: else this shows nothing"),
             *(Fact("", example) for example in released.examples),
         ]

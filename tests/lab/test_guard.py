@@ -403,7 +403,7 @@ def test_the_option_belongs_into_the_first_stanza(lab: Lab) -> None:
     lab.plug("cafe")
     checked = laptop.run(["netconf-hooks", "check", "eth0"], check=False)
     assert checked.returncode == 1
-    assert "the inet6 stanza comes up before: write it into the first one" in checked.stdout + checked.stderr
+    assert "it is in the inet stanza, but the inet6 stanza comes up first" in checked.stdout + checked.stderr
     ifup = laptop.ifup("eth0")
     assert "the option belongs in the first stanza of eth0" in ifup.stderr
     assert read_guard(lab) == "closed" and not laptop.pings(CAFE.router)

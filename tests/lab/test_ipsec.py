@@ -171,10 +171,10 @@ def test_a_gateway_that_refuses_is_told_in_its_words(lab: Lab, gateway: IpsecGat
         if lab.laptop.exists(path):
             lab.laptop.write(path, lab.laptop.read(path).replace(SECRET, "f" * 32), 0o600)
     go_up(lab)
-    log = wait_until(lambda: "not connected" in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
-    (line,) = (line for line in log.splitlines() if "not connected" in line)
+    failed = f'netconf-vpn "ipsec {NAME}": not connected: '
+    log = wait_until(lambda: failed in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
+    (line,) = (line for line in log.splitlines() if failed in line)
     assert line.startswith("err ")
-    assert f'netconf-vpn "ipsec {NAME}": not connected: ' in line
     assert "received AUTHENTICATION_FAILED notify" in line
     assert read_tunnel(lab)["up"] is False
 
@@ -328,7 +328,8 @@ def test_libreswan_is_asked_for_the_truth(lab: Lab, gateway: IpsecGateway) -> No
     if has_kernel_esp(lab):
         wait_until_up(lab)
     else:
-        log = wait_until(lambda: "not connected" in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
+        failed = f'netconf-vpn "ipsec {NAME}": not connected: '
+        log = wait_until(lambda: failed in lab.laptop.log() and lab.laptop.log(), "the attempt to fail")
         assert "netlink response for Add SA esp" in log
         assert read_tunnel(lab)["up"] is False
     (daemon,) = find_daemons(lab, PLUTO)
