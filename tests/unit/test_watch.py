@@ -167,7 +167,7 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
 
 
 WATCH = """\
-import sys, time
+import sys
 sys.path[:0] = [{checkout!r}, *sys.path]
 from netconf_hooks import leftovers, watch
 from netconf_hooks.system import log
@@ -435,7 +435,7 @@ def test_the_first_news_shut_what_is_on_another_network(guarded):
         wait_until(lambda: watcher.list_said()[:1] == ["shut eth0 open"], "it to be shut")
 
 
-HANG = "time.sleep(60)"
+HANG = "import signal; signal.pause()"
 
 
 def test_it_is_shut_while_a_child_acts_that_does_not_end(guarded):
@@ -461,7 +461,9 @@ def test_it_is_shut_while_somebody_holds_the_records_and_the_record_says_so_late
 
 
 def test_what_is_demanded_while_a_child_is_at_work_is_done_by_the_next(guarded):
-    wait = f"import os.path\n    while not os.path.exists({guarded.directory + '/go'!r}): time.sleep(0.01)"
+    go = Path(guarded.directory, "go")
+    os.mkfifo(go)
+    wait = f"open({str(go)!r}).close()"  # until somebody opens it for writing, fifo(7)
     with Watcher(guarded, 60.0) as killed:
         killed.wait_for_sleep()
     with Watcher(guarded, 60.0, during=wait) as watcher:
@@ -470,7 +472,7 @@ def test_what_is_demanded_while_a_child_is_at_work_is_done_by_the_next(guarded):
         watcher.wake()
         wait_until(lambda: "shut eth0 open" in watcher.list_said(), "it to be shut")
         assert watcher.list_said().count("decided") == 1
-        Path(guarded.directory, "go").touch()
+        go.open("w").close()
         wait_until(lambda: watcher.list_said().count("decided") == 2, "it to be looked at again")
 
 

@@ -689,7 +689,7 @@ def test_one_that_has_not_written_its_pid_yet_is_found_and_ended(machine: Machin
     ready = tmp_path / "ready"
     words = ["--config", str(path), "--writepid", f"{machine.run}/my-vpn.pid"]
     # argv[0] as OpenVPN's own is: of a script the interpreter's name would be there.
-    script = f"import os, sys, time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    script = f"import signal; open({str(ready)!r}, 'w').close(); signal.pause()"
     daemon = subprocess.Popen([str(machine.program), "-c", script, *words], executable=sys.executable)
     try:
         wait_until(ready.exists, "the daemon to run")
