@@ -35,8 +35,12 @@ from netconf_hooks.wake import wake_watcher
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
 
     from netconf_hooks.state import GuardRecord, InterfaceRecord, TunnelState
+
+# The watcher's exit status after an error that nobody has foreseen: EX_SOFTWARE, sysexits.h.
+CRASHED = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -456,5 +460,22 @@ def watch_network(options: argparse.Namespace, store: Store) -> int:
 
     if os.geteuid() != 0:
         raise CommandError("watch: only root may decide")
-    watch(store)
+    sys.excepthook = _log_crash
+    try:
+        watch(store)
+    except (NetlinkError, OSError) as error:
+        # Its standard error is /dev/null if a hook has started it.
+        log.error(f"watch: {error}; only hooks and refresh notice changes now")
+        return FAILED
     return OK
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an error that nobody has foreseen, and end the watcher; systemd starts it again."""
+    from traceback import format_exception
+
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.error("watch: " + "".join(format_exception(kind, error, trace)))
+    os._exit(CRASHED)

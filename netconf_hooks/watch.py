@@ -95,8 +95,17 @@ def watch(store: Store) -> None:
     log.set_waiting(False)
     # For reading and writing, fifo(7): so it is never at its end, and never without a reader.
     fifo = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
-    with Netlink(GROUPS) as news, Netlink((_NFTABLES,), NETLINK_NETFILTER) as rules:
-        Listener(store, lock, fifo, news, rules).run(orphaned)
+    ended = False
+    try:
+        with Netlink(GROUPS) as news, Netlink((_NFTABLES,), NETLINK_NETFILTER) as rules:
+            Listener(store, lock, fifo, news, rules).run(orphaned)
+        ended = True
+    finally:
+        if not ended and store.has_guards():
+            from netconf_hooks.guard.override import close_guards
+
+            # Nobody would notice that an open link has moved to another network, until its lease ends.
+            close_guards(store, "the watcher has failed")
 
 
 class Listener:
@@ -390,7 +399,12 @@ class _Guards:
         self._news = Netlink(URGENT_GROUPS)
         self._leases = lease.Leases(store, self._news)
         self._clock = Clock()
-        self._records = Directory(store.guards)
+        self._records: Directory | None = None
+        try:
+            self._records = Directory(store.guards)
+        except OSError as error:  # fs.inotify.max_user_instances, which root's other programs may use up
+            often = f"{lease.RENEWAL:g} s"
+            log.error(f"watch: {store.guards} can't be watched, only looked at every {often}: {error.strerror}")
         for descriptor in self._list_heard():
             poll.register(descriptor, select.POLLIN)
 
@@ -399,7 +413,7 @@ class _Guards:
         return [*self._list_heard(), self._leases.fileno()]
 
     def _list_heard(self) -> list[int]:
-        return [self._news.fileno(), self._clock.fileno(), self._records.fileno()]
+        return [self._news.fileno(), self._clock.fileno(), *([self._records.fileno()] if self._records else [])]
 
     def close(self, poll: select.poll) -> None:
         """Stop listening."""
@@ -407,7 +421,8 @@ class _Guards:
             poll.unregister(descriptor)
         self._news.close()
         self._clock.close()
-        self._records.close()
+        if self._records:
+            self._records.close()
         self._leases.close()
 
     def list_known(self) -> dict[str, str]:
@@ -423,7 +438,7 @@ class _Guards:
         self._do(self._leases.hear, survey)
         if self._clock.was_set():
             self._do(self._leases.change_clock, survey)
-        if self._records.has_changed():
+        if self._records and self._records.has_changed():
             self._records.watch()
             # Most changes are our own; and what a hook has changed, it tells by the FIFO once it is done.
             self._do(self._leases.check_records, survey)

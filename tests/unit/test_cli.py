@@ -421,3 +421,41 @@ def test_another_encoding_is_no_error(directory):
     process = subprocess.run(argv, env=environ, capture_output=True, timeout=20)
     assert process.returncode == 0
     assert b"office interface=\\u20ac\\udce9" in process.stdout
+
+
+FAILING = """
+import sys
+from netconf_hooks import cli, watch
+from netconf_hooks.state import Store
+from netconf_hooks.system import log, netlink
+
+def fail(store):
+    raise {error}
+
+watch.watch = fail
+cli.Store = lambda: None
+cli.os.geteuid = lambda: 0
+log._record = lambda priority, message: print(f"<{{priority}}>{{message}}")
+sys.exit(cli.main(["watch"]))
+"""
+
+
+@pytest.mark.parametrize("error, status, logged", [
+    ("OSError(24, 'Too many open files')", 1, "watch: [Errno 24] Too many open files; only hooks and refresh notice"),
+    ("netlink.NetlinkError(105)", 1, "watch: No buffer space available; only hooks and refresh notice changes now\n"),
+    ("KeyError(7)", 70, "in fail\nKeyError: 7\n"),
+    ("KeyError(7)", 70, "<3>watch: Traceback"),
+])
+def test_what_ends_the_watcher_is_logged(error, status, logged):
+    """A hook has started it, with /dev/null as its standard error; systemd starts it again after what it did not
+    expect."""
+    argv = [sys.executable, "-c", FAILING.format(error=error)]
+    process = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert process.returncode == status
+    assert logged in process.stdout and process.stdout.startswith("<3>")
+
+
+def test_an_interrupted_watcher_is_no_failure_of_it():
+    argv = [sys.executable, "-c", FAILING.format(error="KeyboardInterrupt()")]
+    process = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert process.stdout == "" and "KeyboardInterrupt" in process.stderr

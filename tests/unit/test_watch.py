@@ -295,6 +295,7 @@ from netconf_hooks.evidence import fingerprint
 from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 
 class Guard:
+    name = "nftables"
     has_lease = True
     has_news = True
     def close(self, device, exemptions, windows=(), token="", ports=None):
@@ -331,11 +332,11 @@ OPENED = GuardRecord(
 class Watcher:
     """A watcher of a guarded link, which sees nothing of this machine's network or firewall (context manager).
 
-    during: what a child does that decides.
+    during: what a child does that decides; before: what else is to happen in the process.
     """
 
-    def __init__(self, store, renewal, during="pass"):
-        program = GUARDED + WATCH.partition("\n")[2].partition("\n")[2]
+    def __init__(self, store, renewal, during="pass", before=""):
+        program = GUARDED + before + WATCH.partition("\n")[2].partition("\n")[2]
         self.program = program.format(
             checkout=CHECKOUT, directory=store.directory, renewal=renewal, scene=str(OFFICE), during=during
         )
@@ -385,6 +386,52 @@ def guarded(machine):
     """A store of an interface that is up and open."""
     machine.write_guard(OPENED)
     return machine
+
+
+EXHAUSTED = """
+from netconf_hooks.system import directory, libc
+def call(name, *arguments):
+    if name == "inotify_init1":
+        raise OSError(24, "Too many open files")
+    return libc.call(name, *arguments)
+directory.call = call
+"""
+
+
+def test_without_inotify_it_watches_all_the_same(guarded):
+    """Root's programs share 128 instances (fs.inotify.max_user_instances)."""
+    with Watcher(guarded, 0.2, before=EXHAUSTED) as watcher:
+        watcher.wait_for_sleep()
+        Path(guarded.guards, "eth0").write_text("")
+        wait_until(lambda: "shut eth0 open" in watcher.list_said(), "the guard whose record is lost to be shut")
+    guarded.write_guard(OPENED)
+    with Watcher(guarded, 60.0, before=EXHAUSTED) as watcher:
+        watcher.wait_for_sleep()
+        Path(guarded.directory, "moved").touch()
+        watcher.wake()
+        wait_until(lambda: guarded.read_guard("eth0").verdict == "closed", "it to be shut")
+    assert "can't be watched, only looked at every 60 s: Too many open files" in watcher.complained.read_text()
+
+
+@pytest.mark.parametrize("error", ["KeyError(7)", "watch.NetlinkError(105)"])
+def test_a_watcher_that_fails_leaves_nothing_open(guarded, error):
+    """Nobody would notice that the link has moved."""
+    break_down = f"""
+from netconf_hooks import watch
+def fail(rules):
+    raise {error}
+watch._concern_us = fail
+class Listener(watch.Listener):
+    def _drain_fifo(self):
+        fail(None)
+watch.Listener = Listener
+"""
+    with Watcher(guarded, 60.0, before=break_down) as watcher:
+        watcher.wake()
+        assert watcher.process.wait(20) == 1
+    assert watcher.list_said() == ["shut eth0 open"]
+    record = guarded.read_guard("eth0")
+    assert (record.verdict, record.opened, record.because) == ("closed", False, "the watcher has failed")
 
 
 @pytest.mark.thorough
