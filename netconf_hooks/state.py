@@ -255,6 +255,7 @@ class GuardRecord(_Ruled):
     dns_until: until when daemons may look up names by themselves, as `portal_until`; dns_until_boot; dns_exemptions:
         who, and where; dns_fingerprint: of the network on which they were allowed to, also once the time is over.
     problem: what could not be let through, and why; else empty.
+    silent: the names of endpoints without an answer when they were last resolved.
     former: the other firewalls in which it may still be installed, separated by spaces: from before the backend, or the
         variant of iptables, was changed.
     """
@@ -263,7 +264,7 @@ class GuardRecord(_Ruled):
         "device", "backend", "verdict", "because", "passes", "exemptions", "names", "servers", "done", "opened",
         "lease_until", "fingerprint", "shut_at", "portal_until", "portal_exemptions", "dns_until", "dns_exemptions",
         "problem", "former", "token", "lease_until_boot", "portal_until_boot", "portal_fingerprint", "dns_until_boot",
-        "dns_fingerprint",
+        "dns_fingerprint", "silent",
     )  # fmt: skip
 
     def __init__(
@@ -293,6 +294,7 @@ class GuardRecord(_Ruled):
         portal_fingerprint: str = "",
         dns_until_boot: float = 0.0,
         dns_fingerprint: str = "",
+        silent: tuple[str, ...] = (),
     ) -> None:
         self.device = device
         self.backend = backend
@@ -319,6 +321,7 @@ class GuardRecord(_Ruled):
         self.portal_fingerprint = portal_fingerprint
         self.dns_until_boot = dns_until_boot
         self.dns_fingerprint = dns_fingerprint
+        self.silent = silent
 
     def portal_left(self) -> float:
         """Return for how many seconds more a captive portal may be visited, 0 if not."""
@@ -865,6 +868,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
         f"asking-scene {_escape(record.dns_fingerprint)}",
         *(f"opening {_escape(line)}" for line in record.exemptions),
         *(f"name {_escape(line)}" for line in record.names),
+        *(f"silent {_escape(name)}" for name in record.silent),
         *(f"server {server}" for server in record.servers),
         *(f"portal-opening {_escape(line)}" for line in record.portal_exemptions),
         *(f"asking-opening {_escape(line)}" for line in record.dns_exemptions),
@@ -876,7 +880,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
     facts = {}
-    keys = ("opening", "name", "server", "portal-opening", "asking-opening")
+    keys = ("opening", "name", "silent", "server", "portal-opening", "asking-opening")
     lists: dict[str, list[str]] = {key: [] for key in keys}
     passes: list[_PassLines] = []
     try:
@@ -919,6 +923,7 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             portal_fingerprint=facts.get("portal-scene", ""),
             dns_until_boot=float(facts.get("asking-boot", 0)),
             dns_fingerprint=facts.get("asking-scene", ""),
+            silent=tuple(lists["silent"]),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error

@@ -18,7 +18,7 @@ from netconf_hooks.system.addresses import is_link_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dns.message import QueryMessage
 
@@ -31,9 +31,15 @@ AGAIN = 1.0
 # How long to wait for the answer of the other address family, once one is there: some servers never answer AAAA.
 LATE = 0.2
 
+# Of several names, those that nobody has answered for yet have so many times as long as the first answer took, but at
+# least so many seconds.
+SHARE, LEAST_SHARE = 3.0, 0.3
+
 PORT = 53
 MOST_SERVERS = 4
 MOST_ADDRESSES = 8
+MOST_AT_ONCE = 64
+"""How many names are resolved at the same time: each of them has a socket for each name server."""
 
 _UDP_SIZE = 1232  # DNS flag day 2020: this size passes everywhere without fragments
 _DATAGRAM = 65535
@@ -55,6 +61,9 @@ class Resolution(Record):
         self.refuted = refuted
         self.settled = settled
         self.problem = problem
+
+
+_CUT_OFF = Resolution(settled=False, problem="was not waited for any longer, since other names had their answers")
 
 
 class Reply(Record):
@@ -94,20 +103,74 @@ def resolve(host: str, view: View) -> Conversation[Resolution]:
     return (yield from _ask_servers(host, queries, servers.values[:MOST_SERVERS], view))
 
 
-def look_up(host: str, view: View) -> Resolution:
-    """Return the addresses of a host; wait at most until the view's deadline.  Raises OSError."""
-    conversation = resolve(host, view)
+def look_up(hosts: Iterable[str], view: View) -> dict[str, Resolution]:
+    """Resolve several names at the same time; wait at most until the view's deadline.
+
+    Once one of them has an address, the others have only a little more time (`SHARE`): a name that nobody answers for
+    must not delay one that is known.  A name that had less time than it could have is not `settled`.
+
+    hosts: in the order in which they are asked, if there are more than `MOST_AT_ONCE`; then each group of so many has
+    the same share of the time.
+    """
+    waiting = list(dict.fromkeys(hosts))
+    found: dict[str, Resolution] = {}
+    while waiting and not any(resolution.addresses for resolution in found.values()):
+        left = max(0.0, view.deadline - time.monotonic())
+        until = time.monotonic() + left / -(-len(waiting) // MOST_AT_ONCE)
+        found |= _look_up_together(waiting[:MOST_AT_ONCE], view.until(until))
+        waiting = waiting[MOST_AT_ONCE:]
+    return found | {host: _CUT_OFF for host in waiting}
+
+
+def _look_up_together(hosts: Sequence[str], view: View) -> dict[str, Resolution]:
+    """Do what `look_up` does, with at most `MOST_AT_ONCE` names."""
+    found: dict[str, Resolution] = {}
+    began = time.monotonic()
+    until = view.deadline
+    talks = {host: resolve(host, view) for host in hosts}
+    waits: dict[str, Wait] = {}
+    ready: dict[str, frozenset[int] | None] = dict.fromkeys(hosts)
     try:
-        wait = next(conversation)
         while True:
-            poll = select.poll()
-            for descriptor, events in wait.events.items():
-                poll.register(descriptor, events)
-            left = max(0, int((min(wait.until, view.deadline) - time.monotonic()) * 1000) + 1)
-            wait = conversation.send(frozenset(descriptor for descriptor, _ in poll.poll(left)))
-    except StopIteration as end:
-        resolution: Resolution = end.value
-        return resolution
+            for host, descriptors in ready.items():
+                try:
+                    # None begins a generator.
+                    waits[host] = talks[host].send(descriptors)  # type: ignore[arg-type]
+                except StopIteration as end:
+                    found[host] = end.value
+                    del talks[host]
+                    waits.pop(host, None)
+                except OSError as error:
+                    found[host] = Resolution(problem=f"{host} could not be looked up: {error.strerror or error}")
+                    del talks[host]
+                    waits.pop(host, None)
+            now = time.monotonic()
+            if until == view.deadline and any(found[host].addresses for host in ready if host in found):
+                until = min(until, now + max(LEAST_SHARE, (SHARE - 1) * (now - began)))
+            if not waits or now >= until:
+                return found | {host: _CUT_OFF for host in waits}
+            ready = _wait_for_some(waits, until)
+    finally:
+        for talk in talks.values():
+            talk.close()
+
+
+def _wait_for_some(waits: Mapping[str, Wait], until: float) -> dict[str, frozenset[int] | None]:
+    """Return which conversations can go on, each with its descriptors that are ready; none if the time is over."""
+    poll = select.poll()
+    for wait in waits.values():
+        for descriptor, events in wait.events.items():
+            poll.register(descriptor, events)
+    first = min(until, *(wait.until for wait in waits.values()))
+    # Round up: waking a millisecond too early would make the loop spin.
+    arrived = {descriptor for descriptor, _ in poll.poll(max(0, int((first - time.monotonic()) * 1000) + 1))}
+    now = time.monotonic()
+    ready: dict[str, frozenset[int] | None] = {}
+    for host, wait in waits.items():
+        mine = frozenset(wait.events.keys() & arrived)
+        if mine or now >= wait.until:
+            ready[host] = mine
+    return ready
 
 
 def read_reply(query: QueryMessage, data: bytes) -> Reply | None:

@@ -85,6 +85,12 @@ class View:
         self._networks: tuple[tuple[str, int], ...] | None = None
         self._resolvers: Answer | None = None
 
+    def until(self, deadline: float) -> View:
+        """Return the same view with an earlier deadline, time.monotonic()."""
+        view = View(self.link, min(deadline, self.deadline), self.announce)
+        view._networks, view._resolvers = self.networks, self.resolvers
+        return view
+
     @property
     def networks(self) -> tuple[tuple[str, int], ...]:
         """The link's own addresses, each with the length of its prefix."""

@@ -1,8 +1,13 @@
 """Where the tunnels' own packets go: each guard lets exactly these pass.
 
 A tunnel's configuration says where its packets go (`tunnels.Endpoint`).  A server that is given by name is resolved
-here, through the link's own name servers, and its daemon is told the same addresses in /etc/hosts, so that it need ask
-nobody.  What is found is written into the guard's record; `enforce` tells the firewall.
+here, through the link's own name servers, and the addresses are written into /etc/hosts for its daemon, which then
+needs no name server.  A name that the admin has in /etc/hosts is not resolved.  What is found is written into the
+guard's record; `enforce` tells the firewall.
+
+All names are resolved at the same time.  Before the tunnels are started, nobody waits long for a name that gets no
+answer while another one has: so ifup takes no longer because of a dead name.  A tunnel that has no address after that
+gets the whole time once more, when the others run already.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.fingerprint import Fingerprint
@@ -42,17 +47,17 @@ DNS_PORT = 53
 def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked: bool = False) -> bool:
     """Find out where the packets of the tunnels go that are to be up, and note it for each guarded link that is up.
 
-    Returns whether any guard has to be told.  Names are looked up through each link's own resolvers, which takes up to
+    Returns whether any guard has to be told.  Names are resolved by each link's own name servers, which takes up to
     `LOOK_UP_TIME`: no lock is held.  records: of the interfaces that are up.
 
-    asked: whether the tunnels were asked already to be what was decided.  Before, also names that are known are looked
-    up while a tunnel is not up, since its server may have moved; and what passed still does: whoever ends says so to
-    its server, and waits for the answer.
+    asked: whether the tunnels were already asked to start or stop.  Before that, names that are known are resolved
+    again while a tunnel is not up, since its server may have moved.  Addresses that were allowed stay allowed: a tunnel
+    that is stopping still notifies its server and waits for the reply.
     """
     guards = [guard for guard in store.read_guards(log.error) if guard.verdict != RELEASED]
     if not guards:
         return False
-    endpoints, problems, restless = _list_endpoints(store)
+    tunnels, problems, restless = _list_endpoints(store)
     by_device: dict[str, InterfaceRecord] = {}
     for up in records:
         if not up.wish:
@@ -60,7 +65,8 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
     changed = False
     for guard in guards:
         if record := by_device.get(guard.device):
-            found = _resolve(guard, endpoints, record, restless and not asked)
+            found = _resolve(guard, tunnels, record, restless, asked)
+            endpoints = [endpoint for tunnel in tunnels for endpoint in tunnel]
             changed |= _note(store, guard, endpoints, found, problems, keep=not asked)
         elif asked:
             changed |= _note(store, guard, (), _Found(), (), keep=False)
@@ -68,15 +74,19 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
 
 
 class _Found:
-    """What came of looking up the names of endpoints: addresses by name, what could not be found, whether anything was
-    asked, and the exemptions with which daemons may ask for themselves, because they could not be told.
+    """The result of resolving the names of endpoints.
 
-    dns_fingerprint: on which network they may."""
+    addresses: by name; problems: what could not be resolved, and why; asked: whether any name server was asked.
+    silent: the names without an answer that had the whole time, or whose tunnel has another address.
+    dns_until: the exemptions with which daemons may resolve names by themselves, because /etc/hosts can't be written;
+    dns_fingerprint: on which network they may.
+    """
 
     def __init__(self) -> None:
         self.addresses: dict[str, tuple[str, ...]] = {}
         self.problems: list[str] = []
         self.asked = False
+        self.silent: tuple[str, ...] = ()
         self.dns_until: tuple[Exemption, ...] = ()
         self.dns_fingerprint = ""
 
@@ -85,12 +95,12 @@ class _Found:
         return tuple(" ".join((name, *addresses)) for name, addresses in self.addresses.items())
 
 
-def _list_endpoints(store: Store) -> tuple[list[Endpoint], list[str], bool]:
-    """Return the endpoints of all tunnels that are to be up, or are held and run; why some are not known; and whether
+def _list_endpoints(store: Store) -> tuple[list[tuple[Endpoint, ...]], list[str], bool]:
+    """Return the endpoints of each tunnel that is to be up, or is held and runs; why some are not known; and whether
     one is not up."""
     from netconf_hooks.tunnels import TunnelError, load_tunnel
 
-    endpoints: list[Endpoint] = []
+    endpoints: list[tuple[Endpoint, ...]] = []
     problems = []
     restless = False
     try:
@@ -105,24 +115,63 @@ def _list_endpoints(store: Store) -> tuple[list[Endpoint], list[str], bool]:
             tunnel = load_tunnel(kind, name)
             if record.verdict != "up" and not tunnel.is_running():
                 continue
-            endpoints += tunnel.endpoints()
+            endpoints.append(tuple(tunnel.endpoints()))
             restless = restless or tunnel.is_up() is False
         except TunnelError as error:
             problems.append(f'netconf-vpn "{kind} {name}": its packets can\'t be let through: {error}')
     return endpoints, problems, restless
 
 
-def _resolve(guard: GuardRecord, endpoints: Sequence[Endpoint], record: InterfaceRecord, restless: bool) -> _Found:
+def _resolve(
+    guard: GuardRecord, tunnels: Sequence[Sequence[Endpoint]], record: InterfaceRecord, restless: bool, asked: bool
+) -> _Found:
+    """Resolve the names of endpoints, as far as that is needed now.
+
+    tunnels: the endpoints of each; restless: whether a tunnel is not up; asked: as for `let_tunnels_through`.
+    """
     from netconf_hooks.evidence.names import is_address
 
     found = _Found()
-    names = list(dict.fromkeys(endpoint.host for endpoint in endpoints if not is_address(endpoint.host)))
-    known = read_names(guard)
-    wanted = [name for name in names if restless or name not in known]
+    names = dict.fromkeys(each.host for tunnel in tunnels for each in tunnel if not is_address(each.host))
+    own = _read_own(names)
+    known = {name: addresses for name, addresses in read_names(guard).items() if name in names} | own
     found.addresses = {name: known[name] for name in names if name in known}
+    reached = _list_reached(tunnels, known)
+    if asked:
+        wanted = [name for name in names if name not in reached and name not in guard.silent]
+    elif restless:
+        # Those without an answer come last, which matters if there are very many.
+        wanted = [name for name in names if name not in own and name not in guard.silent]
+        wanted += [name for name in names if name not in own and name in guard.silent]
+    else:
+        wanted = [name for name in names if name not in known and not (name in reached and name in guard.silent)]
     if wanted:
         _look_up(guard, wanted, record, found)
+    reached = _list_reached(tunnels, found.addresses)
+    again = tuple(name for name in wanted if name in reached and name not in found.addresses)
+    kept = tuple(name for name in guard.silent if name in names and name not in wanted)
+    found.silent = tuple(dict.fromkeys((*kept, *found.silent, *again)))
     return found
+
+
+def _list_reached(tunnels: Sequence[Sequence[Endpoint]], known: Collection[str]) -> set[str]:
+    """Return the hosts of those tunnels of which at least one address is known.  known: names that have one."""
+    from netconf_hooks.evidence.names import is_address
+
+    hosts = [[endpoint.host for endpoint in tunnel] for tunnel in tunnels]
+    return {host for each in hosts if any(is_address(host) or host in known for host in each) for host in each}
+
+
+def _read_own(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the addresses of the names that the admin has in /etc/hosts."""
+    from netconf_hooks.guard.hosts import find_names
+
+    if not names:
+        return {}
+    try:
+        return find_names(names)
+    except GuardError:
+        return {}  # `_pin` reports it
 
 
 def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, found: _Found) -> None:
@@ -134,14 +183,17 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
     try:
         with ProbePass(guard.device, guard.backend, LOOK_UP_TIME) as passing:
             view = View(make_link(record.iface, record.options), deadline, passing.announce)
-            for name in names:
-                resolution = look_up(name, view)
-                if resolution.addresses:
-                    found.addresses[name] = resolution.addresses
-                elif name not in found.addresses:
-                    found.problems.append(f"{name}: {resolution.problem}")
+            resolutions = look_up(names, view)
     except (NetlinkError, OSError) as error:
         found.problems.append(f"names could not be looked up: {error}")
+        return
+    for name, resolution in resolutions.items():
+        if resolution.addresses:
+            found.addresses[name] = resolution.addresses
+        elif resolution.settled:
+            found.silent += (name,)
+        if name not in found.addresses:
+            found.problems.append(f"{name}: {resolution.problem}")
 
 
 def _note(
@@ -166,8 +218,8 @@ def _note(
         and endpoint.version in (0, 6 if ":" in address else 4)
     )
     problem = "; ".join((*problems, *found.problems))
-    if found.addresses and not found.asked:
-        problem = problem or guard.problem  # of the names, which were not looked up this time
+    if (found.addresses or found.silent) and not found.asked:
+        problem = problem or guard.problem  # of the names, which were not resolved this time
     if problem and problem != guard.problem:
         log.error(f"{guard.device}: netconf-guard: {problem}")
     with store.lock_records():
@@ -182,10 +234,13 @@ def _note(
                 dns_fingerprint=found.dns_fingerprint,
             )
         same = now.exemptions == tuple(exemptions) and not found.dns_until
-        if not same or (now.names, now.problem) != (names, problem):
+        if not same or (now.names, now.problem, now.silent) != (names, problem, found.silent):
             store.write_guard(
-                now.change(exemptions=tuple(exemptions), names=names, problem=problem, done=now.done and same)
-            )
+                now.change(
+                    exemptions=tuple(exemptions), names=names, problem=problem, silent=found.silent,
+                    done=now.done and same,
+                )
+            )  # fmt: skip
         return not same
 
 

@@ -26,7 +26,7 @@ from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 HOSTS = "/etc/hosts"
 
@@ -75,6 +75,13 @@ def pin_names(
         return _replace(lines, kernel_name, block), left
 
     return _rewrite(path, edit)
+
+
+def find_names(names: Collection[str], path: str = HOSTS) -> dict[str, tuple[str, ...]]:
+    """Return those names that the admin has in the file, as given, each with its addresses.  Raises `GuardError`."""
+    wanted = dict.fromkeys(name.lower() for name in names)
+    own = _collect([line for line in _read_lines(path) if not _find_device(line)], wanted)
+    return {name: own[name.lower()] for name in names if name.lower() in own}
 
 
 def unpin_names(device: str, path: str = HOSTS) -> None:

@@ -132,7 +132,7 @@ def _make_record(
     elsewhere = [name for name in (before.backend, *before.former.split()) if name != backend]
     record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
     if is_up:
-        facts = ("exemptions", "names", "servers", "fingerprint", "shut_at", "dns_fingerprint")
+        facts = ("exemptions", "names", "silent", "servers", "fingerprint", "shut_at", "dns_fingerprint")
         record = record.change(**{fact: getattr(before, fact) for fact in facts})
     return record
 

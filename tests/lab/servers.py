@@ -69,7 +69,7 @@ class Far:
 
     def answer_datagrams(self, handle: Callable[[bytes], list[bytes]], address: str) -> None:
         """Be a name server: `handle` gives the answers to a packet."""
-        server = self.call(lambda: _bind_datagrams(address))
+        server = self.call(lambda: bind_datagrams(address))
 
         def work() -> None:
             while not self.over.is_set():
@@ -134,7 +134,8 @@ def open_tunnel(network: str, name: str) -> int:
     return opened[0]
 
 
-def _bind_datagrams(address: str) -> socket.socket:
+def bind_datagrams(address: str) -> socket.socket:
+    """Return the socket of a name server at an address."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((address, 53))
     return server

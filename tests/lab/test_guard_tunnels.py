@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,55 @@ def test_a_name_that_nobody_knows_is_said(lab: Lab) -> None:
     assert "vpn.unknown.example" in str(read_status(lab)["guards"]["eth0"]["problem"])
     assert "vpn.unknown.example" in laptop.run(["netconf-hooks", "status"]).stdout
     assert read_guard(lab) == "closed" and not laptop.pings(CAFE.router)
+
+
+def use_names(lab: Lab, *names: str) -> None:
+    """Give the tunnel's server by several names."""
+    lines = "".join(f"remote {name} {PORT}\n" for name in names)
+    text = lab.vpn.client_config().replace(f"remote {VPN_GATEWAY} {PORT}\n", lines)
+    assert lines in text
+    lab.laptop.write(CONFIG, text, 0o600)
+
+
+@ONE_CLIENT
+def test_names_that_nobody_answers_for_do_not_delay_the_one_that_is_known(lab: Lab) -> None:
+    """dnsmasq forwards them to a name server that is not there, so that the laptop gets no answer at all."""
+    laptop = lab.laptop
+    lab.network.change_dhcp("cafe", f"--server=/dead.example/{OTHER}")
+    configure(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    took = {}
+    for names in ((ENDPOINT,), ("one.dead.example", "two.dead.example", ENDPOINT)):
+        use_names(lab, *names)
+        began = time.monotonic()
+        laptop.ifup("eth0")
+        took[len(names)] = time.monotonic() - began
+        wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel", 20.0)
+        assert "one.dead.example" not in laptop.read("/etc/hosts")
+        problem = str(read_status(lab)["guards"]["eth0"]["problem"])
+        assert ("two.dead.example" in problem) == (len(names) > 1)
+        laptop.ifdown("eth0")
+        wait_for_no_tunnel(lab)
+    # With a time limit for each name it was 5 s more, or 10.
+    assert took[3] < took[1] + 2.5, took
+
+
+@ONE_CLIENT
+def test_without_a_name_server_the_hosts_file_is_enough(lab: Lab) -> None:
+    """A static stanza without dns-nameservers, as guides for kill switches recommend."""
+    laptop = lab.laptop
+    use_name(lab)
+    laptop.write("/etc/hosts", f"{laptop.read('/etc/hosts')}{VPN_GATEWAY} {ENDPOINT}\n")
+    hosts = laptop.read("/etc/hosts")
+    address = f"    address 192.168.{CAFE.number}.77/24\n    gateway {CAFE.router}\n"
+    configure(lab, CORP, UNLESS, HINTS, head=f"iface eth0 inet static\n{address}".rstrip())
+    lab.plug("cafe")
+    with Capture(lab.network.wire_namespace) as capture:
+        laptop.ifup("eth0")
+        wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel", 20.0)
+        judge(capture, make_allowed(CAFE))
+    assert laptop.read("/etc/hosts") == hosts
+    assert read_status(lab)["guards"]["eth0"]["problem"] in (None, "")
 
 
 @ONE_CLIENT

@@ -19,7 +19,9 @@ import pytest
 from netconf_hooks.evidence import Link, known_servers, lease
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.look import answer_rules
+from netconf_hooks.evidence.names import look_up
 from netconf_hooks.evidence.peer import read_arp_reply
+from netconf_hooks.evidence.probes import View
 from netconf_hooks.observation import Answer, Place
 from netconf_hooks.place import find_place, judge
 from netconf_hooks.rules import Rules, read_rules
@@ -27,7 +29,7 @@ from netconf_hooks.rules import Rules, read_rules
 from .image import CACHE
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET, Wire, wire_carrier
-from .servers import ROUTER, Certificate, Far
+from .servers import ROUTER, Certificate, Far, bind_datagrams
 from .waiting import wait_until
 
 OWN_MAC = "02:00:00:00:00:01"
@@ -361,6 +363,39 @@ def test_a_hostile_resolver_costs_no_more_than_the_deadline(wire: Wire, far: Far
         holds, answer, took = ask(wire, line, SHORT, {"dns-nameservers": ROUTER})
         assert (holds, took < SHORT + MARGIN) == (False, True)
         assert "could not be looked up" in answer.problem
+
+
+@pytest.mark.usefixtures("connected")
+def test_forty_names_behind_a_slow_name_server_are_resolved_together(wire: Wire, far: Far) -> None:
+    """Of a provider's file; each answer takes 150 ms, one of the names never gets one."""
+    listener = far.call(lambda: bind_datagrams(ROUTER))
+
+    def answer(query: bytes, sender: tuple[str, int]) -> None:
+        time.sleep(0.15)  # what is tested: a slow name server
+        question = query[12:query.index(b"\0", 12) + 5]
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(PUBLIC)
+        found = question.endswith(b"\0\1\0\1")  # not AAAA
+        header = query[:2] + b"\x81\x80\0\1\0" + bytes((found,)) + bytes(4)
+        listener.sendto(header + question + (record if found else b""), sender)
+
+    def serve() -> None:
+        while not far.over.is_set():
+            with contextlib.suppress(TimeoutError, OSError):
+                query, sender = listener.recvfrom(2000)
+                if b"never" not in query:
+                    threading.Thread(target=answer, args=(query, sender), daemon=True).start()
+
+    listener.settimeout(0.2)
+    threading.Thread(target=serve, daemon=True).start()
+    names = ["never.example.com", *(f"{number}.example.com" for number in range(40))]
+    link = wire.link()
+    link = Link(link.iface, link.device, link.index, link.carrier, {"dns-nameservers": ROUTER})
+    began = time.monotonic()
+    found = wire.call(lambda: look_up(names, View(link, began + 5)))
+    took = time.monotonic() - began
+    assert [name for name in names if not found[name].addresses] == ["never.example.com"]
+    assert found["7.example.com"].addresses == (PUBLIC,)
+    assert took < 3, "one after the other it takes 6 s, and 5 s for the one that never answers"
 
 
 def test_answers_of_the_right_server_to_somebody_else_do_not_count(wire: Wire, far: Far, connected: None) -> None:

@@ -153,6 +153,8 @@ def hosts_file(tmp_path, monkeypatch):
     path.write_text("127.0.0.1 localhost\n")
     real_pin, real_unpin = hosts.pin_names, hosts.unpin_names
     monkeypatch.setattr(hosts, "pin_names", lambda device, pins: real_pin(device, pins, str(path)))
+    real_find = hosts.find_names
+    monkeypatch.setattr(hosts, "find_names", lambda names: real_find(names, str(path)))
     monkeypatch.setattr(hosts, "unpin_names", lambda device: real_unpin(device, str(path)))
     return path
 

@@ -178,14 +178,17 @@ class FakeNetwork:
             raise scene
         return scene
 
-    def look_up(self, name, view):
+    def look_up(self, names, view):
         """As names.look_up."""
         for server in self.resolvers:
             view.announce(view.link.device, "udp", server, 53)
-        self.asked.append(name)
-        if name in self.names:
-            return Resolution(self.names[name])
-        return Resolution(problem="no such name")
+        self.asked += names
+        answered = any(name in self.names for name in names)
+        return {
+            name: Resolution(self.names[name]) if name in self.names
+            else Resolution(problem="no such name", settled=not answered)
+            for name in names
+        }  # fmt: skip
 
     def __enter__(self):
         return self

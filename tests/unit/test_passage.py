@@ -236,6 +236,81 @@ def test_a_name_that_nobody_knows_is_told_and_others_pass(store, links, network,
     assert any("gone.example: no such name" in message for message in messages)
 
 
+DEAD = Endpoint("dead.example", "udp", 1194, uids=(0,))
+GONE = Endpoint("gone.example", "udp", 1194, uids=(0,))
+
+
+def test_names_are_asked_together_and_those_without_an_answer_once_a_run(
+    store, links, network, firewall, named, tunnels
+):
+    tunnels.endpoints[CORP] = (DEAD, GONE, BY_NAME)
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    assert named.asked == ["dead.example", "gone.example", "vpn.example"]
+    assert firewall.list_exemptions("eth0") == (to("203.0.113.1"), to("2001:db8::1"))
+    assert store.read_guard("eth0").silent == ("dead.example", "gone.example")
+    assert "gone.example: no such name" in store.read_guard("eth0").problem
+    refresh(store)
+    assert named.asked[3:] == ["vpn.example", "dead.example", "gone.example"]
+
+
+def test_while_the_tunnel_is_up_nobody_waits_for_the_other_names(store, links, network, firewall, named, tunnels):
+    tunnels.endpoints[CORP] = (DEAD, BY_NAME)
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    tunnels.up[CORP] = True
+    named.asked.clear()
+    refresh(store)
+    ifup(store, links, family="inet6", **GUARD)
+    assert named.asked == []
+
+
+def test_a_tunnel_without_any_address_has_the_whole_time_once_the_others_run(
+    store, links, network, firewall, named, tunnels
+):
+    tunnels.endpoints[CORP] = (BY_NAME,)
+    tunnels.endpoints["openvpn other"] = (DEAD,)
+    tunnels.up[CORP] = tunnels.up["openvpn other"] = False
+    asked_then = []
+    tunnels.during["start openvpn other"] = lambda: asked_then.extend(named.asked)
+    ifup(store, links, **{**GUARD, "IF_NETCONF_VPN": "openvpn corp\nopenvpn other"})
+    assert sorted(asked_then) == ["dead.example", "vpn.example"]
+    assert named.asked[2:] == ["dead.example"]
+    assert "dead.example: no such name" in store.read_guard("eth0").problem
+
+
+def test_a_name_that_nobody_knows_is_asked_for_once_a_run_and_told(store, links, network, firewall, named, tunnels):
+    tunnels.endpoints[CORP] = (DEAD,)
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    for _ in range(2):
+        assert named.asked == ["dead.example"]
+        assert store.read_guard("eth0").problem == "dead.example: no such name"
+        named.asked.clear()
+        refresh(store)
+
+
+def test_a_tunnel_with_an_address_waits_for_no_name(store, links, network, firewall, named, tunnels):
+    tunnels.endpoints[CORP] = (DEAD, BY_ADDRESS)
+    ifup(store, links)
+    assert named.asked == ["dead.example"]
+    refresh(store)
+    assert named.asked == ["dead.example"]
+    assert firewall.list_exemptions("eth0") == (TO_ADDRESS,)
+
+
+def test_names_in_the_hosts_file_are_not_asked_for(store, links, network, firewall, named, tunnels, hosts_file):
+    tunnels.endpoints[CORP] = (Endpoint("VPN.example", "udp", 1194, uids=(0,)),)
+    hosts_file.write_text("198.51.100.5 vpn.Example other\n2001:db8::5 vpn.example\n")
+    named.resolvers = ()
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    refresh(store)
+    assert named.asked == []
+    assert firewall.list_exemptions("eth0") == (to("198.51.100.5"), to("2001:db8::5"))
+    assert store.read_guard("eth0").problem == ""
+
+
 def test_the_admins_own_lines_are_what_the_daemon_uses(store, links, network, firewall, named, tunnels, hosts_file):
     hosts_file.write_text("198.51.100.5 vpn.example\n")
     tunnels.up[CORP] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import dns.message
 import dns.rcode
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import Link
-from netconf_hooks.evidence.names import Reply, Resolution, is_address, is_usable, read_reply, resolve
-from netconf_hooks.evidence.probes import View
+from netconf_hooks.evidence import Link, names
+from netconf_hooks.evidence.names import (
+    MOST_AT_ONCE, Reply, Resolution, is_address, is_usable, look_up, read_reply, resolve
+)  # fmt: skip
+from netconf_hooks.evidence.probes import View, Wait
 from netconf_hooks.observation import Answer
 
 QUERY = dns.message.make_query("www.example.com", "A", use_edns=0, id=4711)
@@ -155,3 +158,106 @@ def test_without_dnspython_it_says_so(monkeypatch):
     view = FakeView((("192.0.2.9", 24),), Answer(("192.0.2.53",)))
     resolution = run(resolve("a.example", view))
     assert resolution == Resolution(problem="names can't be asked for: python3-dnspython is not installed")
+
+
+# Several names at the same time
+
+
+class NameServers:
+    """What answers for names, in place of `names.resolve`: who answers at once, and who never does.
+
+    asked: the names that were asked for, in order; asking: those that wait for an answer; closed: those of them that
+    were ended.
+    """
+
+    def __init__(self, answered=(), slow=()):
+        self.answered = answered
+        self.slow = slow
+        self.asked = []
+        self.asking = []
+        self.closed = []
+
+    def resolve(self, host, view):
+        self.asked.append(host)
+        self.asking.append(host)
+        try:
+            if host in self.slow:
+                yield Wait({}, time.monotonic() + 0.05)
+            elif host not in self.answered:
+                while time.monotonic() < view.deadline:
+                    yield Wait({}, view.deadline)
+                return Resolution(problem=f"{host} could not be looked up")
+            return Resolution(("192.0.2.1",))
+        except GeneratorExit:
+            self.closed.append(host)
+            raise
+
+
+@pytest.fixture
+def servers(monkeypatch):
+    servers = NameServers()
+    monkeypatch.setattr(names, "resolve", servers.resolve)
+    return servers
+
+
+def make_view(seconds):
+    view = FakeView((("192.0.2.9", 24),), Answer(("192.0.2.53",)))
+    view.deadline = time.monotonic() + seconds
+    return view
+
+
+def test_a_name_that_nobody_answers_for_does_not_delay_the_others(servers):
+    servers.answered = ("alive.example",)
+    view = make_view(600)
+    found = look_up(("dead.example", "gone.example", "alive.example"), view)
+    assert found.pop("alive.example").addresses == ("192.0.2.1",)
+    assert time.monotonic() < view.deadline - 500
+    assert {name: resolution.settled for name, resolution in found.items()} == {
+        "dead.example": False, "gone.example": False
+    }  # fmt: skip
+    assert sorted(servers.closed) == ["dead.example", "gone.example"]
+
+
+def test_others_have_a_little_more_time_than_the_first(servers):
+    servers.answered, servers.slow = ("fast.example",), ("slow.example",)
+    found = look_up(("slow.example", "fast.example"), make_view(600))
+    assert all(resolution.addresses for resolution in found.values())
+
+
+def test_if_nobody_answers_all_names_have_the_whole_time(servers):
+    began = time.monotonic()
+    found = look_up(("dead.example", "gone.example"), make_view(0.2))
+    assert time.monotonic() >= began + 0.2
+    assert all(resolution.settled and "could not be looked up" in resolution.problem for resolution in found.values())
+
+
+def test_very_many_names_are_asked_in_groups_each_with_its_share_of_the_time(servers):
+    dead = [f"{number}.dead.example" for number in range(2 * MOST_AT_ONCE)]
+    servers.answered = ("alive.example",)
+    view = make_view(1.5)
+    found = look_up([*dead, "alive.example", "other.example"], view)
+    assert found["alive.example"].addresses
+    assert time.monotonic() < view.deadline
+    assert servers.asked == [*dead, "alive.example", "other.example"]
+    assert set(found) == {*dead, "alive.example", "other.example"}
+    servers.asked.clear()
+    found = look_up(["alive.example", *dead], make_view(600))
+    assert servers.asked == ["alive.example", *dead[: MOST_AT_ONCE - 1]]
+    assert not found[dead[-1]].settled
+
+
+def test_a_name_that_fails_fails_alone(servers, monkeypatch):
+    def resolve(host, view):
+        if host == "broken.example":
+            raise OSError(1, "Operation not permitted")
+        return (yield from servers.resolve(host, view))
+
+    servers.answered = ("alive.example",)
+    monkeypatch.setattr(names, "resolve", resolve)
+    found = look_up(("broken.example", "alive.example"), make_view(600))
+    assert found["alive.example"].addresses
+    assert found["broken.example"].problem == "broken.example could not be looked up: Operation not permitted"
+
+
+def test_no_name_at_all_is_asked(servers):
+    assert look_up((), make_view(600)) == {}
