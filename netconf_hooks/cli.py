@@ -11,9 +11,10 @@ import time
 from io import TextIOWrapper
 
 from netconf_hooks.commands.check import check_stanzas
-from netconf_hooks.commands.entry import CommandError, FAILED, OK
+from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
 from netconf_hooks.commands.explain import explain_rules
 from netconf_hooks.commands.hold import hold_tunnel, read_hold_time, unhold_tunnel
+from netconf_hooks.commands.plan import plan_situations
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
 from netconf_hooks.decide import DOWN, NO_RULE
@@ -36,8 +37,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+    from typing import NoReturn
 
     from netconf_hooks.state import GuardRecord, InterfaceRecord, TunnelState
+
+_PROGRAM = "netconf-hooks"
 
 # The watcher's exit status after an error that nobody has foreseen: EX_SOFTWARE, sysexits.h.
 CRASHED = 70
@@ -67,9 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line; argparse's own usage message may fill a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain, and exit with status 2."""
+        command = self.prog.removeprefix(_PROGRAM).strip()
+        place = f"{command}: " if command else ""
+        log.complain(f"{place}{message} ({self.prog} --help says more)")
+        sys.exit(UNREADABLE)
+
+
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="netconf-hooks",
+    parser = _Parser(
+        prog=_PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=textwrap.fill(
             "Says which network an interface is on and what follows from that; the rules stand in "
@@ -109,6 +124,16 @@ def _make_parser() -> argparse.ArgumentParser:
         "-: standard input",
     )  # fmt: skip
     explain.add_argument("iface", nargs="?", metavar="IFACE", help="all recorded interfaces if not given")
+
+    plan = _add_command(
+        commands, "plan", plan_situations, "what would be decided where, by the stanzas alone",
+        "Lists every situation that the rules tell apart, with what each tunnel and guard would do there, and whether "
+        "traffic may leave outside of the tunnels.  Reads the stanzas, looks at no network, changes nothing.",
+        "netconf-hooks plan",
+        "netconf-hooks plan --json eth0 | jq '.situations[] | select(.clear)'",
+    )  # fmt: skip
+    plan.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
+    plan.add_argument("ifaces", nargs="*", metavar="IFACE", help="all stanzas with rules if none is given")
 
     probe = _add_command(
         commands, "probe", probe_network, "what is seen of the network now, as a netconf-location line to paste",
@@ -219,7 +244,7 @@ def _read_seconds(text: str, read: Callable[[str], float]) -> float:
 
 
 def _add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     run: Callable[[argparse.Namespace, Store], int],
     summary: str,

@@ -182,7 +182,7 @@ def _find_contradiction(location: Location) -> str:
     """Return a message about tests of a line that exclude each other; empty if there are none."""
     for test in location.tests:
         for other in location.tests:
-            if test.key == other.key and other.negated and not test.negated and _is_covered(test, other):
+            if test.key == other.key and other.negated and not test.negated and is_covered(test, other):
                 return f"{test.text} and {other.text} exclude each other"
     for key in (key for key, kind in TESTS.items() if kind.single):
         wanted = [test for test in location.tests if test.key == key and not test.negated]
@@ -193,16 +193,16 @@ def _find_contradiction(location: Location) -> str:
 
 def _is_stricter(location: Location, earlier: Location) -> bool:
     """Whether `earlier` holds whenever `location` does: each of its tests follows from one of the other's."""
-    return all(any(_follows(wanted, test) for test in location.tests) for wanted in earlier.tests)
+    return all(any(follows(wanted, test) for test in location.tests) for wanted in earlier.tests)
 
 
-def _follows(conclusion: Test, premise: Test) -> bool:
+def follows(conclusion: Test, premise: Test) -> bool:
     if conclusion.key != premise.key or conclusion.negated != premise.negated:
         return False
-    return _is_covered(conclusion, premise) if conclusion.negated else _is_covered(premise, conclusion)
+    return is_covered(conclusion, premise) if conclusion.negated else is_covered(premise, conclusion)
 
 
-def _is_covered(test: Test, other: Test) -> bool:
+def is_covered(test: Test, other: Test) -> bool:
     """Whether all values of `test` are also values of `other`, ignoring negation."""
     return all(any(_is_value_covered(test.key, value, wider) for wider in other.values) for value in test.values)
 

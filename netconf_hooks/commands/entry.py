@@ -1,6 +1,6 @@
 """Common to all commands: netconf-hooks(8), EXIT STATUS."""
 
-OK, FAILED = 0, 1
+OK, FAILED, UNREADABLE = 0, 1, 2
 
 
 class CommandError(Exception):

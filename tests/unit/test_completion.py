@@ -96,6 +96,7 @@ def test_every_command_and_every_option_is_offered(complete):
     ("netconf-hooks probe eth0:1", ["1"]),
     ("netconf-hooks explain --json ro", ["roaming"]),
     ("netconf-hooks check d", ["dsl"]),
+    ("netconf-hooks plan --json eth0 ro", ["roaming"]),
     ("netconf-hooks check $", ["$(touch${IFS}hit)"]),
     ("netconf-hooks release x", []),
     ("netconf-hooks portal --for ", ["1m", "5m", "15m", "1h"]),
