@@ -310,6 +310,7 @@ class Listener:
             if self._has_work():
                 return False
             _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
+            self._store.write_states(())
             os.unlink(self._store.fifo)
             os.close(self._fifo)
             self._lock.release()

@@ -136,8 +136,10 @@ def test_a_guard_that_lets_all_through_fails(one_lab: Lab, capsys: pytest.Captur
     """Whatever the product says of it: what counts is the capture."""
     one_lab.laptop.write("/etc/network/if-up.d/zz-flush", "#!/bin/sh\nnft flush ruleset\n", 0o755)
     one_lab.laptop.run(["mv", "/usr/sbin/netconf-hooks", "/usr/sbin/real"])
-    watch = "#!/bin/sh\n[ $1 = watch ] || exec /usr/sbin/real \"$@\"\n"  # and nobody puts it back
-    one_lab.laptop.write("/usr/sbin/netconf-hooks", watch, 0o755)
+    # No watcher puts the guard back, and what the command that keeps the tunnel down puts back goes again.
+    flushing = ["#!/bin/sh", "[ $1 = watch ] && exit", '/usr/sbin/real "$@"', "status=$?",
+                "[ $1 = hold ] && nft flush ruleset", "exit $status", ""]  # fmt: skip
+    one_lab.laptop.write("/usr/sbin/netconf-hooks", "\n".join(flushing), 0o755)
     failures = tell(one_lab, capsys, CAFE)
     assert [failure.split(":")[1] for failure in failures] == [" guard", " tunnel up", " killed"]
 

@@ -913,7 +913,7 @@ def test_a_hook_killed_anywhere_leaves_it_closed_and_the_next_run_puts_it_right(
     total = steps.count
     right(reference, links)
     wanted = describe(reference, firewalls)
-    assert total > 4
+    assert total >= 4
     for number in range(1, total + 1):
         machine = prepare(number)
         steps.last = number

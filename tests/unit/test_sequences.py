@@ -49,19 +49,25 @@ class Model:
     """Which stanzas are up, as an admin would say it.
 
     up: by interface and logical interface, and by address family, the options of the stanzas that have any; over: of
-    which interfaces ifupdown has finished an ifdown that left the link up; unsure: of which a hook was killed since.
+    which interfaces ifupdown has finished an ifdown that left the link up; unsure: of which a hook was killed since;
+    maybe: by interface, the options of stanzas whose hook was killed, and which may count or not; kept: whether
+    wpa_action has ended what it had raised over eth0, which ends with its link unless some stanza comes up over it.
     """
 
     def __init__(self):
         self.up = {}
         self.unsure = set()
         self.over = set()
+        self.maybe = {}
+        self.kept = False
         self.at_office = False
 
     def copy(self):
         other = Model()
         other.up = {key: {family: list(some) for family, some in up.items()} for key, up in self.up.items()}
         other.over, other.at_office = set(self.over), self.at_office
+        other.kept = self.kept
+        other.maybe = {iface: list(some) for iface, some in self.maybe.items()}
         return other
 
     def must_be_closed(self):
@@ -74,8 +80,11 @@ class Model:
             ]
             guards = {options.get("NETCONF_GUARD", "no") for options in passes} - {"no"}
             trusts = {options.get("NETCONF_TRUST", "") for options in passes} - {""}
-            located = any("NETCONF_LOCATION" in options for options in passes)
-            if guards and not (self.at_office and guards == {"unless office"} and trusts == {"hints"} and located):
+            # What may count can name the place and trust it, but takes no guard of a stanza that is up away.
+            counting = passes + self.maybe.get(iface, [])
+            trusted = trusts <= {"hints"} and any(options.get("NETCONF_TRUST") == "hints" for options in counting)
+            located = any("NETCONF_LOCATION" in options for options in counting)
+            if guards and not (self.at_office and guards == {"unless office"} and trusted and located):
                 return True
         return False
 
@@ -92,6 +101,9 @@ class Model:
             (name, of): up for (name, of), up in self.up.items() if name != iface or (logical and of != logical)
         }
         self.over.discard(iface)
+        if not logical:
+            self.maybe.pop(iface, None)
+            self.kept = self.kept and iface != "eth0"
 
 
 class Machine:
@@ -125,6 +137,8 @@ class Machine:
         counts = {}
         families = self.model.up.setdefault((iface, logical), {})
         for number, (family, options) in enumerate(self.file[logical]):
+            if iface == "eth0" and has_entry(self.store, iface, options):
+                self.model.kept = False
             if not self.hook("pre-up", iface, logical, family, options, run):
                 del self.state[iface]
                 return False
@@ -177,6 +191,13 @@ def roaming(monkeypatch):
 @example(  # nothing but evidence ended the guard of a link that ifdown had left up
     story=[("edit", "roam", [("inet", {"DNS_DOMAIN": "example.com"})]), ("ifup", "eth0", False, 9, 0),
            ("ifdown", "eth0", True, 0), ("raise", False, 9, 0)]
+)
+@example(  # what was kept when wpa_action had ended what was over it ends with the link
+    story=[("ifup", "eth0", False, 9, 0), ("raise", False, 9, 0), ("disconnect", 0), ("set down", None),
+           ("raise", False, 9, 0)]
+)
+@example(  # the location of a stanza whose hook was killed counts for what is raised over it
+    story=[("edit", "roam", [("inet", UNLESS)]), ("ifup", "eth0", False, 9, 2), ("raise", False, 9, 0), ("move", True)]
 )
 def test_the_guard_is_closed_while_a_pass_that_is_up_asks_for_it(
     store, links, network, firewalls, place, steps, journal, roaming, tmp_path_factory, story
@@ -275,6 +296,7 @@ def happen(machine, what, facts):
         if "eth0" in machine.state:
             machine.roaming["now"] = True
             model.end("eth0", machine.ifdown("eth0"))
+            model.kept = True
             machine.links.plug("eth0", 7)
     elif what == "move":
         move(machine, facts[0])
@@ -282,7 +304,7 @@ def happen(machine, what, facts):
     elif what == "set down":
         machine.links.plug("eth0", 7, up=False)
         end_passes(machine.store)
-        for iface in list(model.over):
+        for iface in [*model.over, *(["eth0"] if model.kept else [])]:
             model.end(iface)
 
 
@@ -291,8 +313,8 @@ def arrive(machine, iface, logical, force, reached):
     model = machine.model
     if whole and model.asks() and not model.must_be_closed():
         last = machine.store.read_guard("eth0")
-        # All stanzas that are up agree, and the network was looked at by each of the interfaces.
-        if all(each.iface == iface for each in last.passes):
+        # All stanzas that are up agree, no hook was killed, and the network was looked at by each of the interfaces.
+        if all(each.iface == iface for each in last.passes) and iface not in model.unsure:
             assert machine.firewall.is_open("eth0"), last
 
 
@@ -310,10 +332,16 @@ def forget_what_is_unsure(machine, old, what, facts):
     new = machine.model
     machine.state.pop(iface, None)
     new.over.discard(iface)
+    new.kept = old.kept
     new.unsure.add(iface)
+    logical = {"raise": "roam", "disconnect": "eth0"}.get(what, facts[0])
+    before = [options for (name, _), up in old.up.items() if name == iface for some in up.values() for options in some]
+    maybe = old.maybe.get(iface, []) + before + [options for _, options in machine.file.get(logical, [])]
     if what in ("ifdown", "disconnect"):
         new.end(iface)
+        new.maybe[iface] = maybe
         return
+    new.maybe[iface] = maybe
     for key in [key for key in new.up if key[0] == iface]:
         for family, some in new.up[key].items():
             was = old.up.get(key, {}).get(family, [])

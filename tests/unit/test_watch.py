@@ -248,9 +248,11 @@ def test_it_ends_with_the_last_record_and_leaves_nothing(machine):
         wait_for_sleep(process)
         assert machine.lock_watcher().take() is False
         assert Path(machine.directory, "watch.lock").read_text() == f"{process.pid}\n"
+        machine.write_states([TunnelState("openvpn", "corp", up_since=1.0)])
         forget(machine)
         assert process.wait(10) == 0
     assert not os.path.exists(machine.fifo)
+    assert machine.read_states() == {}
     lock = machine.lock_watcher()
     assert lock.take()
     lock.release()
