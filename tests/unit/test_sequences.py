@@ -234,6 +234,8 @@ def tell(machine, what, *facts):
         real()
 
     replaced = what in ("ifup", "raise") and not keeps_guard(machine, what, facts)
+    # The other interface of the device goes on without it.
+    replaced |= what == "ifdown" and any(name != facts[0] for name, _ in model.up)
     machine.firewall.step = watch
     try:
         happen(machine, what, facts)
