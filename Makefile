@@ -57,7 +57,7 @@ PYTEST =
 # make bench ROWS='ifup-plain memory' ROUNDS=5
 ROWS =
 ROUNDS =
-# make mutants FILE=netconf_hooks/decide.py MUTANTS='--count 100 --seed 7'
+# make mutants FILE=netconf_hooks/decide.py MUTANTS='--count 100 --seed 7 --quick'
 FILE =
 MUTANTS =
 

@@ -1,7 +1,8 @@
 """``make mutants FILE=netconf_hooks/decide.py``: would the tests notice if the code were wrong?
 
 Changes a module at random, one small change at a time (an operator, a condition, a constant, a return value, a call
-taken out), and runs the unit tests on each: those of the module's own test file or directory first, then all others.
+taken out), and runs the unit tests on each: first those that call the changed function, the quickest first, then all
+others, since a test may run the module in a process of its own; ``--quick`` leaves these out.
 It prints every change that no test noticed, and exits with 1 if fewer than ``--share`` percent of them were noticed,
 with 2 if the tests fail before anything is changed.  It works on copies: the checkout stays as it is.
 """
@@ -12,6 +13,7 @@ import argparse
 import ast
 import copy
 import difflib
+import json
 import os
 import queue
 import random
@@ -22,10 +24,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.calls import CALLS, MODULES, ONLY
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = "tests/unit"
@@ -139,55 +143,106 @@ def _change_constant(value: object) -> Iterator[object]:
         yield "" if value else "mutant"
 
 
-def find_own_tests(module: str, root: Path = ROOT) -> list[str]:
-    """Return the tests of a module, by their place: a file, the directory of its package, or nothing.
+class Calls:
+    """Which tests call which functions of some modules, and how long each test takes.
 
-    module: its file, below the project's directory.
+    reports: the files that the plugin has written.
     """
-    path = Path(module)
-    parts = path.parts[1:]
-    places = [Path(UNIT, *parts[:-1], f"test_{path.stem}.py"), Path(UNIT, *parts[:-1])]
-    return [str(place) for place in places if (root / place).exists() and str(place) != UNIT][:2]
+
+    def __init__(self, reports: Iterable[Path]) -> None:
+        self._calls: dict[tuple[str, int], list[str]] = {}
+        self.seconds: dict[str, float] = {}
+        for report in reports:
+            calls, seconds = json.loads(report.read_text())
+            self.seconds |= seconds
+            for module, lines in calls.items():
+                for line, tests in lines.items():
+                    self._calls.setdefault((module, int(line)), []).extend(tests)
+
+    def find(self, module: str, source: bytes, mutant: Mutant) -> tuple[str, ...]:
+        """Return the tests that call the function with a change in it, the quickest first; none if it is in none."""
+        line = source[:mutant.start].count(b"\n") + 1
+        found: tuple[int, int] | None = None
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                if first <= line <= (node.end_lineno or line) and (found is None or first > found[0]):
+                    found = first, line
+        tests = set(self._calls.get((module, found[0]), ())) if found else set()
+        return tuple(sorted(tests, key=lambda test: self.seconds[test]))
+
+
+class Batch(NamedTuple):
+    """A run of pytest: its arguments; if it has `only`, it leaves out all other tests; timeout: seconds."""
+
+    arguments: tuple[str, ...]
+    only: tuple[str, ...]
+    timeout: float
 
 
 class Copy:
     """A copy of the checkout, in which one mutant after the other is tested."""
 
-    def __init__(self, root: Path, directory: Path, module: str) -> None:
+    def __init__(self, root: Path, directory: Path) -> None:
         self._directory = directory
-        self._module = directory / module
         files = ["git", "-c", "safe.directory=*", "-C", str(root), "ls-files", "-z", "--cached", "--others",
                  "--exclude-standard"]  # fmt: skip
         for name in subprocess.run(files, capture_output=True, check=True, text=True).stdout.split("\0"):
             if name and (root / name).is_file():
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, directory / name)
+        shutil.copy2(ROOT / "tests/calls.py", directory / "mutants_calls.py")
         self._written = 0
 
-    def test(self, source: bytes, groups: Sequence[Sequence[str]], timeout: float) -> str:
+    def learn(self, modules: Sequence[str], arguments: Sequence[str]) -> Calls:
+        """Run the tests as they are; return what they call.  Raises `TestsFail`."""
+        calls = self._directory / "build/calls"
+        calls.mkdir(parents=True)
+        environment = {MODULES: " ".join(modules), CALLS: str(calls / "run")}
+        if problem := self._run(arguments, 3600.0, environment):
+            raise TestsFail(problem)
+        return Calls(calls.iterdir())
+
+    def test(self, module: str, source: bytes, batches: Sequence[Batch]) -> str:
         """Return what notices this source: the tests' output, or that they took too long; empty if nothing does.
 
-        groups: arguments of pytest; the next are run only if the tests of those before pass.
+        batches: the next is run only if the tests of those before pass.
         """
-        self._module.write_bytes(source)
+        path = self._directory / module
+        before = path.read_bytes()
+        self._write(path, source)
+        try:
+            for batch in batches:
+                environment = {}
+                if batch.only:
+                    only = self._directory / "build/only"
+                    only.parent.mkdir(exist_ok=True)
+                    only.write_text("\n".join(batch.only))
+                    environment[ONLY] = str(only)
+                noticed = self._run(batch.arguments, batch.timeout, environment)
+                if "FailedHealthCheck" in noticed:  # hypothesis found this machine too slow
+                    noticed = self._run(batch.arguments, batch.timeout, environment)
+                if noticed:
+                    return noticed
+            return ""
+        finally:
+            self._write(path, before)
+
+    def _write(self, path: Path, source: bytes) -> None:
+        path.write_bytes(source)
         # Compiled modules are known again by whole seconds and size.
         self._written += 10
-        os.utime(self._module, (self._written, self._written))
-        for arguments in groups:
-            noticed = self._run(arguments, timeout)
-            if "FailedHealthCheck" in noticed:  # hypothesis found this machine too slow
-                noticed = self._run(arguments, timeout)
-            if noticed:
-                return noticed
-        return ""
+        os.utime(path, (self._written, self._written))
 
-    def _run(self, arguments: Sequence[str], timeout: float) -> str:
+    def _run(self, arguments: Sequence[str], timeout: float, environment: Mapping[str, str]) -> str:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "--hypothesis-seed=0",
-                   *arguments]  # fmt: skip
-        environment = os.environ | {
+                   "-p", "mutants_calls", *arguments]  # fmt: skip
+        environment = {
+            **os.environ,
             "LC_ALL": "C.UTF-8",
             "NETCONF_EXAMPLES": "20",
             "PYTHONPYCACHEPREFIX": str(self._directory / "build/pycache"),
+            **environment,
         }
         with subprocess.Popen(
             command, cwd=self._directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -206,50 +261,79 @@ class Copy:
         return "" if process.returncode in (0, 5) else output or f"exit status {process.returncode}"
 
 
-def hunt(
-    module: str, count: int, seed: int, tests: Sequence[str] = (), also: Sequence[str] = (), jobs: int = 0,
-    root: Path = ROOT,
-) -> Iterator[Outcome]:
-    """Test `count` changes of a module (all, if it has no more), and yield what came of each.
+class Hunt:
+    """Tests changes of modules (context manager), in copies of the checkout.
 
-    module: its file, below `root`; tests: those to run, instead of all unit tests; also: more, for those changes that
-    they do not notice; jobs: how many at a time, 0: one for each processor.  Raises `TestsFail`.
+    modules: their files, below `root`; tests: those to run, instead of all unit tests; also: more, for those changes
+    that they do not notice; jobs: how many at a time, 0: one for each processor; quick: whether only to run the tests
+    that call the changed function.  Raises `TestsFail`.
     """
-    # Read once: somebody may edit it meanwhile, and then the changes would be at other places.
-    source = (root / module).read_bytes()
-    mutants = list_mutants(source)
-    chosen = random.Random(seed).sample(mutants, min(count, len(mutants)))
-    own = list(tests) or find_own_tests(module, root)
-    groups = [[*own, "-m", "not thorough"]] if own else []
-    if not tests:
-        groups.append([UNIT, "-m", "not thorough", *(f"--ignore={path}" for path in own)])
-    groups += [[path] for path in also]
-    jobs = jobs or os.cpu_count() or 1
-    with tempfile.TemporaryDirectory(prefix="mutants-") as directory, ThreadPoolExecutor(jobs) as threads:
-        copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for number in range(min(jobs, len(chosen)) or 1):
-            copies.put(Copy(root, Path(directory, str(number)), module))
-        first = copies.get()
-        began = time.monotonic()
-        if problem := first.test(source, groups, 3600.0):
-            raise TestsFail(problem)
-        timeout = max(SHORTEST, SLACK * (time.monotonic() - began))
-        copies.put(first)
+
+    def __init__(
+        self, modules: Sequence[str], tests: Sequence[str] = (), also: Sequence[str] = (), jobs: int = 0,
+        quick: bool = False, root: Path = ROOT,
+    ) -> None:
+        # Read once: somebody may edit it meanwhile, and then the changes would be at other places.
+        self.sources = {module: (root / module).read_bytes() for module in modules}
+        self._tests = list(tests) or [UNIT]
+        self._also = also
+        self._jobs = jobs or os.cpu_count() or 1
+        self._quick = quick
+        self._directory = tempfile.TemporaryDirectory(prefix="mutants-")
+        try:
+            self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+            for number in range(self._jobs):
+                self._copies.put(Copy(root, Path(self._directory.name, str(number))))
+            first = self._copies.get()
+            began = time.monotonic()
+            workers = ["-n", str(self._jobs)] if self._jobs > 1 else []
+            self._calls = first.learn(modules, [*self._tests, "-m", "not thorough", *workers])
+            self._limit = max(SHORTEST, SLACK * (time.monotonic() - began) * self._jobs)
+            self._copies.put(first)
+        except BaseException:
+            self._directory.cleanup()
+            raise
+
+    def __enter__(self) -> Hunt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._directory.cleanup()
+
+    def run(self, module: str, count: int, seed: int) -> Iterator[Outcome]:
+        """Test `count` changes of a module (all, if it has no more), and yield what came of each."""
+        source = self.sources[module]
+        mutants = list_mutants(source)
+        chosen = random.Random(seed).sample(mutants, min(count, len(mutants)))
         stop = threading.Event()
 
         def work(mutant: Mutant) -> Outcome:
             if stop.is_set():
                 return Outcome(mutant, "not tested")
-            place = copies.get()
+            place = self._copies.get()
             try:
-                return Outcome(mutant, place.test(mutant.apply(source), groups, timeout))
+                return Outcome(mutant, place.test(module, mutant.apply(source), self._plan(module, mutant)))
             finally:
-                copies.put(place)
+                self._copies.put(place)
 
-        try:
-            yield from threads.map(work, chosen)
-        finally:
-            stop.set()
+        with ThreadPoolExecutor(self._jobs) as threads:
+            try:
+                yield from threads.map(work, chosen)
+            finally:
+                stop.set()
+
+    def _plan(self, module: str, mutant: Mutant) -> list[Batch]:
+        """Return what is run on a change."""
+        calling = self._calls.find(module, self.sources[module], mutant)
+        batches = []
+        if calling:
+            files = dict.fromkeys(test.partition("::")[0] for test in calling)
+            seconds = SHORTEST + SLACK * sum(self._calls.seconds[test] for test in calling)
+            batches.append(Batch((*files, "-m", "not thorough"), calling, seconds))
+        others = tuple(test for test in self._calls.seconds if test not in set(calling))
+        if others and not (calling and self._quick):
+            batches.append(Batch((*self._tests, "-m", "not thorough"), others, self._limit))
+        return batches + [Batch((path,), (), self._limit) for path in self._also]
 
 
 def show(mutant: Mutant, module: str, source: bytes) -> str:
@@ -261,33 +345,41 @@ def show(mutant: Mutant, module: str, source: bytes) -> str:
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.mutants", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("file", help="the module, such as netconf_hooks/decide.py")
-    parser.add_argument("--count", type=int, default=50, help="how many changes to try (50)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a module, such as netconf_hooks/decide.py")
+    parser.add_argument("--count", type=int, default=50, help="how many changes of each to try (50)")
     parser.add_argument("--seed", type=int, default=None, help="which ones; printed, so that a run can be repeated")
     parser.add_argument("--share", type=float, default=95.0, help="how many of a hundred must be noticed (95)")
     parser.add_argument("--jobs", type=int, default=0, help="how many to test at a time (one for each processor)")
+    parser.add_argument("--quick", action="store_true", help="run only the tests that call the changed function")
     parser.add_argument("--tests", nargs="*", default=[], metavar="TEST", help="run these instead of all unit tests")
     parser.add_argument("--also", nargs="*", default=[], metavar="TEST", help="more tests, such as some of the lab's")
     options = parser.parse_args(arguments)
-    path = Path(options.file).resolve()
-    if not path.is_file() or root.resolve() not in path.parents:
-        parser.error(f"{options.file}: expected a module below {root}")
-    module = str(path.relative_to(root.resolve()))
-    source = path.read_bytes()
+    modules = []
+    for name in options.files:
+        path = Path(name).resolve()
+        if not path.is_file() or root.resolve() not in path.parents:
+            parser.error(f"{name}: expected a module below {root}")
+        modules.append(str(path.relative_to(root.resolve())))
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    print(f"{module}: {len(list_mutants(source))} changes are possible; seed {seed}", flush=True)
-    tried = noticed = 0
+    status = 0
     try:
-        for outcome in hunt(module, options.count, seed, options.tests, options.also, options.jobs, root):
-            tried += 1
-            noticed += bool(outcome.noticed)
-            if not outcome.noticed:
-                print(f"\nnobody noticed:\n{show(outcome.mutant, module, source)}", flush=True)
+        with Hunt(modules, options.tests, options.also, options.jobs, options.quick, root) as hunt:
+            for module in modules:
+                source = hunt.sources[module]
+                print(f"{module}: {len(list_mutants(source))} changes are possible; seed {seed}", flush=True)
+                tried = noticed = 0
+                for outcome in hunt.run(module, options.count, seed):
+                    tried += 1
+                    noticed += bool(outcome.noticed)
+                    if not outcome.noticed:
+                        print(f"\nnobody noticed:\n{show(outcome.mutant, module, source)}", flush=True)
+                print(f"{module}: {noticed} of {tried} changes noticed", flush=True)
+                if 100 * noticed < options.share * tried:
+                    status = 1
     except TestsFail as problem:
         print(f"The tests fail before anything is changed:\n{problem}", file=sys.stderr)
         return 2
-    print(f"{module}: {noticed} of {tried} changes noticed")
-    return 0 if 100 * noticed >= options.share * tried else 1
+    return status
 
 
 if __name__ == "__main__":

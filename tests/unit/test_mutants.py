@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.mutants import find_own_tests, list_mutants, main
+from tests.mutants import Calls, Mutant, list_mutants, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,14 +76,6 @@ def test_changes_of_real_modules(module: str) -> None:
         assert changed.startswith(source[:mutant.start]) and changed.endswith(source[mutant.end:])
 
 
-def test_own_tests() -> None:
-    assert find_own_tests("netconf_hooks/decide.py", ROOT) == ["tests/unit/test_decide.py"]
-    tests = ["tests/unit/guard/test_hosts.py", "tests/unit/guard"]
-    assert find_own_tests("netconf_hooks/guard/hosts.py", ROOT) == tests
-    assert find_own_tests("netconf_hooks/guard/firewall/nftables.py", ROOT) == ["tests/unit/guard/firewall"]
-    assert find_own_tests("netconf_hooks/record.py", ROOT) == ["tests/unit/test_record.py"]
-
-
 MODULE = """\
 def cut(number):
     if number > 9:
@@ -110,9 +103,10 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.thorough
-def test_what_nobody_noticed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("quick", [[], ["--quick"]], ids=["all tests", "quick"])
+def test_what_nobody_noticed(project: Path, capsys: pytest.CaptureFixture[str], quick: list[str]) -> None:
     """It prints what the tests forget, counts what they do not, and leaves the checkout as it is."""
-    arguments = [str(project / "netconf_hooks/size.py"), "--seed", "1", "--tests", "tests/unit/test_size.py"]
+    arguments = [str(project / "netconf_hooks/size.py"), "--seed", "1", *quick, "--tests", "tests/unit/test_size.py"]
     assert main(arguments, project) == 1
     said = capsys.readouterr().out
     assert "-        number -= 9\n+        number += 9" in said
@@ -121,6 +115,34 @@ def test_what_nobody_noticed(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert said.count("nobody noticed:") == 4
     assert "netconf_hooks/size.py: 3 of 7 changes noticed" in said
     assert (project / "netconf_hooks/size.py").read_text() == MODULE
+
+
+SOURCE = b"""\
+LIMIT = 9
+
+def cut(number):
+    def take(part):
+        return part - LIMIT
+    return take(number)
+
+@cache
+def add(number): return number + 1
+"""
+
+
+@pytest.mark.parametrize("text, tests", [
+    ("LIMIT = 9", ()),
+    ("return part", ("t.py::slow",)),
+    ("return take", ("t.py::quick", "t.py::slow")),
+    ("return number", ("t.py::other",)),
+])
+def test_the_tests_that_call_what_was_changed_come_first(tmp_path: Path, text: str, tests: tuple[str, ...]) -> None:
+    calls = {"m.py": {"3": ["t.py::slow", "t.py::quick"], "4": ["t.py::slow"], "8": ["t.py::other"]}, "n.py": {}}
+    seconds = {"t.py::slow": 2.0, "t.py::quick": 0.5, "t.py::other": 1.0}
+    (tmp_path / "one").write_text(json.dumps([calls, seconds]))
+    (tmp_path / "two").write_text(json.dumps([{"m.py": {}, "n.py": {"4": ["t.py::slow"]}}, {}]))
+    start = SOURCE.index(text.encode())
+    assert Calls(tmp_path.iterdir()).find("m.py", SOURCE, Mutant(start, start + 1, "x")) == tests
 
 
 @pytest.mark.thorough
