@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
-from situations import Presence, Situation
+from situations import Presence, Situation, make_record
 
 from netconf_hooks.decide import (
-    CLOSED, DOWN, Edge, INET, KEEP, NO_RULE, OPEN, UP, Verdict, can_open, decide_changes,
-    decide_guard, decide_presences, decide_tunnels, describe_place, holds, is_firm, list_edges
+    CLOSED, DOWN, Edge, INET, KEEP, NO_RULE, OPEN, RELEASED, UP, Verdict, Known, can_open, decide_changes,
+    decide_device, decide_guard, decide_presences, decide_tunnels, describe_connection, describe_place, holds, is_firm,
+    list_edges
 )  # fmt: skip
+from netconf_hooks.decide import decide as decide_all
 from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules
+from netconf_hooks.state import GuardRecord, Pass
 
 many = settings(max_examples=min(100, MANY), deadline=None)
 
@@ -380,6 +383,20 @@ def test_where_the_machine_is(situations, before, after):
     assert found == tuple(Presence(name, tuple(ifaces)) for name, *ifaces in after)
 
 
+@pytest.mark.parametrize("name, undecided, location", [
+    ("office", False, "office"), (INET, False, "office"), (INET, True, ""), ("office", True, "office")
+])
+def test_what_an_event_script_is_told_of_the_interface(name, undecided, location):
+    passes = (Pass("inet", {}, "eth0", "eth0"), Pass("inet", {}, "work", "eth0"), Pass("inet6", {}, "", "eth0"))
+    seen = {"gateway": ("192.0.2.1", "fe80::1"), "dns-domain": ("example.com",)}
+    record = make_record("eth0", 7, passes, "office", undecided=undecided, seen=seen)
+    assert describe_connection(name, record) == {
+        "IFACE": "eth0", "LOGICAL": "work", "NETCONF_LOCATION": location, "NETCONF_GATEWAY": "192.0.2.1 fe80::1",
+        "NETCONF_DNS_DOMAIN": "example.com",
+    }  # fmt: skip
+    assert describe_connection(name, record.change(passes=()))["LOGICAL"] == "eth0"
+
+
 def test_events_nest():
     here = [Presence("office", ("eth0", "wlan0")), Presence(INET, ("eth0",))]
     there = [Presence(INET, ("wlan0",)), Presence("home", ("wlan0",))]
@@ -457,6 +474,80 @@ def test_a_test_as_a_word_is_a_proof_or_is_not(word, state):
         assert guard(f"unless {word}", trust=trust, tests=frozenset([word])) == state
     assert guard(f"unless {word}", trust="hints", tests=frozenset([word])) == OPEN
     assert guard(f"unless {word}", trust="hints") == CLOSED
+
+
+GUARDED = {"netconf-guard": "unless office", "netconf-location": "office gateway=192.0.2.1", "netconf-trust": "hints"}
+
+
+def make_pass(iface="eth0", **options):
+    """Return a pass with a guard, and other options than `GUARDED`, with underscores for dashes."""
+    options = {f"netconf-{name}".replace("_", "-"): value for name, value in options.items()}
+    return Pass("inet", {**GUARDED, **options}, iface, iface)
+
+
+def make_guarded(*passes, **facts):
+    """Return the record of the guard of eth0."""
+    return GuardRecord("eth0", "nftables", passes=passes or (make_pass(),), **facts)
+
+
+def in_office(*passes, looked=5.0, **facts):
+    """Return the record of the interface of some passes, which was looked at in the office."""
+    passes = passes or (make_pass(),)
+    return make_record(passes[0].iface, 7, passes, "office", grade="hint", looked=looked, **facts)
+
+
+UNLOOKED = "the network was not looked at yet"
+
+
+@pytest.mark.parametrize("record, records, state, because", [
+    (make_guarded(), [in_office()], OPEN, 'eth0 is at office: "unless office"'),
+    (make_guarded(), [], CLOSED, f"eth0: {UNLOOKED}"),
+    (make_guarded(), [in_office(make_pass("eth0:1"))], CLOSED, f"eth0: {UNLOOKED}"),
+    # Looked at before the link was shut.
+    (make_guarded(shut_at=6.0, because="it moved"), [in_office()], CLOSED, "it moved"),
+    (make_guarded(shut_at=5.0, because="it moved"), [in_office()], CLOSED, "it moved"),
+    (make_guarded(shut_at=4.9, because="it moved"), [in_office()], OPEN, 'eth0 is at office: "unless office"'),
+    (make_guarded(shut_at=6.0, because="open", verdict=OPEN), [in_office()], CLOSED, f"eth0: {UNLOOKED}"),
+    # An edited stanza, and one more.
+    (make_guarded(make_pass(vpn="openvpn corp")), [in_office()], CLOSED,
+     f"eth0: another stanza of it is coming up, and {UNLOOKED}"),
+    (make_guarded(make_pass(), make_pass(vpn="openvpn corp")), [in_office()], CLOSED,
+     f"eth0: another stanza of it is coming up, and {UNLOOKED}"),
+    # All guards on the device agree.
+    (make_guarded(make_pass(), make_pass("eth0:1")), [in_office(), in_office(make_pass("eth0:1"))], OPEN,
+     'eth0 is at office: "unless office"; eth0:1 is at office: "unless office"'),
+    (make_guarded(make_pass(), make_pass("eth0:1")), [in_office()], CLOSED, f"eth0:1: {UNLOOKED}"),
+    (make_guarded(make_pass("eth0:1"), make_pass()), [in_office()], CLOSED, f"eth0:1: {UNLOOKED}"),
+    (make_guarded(make_pass(), make_pass(guard="yes")), [in_office(make_pass(), make_pass(guard="yes"))], CLOSED,
+     "eth0 is at office: wanted anywhere"),
+    # One without a guard has no say, and need not be up.
+    (make_guarded(make_pass(), make_pass("eth0:1", guard="no")), [in_office()], OPEN,
+     'eth0 is at office: "unless office"'),
+    (make_guarded(make_pass(guard="no")), [in_office(make_pass(guard="no"))], CLOSED,
+     "no stanza says when it opens"),
+])
+def test_the_guard_of_a_device_opens_if_all_its_interfaces_agree(record, records, state, because):
+    assert decide_device(record, records) == Verdict(state, because)
+
+
+def test_a_device_with_another_name_or_two_firewalls_stays_closed():
+    verdict = decide_device(make_guarded(), [in_office()], "lan0")
+    assert verdict == Verdict(CLOSED, "eth0 is called lan0 now: the guard does not hold it any more")
+    two = make_pass(guard_backend="nftables"), make_pass(guard_backend="iptables")
+    assert decide_device(make_guarded(*two), [in_office(*two)]).state == CLOSED
+
+
+@pytest.mark.parametrize("verdict, done, after, still_done", [
+    (CLOSED, True, OPEN, False), (OPEN, True, OPEN, True), (OPEN, False, OPEN, False), (RELEASED, True, RELEASED, True)
+])
+def test_what_is_recorded_of_a_guard(verdict, done, after, still_done):
+    record = make_guarded(verdict=verdict, done=done, because="before")
+    (decided,) = decide_all([in_office()], Known({}, [record])).guards
+    assert (decided.verdict, decided.done) == (after, still_done)
+    assert (decided.because == "before") == (verdict == RELEASED)
+    if verdict != RELEASED:
+        (renamed,) = decide_all([in_office()], Known({}, [record], renamed={"eth0": "lan0"})).guards
+        assert renamed.verdict == CLOSED and "lan0" in renamed.because
 
 
 NAMES = ("office", "home")

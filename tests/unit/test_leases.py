@@ -6,7 +6,7 @@ import time
 
 import pytest
 from guarded import (
-    ELSEWHERE, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen, refresh
+    ELSEWHERE, FakeFirewall, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen, refresh
 )  # fmt: skip
 
 from netconf_hooks import settle
@@ -75,13 +75,17 @@ LOST = [
 
 
 @pytest.mark.parametrize("news", LOST)
-def test_news_of_a_lost_carrier_or_router_shut_even_if_the_network_is_the_same_again(office, firewall, news):
+def test_news_of_a_lost_carrier_or_router_shut_even_if_the_network_is_the_same_again(
+    office, firewall, messages, news
+):
     """The cable was pulled and is in again: that it was out is what counts."""
     listening, socket = listen(office)
     socket.waiting = [news]
     assert listening.hear()
     assert_closed(office, firewall)
-    assert listening.take_reason()
+    reason = listening.take_reason()
+    assert reason and f"info: eth0: netconf-guard: closed: {reason}" in messages
+    assert not listening.take_reason()
     assert firewall.tokens.get("eth0", set()) == set()
 
 
@@ -167,6 +171,50 @@ def test_a_link_that_never_had_a_carrier_loses_none(cafe, links, firewall):
     asked = list(firewall.asked)
     listening.hear()
     assert firewall.asked == asked
+
+
+def test_a_carrier_that_came_and_went_while_it_was_closed_ends_a_portal_pass(cafe, links, firewall):
+    """The link looks as before when it is looked at: what was heard counts."""
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    links.plug("eth0", INDEX, carrier=False)
+    listening, socket = listen(cafe)
+    links.plug("eth0", INDEX)
+    socket.waiting = [make_link()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal")
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_carrier_that_was_lost_is_lost_once(cafe, firewall):
+    listening, socket = listen(cafe)
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    asked = list(firewall.asked)
+    assert asked[-1] == "shut eth0 open"
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert firewall.asked == asked
+
+
+@pytest.mark.parametrize("news", [True, False])
+def test_a_firewall_without_news_is_looked_at_by_time(office, firewall, news, monkeypatch):
+    """As xtables' legacy tables; another firewall, of which no guard is left, does not count."""
+    listening, _ = listen(office)
+    listening._firewalls["other"] = FakeFirewall("iptables-legacy" if news else "nftables", [], None)
+    firewall.has_news = news
+    listening.reload()
+    assert not listening.take_check()
+    now = time.monotonic()
+    monkeypatch.setattr(lease_module, "monotonic", lambda: now + lease_module.CHECK + 0.1)
+    assert listening.take_check() is not news
+    assert not listening.take_check()
+    # And no more once there is no guard in it.
+    office.remove_guard("eth0")
+    firewall.stands.clear()
+    listening.reload()
+    assert listening.next_time() is None
 
 
 def test_opening_can_not_overtake_shutting(cafe, network, firewall, place, journal):
