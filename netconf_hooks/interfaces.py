@@ -4,6 +4,9 @@ ifquery(8) is ifupdown's own parser, so only it reads the options.  But ``ifquer
 templates or hotplugged, so the names are read here: ``iface``, ``mapping``, ``source`` and ``source-directory`` lines,
 interfaces(5).  ifquery is always run with ``--no-mappings``: a mapping script may do anything, and reading must not
 change anything.
+
+ifupdown-ng and ifupdown2 have an ifquery of their own, which refuses that option (they have no mappings) and prints the
+stanzas in another form.  They are asked again without it, and their answer is brought into ifupdown's form.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from netconf_hooks.system.programs import ProgramError, run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from netconf_hooks.system.programs import Result
 
 FILE = "/etc/network/interfaces"
 
@@ -39,8 +44,11 @@ _DEEPEST = 20
 _MARK = "netconf-hooks-stanza"
 _AT_ONCE = 100
 
-# The prefix of ifquery's error messages.
+# The prefix of ifquery's error messages; ifupdown2's ifquery writes others.
 _COMPLAINT = "ifquery: "
+_COMPLAINTS_OF_IFUPDOWN2 = ("error: ", "warning: ")
+
+IFUPDOWN, IFUPDOWN_NG, IFUPDOWN2 = "ifupdown", "ifupdown-ng", "ifupdown2"
 
 
 class InterfacesError(Exception):
@@ -200,6 +208,18 @@ def query_passes(
     return split_passes(run_ifquery(name, path, timeout), name, names or read_names(path))
 
 
+def find_ifupdown(timeout: float = 10.0) -> str:
+    """Return which ifupdown is installed: `IFUPDOWN`, `IFUPDOWN_NG` or `IFUPDOWN2`, by ``ifquery --version``.
+
+    timeout: seconds that ifquery may take.  Raises `InterfacesError`.
+    """
+    try:
+        said = run(["ifquery", "--version"], timeout=timeout).output
+    except ProgramError as error:
+        raise InterfacesError(str(error)) from error
+    return next((name for name in (IFUPDOWN_NG, IFUPDOWN2) if said.startswith(name)), IFUPDOWN)
+
+
 def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
     """Return ifquery's output for the stanzas called `name`, including its errors about other stanzas.
 
@@ -209,9 +229,76 @@ def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
         result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)
     except ProgramError as error:
         raise InterfacesError(str(error), name) from error
+    if _has_no_mappings(result):
+        return _ask_without_mappings([name], path, timeout)[name]
     if result.status != 0:
         raise InterfacesError(result.output.strip() or "ifquery knows no such interface", name)
     return result.output
+
+
+def _has_no_mappings(result: Result) -> bool:
+    """Whether an ifquery has refused the option, as that of ifupdown-ng and that of ifupdown2 do."""
+    return result.status != 0 and "unrecognized" in result.output and "--no-mappings" in result.output
+
+
+def _ask_without_mappings(names: Sequence[str], path: str, timeout: float) -> dict[str, str]:
+    """Return what ifupdown's ifquery would print for the stanzas called each of `names`.  Raises `InterfacesError`."""
+    try:
+        result = run(["ifquery", "-i", path, *names], timeout=timeout)
+    except ProgramError as error:
+        raise InterfacesError(str(error)) from error
+    if result.status != 0:
+        complaints = result.output.strip().splitlines() or ["ifquery knows no such interface"]
+        raise InterfacesError(complaints[-1], names[0] if len(names) == 1 else "")
+    return {name: read_stanzas(result.output, name) for name in names}
+
+
+def read_stanzas(output: str, name: str) -> str:
+    """Return what ifupdown-ng's or ifupdown2's ifquery has printed, in the form of ifupdown's.
+
+    They print ``iface NAME`` and the options below it, indented: ``  option value``.  ifupdown-ng also prints ``use``
+    lines, which it has made itself.
+    """
+    found = []
+    inside = False
+    for line in output.splitlines():
+        if line.startswith((_COMPLAINT, *_COMPLAINTS_OF_IFUPDOWN2)):
+            found.append(f"{_COMPLAINT}{line.partition(': ')[2]}")
+        elif line[:1].isspace():
+            option, _, value = line.strip().partition(" ")
+            if inside and option != "use":
+                found.append(f"{option}: {value}")
+        elif line:
+            inside = line.split()[:2] in (["iface", name], ["template", name])
+    return "".join(f"{line}\n" for line in found)
+
+
+def list_unpassed(ifupdown: str, output: str, name: str, names: Names) -> list[tuple[str, str, str]]:
+    """Return the options of ours that ifupdown-ng or ifupdown2 does not pass to hooks: option, value, and why.
+
+    Of an option that is written twice ifupdown-ng 0.11 passes the last one, ifupdown2 3.0 the first one, and of an
+    interface with several stanzas ifupdown2 passes only the options of the first.
+
+    output: of `run_ifquery` for `name`.
+    """
+    if ifupdown == IFUPDOWN:
+        return []
+    entries = [(option, value) for option, value in _read_entries(output) if is_relevant(option)]
+    unpassed = []
+    if ifupdown == IFUPDOWN2:
+        later = [heading for heading in names.headings if heading.name == name][1:]
+        for line in (line for heading in later for line in heading.list_lines()):
+            if is_relevant(line.option) and (line.option, line.value) in entries:
+                entries.remove((line.option, line.value))
+                reason = f"ifupdown2 passes only the options of {name}'s first stanza to hooks: write it there"
+                unpassed.append((line.option, line.value, reason))
+    passed = dict(entries if ifupdown == IFUPDOWN_NG else reversed(entries))
+    which = "last" if ifupdown == IFUPDOWN_NG else "first"
+    for option, value in entries:
+        if value != passed[option]:
+            reason = f"{ifupdown} passes only the {which} {option} line to hooks: number the others ({option}-2)"
+            unpassed.append((option, value, reason))
+    return unpassed
 
 
 def list_complaints(output: str) -> list[str]:
@@ -258,6 +345,10 @@ def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0)
             result = run(["ifquery", "--no-mappings", "-i", "/dev/stdin", *asked], timeout=timeout, stdin=text)
         except ProgramError as error:
             raise InterfacesError(str(error)) from error
+        if _has_no_mappings(result):
+            answers = _ask_without_mappings(some, path, timeout)
+            found.update((name, parse_options(output)) for name, output in answers.items())
+            continue
         rest = result.output
         for name, mark in zip(some, marks):
             output, end, rest = rest.partition(f"{_MARK}: {mark}\n")

@@ -7,7 +7,9 @@ from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.report import ERROR, Report, WARNING
 from netconf_hooks.evidence.ports import find_isolation
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import InterfacesError, parse_options, read_names, run_ifquery, split_passes
+from netconf_hooks.interfaces import (
+    find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
+)  # fmt: skip
 from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
 from netconf_hooks.place import is_proof
 from netconf_hooks.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
@@ -32,6 +34,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
     for problem in names.problems:
         print(f"not examined: {problem}")
     report = Report(names)
+    ifupdown = _find_ifupdown()
     examined = 0
     for iface in options.ifaces or names.stanzas:
         try:
@@ -40,12 +43,21 @@ def check_stanzas(options: Namespace, store: Store) -> int:
             report.add_failure(error)
             continue
         report.add_complaints(output)
+        report.add_rules(ERROR, iface, [RuleError(*each) for each in list_unpassed(ifupdown, output, iface, names)])
         _check_stanza(iface, output, names, report)
         examined += 1
     errors = report.print()
     mapped = ", ".join(names.mapped)
-    print(f"{examined} stanzas examined, {errors} errors" + (f"; mapping scripts not run: {mapped}" if mapped else ""))
+    mappings = "mapping scripts not run" if ifupdown == IFUPDOWN else f"{ifupdown} has no mappings, and ignores"
+    print(f"{examined} stanzas examined, {errors} errors" + (f"; {mappings}: {mapped}" if mapped else ""))
     return FAILED if errors else OK
+
+
+def _find_ifupdown() -> str:
+    try:
+        return find_ifupdown()
+    except InterfacesError:
+        return IFUPDOWN  # each stanza says what is wrong with ifquery
 
 
 def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None:

@@ -61,14 +61,14 @@ class Image(Closing):
     It holds this machine's /etc, /usr and /var without its own network configuration, and the given packages,
     installed by dpkg.  Kept in memory of its own mount namespace; `close` ends it and all laptops made from it.
 
-    packages: the .deb files to install.
+    packages: the .deb files to install; replaced: this machine's packages that they conflict with, removed before.
     """
 
-    def __init__(self, packages: Sequence[Path] = ()) -> None:
+    def __init__(self, packages: Sequence[Path] = (), replaced: Sequence[str] = ()) -> None:
         self.namespaces = Namespaces(("mnt",))
         try:
             self.namespaces.run(["mount", "-t", "tmpfs", "-o", "mode=755", "image", "/mnt"])
-            self._install(packages)
+            self._install(packages, replaced)
         except BaseException:
             self.close()
             raise
@@ -77,7 +77,7 @@ class Image(Closing):
         """Throw the disk away; what still runs from it ends."""
         self.namespaces.close()
 
-    def _install(self, packages: Sequence[Path]) -> None:
+    def _install(self, packages: Sequence[Path], replaced: Sequence[str]) -> None:
         # A network namespace without any link: nothing that a package's scripts do gets out.
         with Namespaces(("mnt", "uts", "net"), self.namespaces.files) as machine:
             _set_up_disk(machine, "/mnt", [])
@@ -94,6 +94,8 @@ class Image(Closing):
                 "/usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
             }.items():
                 _write(machine, path, text, 0o755 if path.startswith("/usr/sbin") else 0o644)
+            if replaced:
+                machine.run(["dpkg", "--force-depends", "--remove", *replaced], timeout=300)
             if packages:
                 # Without this file man-db does not index all manual pages again, which takes seconds.
                 machine.run(["rm", "-f", "/var/lib/man-db/auto-update"])

@@ -315,6 +315,7 @@ def command(store, tunnel, network, monkeypatch, capfd):
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
     monkeypatch.setattr(check, "run_ifquery", lambda _: pytest.fail("asked this machine's ifquery"))
+    monkeypatch.setattr(check, "find_ifupdown", lambda: "ifupdown")
     for module in (explain, recording):
         for query in ("query_passes", "query_options"):
             monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"), raising=False)

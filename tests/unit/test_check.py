@@ -50,6 +50,23 @@ def test_check_of_good_stanzas(command, stanzas):
     assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
 
 
+@pytest.mark.parametrize("ifupdown, kept, lost", [("ifupdown-ng", "last", "a"), ("ifupdown2", "first", "b")])
+def test_check_reports_what_another_ifupdown_keeps_from_hooks(
+    command, stanzas, monkeypatch, ifupdown, kept, lost
+):  # fmt: skip
+    monkeypatch.setattr(check, "find_ifupdown", lambda: ifupdown)
+    written = "netconf-location: a gateway=192.0.2.1\nnetconf-location: b gateway=192.0.2.2\nnetconf-trust: hints\n"
+    monkeypatch.setattr(check, "run_ifquery", lambda iface: written if iface == "eth0" else "")
+    stanzas[0]["eth0"] = {}
+    stanzas[1]["mapped"] = ("eth*",)
+    status, output, _ = command("check")
+    assert status == 1
+    message = f"{ifupdown} passes only the {kept} netconf-location line to hooks: number the others"
+    [line] = [line for line in output.splitlines() if message in line]
+    assert f'netconf-location "{lost} gateway=' in line
+    assert output.splitlines()[-1] == f"2 stanzas examined, 1 errors; {ifupdown} has no mappings, and ignores: eth*"
+
+
 def test_check_reports_all_errors_of_a_stanza(command, stanzas):
     stanzas[0]["eth0"] = {
         "netconf-location": "office gatway=1", "netconf-vpn": "openvpn corp unles x", "netconf-trsut": "x"

@@ -10,8 +10,8 @@ from many import MANY
 
 from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
-    FILE, InterfacesError, Names, list_complaints, parse_options, query_options, query_stanzas, read_names,
-    split_passes
+    FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, list_complaints, list_unpassed, Names,
+    parse_options, query_options, query_stanzas, read_names, run_ifquery, split_passes
 )  # fmt: skip
 from netconf_hooks.rules import read_rules
 from netconf_hooks.system.programs import ProgramError, Result
@@ -356,3 +356,77 @@ def test_where_that_can_not_be_told_they_are_one(fs):
     fs.create_file(FILE, contents=PASSES)
     assert split_passes(PRINTED, "eth0", read_names()) == [("any", parse_options(PRINTED))]
     assert split_passes(PRINTED, "eth1", read_names()) == [("any", parse_options(PRINTED))]
+
+
+# ifupdown-ng and ifupdown2
+
+REFUSALS = {
+    IFUPDOWN_NG: Result(1, "ifquery: unrecognized option '--no-mappings'\nifquery: unknown interface -i\n"),
+    IFUPDOWN2: Result(2, "usage: ifquery [-h]\nifquery: error: unrecognized arguments: --no-mappings\n"),
+}
+UNKNOWN = {
+    IFUPDOWN_NG: Result(1, "ifquery: unknown interface nosuch\n"),
+    IFUPDOWN2: Result(1, "error: main exception: cannot find interfaces: nosuch\n"),
+}
+FIXTURES = {IFUPDOWN_NG: "ifquery-ifupdown-ng-0.11.3", IFUPDOWN2: "ifquery-ifupdown2-3.0.0"}
+
+
+@pytest.fixture(params=[IFUPDOWN_NG, IFUPDOWN2])
+def other(request, monkeypatch):
+    """Let the ifquery of another ifupdown answer as it was captured, with the file in the fixture; returns whose."""
+    answer = (CAPTURED.parent / FIXTURES[request.param] / "answer.txt").read_text()
+
+    def run(argv, timeout, stdin=""):
+        if "--version" in argv:
+            return Result(0, {IFUPDOWN_NG: "ifupdown-ng 0.11.3\n", IFUPDOWN2: "ifupdown2:3.0.0-1.1\n"}[request.param])
+        if "--no-mappings" in argv:
+            return REFUSALS[request.param]
+        return UNKNOWN[request.param] if "nosuch" in argv else Result(0, answer)
+
+    monkeypatch.setattr(interfaces, "run", run)
+    return request.param
+
+
+def read_fixture(other):
+    return read_names(str(CAPTURED.parent / FIXTURES[other] / "interfaces"))
+
+
+def test_the_ifupdowns_are_told_apart_by_their_version(other, monkeypatch):
+    assert find_ifupdown() == other
+    monkeypatch.setattr(interfaces, "run", lambda argv, timeout: Result(0, "ifquery version 0.8.41\n"))
+    assert find_ifupdown() == IFUPDOWN
+
+
+def test_another_ifquery_is_read_as_ifupdowns_own(other):
+    assert query_options("eth0") == {
+        **({"dhcp-hostname": "laptop"} if other == IFUPDOWN_NG else {}),
+        "netconf-location": "b gateway=192.0.2.1\nc gateway=192.0.2.1",
+        "netconf-vpn": "openvpn corp unless b",
+        "netconf-guard": "unless a",
+    }
+    inherited = {"netconf-trust": "hints", "netconf-location": "a gateway=10.0.0.1"}
+    own = query_options("eth1")
+    assert own == ({"inherit": "base", **inherited, "mtu": "1500"} if other == IFUPDOWN_NG else {"mtu": "1500"})
+    assert query_stanzas(["eth1", "base"]) == {"eth1": own, "base": inherited}
+
+
+def test_what_another_ifquery_complains_of_is_told(other):
+    complaints = list_complaints(run_ifquery("eth0"))
+    assert len(complaints) == (other == IFUPDOWN2)
+    assert all("unsupported address method" in complaint for complaint in complaints)
+    with pytest.raises(InterfacesError, match=r"^nosuch: .*(unknown interface|cannot find interfaces: )"):
+        query_options("nosuch")
+
+
+def test_what_another_ifupdown_does_not_pass_to_hooks(other):
+    names = read_fixture(other)
+    unpassed = list_unpassed(other, run_ifquery("eth0"), "eth0", names)
+    lost = [(option, value) for option, value, _ in unpassed]
+    if other == IFUPDOWN_NG:
+        assert lost == [("netconf-location", "b gateway=192.0.2.1")]
+        assert "only the last netconf-location line" in unpassed[0][2] and "netconf-location-2" in unpassed[0][2]
+    else:
+        assert lost == [("netconf-guard", "unless a"), ("netconf-location", "c gateway=192.0.2.1")]
+        assert "eth0's first stanza" in unpassed[0][2] and "only the first netconf-location line" in unpassed[1][2]
+    assert list_unpassed(IFUPDOWN, run_ifquery("eth0"), "eth0", names) == []
+    assert list_unpassed(other, run_ifquery("base"), "base", names) == []
