@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import textwrap
-import time
 from io import TextIOWrapper
 
 from netconf_hooks.commands.check import check_stanzas
 from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
 from netconf_hooks.commands.explain import explain_rules
 from netconf_hooks.commands.hold import hold_tunnel, read_hold_time, unhold_tunnel
+from netconf_hooks.commands.monitor import monitor_changes
+from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.plan import plan_situations
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
-from netconf_hooks.decide import DOWN, NO_RULE
+from netconf_hooks.commands.status import ALWAYS, AUTO, NEVER, name_place, show_status
 from netconf_hooks.evidence.current import list_current
-from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.enforce import put_back
-from netconf_hooks.guard.override import find_state
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.passes import describe_pass
-from netconf_hooks.settle import look_again, read_held, settle
-from netconf_hooks.state import RecordError, Store, TunnelRecord, boot_time
-from netconf_hooks.supervision import describe_state
-from netconf_hooks.system import log, netlink
+from netconf_hooks.settle import look_again, settle
+from netconf_hooks.state import RecordError, Store
+from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
-from netconf_hooks.tunnels import TunnelError, load_tunnel
 from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import NoReturn
-
-    from netconf_hooks.state import GuardRecord, InterfaceRecord, TunnelState
 
 _PROGRAM = "netconf-hooks"
 
@@ -108,6 +100,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "netconf-hooks status --json | jq -r '.interfaces.eth0.location'",
     )  # fmt: skip
     status.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
+    status.add_argument(
+        "--color", choices=(AUTO, ALWAYS, NEVER), default=AUTO,
+        help="whether states are coloured: on a terminal, unless NO_COLOR is set, if not given",
+    )  # fmt: skip
 
     explain = _add_command(
         commands, "explain", explain_rules, "look at the network now: every rule, every test, what was seen",
@@ -160,6 +156,15 @@ def _make_parser() -> argparse.ArgumentParser:
         "netconf-hooks check eth0 && ifdown eth0 && ifup eth0",
     )  # fmt: skip
     check.add_argument("ifaces", nargs="*", metavar="IFACE", help="all stanzas if none is given")
+
+    monitor = _add_command(
+        commands, "monitor", monitor_changes, "one line now, and one at every change, for status bars",
+        "Prints a line now and whenever a location, tunnel, guard or problem changes, until it is interrupted or its "
+        "reader has gone.  Any user may run it.",
+        "netconf-hooks monitor",
+        "netconf-hooks monitor --json | jq --unbuffered -r '.interfaces.wlan0.location'",
+    )  # fmt: skip
+    monitor.add_argument("--json", action="store_true", help="one object a line, as status --json prints it")
 
     refresh = _add_command(
         commands, "refresh", decide_again, "look at the network again and decide again, by the recorded rules",
@@ -263,190 +268,6 @@ def _add_command(
     return parser
 
 
-# --- status
-
-
-def show_status(options: argparse.Namespace, store: Store) -> int:
-    """``netconf-hooks status [--json]``: from the records, for any user."""
-    records = store.read_interfaces(log.complain)
-    current = list_current(records)
-    held = {**{tunnel: stop.because for tunnel, stop in store.read_stops().items()}, **read_held()}
-    tunnels = _add_held(store.read_tunnels(), held)
-    guards = {guard.device: guard for guard in store.read_guards(log.complain)}
-    up = {tunnel: _ask_is_up(record) for tunnel, record in tunnels.items()}
-    states = read_tunnel_states(store)
-    if options.json:
-        print(json.dumps(_make_status(records, current, tunnels, up, guards, held, states), indent=2, sort_keys=True))
-        return OK
-    for record in records:
-        if record.wish:
-            raised = f", for which {', '.join(record.raised)} came up" if record.raised else ""
-            print(f"{record.iface}: a wish{raised}")
-            continue
-        note = "" if record in current else "  (does not count: no carrier, or another device by now)"
-        print(f"{record.iface}: {_name_place(record)}{note}")
-        if record.place.line:
-            print(f"    netconf-location {record.place.line}")
-        if record not in current and _is_kept_by_guest(record):
-            print("    the kernel goes on using its routes: the port of a guest gives the bridge carrier")
-        for key, answer in record.observation.answers.items():
-            print(f"    {key}: {log.printable(', '.join(answer.values) or answer.problem)}")
-        for line in _describe_passes(record):
-            print(log.printable(line))
-    for guard in guards.values():
-        for line in _describe_guard(guard):
-            print(log.printable(line))
-    for device in list_legacy_guards():
-        if device not in guards or guards[device].backend != "iptables-legacy":
-            print(f"guard of {device} in the tables of iptables-legacy: no record knows of it, and it closes the link")
-    for (kind, name), tunnel in tunnels.items():
-        hold = f"; {held[kind, name]}" if (kind, name) in held else ""
-        print(f"{kind} {name}: {_UP_WORDS[up[kind, name]]}{hold}; should be {tunnel.verdict}: {tunnel.because}")
-        waits = _describe_wait(tunnel, up[kind, name], states)
-        if tunnel.problem and tunnel.problem not in waits:
-            print(f"    {log.printable(tunnel.problem)}")
-        if waits:
-            print(f"    {log.printable(waits)}")
-    for pid, what in store.read_abandoned():
-        print(f"watcher: process {pid}, which was to {what}, can't be killed and was abandoned")
-    if not records and not guards:
-        print("no interface with netconf rules is up")
-    return OK
-
-
-_UP_WORDS = {True: "connected", False: "not connected", None: "can't tell whether it is connected"}
-
-
-def _make_status(
-    records: Sequence[InterfaceRecord],
-    current: Sequence[InterfaceRecord],
-    tunnels: dict[tuple[str, str], TunnelRecord],
-    up: dict[tuple[str, str], bool | None],
-    guards: dict[str, GuardRecord],
-    held: dict[tuple[str, str], str],
-    states: dict[tuple[str, str], TunnelState],
-) -> dict[str, object]:
-    return {
-        "guards": {
-            guard.device: {
-                "state": _name_state(guard),
-                "because": guard.because,
-                "backend": guard.backend,
-                "portal": round(guard.portal_left(), 1),
-                "problem": guard.problem or None,
-            }
-            for guard in guards.values()
-        },
-        "interfaces": {
-            record.iface: {
-                "location": record.place.location or None,
-                "undecided": record.place.undecided,
-                "guard": _name_state(guards.get(device_of(record.iface))),
-                "counts": record in current,
-                "wish": record.wish,
-                "line": record.place.line or None,
-                "grade": record.place.grade or None,
-                "routable": record.observation.routable,
-                "seen": {key: list(answer.values) for key, answer in record.observation.answers.items()},
-                "passes": [
-                    {"logical": each.logical or record.iface, "family": each.family, "reached": each.reached}
-                    for each in record.passes
-                ],
-            }
-            for record in records
-        },
-        "tunnels": {
-            f"{kind} {name}": {
-                "wanted": tunnel.verdict == "up",
-                "up": up[kind, name],
-                "because": tunnel.because,
-                "problem": tunnel.problem or None,
-                "held": held.get((kind, name)),
-                "state": _describe_wait(tunnel, up[kind, name], states) or None,
-                "since": _find_since(states.get((kind, name))) if tunnel.verdict == "up" else None,
-            }
-            for (kind, name), tunnel in tunnels.items()
-        },
-    }
-
-
-def _is_kept_by_guest(record: InterfaceRecord) -> bool:
-    """Whether netconf-linkdown-routes can't work for a bridge whose cable is pulled: for the kernel it has carrier."""
-    link = netlink.read_link(device_of(record.iface))
-    return link is not None and link.index == record.observation.index and link.carrier
-
-
-def _describe_passes(record: InterfaceRecord) -> list[str]:
-    """Say which stanzas the rules of an interface come from, where it is not simply the interface's own."""
-    lines = []
-    for each in record.passes:
-        if not each.reached:
-            lines.append(f"    {describe_pass(each)} is still in force: the last ifup did not reach it; ifdown ends it")
-        elif len(record.passes) > 1 or each.logical not in ("", record.iface):
-            lines.append(f"    by {describe_pass(each)}")
-    return lines
-
-
-def _name_state(guard: GuardRecord | None) -> str:
-    """Return ``none``, ``closed``, ``open`` or ``released``: what the firewall does."""
-    return find_state(guard) if guard else "none"
-
-
-def _describe_guard(guard: GuardRecord) -> list[str]:
-    state = _name_state(guard)
-    lines = [f"guard of {guard.device}: {state} ({guard.backend}): {guard.because}"]
-    if state != guard.verdict:
-        lines.append(f"    decided, and not done yet: {guard.verdict}")
-    left = guard.portal_left()
-    if left > 0:
-        lines.append(f"    a captive portal may be visited for another {left:.0f} s")
-    if guard.problem:
-        lines.append(f"    {guard.problem}")
-    return lines
-
-
-def _add_held(
-    tunnels: dict[tuple[str, str], TunnelRecord], held: dict[tuple[str, str], str]
-) -> dict[tuple[str, str], TunnelRecord]:
-    """Return the decisions on tunnels, also on those that are held and that no rule names."""
-    return {**{tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, done=True) for tunnel in held}, **tunnels}
-
-
-def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
-    try:
-        return load_tunnel(tunnel.kind, tunnel.name).is_up()
-    except TunnelError:
-        return False
-
-
-def read_tunnel_states(store: Store) -> dict[tuple[str, str], TunnelState]:
-    """Return what the watcher has last seen of the tunnels that should be up; what can't be read is told."""
-    try:
-        return store.read_states()
-    except RecordError as error:
-        log.complain(str(error))
-        return {}
-
-
-def _describe_wait(
-    tunnel: TunnelRecord, up: bool | None, states: Mapping[tuple[str, str], TunnelState]
-) -> str:
-    """Say what a tunnel that should be up waits for; empty if it is up, or if the watcher has not seen it yet."""
-    state = states.get((tunnel.kind, tunnel.name))
-    return describe_state(state, boot_time()) if state and up is not True and tunnel.verdict == "up" else ""
-
-
-def _find_since(state: TunnelState | None) -> float | None:
-    """Return since when a tunnel is as it is, seconds since 1970."""
-    return round(time.time() - (boot_time() - state.since), 1) if state else None
-
-
-def _name_place(record: InterfaceRecord) -> str:
-    if record.place.undecided:
-        return "undecided"
-    return record.place.location or "unknown"
-
-
 # --- location
 
 
@@ -455,7 +276,7 @@ def print_location(options: argparse.Namespace, store: Store) -> int:
     record = store.read_interface(options.iface)
     if record is None or record.wish or not list_current([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
-    print(_name_place(record))
+    print(name_place(record))
     return OK
 
 
@@ -474,7 +295,12 @@ def decide_again(options: argparse.Namespace, store: Store) -> int:
     unknown = [iface for iface in options.ifaces if iface not in records]
     if unknown:
         raise CommandError(f"{', '.join(unknown)}: not up, or without netconf rules")
-    settle(store, look_again(store, [records[iface] for iface in options.ifaces or records]), wake=False)
+    chosen = [records[iface] for iface in options.ifaces or records]
+    longest = sum(record.rules.timeout for record in chosen)
+    with tell_if_slow(f"looking at {', '.join(record.iface for record in chosen)}: at most {longest:g} s"):
+        looked = look_again(store, chosen)
+    with tell_if_slow("waiting for tunnels to start and stop, and for event scripts"):
+        settle(store, looked, wake=False)
     wake_watcher(store)
     return OK
 

@@ -510,7 +510,12 @@ class Store:
 
     def write_interface(self, record: InterfaceRecord) -> None:
         """Replace the record of an interface.  Raises OSError; then the old record stands."""
-        _write_lines(f"{self.interfaces}/{record.iface}", _format_interface(record))
+        path = f"{self.interfaces}/{record.iface}"
+        _write_lines(path, _add_since(path, _format_interface(record), _INTERFACE_STATE))
+
+    def read_interface_since(self, iface: str) -> float:
+        """Return since when an interface is where its record says, by `boot_time`; 0 if that is not known."""
+        return _read_since(f"{self.interfaces}/{iface}")
 
     def remove_interface(self, iface: str) -> None:
         """Forget an interface."""
@@ -528,7 +533,12 @@ class Store:
 
     def write_guard(self, record: GuardRecord) -> None:
         """Replace the record of a guard.  Raises OSError; then the old record stands."""
-        _write_lines(f"{self.guards}/{record.device}", _format_guard(record))
+        path = f"{self.guards}/{record.device}"
+        _write_lines(path, [*_add_since(path, _format_guard(record), _GUARD_STATE), _END])
+
+    def read_guard_since(self, device: str) -> float:
+        """Return since when a guard is what its record says, by `boot_time`; 0 if that is not known."""
+        return _read_since(f"{self.guards}/{device}")
 
     def remove_guard(self, device: str) -> None:
         """Forget a guard."""
@@ -566,7 +576,27 @@ class Store:
 
     def write_tunnels(self, records: Mapping[tuple[str, str], TunnelRecord]) -> None:
         """Replace the decisions.  Raises OSError; then the old ones stand."""
-        _write_or_remove(self.tunnels, [_format_tunnel(record) for record in records.values()])
+        known = self.read_verdicts_since()
+        lines = []
+        for record in records.values():
+            verdict, since = known.get((record.kind, record.name), ("", 0.0))
+            since = since if verdict == record.verdict else boot_time()
+            lines.append(f"{_format_tunnel(record)}\t{since!r}")
+        _write_or_remove(self.tunnels, lines)
+
+    def read_verdicts_since(self) -> dict[tuple[str, str], tuple[str, float]]:
+        """Return the newest verdict on each tunnel, and since when it is that, by `boot_time`; 0 if that is not known.
+
+        What can't be read is left out.
+        """
+        found = {}
+        try:
+            for line in _read_lines(self.tunnels):
+                kind, name, verdict, *_, since = line.split("\t")
+                found[kind, name] = (verdict, _read_number(since))
+        except (RecordError, ValueError):
+            pass
+        return found
 
     def read_stops(self) -> dict[tuple[str, str], StopRecord]:
         """Return the tunnels that somebody has stopped by hand, by kind and name.  Raises `RecordError`."""
@@ -753,6 +783,44 @@ def _unescape(value: str) -> str:
 _VERDICTS_ON_WORDS = {True: "holds", False: "fails", None: "undecided"}
 
 
+# The lines of an interface's, and of a guard's record that say what it is; `_SINCE` counts from when they changed.
+_INTERFACE_STATE = ("index", "location", "undecided", "wish")
+_GUARD_STATE = ("verdict", "opened")
+_SINCE = "since "
+
+
+def _add_since(path: str, lines: list[str], keys: tuple[str, ...]) -> list[str]:
+    """Return the lines of a record, and one that says since when the lines with these keys are what they are."""
+
+    def pick(all_lines: list[str]) -> list[str]:
+        return [line for line in all_lines if line.partition(" ")[0] in keys]
+
+    try:
+        old = _read_lines(path)
+    except RecordError:
+        old = []
+    since = _find_since(old) if old and pick(old) == pick(lines) else 0.0
+    return [*lines, f"{_SINCE}{since or boot_time()!r}"]
+
+
+def _find_since(lines: list[str]) -> float:
+    return next((_read_number(line[len(_SINCE):]) for line in lines if line.startswith(_SINCE)), 0.0)
+
+
+def _read_since(path: str) -> float:
+    try:
+        return _find_since(_read_lines(path))
+    except RecordError:
+        return 0.0
+
+
+def _read_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
 def _format_interface(record: InterfaceRecord) -> list[str]:
     seen, place = record.observation, record.place
     lines = [f"index {seen.index}"]
@@ -875,7 +943,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
     ]
     for each in record.passes:
         lines += _format_pass(each)
-    return [*lines, _END]
+    return lines
 
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
@@ -992,8 +1060,8 @@ def _format_tunnel(record: TunnelRecord) -> str:
 
 def _parse_tunnel(path: str, line: str) -> TunnelRecord:
     fields = line.split("\t")
-    # The record of an older version, from before an upgrade, has no word on holds.
-    if len(fields) not in (6, 7) or fields[2] not in ("up", "down"):
+    # The record of an older version, from before an upgrade, has no word on holds, or does not say since when.
+    if len(fields) not in (6, 7, 8) or fields[2] not in ("up", "down"):
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}")
     kind, name, verdict, done, because, problem, held = (*fields, "")[:7]
     try:

@@ -42,6 +42,9 @@ LONGEST = 300
 # yet, another never can.
 TELLING_TIME = 2.0
 
+# After how many seconds somebody at a terminal is told what is waited for.
+SLOW = 1.0
+
 # How often the tunnel is asked whether it is connected, seconds.
 _PAUSE = 0.1
 
@@ -174,6 +177,7 @@ def _raise_uplink(
             return
         if not reason:
             log.info(f"{iface}: {'raising' if ours else 'waiting for'} {uplink}")
+            log.tell(f"{iface}: {'raising' if ours else 'waiting for'} {uplink}, at most {UPLINK_TIMEOUT:g} s")
             leads = False
             try:
                 ours = _bring_up(uplink, environ) and ours
@@ -260,6 +264,7 @@ def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
 def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
     tunnel = load_tunnel(rule.kind, rule.name)
     begun = told = monotonic()
+    said = False
     while True:
         problem = store.read_tunnels()[rule.kind, rule.name].problem
         if problem:
@@ -273,6 +278,9 @@ def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
             told = now
         if up or now - told > TELLING_TIME:
             return
+        if not said and now - begun > SLOW:
+            log.tell(f"{rule.kind} {rule.name}: waiting until it is connected, at most {CONNECT_TIMEOUT:g} s")
+            said = True
         if now - begun > CONNECT_TIMEOUT:
             raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": not connected after {CONNECT_TIMEOUT:g} s')
         sleep(_PAUSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.endpoints import list_resolvers
@@ -52,9 +53,10 @@ def visit_portal(options: Namespace, store: Store) -> int:
     if record is None or not list_current([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     uid = find_caller(os.environ)
-    resolvers = list_resolvers(make_link(options.iface, record.options))
     try:
-        open_portal(store, device, list_portal_exemptions(uid, _find_resolver_user(), resolvers), options.seconds)
+        with tell_if_slow(f"{options.iface}: waiting for its name servers, and for the firewall"):
+            resolvers = list_resolvers(make_link(options.iface, record.options))
+            open_portal(store, device, list_portal_exemptions(uid, _find_resolver_user(), resolvers), options.seconds)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
     print(f"{device}: for {options.seconds:g} s http, https and DNS pass for the user with uid {uid}")

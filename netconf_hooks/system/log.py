@@ -74,6 +74,12 @@ def complain(message: str) -> None:
     _write(message)
 
 
+def tell(message: str) -> None:
+    """Tell a person at a terminal what is being waited for; nobody else, and not with ``-v``, which tells it anyway."""
+    if not _verbose and os.isatty(2):
+        _write(message)
+
+
 def printable(text: str) -> str:
     """Return `text`; characters that could move a cursor, forge a log line or break an encoding become escapes."""
     if text.isascii() and text.isprintable():

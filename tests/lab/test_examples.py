@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ def list_files() -> set[str]:
     return {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}
 
 
+def is_program(name: str) -> bool:
+    """Whether an example is run as it is."""
+    return name.startswith(("event.d/", "if-up.d/", "monitor/")) and not name.endswith(".conf")
+
+
 def has_child(lab: Lab) -> bool:
     """Whether charon has the tunnel, or is about to."""
     return "archive" in lab.laptop.run(["swanctl", "--list-sas"], check=False).stdout
@@ -78,7 +84,7 @@ def test_every_example_is_run_here_and_shipped(packages: list[Path]) -> None:
         shipped[path] = mode
     for name in list_files():
         mode = shipped[f"./usr/share/doc/netconf-hooks/examples/{name}"]
-        assert mode == ("-rwxr-xr-x" if name.startswith(("event.d/", "if-up.d/")) else "-rw-r--r--"), name
+        assert mode == ("-rwxr-xr-x" if is_program(name) else "-rw-r--r--"), name
 
 
 def test_the_roaming_stanza(lab: Lab, gateway: IpsecGateway) -> None:
@@ -243,3 +249,45 @@ def test_a_hook_in_python(lab: Lab) -> None:
     said = laptop.run(["/etc/network/if-up.d/office-proxy"], env={"IFACE": "wlan9"}).stderr
     assert said == "office-proxy: wlan9: ifquery: unknown interface wlan9\n"
     assert laptop.exists(setting)
+
+
+def test_status_bars_and_notifications(lab: Lab) -> None:
+    """Each runs as an ordinary user from before the first ifup, and follows the laptop from home to the cafe."""
+    laptop = lab.laptop
+    lab.vpn.install_client(laptop, "/etc/openvpn/client/corp.conf")
+    install(lab, "interfaces-guard", "/etc/network/interfaces")
+    install(lab, "monitor/waybar", "/usr/local/bin/netconf-waybar")
+    install(lab, "monitor/notify", "/usr/local/bin/netconf-notify")
+    install(lab, "monitor/i3blocks.conf", "/etc/i3blocks.conf")
+    laptop.write("/usr/bin/notify-send", '#!/bin/sh\necho "$@" >>/tmp/notified\n', 0o755)
+    (command,) = [
+        line.removeprefix("command=")
+        for line in laptop.read("/etc/i3blocks.conf").splitlines() if line.startswith("command=")
+    ]  # fmt: skip
+    laptop.write("/tmp/notified", "", 0o666)
+    running = []
+    for name, program in (("waybar", "netconf-waybar"), ("notify", "netconf-notify"), ("i3blocks", command)):
+        laptop.write(f"/tmp/{name}", "", 0o666)
+        as_user = f"exec setpriv --reuid=1000 --regid=1000 --clear-groups {program} >/tmp/{name}"
+        running.append(laptop.start(["sh", "-c", as_user]))
+    wait_until(lambda: laptop.read("/tmp/i3blocks"), "the first line", 30)
+    lab.plug("home")
+    laptop.ifup("eth0")
+    wait_until(lambda: '"text": "home-lan"' in laptop.read("/tmp/waybar"), "waybar to be at home", 30)
+    laptop.ifdown("eth0")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_until(lambda: "eth0: unknown; guard of eth0: closed; " in laptop.read("/tmp/notified"), "a notification", 30)
+    connected = "openvpn corp: connected"
+    wait_until(lambda: laptop.read("/tmp/i3blocks").rstrip().endswith(connected), "the tunnel in the block", 30)
+    wait_until(lambda: json.loads(laptop.read("/tmp/waybar").splitlines()[-1])["class"] == "good", "waybar", 30)
+    last = json.loads(laptop.read("/tmp/waybar").splitlines()[-1])
+    assert last == {"text": "unknown", "tooltip": "openvpn corp: up", "class": "good"}
+    laptop.ifdown("eth0")
+    wait_until(
+        lambda: laptop.read("/tmp/i3blocks").splitlines()[-1] == "no interface with netconf rules is up",
+        "the last record to go", 30,
+    )  # fmt: skip
+    for each in running:
+        assert each.process.poll() is None
+        each.kill()

@@ -16,7 +16,7 @@ from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
-from netconf_hooks.commands import check, check_guard, explain, portal, recording
+from netconf_hooks.commands import check, check_guard, explain, portal, recording, status
 from netconf_hooks.evidence import fingerprint, lease, look, names, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
@@ -299,7 +299,7 @@ def tunnel(monkeypatch):
     """The class of all tunnels that are only looked at; instead of this machine's."""
     for attribute in ("up", "errors", "boot", "hidden"):
         monkeypatch.setattr(SeenTunnel, attribute, {})
-    monkeypatch.setattr(cli, "load_tunnel", SeenTunnel)
+    monkeypatch.setattr(status, "load_tunnel", SeenTunnel)
     monkeypatch.setattr(check, "load_tunnel", SeenTunnel)
     monkeypatch.setattr(check_guard, "load_tunnel", SeenTunnel)
     return SeenTunnel
@@ -310,7 +310,7 @@ def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)
     monkeypatch.setattr(check_guard, "choose_firewall", firewall_module.choose_firewall)
-    for module in (check_guard, cli):
+    for module in (check_guard, status):
         monkeypatch.setattr(module, "list_legacy_guards", lambda: ())
     monkeypatch.setattr(check_guard, "SYSFS", "/nowhere")
     monkeypatch.setattr(check, "read_names", lambda: pytest.fail("read the machine's interfaces"))
@@ -321,9 +321,9 @@ def command(store, tunnel, network, monkeypatch, capfd):
             monkeypatch.setattr(module, query, lambda *_: pytest.fail("asked this machine's ifquery"), raising=False)
 
     def run(*arguments):
-        status = cli.main(arguments)
+        ended = cli.main(arguments)
         captured = capfd.readouterr()
-        return status, captured.out, captured.err
+        return ended, captured.out, captured.err
 
     # main() lets go of a standard output that failed; here it is pytest's.
     monkeypatch.setattr(sys, "stdout", sys.stdout)

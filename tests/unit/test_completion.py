@@ -104,6 +104,8 @@ def test_every_command_and_every_option_is_offered(complete):
     ("netconf-hooks explain --as interf", ["interfaces", "interfaces.d"]),
     ("netconf-hooks explain --as interfaces e", ["eth0", "eth0:1"]),
     ("netconf-hooks status ", []),
+    ("netconf-hooks status --color ", ["auto", "always", "never"]),
+    ("netconf-hooks monitor eth", []),
     ("netconf-hooks nonsense ", []),
 ])
 def test_what_is_offered(complete, tmp_path, line, offered):

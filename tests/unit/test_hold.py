@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from guarded import HERE, ifup
+from office import tidy
 from situations import make_record
 
 from netconf_hooks import settle, watch, wish
@@ -358,9 +359,12 @@ def test_only_root_may(command, store, monkeypatch):
 def test_status_says_so(command, at_office, tunnel):
     hold(*CORP)
     hold("unit", "other.service")
-    output = command("status")[1]
-    assert 'openvpn corp: not connected; held by the admin; should be down: eth0 is at office: "unless' in output
-    assert f"unit other.service: not connected; held by the admin; should be down: {NO_RULE}\n" in output
+    output = tidy(command("status")[1])
+    assert 'openvpn corp not connected held by the admin; should be down: eth0 is at office: "unless' in output
+    assert (
+        f"unit other.service not connected held by the admin; should be down: {NO_RULE}; "
+        "try: sudo netconf-hooks unhold unit other.service\n"
+    ) in output
     said = json.loads(command("status", "--json")[1])["tunnels"]
     assert said["openvpn corp"]["held"] == said["unit other.service"]["held"] == "held by the admin"
 
