@@ -12,6 +12,7 @@ from netconf_hooks.commands.check import check_stanzas
 from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
 from netconf_hooks.commands.explain import explain_rules
 from netconf_hooks.commands.hold import hold_tunnel, read_hold_time, unhold_tunnel
+from netconf_hooks.commands.import_whereami import import_whereami
 from netconf_hooks.commands.monitor import monitor_changes
 from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.plan import plan_situations
@@ -224,6 +225,14 @@ def _make_parser() -> argparse.ArgumentParser:
         "Run before the machine sleeps.  Needs root.",
         "netconf-hooks close",
     )  # fmt: skip
+
+    whereami = _add_command(
+        commands, "import-whereami", import_whereami, "netconf-location lines from whereami's detect.conf",
+        "Prints the location lines that do what a detect.conf of whereami 0.3.34 does, and says of every other "
+        "statement what to do instead.  Changes nothing.",
+        "netconf-hooks import-whereami /etc/whereami/detect.conf",
+    )  # fmt: skip
+    whereami.add_argument("file", metavar="FILE", help="-: standard input")
 
     _add_command(
         commands, "watch", watch_network, "decide again whenever the network changes (the hooks start it)",

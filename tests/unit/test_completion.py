@@ -103,6 +103,7 @@ def test_every_command_and_every_option_is_offered(complete):
     ("netconf-hooks portal --for 5m ", ["corp", "eth0", "eth0:1", "wlan0"]),
     ("netconf-hooks explain --as interf", ["interfaces", "interfaces.d"]),
     ("netconf-hooks explain --as interfaces e", ["eth0", "eth0:1"]),
+    ("netconf-hooks import-whereami interf", ["interfaces", "interfaces.d"]),
     ("netconf-hooks status ", []),
     ("netconf-hooks status --color ", ["auto", "always", "never"]),
     ("netconf-hooks monitor eth", []),
