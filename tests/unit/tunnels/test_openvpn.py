@@ -33,13 +33,15 @@ Captured = Callable[[str], str]
 
 
 class Machine:
-    """Directories of the test's own in which a tunnel ``my-vpn`` can be."""
+    """Directories of the test's own in which a tunnel ``my-vpn`` can be.
 
-    def __init__(self, directory: Path, fake: FakeSystemd) -> None:
+    run: for pid files and sockets; a socket's path has at most 107 characters, unix(7), so it is short.
+    """
+
+    def __init__(self, directory: Path, run: Path, fake: FakeSystemd) -> None:
         self.etc = directory / "etc"
         (self.etc / "client").mkdir(parents=True)
-        self.run = directory / "run"
-        self.run.mkdir()
+        self.run = run
         self.proc = directory / "proc"
         self.proc.mkdir()
         self.defaults = directory / "defaults"
@@ -79,8 +81,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, fake: FakeSystemd) -> Machine:
-    return Machine(tmp_path, fake)
+def machine(tmp_path: Path, fake: FakeSystemd) -> Iterator[Machine]:
+    with TemporaryDirectory(dir="/tmp") as run:
+        yield Machine(tmp_path, Path(run), fake)
 
 
 @contextmanager
