@@ -1,0 +1,123 @@
+"""From what was decided to the firewall: what is written down, before and after, whatever somebody does meanwhile."""
+
+import time
+
+import pytest
+from guarded import LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
+
+from netconf_hooks.guard import enforce
+from netconf_hooks.guard.override import release_guard
+from netconf_hooks.state import boot_time
+
+
+@pytest.fixture
+def cafe(store, links, network, firewall):
+    """eth0 came up in a cafe, and is closed."""
+    assert ifup(store, links) == 0
+    assert_closed(store, firewall)
+    return store
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """eth0 came up in the office, and is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links) == 0
+    assert_open(store, firewall)
+    return store
+
+
+def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, messages):
+    firewall.stands.clear()
+    enforce.close_decided(cafe)
+    assert list(firewall.stands) == ["eth0"]
+    assert_closed(cafe, firewall)
+    assert any("somebody took it away (nftables: it is gone); putting it back" in message for message in messages)
+
+
+@pytest.mark.parametrize("change", [{"exemptions": ("198.51.100.1 udp 1194",)}, {"servers": ("192.0.2.9",)}])
+def test_what_has_changed_while_the_firewall_was_told_is_still_to_be_told(cafe, change):
+    told = cafe.read_guard("eth0")
+    cafe.write_guard(told.change(**change))
+    enforce.mark_applied(cafe, told, opened=False)
+    record = cafe.read_guard("eth0")
+    assert (record.opened, record.done) == (False, False)
+    enforce.mark_applied(cafe, record, opened=False)
+    assert cafe.read_guard("eth0").done
+
+
+@pytest.mark.parametrize("opened, verdict, done", [
+    (True, "open", True), (False, "open", False), (True, "closed", False), (False, "closed", True)
+])
+def test_what_was_done_is_done_if_it_is_what_was_decided(cafe, opened, verdict, done):
+    record = cafe.read_guard("eth0").change(verdict=verdict)
+    cafe.write_guard(record)
+    enforce.mark_applied(cafe, record, opened)
+    after = cafe.read_guard("eth0")
+    assert (after.opened, after.done) == (opened, done)
+
+
+@pytest.mark.parametrize("lease", [0.0, 1000.0])
+def test_a_lease_is_written_down_by_both_clocks_or_by_none(cafe, lease):
+    enforce.mark_applied(cafe, cafe.read_guard("eth0"), True, lease)
+    record = cafe.read_guard("eth0")
+    assert record.lease_until == lease
+    if lease:
+        assert boot_time() < record.lease_until_boot <= boot_time() + LEASE
+    else:
+        assert record.lease_until_boot == 0.0
+
+
+@pytest.mark.parametrize("note", [
+    lambda store, record: enforce.mark_applied(store, record, True, 1000.0), enforce._note_not_open,
+    lambda store, record: enforce._note_opening(store, record, 1000.0),
+])
+def test_nothing_is_noted_of_a_guard_that_the_admin_has_released_or_that_is_gone(office, note):
+    record = office.read_guard("eth0")
+    release_guard(office, "eth0")
+    released = office.read_guard("eth0")
+    note(office, record)
+    assert office.read_guard("eth0") == released
+    office.remove_guard("eth0")
+    note(office, record)
+    assert not office.has_guards()
+
+
+def test_a_link_that_the_firewall_has_shut_is_noted_as_such(office, firewall):
+    record = office.read_guard("eth0").change(done=False)
+    office.write_guard(record)
+    firewall.shut_window("eth0", "open")
+    enforce.follow_closing(office)
+    assert (office.read_guard("eth0").opened, office.read_guard("eth0").done) == (False, False)
+    assert not firewall.is_open("eth0")
+
+
+def test_what_is_open_stays_so_for_a_whole_lease_while_its_rules_are_replaced(office, firewall):
+    office.write_guard(office.read_guard("eth0").change(done=False))
+    renewed = []
+    real = firewall.renew_window
+    firewall.renew_window = lambda device, window: [renewed.append(window.until), real(device, window)][1]
+    enforce.follow_closing(office)
+    assert_open(office, firewall)
+    assert len(renewed) == 1
+    assert time.time() + LEASE - 20 < renewed[0] <= time.time() + LEASE
+
+
+def test_a_link_that_was_shut_since_the_look_began_is_not_opened_and_says_why(cafe, network, firewall, messages):
+    """Its token is gone: what was decided rests on a network that it has left."""
+    network["gateway"] = OFFICE
+    real = firewall.close
+
+    def close(device, exemptions, windows=(), token="", ports=None):
+        if token:
+            firewall.tokens.clear()
+        real(device, exemptions, windows, token, ports)
+
+    firewall.close = close
+    before = cafe.read_guard("eth0").shut_at
+    refresh(cafe)
+    assert_closed(cafe, firewall)
+    record = cafe.read_guard("eth0")
+    assert record.because == "the network changed while it was looked at"
+    assert record.shut_at > before
+    assert any("eth0: netconf-guard: not opened:" in message for message in messages)
