@@ -194,6 +194,53 @@ def test_the_hooks_of_a_killed_ifdown_end_nothing_of_the_next_ifup(scene: Scene)
     assert "netconf-guard" not in scene.laptop.run(["nft", "list", "ruleset"]).stdout
 
 
+def find_waiting_child(scene: Scene) -> int:
+    """Return the pid of the watcher's child if it waits for a lock; else 0."""
+    for pid in find_watchers(scene.lab, children=True):
+        if "lock_inode" in scene.laptop.run(["cat", f"/proc/{pid}/wchan"], check=False).stdout:
+            return pid
+    return 0
+
+
+@BOTH
+def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scene: Scene) -> None:
+    """It was judged to be left over, and before the lock for acting could be had an ifup set the link up and failed.
+
+    ifupdown forgets an interface whose ifup fails, and the link stays up: so the guard stays, too.
+    """
+    scene.lab.vpn.stop()
+    scene.write_stanza(head=STATIC.rstrip())
+    scene.arrive()
+    scene.laptop.write("/etc/network/if-up.d/aa", "#!/bin/sh\nexit 1\n", 0o755)
+    # As if they had been killed before they did anything: only pre-up runs from now on.
+    for phase in ("up", "down", "post-down"):
+        scene.laptop.run(["rm", f"/etc/network/if-{phase}.d/netconf-hooks"])
+    stopped = []
+    if scene.guarded:
+        scene.laptop.run(["mkfifo", "/run/gate"])
+        hold = "flock /run/netconf-hooks/acting.lock sh -c '>/run/held; read -r line </run/gate'"
+        holder = scene.laptop.start(["sh", "-c", hold])
+        wait_until(lambda: scene.laptop.exists("/run/held"), "the lock to be held", 30)
+        stopped = find_watchers(scene.lab)
+    scene.laptop.ifdown("eth0")
+    if scene.guarded:
+        child = wait_until(lambda: find_waiting_child(scene), "the child that clears up to wait for the lock", 30)
+        stopped.append(child)  # and the watcher, which would end a child that takes too long
+        scene.laptop.run(["kill", "-STOP", *map(str, stopped)])
+        scene.laptop.run(["sh", "-c", "echo go >/run/gate"])
+        assert holder.wait().returncode == 0
+    assert scene.laptop.ifup("eth0", check=False).returncode != 0
+    assert "eth0" not in scene.laptop.run(["ifquery", "--state"]).stdout
+    scene.forget()
+    scene.judge("after the ifup that failed", "*/udp4/beyond")
+    if scene.guarded:
+        scene.laptop.run(["kill", "-CONT", *map(str, stopped)])
+        wait_until(lambda: child not in find_watchers(scene.lab, children=True), "the child to end", 30)
+    scene.judge("after what was left over was cleared up", "*/udp4/beyond")
+    if scene.guarded:
+        assert read_status(scene.lab)["guards"]["eth0"]["state"] == "closed"
+
+
 def refresh(scene: Scene) -> object:
     """Decide again; return the state of the guard."""
     scene.laptop.run(["netconf-hooks", "refresh"])
