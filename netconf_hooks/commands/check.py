@@ -10,7 +10,7 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import (
     find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
 )  # fmt: skip
-from netconf_hooks.passes import find_conflict, make_passes, read_rules_of
+from netconf_hooks.passes import find_conflict, has_rules, make_passes, read_rules_of
 from netconf_hooks.place import is_proof
 from netconf_hooks.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
 from netconf_hooks.state import merge_options
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from netconf_hooks.state import Store
 
 
+# What to do where there is no rule yet.
+_BEGIN = """\
+no stanza has netconf- options yet; to begin, on a network that is to be known:
+    netconf-hooks probe IFACE    prints a line for the stanza of IFACE, and what to do next
+/usr/share/doc/netconf-hooks/tutorial.md leads from there to a guarded laptop, netconf-interfaces(5) has all options"""
+
+
 def check_stanzas(options: Namespace, store: Store) -> int:
     """``netconf-hooks check [IFACE...]``: changes nothing, runs no mapping script, sends nothing."""
     names = read_names()
@@ -35,7 +42,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
         print(f"not examined: {problem}")
     report = Report(names)
     ifupdown = _find_ifupdown()
-    examined = 0
+    examined = ruled = 0
     for iface in options.ifaces or names.stanzas:
         try:
             output = run_ifquery(iface)
@@ -44,12 +51,14 @@ def check_stanzas(options: Namespace, store: Store) -> int:
             continue
         report.add_complaints(output)
         report.add_rules(ERROR, iface, [RuleError(*each) for each in list_unpassed(ifupdown, output, iface, names)])
-        _check_stanza(iface, output, names, report)
+        ruled += _check_stanza(iface, output, names, report)
         examined += 1
     errors = report.print()
     mapped = ", ".join(names.mapped)
     mappings = "mapping scripts not run" if ifupdown == IFUPDOWN else f"{ifupdown} has no mappings, and ignores"
     print(f"{examined} stanzas examined, {errors} errors" + (f"; {mappings}: {mapped}" if mapped else ""))
+    if not options.ifaces and examined and not ruled and not errors and not names.problems:
+        print(_BEGIN)
     return FAILED if errors else OK
 
 
@@ -60,8 +69,8 @@ def _find_ifupdown() -> str:
         return IFUPDOWN  # each stanza says what is wrong with ifquery
 
 
-def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None:
-    """Report the errors and warnings of a stanza.  output: ifquery's output for it."""
+def _check_stanza(iface: str, output: str, names: Names, report: Report) -> bool:
+    """Report the errors and warnings of a stanza; return whether it has any rule.  output: ifquery's output for it."""
     passes = make_passes(iface, split_passes(output, iface, names))
     rules = read_rules_of(passes)
     for errors in (
@@ -87,6 +96,7 @@ def _check_stanza(iface: str, output: str, names: Names, report: Report) -> None
         report.add_rules(WARNING, iface, warnings)
     if problem := _find_port_problem(iface, rules):
         report.add_option(WARNING, iface, "netconf-outside-ports", problem)
+    return has_rules(passes)
 
 
 def _list_tunnel_errors(rules: Rules) -> list[RuleError]:

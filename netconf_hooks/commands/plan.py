@@ -77,7 +77,9 @@ def _read_interfaces(asked: Sequence[str]) -> tuple[list[InterfaceRecord], list[
             record = InterfaceRecord(iface, passes)
             found.append(record.change(wish=bool(record.rules.uplinks)))
     if not found and not templates:
-        raise CommandError("plan: no stanza in /etc/network/interfaces has netconf- options")
+        raise CommandError(
+            "plan: no stanza in /etc/network/interfaces has netconf- options (netconf-hooks check says how to begin)"
+        )
     if templates:
         notes.append(f"only inherited from, and left out: {', '.join(templates)} (name it to see it)")
     return found, notes

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from netconf_hooks.commands.entry import CommandError, OK
-from netconf_hooks.commands.recording import find_options, format_observation
-from netconf_hooks.evidence.look import observe_everything
+from netconf_hooks.commands.recording import find_passes, format_observation
+from netconf_hooks.evidence.look import complete_observation, observe, observe_everything
+from netconf_hooks.guard.exemptions import make_pass
+from netconf_hooks.ifenv import device_of
 from netconf_hooks.observation import ENCRYPTED, OPEN
-from netconf_hooks.rules import DEFAULT_TIMEOUT, format_test
+from netconf_hooks.rules import DEFAULT_TIMEOUT, TESTS, format_test
+from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from netconf_hooks.observation import Observation
     from netconf_hooks.state import Store
 
 # The tests of the line: from each row the first key that was seen.  An announced name adds information to a MAC
@@ -23,12 +27,16 @@ _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, en
 
 
 def probe_network(options: Namespace, store: Store) -> int:
-    """``netconf-hooks probe [--json] IFACE``: look at the network now; send no more than the kernel would."""
-    seen = observe_everything(options.iface, find_options(options.iface, store), DEFAULT_TIMEOUT)
+    """``netconf-hooks probe [--json] IFACE``: look at the network now.
+
+    It sends no more than the kernel would, except with ``--json``, what the interface's own rules ask.
+    """
+    record = InterfaceRecord(options.iface, find_passes(options.iface, store))
+    seen = observe_everything(options.iface, record.options, DEFAULT_TIMEOUT)
     if seen is None:
         raise CommandError(f"{options.iface}: no such interface")
     if options.json:
-        print(format_observation(seen))
+        print(format_observation(_ask_rules(record, seen, store)))
         return OK
     for key, answer in seen.answers.items():
         found = ", ".join(answer.values) or f"nothing ({answer.problem})"
@@ -38,5 +46,34 @@ def probe_network(options: Namespace, store: Store) -> int:
     if not any(told):
         raise CommandError(f"{options.iface}: nothing is seen that tells this network from others")
     tests = [format_test(key, seen.list_values(key)[:1]) for key in told if key]
+    for line in _offer_next(options.iface, bool(record.rules.locations)):
+        print(line)
     print(f"netconf-location here {' '.join(tests)}")
     return OK
+
+
+def _ask_rules(record: InterfaceRecord, seen: Observation, store: Store) -> Observation:
+    """Return what was seen, with the answers to the questions of an interface's rules."""
+    rules = record.rules
+    if not rules.locations and not rules.vpns and not rules.guards:
+        return seen
+    with make_pass(store, device_of(record.iface), 2 * rules.timeout) as passing:
+        asked = observe(record.iface, rules, record.options, announce=passing.announce)
+        asked = complete_observation(asked, rules, record.options, passing.announce)
+    answers = {key: answer for key, answer in asked.answers.items() if TESTS[key].asked}
+    return seen.change(answers={**seen.answers, **answers})
+
+
+def _offer_next(iface: str, has_rules: bool) -> list[str]:
+    """Return what an admin does next, as comments: the line to paste comes after them."""
+    beside = "beside the others" if has_rules else "with a netconf-vpn or netconf-guard line beside it"
+    return [
+        "#",
+        f"# Next: put the line below into the stanza of {iface} in /etc/network/interfaces, with a better name than",
+        f'# "here", {beside}, and look at what follows:',
+        f"#     netconf-hooks check {iface}    mistakes",
+        f"#     netconf-hooks plan {iface}     what would happen where",
+        f"#     ifdown {iface}; ifup {iface}; netconf-hooks explain {iface}",
+        "# These are hints, which somebody else can forge; a certificate is proof: tls, netconf-interfaces(5).",
+        "#",
+    ]

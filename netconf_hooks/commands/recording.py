@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from netconf_hooks.commands.entry import CommandError
 from netconf_hooks.ifenv import is_name
-from netconf_hooks.interfaces import InterfacesError, query_options
+from netconf_hooks.interfaces import InterfacesError, query_passes
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation
+from netconf_hooks.passes import make_passes
 from netconf_hooks.rules import TESTS
 from netconf_hooks.state import merge_options
 
@@ -17,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from netconf_hooks.state import Store
+    from netconf_hooks.state import Pass, Store
 
 # A recording has a few hundred characters; this detects a device or a log before all of it is read.
 _LARGEST = 1 << 20  # octets
@@ -27,18 +28,23 @@ class ObservationError(CommandError):
     """A recording by ``netconf-hooks probe --json`` can't be read; the message names the file."""
 
 
-def find_options(iface: str, store: Store) -> dict[str, str]:
-    """Return the options of an interface's stanza, if there is one, as recorded or as written.
+def find_passes(iface: str, store: Store) -> tuple[Pass, ...]:
+    """Return the passes of an interface, as recorded or as its stanza says; none if it has no stanza.
 
-    Some are evidence themselves (``dns-domain``).  Raises `RecordError`.
+    Some options are evidence themselves (``dns-domain``).  Raises `RecordError`.
     """
     record = store.read_interface(iface)
     if record:
-        return merge_options(record.passes)
+        return record.passes
     try:
-        return query_options(iface)
+        return make_passes(iface, query_passes(iface))
     except InterfacesError:
-        return {}
+        return ()
+
+
+def find_options(iface: str, store: Store) -> dict[str, str]:
+    """Return the options of the passes that `find_passes` returns, together.  Raises `RecordError`."""
+    return merge_options(find_passes(iface, store))
 
 
 def describe_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
@@ -48,6 +54,9 @@ def describe_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
         member = {"values": list(answer.values), "problem": answer.problem or None, "pending": answer.pending}
         if TESTS[key].asked:
             member["refuted"] = list(answer.refuted)
+            # Those that can't be answered at all: no such test holds, negated or not.
+            if void := [value for value in answer.settled if value not in (*answer.values, *answer.refuted)]:
+                member["void"] = void
         described[key] = member
     return described
 
@@ -118,7 +127,8 @@ def _read_answer(key: str, written: object) -> Answer:
     if not TESTS[key].asked:
         return Answer(values, pending, problem or "")
     refuted = _read_values(key, members, "refuted") if "refuted" in members else ()
-    return Answer(values, pending, problem or "", settled=(*values, *refuted), refuted=refuted)
+    void = _read_values(key, members, "void") if "void" in members else ()
+    return Answer(values, pending, problem or "", settled=(*values, *refuted, *void), refuted=refuted)
 
 
 def _read_values(key: str, members: Mapping[str, object], name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from .lab import Lab
-from .network import OFFICE
+from .network import CAFE, OFFICE
 from .stanzas import ROAMING, read_location
 
 
@@ -45,20 +45,35 @@ def test_rules_are_tried_on_a_network_that_is_not_there(lab: Lab) -> None:
     assert read_location(lab) == "office-lan"  # and nothing of all that has changed anything
 
 
-def test_rules_that_ask_somebody_are_not_answered_by_a_recording(lab: Lab) -> None:
+def test_rules_that_ask_somebody_are_not_answered_by_a_recording_without_rules(lab: Lab) -> None:
     laptop = lab.laptop
-    stanza = f"iface eth0 inet dhcp\n    netconf-location office peer={OFFICE.router}\n"
-    laptop.write("/etc/network/interfaces", stanza + "    netconf-vpn openvpn corp unless office\n")
+    laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n")
     lab.plug("office")
     laptop.ifup("eth0")
-    assert read_location(lab) == "office"
     recorded = laptop.run(["netconf-hooks", "probe", "--json", "eth0"]).stdout
     laptop.ifdown("eth0")
+    stanza = f"iface eth0 inet dhcp\n    netconf-location office peer={OFFICE.router}\n"
+    laptop.write("/etc/network/interfaces", stanza + "    netconf-vpn openvpn corp unless office\n")
     explained = laptop.run(["netconf-hooks", "explain", "--as", "-", "eth0"], text=recorded).stdout
     assert f"peer={OFFICE.router}: not answered: nothing seen (not in the recording)" in explained
     broken = laptop.run(["netconf-hooks", "explain", "--as", "-", "eth0"], text=recorded[:-9], check=False)
     assert (broken.returncode, broken.stdout) == (1, "")
     assert broken.stderr.startswith("netconf-hooks: standard input: not what netconf-hooks probe --json writes: ")
+
+
+def test_a_recording_by_an_interface_with_rules_has_their_answers(lab: Lab) -> None:
+    laptop = lab.laptop
+    other = f"peer={CAFE.router}"
+    stanza = f"iface eth0 inet dhcp\n    netconf-location office peer={OFFICE.router}\n"
+    laptop.write("/etc/network/interfaces", f"{stanza}    netconf-vpn openvpn corp unless office {other}\n")
+    lab.plug("office")
+    laptop.ifup("eth0")
+    recorded = laptop.run(["netconf-hooks", "probe", "--json", "eth0"]).stdout
+    laptop.ifdown("eth0")
+    lab.plug("cafe")
+    explained = laptop.run(["netconf-hooks", "explain", "--as", "-", "eth0"], text=recorded).stdout
+    assert explained.startswith("eth0 is at office (as recorded in standard input)\n")
+    assert f"peer={OFFICE.router}: holds: seen {OFFICE.router}" in explained
 
 
 def test_what_bash_completes_is_installed_where_bash_looks(lab: Lab) -> None:

@@ -395,3 +395,14 @@ def test_check_asks_the_tunnel_what_to_warn_of(command, stanzas, tunnel, monkeyp
     monkeypatch.setattr(tunnel, "list_warnings", list_warnings, raising=False)
     stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints", **options}
     assert 'eth0: warning: netconf-vpn "openvpn corp unless office": odd' in run_check(command)[1]
+
+
+def test_check_says_how_to_begin_where_there_is_no_rule(command, stanzas):
+    stanzas[0]["eth0"] = {"dns-domain": "x.example"}
+    output = command("check")[1]
+    assert output.startswith("2 stanzas examined, 0 errors\nno stanza has netconf- options yet; to begin, ")
+    assert "netconf-hooks probe IFACE" in output
+    # Not about one stanza, nor where there are rules.
+    assert command("check", "eth0")[1] == "1 stanzas examined, 0 errors\n"
+    stanzas[0]["wlan0"] = {"netconf-guard": "no"}
+    assert command("check")[1] == "3 stanzas examined, 0 errors\n"

@@ -158,7 +158,7 @@ def test_explain_of_a_wish_for_programs(command, monkeypatch):
 def recording(command, links, network, tmp_path, monkeypatch):
     """A function that returns the file with what was recorded on the network of now, in which nobody is afterwards."""
 
-    monkeypatch.setattr(recording_module, "query_options", lambda name: {})
+    monkeypatch.setattr(recording_module, "query_passes", lambda name: [])
 
     def record(iface="wlan0", **changes):
         links.plug(iface, 7)
@@ -311,3 +311,56 @@ def test_explain_of_several_stanzas(command, links, monkeypatch, network):
     stanzas[1] = ("inet", {"netconf-guard-backend": "iptables"})
     _, output, _ = command("explain", "eth0")
     assert "expected the same in all stanzas of a device: the guard stays closed\n" in output
+
+
+# A recording of an interface with rules also has the answers to what these ask.
+
+
+def test_a_recording_has_the_answers_to_the_questions_of_the_rules(command, network, store, links, monkeypatch):
+    unknown = "192.0.2.9:443/sha256:" + 64 * "c"
+    rules = {
+        "netconf-location": f"office gateway=192.0.2.1 tls={CERTIFICATE}\nhome !reach=192.0.2.8:80",
+        "netconf-vpn": f"openvpn corp unless tls={unknown}",
+    }
+    network["gateway"] = Answer(("192.0.2.1",))
+    links.plug("eth0", 7)
+    asked = []
+
+    def ask_network(list_questions, answers, link, deadline, announce):
+        asked.extend((question.key, question.value) for question in list_questions())
+        answers["tls"] = Answer((CERTIFICATE,), settled=(CERTIFICATE, unknown), problem="no such host")
+        answers["reach"] = Answer((), settled=("192.0.2.8:80",), refuted=("192.0.2.8:80",))
+
+    monkeypatch.setattr("netconf_hooks.evidence.probes.ask_network", ask_network)
+    monkeypatch.setattr(recording_module, "query_passes", lambda name: as_stanza(rules))
+    status, output, errors = command("probe", "--json", "eth0")
+    assert (status, errors) == (0, "")
+    assert ("tls", CERTIFICATE) in asked and ("tls", unknown) in asked
+    seen = json.loads(output)["seen"]
+    assert seen["tls"]["values"] == [CERTIFICATE] and seen["tls"]["void"] == [unknown]
+    assert seen["reach"]["refuted"] == ["192.0.2.8:80"] and "void" not in seen["reach"]
+    # As text it asks nobody but the router.
+    asked.clear()
+    assert command("probe", "eth0")[0] == 0
+    assert asked == []
+    read = recording_module.parse_observation(output.encode())
+    assert read.answers["tls"].settled == (CERTIFICATE, unknown)
+
+
+def test_a_recording_without_rules_asks_nobody(command, network, links, monkeypatch):
+    links.plug("eth0", 7)
+    monkeypatch.setattr(recording_module, "query_passes", lambda name: as_stanza({"dns-domain": "x.example"}))
+    monkeypatch.setattr("netconf_hooks.evidence.probes.ask_network", lambda *_: pytest.fail("asked"))
+    assert command("probe", "--json", "eth0")[0] == 0
+
+
+@pytest.mark.parametrize("options, words", [({}, "with a netconf-vpn or netconf-guard line"), (STANZA, "beside the")])
+def test_probe_offers_what_comes_next(command, network, links, monkeypatch, options, words):
+    network["gateway"] = Answer(("192.0.2.1",))
+    links.plug("eth0", 7)
+    monkeypatch.setattr(recording_module, "query_passes", lambda name: as_stanza(options))
+    *offered, line = command("probe", "eth0")[1].splitlines()
+    assert line == "netconf-location here gateway=192.0.2.1"
+    assert all(each.startswith("#") for each in offered), "all of it can be pasted"
+    for each in ("netconf-hooks check eth0", "netconf-hooks plan eth0", words):
+        assert any(each in one for one in offered)

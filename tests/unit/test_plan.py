@@ -341,7 +341,8 @@ def test_a_bad_argument_gets_one_line(command, interfaces, arguments, complaint)
 def test_without_any_rule(command, interfaces):
     interfaces("iface eth0 inet dhcp\n")
     assert command("plan") == (
-        1, "", "netconf-hooks: plan: no stanza in /etc/network/interfaces has netconf- options\n"
+        1, "", "netconf-hooks: plan: no stanza in /etc/network/interfaces has netconf- options "
+        "(netconf-hooks check says how to begin)\n"
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ def machine(store, links, network, monkeypatch):
 
     monkeypatch.setattr(api, "Store", lambda: store)
     monkeypatch.setattr(api, "query_passes", lambda name: [("inet", query_options(name))])
-    monkeypatch.setattr("netconf_hooks.commands.recording.query_options", query_options)
+    passes = lambda name: [("inet", query_options(name))]  # noqa: E731
+    monkeypatch.setattr("netconf_hooks.commands.recording.query_passes", passes)
     store.prepare()
     links.plug("eth0", 7)
     return store
