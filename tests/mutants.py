@@ -94,6 +94,8 @@ def list_mutants(source: bytes) -> list[Mutant]:
 
 def _walk(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """Yield each node that can be changed below `node`, and what it can become."""
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TYPE_CHECKING":
+        return
     if isinstance(node, (ast.If, ast.While, ast.IfExp)):
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return

@@ -53,6 +53,7 @@ def test_a_change(source: str, changed: set[str]) -> None:
         '"""What it does: 7."""',
         "def f(a: Literal['x']) -> Literal[7]:\n    '''Say.'''\n    pass",
         "if TYPE_CHECKING:\n    x = 7",
+        "TYPE_CHECKING = False",
         "x = f'{a}: {b!r:7}'",
         "x = 'a message'",
         "return_ = None",
