@@ -198,11 +198,13 @@ class FakeNetwork:
 
     def confirm_neighbours(self, index, routers, deadline):
         """As Netlink.confirm_neighbours."""
+        assert deadline > time.monotonic()
         self.confirmed.append((index, tuple(routers)))
         return {router: None for router in routers if router not in self.silent}
 
     def resolve_neighbours(self, index, routers, deadline):
         """As Netlink.resolve_neighbours."""
+        assert deadline > time.monotonic()
         self.resolved.append((index, tuple(routers)))
         self.scenes.update(self.known)
         return {router: None for router in routers if router not in self.silent}

@@ -1,0 +1,95 @@
+"""Shutting: the firewall first, then the record, whatever has become of either meanwhile."""
+
+from time import monotonic
+
+import pytest
+from guarded import OFFICE, assert_closed, assert_open, ifup
+
+from netconf_hooks.guard.override import close_guards, open_portal, release_guard
+from netconf_hooks.guard.firewall import Exemption
+from netconf_hooks.guard.shut import note_shut, shut_guard, shut_windows
+
+WEB = [Exemption("tcp", port=80)]
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """eth0 came up in the office, and is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links) == 0
+    assert_open(store, firewall)
+    return store
+
+
+def add_windows(store):
+    """Let a portal and names through, too; return the record."""
+    open_portal(store, "eth0", WEB, 300)
+    record = store.read_guard("eth0")
+    store.write_guard(record.change(dns_until=record.portal_until))
+    return store.read_guard("eth0")
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_portal_and_names_end_with_the_network_alone(office, firewall, everything):
+    record = add_windows(office)
+    asked = len(firewall.asked)
+    shut_guard(office, record, "it moved", everything)
+    assert_closed(office, firewall)
+    after = office.read_guard("eth0")
+    assert (after.because, bool(after.portal_until), bool(after.dns_until)) == ("it moved", *[not everything] * 2)
+    windows = ["portal", "names"] if everything else []
+    assert firewall.asked[asked:] == [f"shut eth0 {name}" for name in ("open", *windows)]
+    assert (firewall.get_window("eth0", "portal") is None) is everything
+
+
+def test_before_sleep_everything_ends(office, firewall):
+    add_windows(office)
+    close_guards(office, "the machine is going to sleep")
+    record = office.read_guard("eth0")
+    assert (record.verdict, record.portal_until, record.dns_until) == ("closed", 0.0, 0.0)
+
+
+def test_a_firewall_that_fails_is_told(office, firewall, messages):
+    firewall.broken = "busy"
+    assert not shut_windows(office.read_guard("eth0"))
+    assert "error: eth0: netconf-guard: busy" in messages
+    firewall.broken = ""
+    assert shut_windows(office.read_guard("eth0"))
+
+
+def test_nothing_is_noted_of_a_guard_that_is_gone_or_released(office):
+    record = office.read_guard("eth0")
+    release_guard(office, "eth0")
+    released = office.read_guard("eth0")
+    shut_guard(office, released, "it moved")
+    note_shut(office, record, "it moved", monotonic(), True)
+    assert office.read_guard("eth0") == released
+    office.remove_guard("eth0")
+    note_shut(office, record, "it moved", monotonic(), True)
+    assert not office.has_guards()
+
+
+@pytest.mark.parametrize("broken, verdict", [("", "open"), ("busy", "closed")])
+def test_a_newer_look_keeps_open_only_what_the_firewall_says_is_open(office, firewall, broken, verdict):
+    """The record of what was shut is an older one."""
+    shut = office.read_guard("eth0").change(token="of an older look")
+    firewall.broken = broken
+    when = monotonic()
+    note_shut(office, shut, "it moved", when, done=True)
+    record = office.read_guard("eth0")
+    assert (record.verdict, record.shut_at) == (verdict, when)
+    note_shut(office, shut, "it moved", when - 1, done=True)
+    assert office.read_guard("eth0").shut_at == when
+
+
+@pytest.mark.parametrize("done, opened, is_done", [(True, False, False), (False, True, False)])
+def test_it_counts_as_open_until_the_firewall_has_shut_it(office, done, opened, is_done):
+    record = office.read_guard("eth0")
+    note_shut(office, record, "it moved", monotonic(), done)
+    after = office.read_guard("eth0")
+    assert (after.verdict, after.opened, after.done) == ("closed", opened, is_done)
+    # Once more, of what was shut then: there is nothing left to do.
+    if done:
+        office.write_guard(after.change(done=True))
+        note_shut(office, record, "it moved", monotonic(), done)
+        assert office.read_guard("eth0").done
