@@ -26,6 +26,18 @@ WITH_DHCPCD = pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
 STANZA = "iface {0} inet manual\n    pre-up ip link set dev {0} up\n    netconf-location {1} interface={0}\n"
 FAST = STANZA.format("eth0", "office")
 
+# The watcher, whose process does not end before the test writes to /run/gate.
+SLOW_WATCH = """\
+#!/usr/bin/python3 -I
+import sys
+from netconf_hooks.cli import main
+sys.argv = ["netconf-hooks", "watch"]
+try:
+    sys.exit(main())
+finally:
+    open("/run/gate").read()
+"""
+
 # systemd's own limit, StartLimitBurst= within StartLimitIntervalSec= (10 s).
 STARTS_ALLOWED = 5
 
@@ -75,9 +87,13 @@ def test_from_the_first_record_to_the_last(machine, network):
 
 
 def test_a_record_that_comes_while_the_watcher_leaves(machine, network):
-    """It has seen that there is none, and its process still runs: the new record gets a watcher all the same."""
-    wrapper = f"/bin/sh -c '/usr/sbin/{COMMAND}; cat /run/gate'"
-    override = f"[Service]\nExecStart=\nExecStart={wrapper}\nNotifyAccess=all\n"
+    """It has seen that there is none, and its process still runs: the new record gets a watcher all the same.
+
+    It has to be the unit's main process that tells systemd that it ends: the message of any other one that has ended
+    before systemd reads it is ignored, since systemd can't find out its unit any more.
+    """
+    machine.write("/usr/local/sbin/slow-watch", SLOW_WATCH, 0o755)
+    override = "[Service]\nExecStart=\nExecStart=/usr/local/sbin/slow-watch\n"
     machine.write(f"/etc/systemd/system/{UNIT}.d/slow.conf", override)
     configure(machine, FAST)
     network.plug("office", "eth0")
@@ -86,10 +102,10 @@ def test_a_record_that_comes_while_the_watcher_leaves(machine, network):
     machine.run(["ifup", "eth0"])
     wait_until(lambda: machine.exists(FIFO), "the watcher")
     machine.run(["ifdown", "eth0"])
-    wait_until(lambda: not machine.exists(FIFO), "the watcher to leave")
+    wait_until(lambda: not machine.exists(FIFO), "the watcher to leave", 30)
     machine.run(["ifup", "eth0"])
     machine.run(["sh", "-c", "echo >/run/gate"])
-    wait_until(lambda: machine.exists(FIFO), "another watcher")
+    wait_until(lambda: machine.exists(FIFO), "another watcher", 30)
 
 
 @WITH_DHCPCD
