@@ -15,6 +15,7 @@ import os
 
 from netconf_hooks.ifenv import is_relevant
 from netconf_hooks.record import Record
+from netconf_hooks.system import log
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.programs import ProgramError, run
 
@@ -176,6 +177,25 @@ class Names(Record):
             return False
         seen.add(heading.parent)
         return any(self._has(option, parent, seen) for parent in self.headings if parent.name == heading.parent)
+
+
+def is_configured(iface: str) -> bool:
+    """Whether ifupdown takes an interface for up, or for coming up, ifquery(8) --state; False if it does not tell."""
+    try:
+        return run(["ifquery", "--state", iface], timeout=10).output.startswith(f"{iface}=")
+    except ProgramError:
+        return False
+
+
+def list_boot_links() -> set[str]:
+    """Return the interfaces that come up at boot by themselves: those of ``auto`` and ``allow-hotplug`` lines."""
+    links: set[str] = set()
+    for choice in ((), ("--allow=hotplug",)):
+        try:
+            links.update(run(["ifquery", "--list", *choice], timeout=10).output.split())
+        except ProgramError as error:
+            log.error(str(error))
+    return links
 
 
 def read_names(path: str = FILE) -> Names:

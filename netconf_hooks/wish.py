@@ -13,6 +13,7 @@ from time import monotonic, sleep
 from netconf_hooks.evidence.router import has_working_default_route
 from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
+from netconf_hooks.interfaces import is_configured, list_boot_links
 from netconf_hooks.passes import make_pass, read_rules_of
 from netconf_hooks.settle import Change, read_held, settle
 from netconf_hooks.state import InterfaceRecord, RecordError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from netconf_hooks.ifenv import Invocation
-    from netconf_hooks.rules import VpnRule
+    from netconf_hooks.rules import Rules, VpnRule
     from netconf_hooks.state import Pass, Store
 
 # Seconds.  A DHCP server answers within a few; dhclient alone would try for 60.
@@ -69,7 +70,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     rules = read_rules_of(passes)
     if not rules.vpns or not all(rule.readable for rule in rules.vpns):
         raise WishError("netconf-uplink: expected a netconf-vpn line beside it that can be read")
-    _refuse_loops(invocation.iface, rules.uplinks, environ)
+    _refuse_loops(invocation.iface, rules, environ)
     _refuse_held(rules.vpns)
     boots = is_under_boot()
     raised = _list_inherited(store, invocation.iface)
@@ -77,7 +78,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
         if has_working_default_route():
             log.info(f"{invocation.iface}: there is a default route: no uplink is raised")
         else:
-            _raise_uplink(invocation.iface, rules.uplinks, environ, raised, _list_boot_links() if boots else set())
+            _raise_uplink(invocation.iface, rules.uplinks, environ, raised, list_boot_links() if boots else set())
     except WishError as error:
         if not boots:
             raise
@@ -143,9 +144,12 @@ def is_under_boot(cgroup: str = "/proc/self/cgroup") -> bool:
     return "/networking.service" in path or "/ifup@" in path
 
 
-def _refuse_loops(iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str]) -> None:
+def _refuse_loops(iface: str, rules: Rules, environ: Mapping[str, str]) -> None:
+    stanzas = {rule.name: rule.text for rule in rules.vpns if rule.kind == "ifup"}
     configuring = {name[len(_CONFIGURING):] for name in environ if name.startswith(_CONFIGURING)}
-    for uplink in uplinks:
+    for uplink in rules.uplinks:
+        if uplink in stanzas:
+            raise WishError(f'netconf-uplink "{uplink}": it is the tunnel of netconf-vpn "{stanzas[uplink]}"')
         if uplink == iface:
             raise WishError(f'netconf-uplink "{uplink}": {iface} can\'t be its own uplink')
         if uplink in configuring:
@@ -197,25 +201,6 @@ def _raise_uplink(
     raise WishError(f'netconf-uplink "{" ".join(uplinks)}": no way to the internet: {"; ".join(reasons)}')
 
 
-def is_configured(iface: str) -> bool:
-    """Whether ifupdown takes an interface for up, or for coming up, ifquery(8) --state."""
-    try:
-        return run(["ifquery", "--state", iface], timeout=10).output.startswith(iface)
-    except ProgramError:
-        return False
-
-
-def _list_boot_links() -> set[str]:
-    """Return the interfaces that come up at boot by themselves: those of ``auto`` and ``allow-hotplug`` lines."""
-    links: set[str] = set()
-    for choice in ((), ("--allow=hotplug",)):
-        try:
-            links.update(run(["ifquery", "--list", *choice], timeout=10).output.split())
-        except ProgramError as error:
-            log.error(str(error))
-    return links
-
-
 def _find_no_carrier(uplink: str) -> str:
     """Return that nothing is plugged into a wired link, after it was set up for as long as autonegotiation takes; else
     nothing.  A link of another kind gets its carrier by its own ifup."""
@@ -239,7 +224,7 @@ def _find_no_carrier(uplink: str) -> str:
 def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
     """Run ifup; return whether it raised the link, which was not up before.  Raises `WishError`."""
     try:
-        result = run(["ifup", uplink], timeout=UPLINK_TIMEOUT, variables=_inherit(environ))
+        result = run(["ifup", uplink], timeout=UPLINK_TIMEOUT, variables=_inherit(environ), leaves=True)
     except ProgramError as error:
         raise WishError(str(error)) from error
     if result.status != 0:
@@ -251,7 +236,7 @@ def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
 
 def _take_down(uplink: str, environ: Mapping[str, str]) -> None:
     try:
-        run(["ifdown", "--force", uplink], timeout=DOWN_TIMEOUT, variables=_inherit(environ))
+        run(["ifdown", "--force", uplink], timeout=DOWN_TIMEOUT, variables=_inherit(environ), leaves=True)
     except ProgramError as error:
         log.error(str(error))
 

@@ -114,6 +114,7 @@ def run(
     stdin: str | None = None,
     variables: Mapping[str, str] | None = None,
     limit: int = OUTPUT_LIMIT,
+    leaves: bool = False,
 ) -> Result:
     """Run a program until it ends, and return how it ended.
 
@@ -121,11 +122,14 @@ def run(
     stdin: its standard input; by default ``/dev/null``, so that it can't hang with a question.
     variables: added to `ENVIRONMENT`.
     limit: how many bytes of its output to keep.
+    leaves: whether it may leave daemons behind that still have its output, as ifup does; only the last bytes are kept.
 
     If an exception (SIGTERM) interrupts the caller meanwhile, the program still finishes by itself.
     Raises `ProgramError` if it can't be started or does not end in time.
     """
     deadline = time.monotonic() + timeout
+    if leaves:
+        return _run_with_file(argv, timeout, variables, limit)
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0) as pipe:
         try:
@@ -141,6 +145,31 @@ def run(
             program.close()
     if status is None:
         raise ProgramError(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
+    return Result(status, output.decode(errors="replace"))
+
+
+def _run_with_file(argv: Sequence[str], timeout: float, variables: Mapping[str, str] | None, limit: int) -> Result:
+    """Run a program whose output goes to a file in memory.
+
+    Once the reader of a pipe is gone, SIGPIPE would end a daemon that the program has left behind, at the next line
+    that the daemon writes.  When the program has ended, the file is sealed: writing fails with EPERM, and the file
+    can't grow as long as the daemon lives.
+    """
+    import fcntl
+
+    with open(os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "rb", buffering=0) as file:
+        program = Running(_start(argv, file.fileno(), None, variables))
+        try:
+            status = program.wait(time.monotonic() + timeout)
+            if status is None:
+                program.kill()
+        finally:
+            program.close()
+            fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        if status is None:
+            raise ProgramError(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
+        size = os.fstat(file.fileno()).st_size
+        output = os.pread(file.fileno(), limit, max(0, size - limit))
     return Result(status, output.decode(errors="replace"))
 
 

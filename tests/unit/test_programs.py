@@ -226,3 +226,36 @@ def test_a_program_that_was_begun_ends_with_its_use() -> None:
 def test_a_program_that_can_not_be_begun() -> None:
     with pytest.raises(programs.ProgramError, match="no such program"):
         programs.begin(["/nonexistent"])
+
+
+# Which leaves a daemon behind, as ifup does
+
+# The daemon has the output of its parent, waits until the test writes to a FIFO, and then writes to that output.
+DAEMON = """\
+mkfifo {0}/go
+(read go <{0}/go; trap '' USR1; echo told; echo $? >{0}/status.new; mv {0}/status.new {0}/status) &
+echo up
+exit 3
+"""
+
+
+def test_a_daemon_that_a_program_leaves_may_go_on_writing(tmp_path: Path) -> None:
+    began = time.monotonic()
+    result = programs.run(["/bin/sh", "-c", DAEMON.format(tmp_path)], 30, leaves=True)
+    assert (result.status, result.output) == (3, "up\n")
+    assert time.monotonic() - began < 20, "the daemon keeps nobody waiting"
+    (tmp_path / "go").write_text("go\n")
+    assert wait_until((tmp_path / "status").exists, 20), "SIGPIPE has ended the daemon"
+    assert (tmp_path / "status").read_text() != "0\n", "what it writes is kept by nobody"
+
+
+def test_of_much_output_the_end_is_kept() -> None:
+    result = programs.run(["/bin/sh", "-c", "yes | head -n 100; echo end"], 10, limit=10, leaves=True)
+    assert result.output == "y\ny\ny\nend\n"
+
+
+def test_a_program_that_leaves_a_daemon_has_a_time_limit_too(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match="not done after 0.2 s, killed"):
+        programs.run(["/bin/sh", "-c", f"echo $$ >{tmp_path}/pid; {WAITS}"], 0.2, leaves=True)
+    if (tmp_path / "pid").exists():
+        assert not is_running(int((tmp_path / "pid").read_text() or 0))

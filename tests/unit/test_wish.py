@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from situations import make_record
 
-from netconf_hooks import hook, wish
+from netconf_hooks import hook, interfaces, wish
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.state import Pass
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
@@ -29,8 +29,9 @@ class Uplinks:
     def has_route(self):
         return bool(self.up & self.leading)
 
-    def run(self, argv, timeout, variables=None):
+    def run(self, argv, timeout, variables=None, leaves=False):
         """As programs.run."""
+        assert leaves == (argv[0] != "ifquery"), "a daemon that ifup leaves would be ended by SIGPIPE"
         self.environments.append(variables)
         command, *options, link = argv
         if command == "ifquery":
@@ -59,6 +60,7 @@ def wish_result(output, status=0):
 def uplinks(monkeypatch):
     uplinks = Uplinks()
     monkeypatch.setattr(wish, "run", uplinks.run)
+    monkeypatch.setattr(interfaces, "run", uplinks.run)
     monkeypatch.setattr(wish, "has_working_default_route", uplinks.has_route)
     monkeypatch.setattr(
         wish, "_find_no_carrier", lambda link: f"{link} has no carrier" if link in uplinks.unplugged else ""
