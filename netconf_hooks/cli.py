@@ -185,7 +185,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "netconf-hooks hold openvpn corp",
         "netconf-hooks hold openvpn corp --for 2h",
     )  # fmt: skip
-    hold.add_argument("kind", metavar="KIND", help="as in netconf-vpn: openvpn, ipsec, wireguard, unit")
+    hold.add_argument("kind", metavar="KIND", help="as in netconf-vpn: openvpn, ipsec, wireguard, unit, ifup")
     hold.add_argument("name", metavar="NAME")
     hold.add_argument(
         "--for", metavar="TIME", dest="seconds", type=_read_hold_time, default=0.0,

@@ -71,7 +71,7 @@ TESTS = {
 }
 
 # The kinds of tunnels that a rule can name, each with its module in `netconf_hooks.tunnels`.
-TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "ipsec", "wireguard": "wireguard", "unit": "unit"}
+TUNNEL_KINDS = {"openvpn": "openvpn", "ipsec": "ipsec", "wireguard": "wireguard", "unit": "unit", "ifup": "ifup"}
 
 # The words of an on or unless clause that are neither a location's name nor a test.
 SITUATIONS = ("unknown", "insecure", "unroutable", "anywhere")
@@ -431,6 +431,10 @@ def _read_options(options: Mapping[str, str]) -> Rules:
     allowances = _read_lines(lines["netconf-guard-allow"], _read_allowances, errors)
     backends = _read_lines(lines["netconf-guard-backend"], _read_backend, errors)
     uplinks = _read_lines(lines["netconf-uplink"], _read_uplinks, errors)
+    errors += [
+        RuleError("netconf-uplink", rule.name, f'it can\'t lead to the tunnel "{rule.text}" that is the stanza itself')
+        for rule in vpns if rule.kind == "ifup" and rule.name in uplinks
+    ]  # fmt: skip
     timeouts = _read_lines(lines["netconf-timeout"], read_timeout, errors)
     trusts = _read_lines(lines["netconf-trust"], _read_trust, errors)
     numbered = [option for option in options if split_number(option)[0] == "netconf-trust" != option]

@@ -475,6 +475,7 @@ class Store:
         self.abandoned = directory + "/watch.abandoned"
         self.states = directory + "/watch.tunnels"
         self.reasons = directory + "/reasons"
+        self.orders = directory + "/orders"
 
     def prepare(self) -> None:
         """Make the directories.  Raises OSError."""
@@ -651,6 +652,19 @@ class Store:
         if reason and not os.path.isdir(self.reasons):
             os.mkdir(self.reasons, 0o755)
         _write_or_remove(f"{self.reasons}/{kind}-{name}", [_escape(reason)] if reason else [])
+
+    def read_order(self, kind: str, name: str) -> str:
+        """Return what an initiator was asked to do last, or has done (`tunnels.ifup`); empty if there is nothing."""
+        try:
+            return "".join(_read_lines(f"{self.orders}/{kind}-{name}"))
+        except RecordError:
+            return ""
+
+    def write_order(self, kind: str, name: str, order: str) -> None:
+        """Replace that.  The records' lock is held.  Raises OSError."""
+        if order and not os.path.isdir(self.orders):
+            os.mkdir(self.orders, 0o755)
+        _write_or_remove(f"{self.orders}/{kind}-{name}", [order] if order else [])
 
     def is_unfinished(self) -> bool:
         """Whether a tunnel could not be stopped yet."""

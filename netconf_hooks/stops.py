@@ -2,7 +2,8 @@
 
 Only positive evidence counts: a stop job of systemd for the tunnel's unit (``systemctl stop``) since it became active.
 Ours are made only for tunnels that should be down; a restart is a job of another type, and a daemon that ends by itself
-has none.  netconf-hooks(8), TUNNELS, says it in the admin's words.
+has none.  Of an ifupdown stanza (`tunnels.ifup`), an ifdown that is not ours.  netconf-hooks(8), TUNNELS, says it in
+the admin's words.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 def note_stops(store: Store, systemd: Systemd | None = None) -> None:
     """Record which wanted tunnels somebody has stopped by hand, or has started again since.  Raises OSError."""
     systemd = systemd or Systemd()
-    if not systemd.is_running():
-        return
     stops = read_stops(store)
     found = dict(stops)
     for tunnel, record in store.read_tunnels().items():
@@ -72,8 +71,12 @@ def _find_stop(record: TunnelRecord, systemd: Systemd) -> str:
     """Say by what a tunnel was stopped; empty if it runs, or if nothing shows that somebody has stopped it."""
     try:
         tunnel = load_tunnel(record.kind, record.name)
-        if not hasattr(tunnel, "list_units") or tunnel.is_running():
+        by_itself = hasattr(tunnel, "find_stop")
+        if not (by_itself or (hasattr(tunnel, "list_units") and systemd.is_running())) or tunnel.is_running():
             return ""
+        if by_itself:
+            done = tunnel.find_stop()
+            return f"stopped by hand ({done})" if done else ""
         unit, when = systemd.find_stop(tunnel.list_units())
     except TunnelError:
         return ""

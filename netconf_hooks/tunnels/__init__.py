@@ -103,6 +103,13 @@ if TYPE_CHECKING:
             A kind without this method has none.  Raises `TunnelError`.
             """
 
+        def find_stop(self) -> str:
+            """Return what somebody did that shows that he has stopped the tunnel by hand, in words; empty if nothing
+            does.
+
+            Only a kind that knows it without systemd has this method; its `list_units` is not asked.
+            """
+
         def list_warnings(self, guarded: bool) -> tuple[str, ...]:
             """Return what keeps the tunnel from connecting by itself, in words: ``netconf-hooks check`` warns of it.
 

@@ -3,8 +3,8 @@
 A hook must not wait for ``swanctl --initiate`` or ``ipsec up``, and these must not run in the control group of
 ifup@.service or networking.service, which systemd kills with the service.  So the hook requests an initiator:
 ``/usr/lib/netconf-hooks/tunnel start KIND-NAME``, with systemd as the unit netconf-hooks-tunnel@KIND-NAME.service,
-otherwise in a session of its own.  The initiator calls the tunnel's `connect`, which returns when the tunnel is up and
-otherwise raises `TunnelError` with the reason, logs the outcome, and exits.
+otherwise in a session of its own.  The initiator calls the tunnel's `connect`, which returns when the tunnel is up (or
+what it has done instead, in words) and otherwise raises `TunnelError` with the reason, logs the outcome, and exits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
 from netconf_hooks.state import Store
 from netconf_hooks.system import detached, log, programs
-from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.system.systemd import Systemd, SystemStopping
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -63,7 +63,7 @@ class Initiator:
             self._systemd.start(self._unit)
         elif not self._find_running():
             if detached.is_halting(self._runlevel):
-                raise TunnelError("the system is stopping")
+                raise SystemStopping("the system is stopping")
             try:
                 programs.spawn([self._entry, "start", self._instance])
             except programs.ProgramError as error:
@@ -181,13 +181,13 @@ def _connect(work: Work) -> int:
         if connect is None:
             log.complain(f"a tunnel of the kind {work.kind} needs no initiator")
             return 2
-        connect()
+        done = connect()
     except TunnelError as error:
         log.error(f'netconf-vpn "{work.kind} {work.name}": not connected: {error}')
         _note(work, str(error))
         return 1
     _note(work, "")
-    log.info(f"{work.kind} {work.name}: connected")
+    log.info(f"{work.kind} {work.name}: {done or 'connected'}")
     return 0
 
 

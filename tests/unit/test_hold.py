@@ -242,6 +242,34 @@ def test_it_counts_until_it_is_started_by_hand(journal_says, up, tunnels):
     assert up.read_stops() == {} and up.read_tunnels()[CORP].held == ""
 
 
+def test_a_kind_may_know_a_stop_by_itself(up, tunnels, monkeypatch):
+    """The kind ifup does, also without systemd: somebody has run ifdown."""
+
+    class NoSystemd:
+        def is_running(self):
+            return False
+
+    class Stanza:
+        stopped = "ifdown wg0"
+
+        def is_running(self):
+            return False
+
+        def list_units(self):
+            raise AssertionError("not asked")
+
+        def find_stop(self):
+            return self.stopped
+
+    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", lambda kind, name: Stanza())
+    arrive(up)
+    note_stops(up, NoSystemd())
+    assert up.read_tunnels()[CORP].held == "stopped by hand (ifdown wg0)"
+    Stanza.stopped = ""
+    note_stops(up, NoSystemd())
+    assert up.read_tunnels()[CORP].held == ""
+
+
 def test_it_counts_until_unhold(journal_says, up, tunnels, command, root):
     journal_says()
     assert STOPPED in command("status")[1]

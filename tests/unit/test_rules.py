@@ -468,8 +468,8 @@ def test_a_tunnel_with_a_broken_condition_is_kept_as_not_readable(clauses, reaso
     [
         ("openvpn", 'expected the tunnel\'s name after "openvpn"'),
         ("openvpn unless office", 'expected the tunnel\'s name after "openvpn"'),
-        ("openvnp corp", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit), not "openvnp"'),
-        ("corp on home", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit), not "corp"'),
+        ("openvnp corp", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit, ifup), not "openvnp"'),
+        ("corp on home", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit, ifup), not "corp"'),
         ("openvpn 'corp", "a quote is opened"),
     ],
 )
