@@ -38,7 +38,7 @@ START, NUDGE, RESTART = "start", "nudge", "restart"
 class Facts(Record):
     """What is seen of a tunnel that should be up.
 
-    up, running, helpless, final, refused, words, audible, remedies: as in `tunnels.Condition`.
+    up, running, helpless, final, refused, words, audible, remedies, stuck: as in `tunnels.Condition`.
     received: as `tunnels.AnyTunnel.count_received` returns it, None if that is not known.
     news: whether a link has changed, or the machine has slept, since the last time.
     routable: whether any link leads anywhere.
@@ -47,7 +47,7 @@ class Facts(Record):
 
     __slots__ = (
         "up", "running", "helpless", "final", "refused", "words", "audible", "remedies", "received", "news",
-        "routable", "stamp",
+        "routable", "stamp", "stuck",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Facts(Record):
         news: bool = False,
         routable: bool = True,
         stamp: str = "",
+        stuck: bool = False,
     ) -> None:
         self.up = up
         self.running = running
@@ -77,6 +78,7 @@ class Facts(Record):
         self.news = news
         self.routable = routable
         self.stamp = stamp
+        self.stuck = stuck
 
 
 class Step(Record):
@@ -120,7 +122,8 @@ def describe_state(state: TunnelState, now: float) -> str:
         return ""
     words = state.words or "starting"
     if words.startswith(("no answer", "no handshake", "waiting")):
-        words += f" for {max(0.0, now - state.since):.0f} s"
+        what, semicolon, more = words.partition(";")
+        words = f"{what} for {max(0.0, now - state.since):.0f} s{semicolon}{more}"
     if state.due > now:
         words += f"; the next attempt in {state.due - now:.0f} s"
     elif state.refusals > 2:
@@ -137,14 +140,17 @@ def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> 
     """Return what to do about a tunnel that runs: it is up, or tries to connect by itself."""
     up = _is_up(facts)
     received = -1 if facts.received is None else facts.received
-    if news:
+    if not facts.stuck and up and not state.doubt:
+        state = state.change(remedy=0)
+    # Without news once only: what did not help does not help again.
+    if news or (facts.stuck and not state.doubt and not state.remedy):
         begin = now if up else max(now, state.running_since + YOUNG - PROOF)
         state = state.change(doubt=begin, remedy=0, received=received)
     deadline = state.doubt + (NUDGED if state.remedy else PROOF)
     if not state.doubt:
         return Step(state, "", _next_check(state, facts, now))
-    # Of one about which nothing can be told nothing is demanded.
-    works = up and (received < 0 or received != state.received)
+    # Of one about which nothing can be told nothing is demanded, but an exchange with its server may have begun only now.
+    works = up and not facts.stuck and (received != state.received if received >= 0 else now >= deadline)
     if works or (state.remedy >= len(facts.remedies) and now >= deadline):
         state = state.change(doubt=0.0)
         return Step(state, "", _next_check(state, facts, now))

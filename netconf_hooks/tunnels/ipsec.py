@@ -86,6 +86,12 @@ if TYPE_CHECKING:
         def is_trying(self, name: str) -> bool:
             """Whether the daemon is about to bring it up.  Raises `TunnelError`."""
 
+        def is_stuck(self, name: str) -> bool:
+            """Whether the gateway has not answered yet what it was asked last; False if that can't be told.
+
+            Raises `TunnelError`.
+            """
+
         def connect(self, connection: Connection) -> None:
             """Bring it up, the daemon first.  Raises `TunnelError`."""
 
@@ -197,7 +203,24 @@ class ByCharon:
 
     def is_trying(self, name: str) -> bool:
         """Whether an IKE_SA of it is being set up."""
-        return _is_trying(self._voice, self.read(name).connections, name)
+        return any(session.state == "CONNECTING" for session in self._list_sessions(name))
+
+    def is_stuck(self, name: str) -> bool:
+        """Whether an IKE_SA of it waits for an answer."""
+        return any(session.state == "ESTABLISHED" and session.waits for session in self._list_sessions(name))
+
+    def _list_sessions(self, name: str) -> list[Session]:
+        """Return its IKE_SAs."""
+        try:
+            sessions = self._voice.list_sessions()
+        except NotRunning:
+            return []
+        return [
+            session
+            for session in sessions
+            for connection in self.read(name).connections or _guess(sessions, name)
+            if connection.name == session.name or session.name in connection.children
+        ]
 
     def connect(self, connection: Connection) -> None:
         """Bring up all children that are not."""
@@ -279,6 +302,10 @@ class ByLibreswan:
             return any(belongs(found, name) for found in self._pluto.list_states())
         except NotRunning:
             return False
+
+    def is_stuck(self, name: str) -> bool:
+        """Return False: pluto does not tell."""
+        return False
 
     def connect(self, connection: Connection) -> None:
         """Bring it up."""
@@ -391,7 +418,8 @@ class Tunnel:
         files = (self._swanctl_conf, self._ipsec_conf, "/etc/ipsec.secrets")
         up = self.is_up()
         if up is not False:
-            return Condition(up, True, files=files, remedies=("nudge", "restart"))
+            stuck = any(implementation.is_stuck(self._name) for implementation in self._list_implementations())
+            return Condition(up, True, files=files, remedies=("nudge", "restart"), stuck=stuck)
         running = self._initiator.is_running()
         for implementation in self._list_implementations():
             running = running or implementation.is_trying(self._name)
@@ -402,16 +430,19 @@ class Tunnel:
         return Condition(False, running, words=words, refused=refused, files=files)
 
     def count_received(self) -> int | None:
-        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection)."""
+        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection), and `inspect`
+        says whether the gateway has answered."""
         return None
 
     def nudge(self) -> str:
-        """Initiate again what is not installed."""
-        self.start()
-        return "initiated again"
+        """Do nothing: the daemon repeats its request after 4 s (strongswan.conf, charon.retransmit_*)."""
+        return ""
 
     def restart(self) -> None:
-        """End the tunnel and initiate it again.  Raises `TunnelError`."""
+        """End the tunnel and initiate it again: a gateway that has forgotten it answers only that.
+
+        Raises `TunnelError`.
+        """
         self.stop()
         self.start()
 
@@ -581,19 +612,6 @@ def _is_up(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
     except NotRunning:
         return False
     return any(is_installed(sessions, meant) for meant in connections or _guess(sessions, name))
-
-
-def _is_trying(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
-    try:
-        sessions = voice.list_sessions()
-    except NotRunning:
-        return False
-    meant = connections or _guess(sessions, name)
-    return any(
-        session.state == "CONNECTING" and (connection.name == session.name or session.name in connection.children)
-        for session in sessions
-        for connection in meant
-    )
 
 
 def _guess(sessions: Sequence[Session], name: str) -> tuple[Connection, ...]:

@@ -61,15 +61,22 @@ class Child(Record):
 
 
 class Session(Record):
-    """An IKE_SA with its CHILD_SAs.  ident: its number; state: as charon calls it, ``ESTABLISHED``, ``CONNECTING``."""
+    """An IKE_SA with its CHILD_SAs.
 
-    __slots__ = ("name", "ident", "state", "children")
+    ident: its number; state: as charon calls it, ``ESTABLISHED``, ``CONNECTING``.
+    waits: whether the gateway has not answered yet what it was asked last: MOBIKE, dead peer detection, rekeying.
+    """
 
-    def __init__(self, name: str, ident: str, state: str, children: tuple[Child, ...]) -> None:
+    __slots__ = ("name", "ident", "state", "children", "waits")
+
+    def __init__(
+        self, name: str, ident: str, state: str, children: tuple[Child, ...], waits: bool = False
+    ) -> None:
         self.name = name
         self.ident = ident
         self.state = state
         self.children = children
+        self.waits = waits
 
 
 class Connection(Record):
@@ -248,6 +255,7 @@ def read_sessions(events: Sequence[Tree]) -> tuple[Session, ...]:
                         for child in children
                         if "state" in child.values
                     ),
+                    bool(ike.lists.get("tasks-active")),
                 )
             )
     return tuple(sessions)
@@ -285,7 +293,7 @@ class Stroke:
 
     def list_sessions(self) -> tuple[Session, ...]:
         """Return all IKE_SAs.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
-        return parse_status(self._ask("status"))
+        return parse_status(self._ask("statusall"))
 
     def list_connections(self) -> tuple[Connection, ...]:
         """Return all connections that charon has loaded.  Raises `NotRunning`, `NotAllowed`, `TunnelError`."""
@@ -364,12 +372,17 @@ class Stroke:
 # stroke_list.c: "%12s[%d]: %N" and "%12s{%d}:  %N, %N".
 _STATUS_LINE = re.compile(r" *(?P<name>\S.*?)(?P<kind>[\[{])(?P<ident>\d+)[\]}]: +(?P<state>[A-Z]+)\b")
 
+_TASKS = "]: Tasks active: "
+
 
 def parse_status(output: str) -> tuple[Session, ...]:
-    """Return the IKE_SAs in what ``ipsec status`` printed: each stands before its CHILD_SAs."""
+    """Return the IKE_SAs in what ``ipsec statusall`` printed: each stands before its CHILD_SAs."""
     sessions: list[Session] = []
     for line in output.partition("Security Associations (")[2].splitlines()[1:]:
         match = _STATUS_LINE.match(line)
+        if _TASKS in line and sessions:
+            sessions.append(sessions.pop().change(waits=True))  # stroke_list.c: only if there are any
+            continue
         if match and match["kind"] == "[":
             if sessions and sessions[-1].ident == match["ident"]:
                 continue  # statusall says more of it, "work[1]: IKE proposal: ..."
@@ -377,7 +390,7 @@ def parse_status(output: str) -> tuple[Session, ...]:
         elif match and sessions:
             last = sessions.pop()
             child = Child(match["name"], match["ident"], match["state"])
-            sessions.append(Session(last.name, last.ident, last.state, (*last.children, child)))
+            sessions.append(last.change(children=(*last.children, child)))
     return tuple(sessions)
 
 

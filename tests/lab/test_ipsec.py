@@ -165,6 +165,52 @@ def test_a_gateway_that_died_while_the_address_changed_does_not_hold_up_the_end(
     expect_nothing_left(lab)
 
 
+def change_address(lab: Lab) -> None:
+    """Let the laptop's packets come from another address, so that MOBIKE has something to do."""
+    address = f"{CAFE.router.rpartition('.')[0]}.99"
+    lab.laptop.run(["ip", "addr", "add", f"{address}/24", "dev", "eth0"])
+    lab.laptop.run(["ip", "route", "replace", "default", "via", CAFE.router, "src", address])
+
+
+@VOICES
+def test_a_gateway_that_has_forgotten_the_tunnel_is_asked_again(lab: Lab, gateway: IpsecGateway) -> None:
+    """MOBIKE has its time; then the tunnel is initiated again, long before charon gives up."""
+    go_up(lab)
+    wait_until_up(lab)
+    wait_until(lambda: f"ipsec {NAME}: connected" in lab.laptop.log(), "the watcher to have seen it", 30)
+    gateway.kill()
+    gateway.start()
+    change_address(lab)
+    began = time.monotonic()
+    wait_until(lambda: f"ipsec {NAME}: restarted" in lab.laptop.log(), "the watcher to lose patience", 30)
+    wait_until(lambda: lab.laptop.pings(CORP_HOST), "the tunnel to be back", 30)
+    print(f"gateway has forgotten it, address changed -> back: {time.monotonic() - began:.1f} s")
+    lab.laptop.ifdown("eth0")
+    expect_nothing_left(lab)
+
+
+@BOTH
+def test_mobike_is_left_to_do_its_work(lab: Lab, gateway: IpsecGateway) -> None:
+    go_up(lab)
+    wait_until_up(lab)
+    wait_until(lambda: f"ipsec {NAME}: connected" in lab.laptop.log(), "the watcher to have seen it", 30)
+    established = read_serial(lab)
+    change_address(lab)
+    wait_until(lambda: "the network has changed" in lab.laptop.log(), "the watcher to notice", 30)
+    wait_until(lambda: lab.laptop.read("/run/netconf-hooks/watch.tunnels").splitlines()[1].split("\t")[10] == "0.0",
+               "the watcher to be content", 30)  # fmt: skip
+    wait_until(lambda: lab.laptop.pings(CORP_HOST), "the host behind the gateway", 30)
+    assert read_serial(lab) == established
+    assert "restarted" not in lab.laptop.log()
+    lab.laptop.ifdown("eth0")
+    expect_nothing_left(lab)
+
+
+def read_serial(lab: Lab) -> str:
+    """Return which of charon's IKE_SAs there is."""
+    return list_associations(lab).splitlines()[0].split(",")[0]
+
+
 @VOICES
 def test_a_gateway_that_refuses_is_told_in_its_words(lab: Lab, gateway: IpsecGateway) -> None:
     for path in (SWANCTL_CONF, "/etc/ipsec.secrets"):

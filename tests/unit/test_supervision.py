@@ -146,6 +146,31 @@ def test_where_nothing_can_be_told_nothing_is_demanded():
     assert run.live(change(UP, news=True, received=None), 100) == []
 
 
+def test_one_whose_server_does_not_answer_is_restarted_once():
+    """IPsec: nothing can be counted, but the daemon says that it waits for an answer."""
+    quiet = change(UP, received=None, audible=False)
+    stuck = change(quiet, stuck=True)
+    run = Run()
+    run.see(quiet)
+    assert run.live(change(quiet, news=True), 100) == []
+    # The exchange begins a moment after the news.
+    run.see(change(quiet, news=True))
+    assert run.live(stuck, 3000) == [(PROOF, NUDGE), (PROOF + NUDGED, RESTART)]
+    run.live(quiet, 100)
+    assert run.live(stuck, 3000) == [(PROOF, NUDGE), (PROOF + NUDGED, RESTART)], "also without news"
+
+
+def test_an_exchange_that_is_answered_in_time_is_none_to_worry_about():
+    quiet = change(UP, received=None)
+    run = Run()
+    run.see(quiet)
+    run.see(change(quiet, news=True, stuck=True), after=10)
+    assert run.live(quiet, 100) == []
+    run.see(change(quiet, stuck=True))
+    run.see(change(quiet, stuck=True), after=1)
+    assert run.live(quiet, 100) == []
+
+
 def test_one_that_was_just_started_is_left_to_connect():
     run = Run()
     run.see(TRYING)
@@ -171,6 +196,8 @@ def test_it_says_what_it_waits_for():
     run = Run()
     run.see(TRYING)
     assert describe_state(run.state, run.now + 12) == "no answer for 12 s"
+    run.see(change(TRYING, words="no answer; its server is here"))
+    assert describe_state(run.state, run.now + 12) == "no answer for 12 s; its server is here"
     run.see(ENDED)
     assert describe_state(run.state, run.now) == "it was ended by signal 9; the next attempt in 1 s"
     run.see(UP)

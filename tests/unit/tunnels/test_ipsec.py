@@ -191,7 +191,7 @@ def test_one_that_is_down_is_asked_for(strongswan, write):
 
 @pytest.mark.parametrize(
     ("write", "question", "fixture"),
-    [(Machine.write_swanctl, "--list-sas", "swanctl-sas-up"), (Machine.write_ipsec, "status", "ipsec-status-up")],
+    [(Machine.write_swanctl, "--list-sas", "swanctl-sas-up"), (Machine.write_ipsec, "statusall", "ipsec-statusall-up")],
 )
 def test_one_that_is_up_is_left_as_it_is(strongswan, write, question, fixture):
     write(strongswan)
@@ -447,6 +447,16 @@ def test_how_it_is_doing(machine: Machine, sessions: str, running: bool, up: boo
     found = machine.tunnel().inspect()
     assert (found.up, found.running, found.words) == (up, up or bool("yet" in words), words)
     assert str(machine.swanctl_conf) in found.files
+
+
+@pytest.mark.parametrize(("sessions", "stuck"), [("swanctl-sas-up", False), ("swanctl-sas-mobike", True)])
+def test_one_whose_gateway_does_not_answer_is_up_and_stuck(machine: Machine, sessions: str, stuck: bool) -> None:
+    machine.install("swanctl")
+    machine.write_swanctl()
+    machine.answer("--list-sas", sessions)
+    found = machine.tunnel().inspect()
+    assert (found.up, found.stuck, found.remedies) == (True, stuck, ("nudge", "restart"))
+    assert machine.tunnel().nudge() == "", "charon repeats its request by itself first"
 
 
 @pytest.mark.parametrize(

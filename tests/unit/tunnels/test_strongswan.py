@@ -71,6 +71,12 @@ def test_what_ipsec_status_lists(captured, fixture, expected):
     assert parse_status(captured(fixture)) == expected
 
 
+def test_an_exchange_that_the_gateway_has_not_answered_is_seen(captured):
+    expected = (Session("work", "1", "ESTABLISHED", (Child("work", "1", "INSTALLED"),), waits=True),)
+    assert sessions(captured, "swanctl-sas-mobike") == expected
+    assert parse_status(captured("ipsec-statusall-mobike")) == expected
+
+
 @pytest.mark.parametrize("fixture", ["ipsec-statusall", "ipsec-statusall-up"])
 def test_the_connections_that_ipsec_statusall_lists(captured, fixture):
     """Both share a gateway: the second is a child of the first."""
