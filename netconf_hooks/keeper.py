@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from netconf_hooks import guard
+from netconf_hooks.decide import CLOSED
 from netconf_hooks.record import Record
 from netconf_hooks.settle import ask_again
 from netconf_hooks.state import RecordError, TunnelState, boot_time
@@ -65,9 +66,10 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     pids: list[tuple[int, str]] = []
     times: list[float] = []
     acted = False
+    closed = bool(wanted) and store.has_guards() and any(each.verdict == CLOSED for each in store.read_guards(log.error))
     for record in wanted:
         known = before.get((record.kind, record.name))
-        condition = _inspect(record)
+        condition = _inspect(record, closed)
         facts = _find_facts(record, condition, known, news, routable)
         step = supervise(known, record.kind, record.name, facts, boot_time())
         _log_change(record, known, step.state, condition)
@@ -90,13 +92,18 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     return Hearing(tuple(pid for pid in pids if pid[1]), associations, pause)
 
 
-def _inspect(record: TunnelRecord) -> Condition:
+def _inspect(record: TunnelRecord, closed: bool) -> Condition:
+    """Return how a tunnel is doing.  closed: whether a guard is, which drops what a relay on this machine sends."""
     try:
         tunnel = load_tunnel(record.kind, record.name)
         if not hasattr(tunnel, "inspect"):
             up = tunnel.is_up()
             return Condition(up, up is not False)
-        return tunnel.inspect()
+        condition = tunnel.inspect()
+        if closed and condition.up is False and hasattr(tunnel, "list_relays"):
+            words = "; ".join(each for each in (condition.words, *tunnel.list_relays()) if each)
+            return condition.change(words=words)
+        return condition
     except TunnelError as error:
         return Condition(False, False, words=str(error))
 
@@ -126,6 +133,7 @@ def _find_facts(
         news=news,
         routable=routable,
         stamp=_make_stamp(condition.files),
+        stuck=condition.stuck,
     )
 
 

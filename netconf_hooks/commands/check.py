@@ -125,8 +125,9 @@ def _list_tunnel_warnings(rules: Rules) -> list[RuleError]:
     for rule in rules.vpns:
         if rule.readable:
             tunnel = load_tunnel(rule.kind, rule.name)
-            said = tunnel.list_warnings(rules.is_guarded()) if hasattr(tunnel, "list_warnings") else ()
-            warnings += [RuleError("netconf-vpn", rule.text, warning) for warning in said]
+            said = tunnel.list_warnings() if hasattr(tunnel, "list_warnings") else ()
+            relays = tunnel.list_relays() if rules.is_guarded() and hasattr(tunnel, "list_relays") else ()
+            warnings += [RuleError("netconf-vpn", rule.text, warning) for warning in (*said, *relays)]
     return warnings
 
 

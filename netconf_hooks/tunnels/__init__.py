@@ -110,10 +110,18 @@ if TYPE_CHECKING:
             Only a kind that knows it without systemd has this method; its `list_units` is not asked.
             """
 
-        def list_warnings(self, guarded: bool) -> tuple[str, ...]:
+        def list_warnings(self) -> tuple[str, ...]:
             """Return what keeps the tunnel from connecting by itself, in words: ``netconf-hooks check`` warns of it.
 
-            guarded: whether it has to connect through a guard.  A kind without this method warns of nothing.
+            A kind without this method warns of nothing.
+            """
+
+        def list_relays(self) -> tuple[str, ...]:
+            """Return what keeps the tunnel from connecting through a guard, in words: its servers that are programs on
+            this machine (`describe_relays`).
+
+            ``netconf-hooks check`` warns of it if there is a guard, and ``status`` says it while the guard is closed.
+            A kind without this method has none.
             """
 
         def boot_start(self) -> str:
@@ -153,9 +161,10 @@ class Condition(Record):
     refused: whether the server has refused its user name or password: then there are only three attempts.
     files: its configuration files: after a change of them it is tried again even if its password was refused.
     remedies: what may be done, one after the other, if it runs and nothing comes back: ``nudge``, ``restart``.
+    stuck: whether it is certain that its server has not answered yet what it was last asked, although it is up.
     """
 
-    __slots__ = ("up", "running", "helpless", "final", "pid", "words", "refused", "files", "remedies")
+    __slots__ = ("up", "running", "helpless", "final", "pid", "words", "refused", "files", "remedies", "stuck")
 
     def __init__(
         self,
@@ -168,6 +177,7 @@ class Condition(Record):
         refused: bool = False,
         files: tuple[str, ...] = (),
         remedies: tuple[str, ...] = (),
+        stuck: bool = False,
     ) -> None:
         self.up = up
         self.running = running
@@ -178,6 +188,7 @@ class Condition(Record):
         self.refused = refused
         self.files = files
         self.remedies = remedies
+        self.stuck = stuck
 
 
 class Endpoint(Record):
@@ -216,11 +227,12 @@ class TunnelError(Exception):
     """A tunnel can't be started, stopped or asked; the message says why, in the admin's words."""
 
 
-def list_relays(hosts: Iterable[str]) -> tuple[str, ...]:
-    """Return a warning for each host that is this machine itself: what a guard lets through does not help there."""
+def describe_relays(hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return, in words, for each host that is this machine itself, that the endpoints which a guard lets pass are not
+    where the packets go."""
     return tuple(
-        f"its server {host} is a program on this machine, whose own packets the guard drops: netconf-guard-allow must "
-        "name where they go"
+        f"its server {host} is a program on this machine, whose own packets the guard drops unless netconf-guard-allow "
+        "names where they go"
         for host in dict.fromkeys(hosts)
         if host.startswith("127.") or host in ("::1", "localhost")
     )

@@ -40,7 +40,7 @@ from netconf_hooks.system import programs
 from netconf_hooks.system.files import check_regular, read_file, read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, list_relays, openvpn_dco
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.openvpn_words import (
     LOGS, Told, Words, explain_log, explain_state, find_question, parse_told, read_log
@@ -208,7 +208,7 @@ class Tunnel:
             return Condition(False, False, final=final, words=text, refused=words.refused, files=files)
         told = self._ask(config, options)
         up = self._judge(config, told, not service or service.text == COMPLETED)
-        if service and service.active != "active":
+        if (service and service.active != "active") or (up is None and self._has_no_device(pid, options)):
             up = False
         if up is not False:
             return Condition(up, True, pid=pid, files=files, remedies=_REMEDIES)
@@ -219,7 +219,11 @@ class Tunnel:
         if not waits and (told.detail == "tls-error" or not told.state):
             found = explain_log(self._read_log(config, options, service))
             words = found if found.text and not found.text.startswith("it was told") else words
-        text = words.text or f"no answer from {self._name_server(options) or 'its server'}"
+        server = self._name_server(options) or "its server"
+        text = words.text or f"no answer from {server}"
+        if told == Told() and not words.text and not service:
+            # Then we have given it a management interface, and what it waits for while it does not listen is a resolver.
+            text = f"waiting for a name server, or for an answer from {server}"
         remedies = () if waits else _REMEDIES
         return Condition(False, True, pid=pid, words=text, refused=words.refused, files=files, remedies=remedies)
 
@@ -271,11 +275,10 @@ class Tunnel:
         """Return the unit that runs it."""
         return (self._find_config().unit,)
 
-    def list_warnings(self, guarded: bool) -> tuple[str, ...]:
-        """Warn of what OpenVPN waits for at its start, and of a server on this machine, if there is a guard."""
+    def list_warnings(self) -> tuple[str, ...]:
+        """Warn of what OpenVPN waits for at its start."""
         try:
             options = self._read_options(self._find_config())
-            connections = find_connections(options) if guarded else ()
         except (OSError, TunnelError):
             return ()  # `check` and `endpoints` tell
         found = []
@@ -283,7 +286,15 @@ class Tunnel:
             found.append("management-hold: it does not connect until somebody says so at its management interface")
         if options and ("auth-user-pass",) == next((each for each in options[::-1] if each[0] in _PASSWORDS), None):
             found.append("auth-user-pass without a file: it asks for a user name and a password, and nobody is there")
-        return (*found, *list_relays(connection.host for connection in connections))
+        return tuple(found)
+
+    def list_relays(self) -> tuple[str, ...]:
+        """Return which of its servers and proxies are on this machine."""
+        try:
+            connections = find_connections(self._read_options(self._find_config()))
+        except (OSError, TunnelError):
+            return ()
+        return describe_relays(connection.host for connection in connections)
 
     def boot_start(self) -> str:
         """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
@@ -531,6 +542,13 @@ class Tunnel:
             return []
         found = (read_log(path, (f"[{pid}]: ",)) for path in self._logs)
         return next((lines[-_LAST_LINES:] for lines in found if lines), [])
+
+    def _has_no_device(self, pid: int, options: Sequence[Sequence[str]]) -> bool:
+        """Whether the daemon is certainly not connected: it has not even opened the device that packets come out of."""
+        device = next((option[1] for option in options if option[0] == "dev" and len(option) > 1), "null")
+        if not pid or device == "null" or os.geteuid() != 0:
+            return False
+        return not openvpn_dco.find_device(pid, self._proc) and not self._offloads()
 
     def _find_device_by_address(self) -> str:
         """Return the device that has the tunnel's own address, as the management interface tells it; else nothing."""

@@ -27,7 +27,7 @@ from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, list_relays
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays
 from netconf_hooks.tunnels.destination import read_host, read_port
 from netconf_hooks.tunnels.provoke import send_into
 
@@ -290,13 +290,13 @@ class Tunnel:
         """Return the unit of wg-quick."""
         return (self._unit,)
 
-    def list_warnings(self, guarded: bool) -> tuple[str, ...]:
-        """Warn of an endpoint on this machine, if there is a guard."""
+    def list_relays(self) -> tuple[str, ...]:
+        """Return which of its endpoints are on this machine."""
         try:
-            endpoints = parse_configuration(read_text(self._path)).endpoints if guarded else ()
+            endpoints = parse_configuration(read_text(self._path)).endpoints
         except (OSError, TunnelError):
             return ()  # `check` and `endpoints` tell
-        return list_relays(host for host, _ in endpoints)
+        return describe_relays(host for host, _ in endpoints)
 
     def boot_start(self) -> str:
         """Say which link makes systemd bring the interface up at boot; empty when none does."""

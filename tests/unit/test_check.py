@@ -389,12 +389,12 @@ def test_check_warns_of_the_openvpn_option_beside_our_rule(command, stanzas):
 
 @pytest.mark.parametrize("options, guarded", [({}, False), ({"netconf-guard": "unless office"}, True)])
 def test_check_asks_the_tunnel_what_to_warn_of(command, stanzas, tunnel, monkeypatch, options, guarded):
-    def list_warnings(self, asked):
-        return ("odd",) if asked == guarded else ()
-
-    monkeypatch.setattr(tunnel, "list_warnings", list_warnings, raising=False)
+    monkeypatch.setattr(tunnel, "list_warnings", lambda self: ("odd",), raising=False)
+    monkeypatch.setattr(tunnel, "list_relays", lambda self: ("here",), raising=False)
     stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints", **options}
-    assert 'eth0: warning: netconf-vpn "openvpn corp unless office": odd' in run_check(command)[1]
+    said = run_check(command)[1]
+    assert 'eth0: warning: netconf-vpn "openvpn corp unless office": odd' in said
+    assert ('eth0: warning: netconf-vpn "openvpn corp unless office": here' in said) is guarded
 
 
 def test_check_says_how_to_begin_where_there_is_no_rule(command, stanzas):

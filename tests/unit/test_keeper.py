@@ -207,3 +207,18 @@ def test_states_that_can_not_be_read_are_made_anew(machine, messages):
     machine.keep()
     assert state(machine.store).up_since == 1000.0
     assert any("not the state of a tunnel" in text for text in messages)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "up", "words"),
+    [("closed", False, "no answer; its server is here"), ("open", False, "no answer"), ("closed", True, "no answer")],
+)
+def test_a_relay_behind_a_closed_guard_is_named(machine, tunnels, monkeypatch, verdict, up, words):
+    """F19: the relay's own packets are dropped, and the tunnel only sees that nobody answers."""
+    tunnel = type(tunnels.load(*CORP))
+    monkeypatch.setattr(tunnel, "list_relays", lambda self: ("its server is here",), raising=False)
+    monkeypatch.setattr(keeper.guard, "close_guards", lambda store: None)
+    machine.store.write_guard(GuardRecord("eth0", "nftables", verdict, "because"))
+    machine.condition = Condition(up, True, words="no answer")
+    machine.keep()
+    assert state(machine.store).words == words

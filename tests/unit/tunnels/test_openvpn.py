@@ -633,6 +633,28 @@ class TestInspect:
                 False, True, pid=7, words="no answer from 203.0.113.1:1194/udp", files=files, remedies=REMEDIES
             )
 
+    @pytest.mark.parametrize(
+        ("device", "opened", "offloads", "up"),
+        [("tun", False, False, False), ("tun", True, False, None), ("tun", False, True, None),
+         ("null", False, False, None)],
+    )  # fmt: skip
+    def test_one_that_says_nothing_and_has_opened_no_device_is_not_connected(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch, device: str, opened: bool, offloads: bool,
+        up: bool | None,
+    ) -> None:  # fmt: skip
+        """It waits for a name server (field case F16), and does not listen meanwhile."""
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        machine.fake.absent()
+        machine.offloads = offloads
+        files = self.configure(machine, f"dev {device}\n")
+        machine.run_daemon(7, str(machine.program), "--config", files[0])
+        (machine.proc / "7/fdinfo").mkdir()
+        (machine.proc / "7/fdinfo/5").write_text("iff:\ttun0\n" if opened else "pos:\t0\n")
+        found = machine.tunnel().inspect()
+        assert (found.up, found.running) == (up, True)
+        if up is False:
+            assert found.words == "waiting for a name server, or for an answer from 203.0.113.1:1194/udp"
+
     def test_somebody_is_waited_for_and_not_disturbed(self, machine: Machine) -> None:
         machine.fake.absent()
         files = self.configure(machine)
@@ -710,24 +732,34 @@ REMOTE = "client\nremote 203.0.113.1 1194\n"
 RELAY = "its server 127.0.0.1 is a program on this machine"
 
 
-@pytest.mark.parametrize("text, guarded, warnings", [
-    (REMOTE, True, []),
-    (REMOTE + "management-hold\n", False, ["management-hold: "]),
-    (REMOTE + "auth-user-pass\n", False, ["auth-user-pass without a file: "]),
-    (REMOTE + "auth-user-pass\nauth-user-pass login\n", False, []),
-    (REMOTE + "auth-user-pass\n<auth-user-pass>\nme\nsecret\n</auth-user-pass>\n", False, []),
-    ("client\nremote 127.0.0.1 1194\n", True, [RELAY]),
-    ("client\nremote 127.0.0.1 1194\n", False, []),
-    ("client\nproto tcp\nremote 203.0.113.1 443\nhttp-proxy 127.0.0.1 3128\n", True, [RELAY]),
-    ("client\nremote ::1 1194\nremote localhost 1194\n", True, ["its server ::1 ", "its server localhost "]),
-    ("client\n", True, []),
+@pytest.mark.parametrize("text, warnings", [
+    (REMOTE, []),
+    (REMOTE + "management-hold\n", ["management-hold: "]),
+    (REMOTE + "auth-user-pass\n", ["auth-user-pass without a file: "]),
+    (REMOTE + "auth-user-pass\nauth-user-pass login\n", []),
+    (REMOTE + "auth-user-pass\n<auth-user-pass>\nme\nsecret\n</auth-user-pass>\n", []),
 ])
-def test_what_check_warns_of(machine: Machine, text: str, guarded: bool, warnings: list[str]) -> None:
-    """F17, F19."""
+def test_what_check_warns_of(machine: Machine, text: str, warnings: list[str]) -> None:
+    """F17."""
     machine.configure(text=text)
-    found = machine.tunnel().list_warnings(guarded)
+    found = machine.tunnel().list_warnings()
     assert len(found) == len(warnings)
     assert all(one.startswith(other) for one, other in zip(found, warnings))
+
+
+@pytest.mark.parametrize("text, relays", [
+    (REMOTE, []),
+    ("client\nremote 127.0.0.1 1194\n", [RELAY]),
+    ("client\nproto tcp\nremote 203.0.113.1 443\nhttp-proxy 127.0.0.1 3128\n", [RELAY]),
+    ("client\nremote ::1 1194\nremote localhost 1194\n", ["its server ::1 ", "its server localhost "]),
+    ("client\n", []),
+])
+def test_relays_on_this_machine_are_known(machine: Machine, text: str, relays: list[str]) -> None:
+    """F19."""
+    machine.configure(text=text)
+    found = machine.tunnel().list_relays()
+    assert len(found) == len(relays)
+    assert all(one.startswith(other) for one, other in zip(found, relays))
 
 
 def test_an_ovpn_file_beside_the_missing_conf(machine: Machine) -> None:
@@ -735,4 +767,4 @@ def test_an_ovpn_file_beside_the_missing_conf(machine: Machine) -> None:
     machine.configure("client/my-vpn.ovpn")
     with pytest.raises(TunnelError, match=r"my-vpn.conf is there, but .*client/my-vpn.ovpn is: .*: mv .* .*conf$"):
         machine.tunnel().check()
-    assert machine.tunnel().list_warnings(True) == ()
+    assert (machine.tunnel().list_warnings(), machine.tunnel().list_relays()) == ((), ())
