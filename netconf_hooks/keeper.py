@@ -66,7 +66,8 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     pids: list[tuple[int, str]] = []
     times: list[float] = []
     acted = False
-    closed = bool(wanted) and store.has_guards() and any(each.verdict == CLOSED for each in store.read_guards(log.error))
+    guards = store.read_guards(log.error) if wanted and store.has_guards() else ()
+    closed = any(each.verdict == CLOSED for each in guards)
     for record in wanted:
         known = before.get((record.kind, record.name))
         condition = _inspect(record, closed)

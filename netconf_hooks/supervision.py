@@ -149,7 +149,7 @@ def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> 
     deadline = state.doubt + (NUDGED if state.remedy else PROOF)
     if not state.doubt:
         return Step(state, "", _next_check(state, facts, now))
-    # Of one about which nothing can be told nothing is demanded, but an exchange with its server may have begun only now.
+    # Of one about which nothing can be told nothing is demanded; but an exchange with its server may have just begun.
     works = up and not facts.stuck and (received != state.received if received >= 0 else now >= deadline)
     if works or (state.remedy >= len(facts.remedies) and now >= deadline):
         state = state.change(doubt=0.0)

@@ -430,8 +430,10 @@ class Tunnel:
         return Condition(False, running, words=words, refused=refused, files=files)
 
     def count_received(self) -> int | None:
-        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection), and `inspect`
-        says whether the gateway has answered."""
+        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection).
+
+        `inspect` says whether the gateway has answered.
+        """
         return None
 
     def nudge(self) -> str:

@@ -222,7 +222,7 @@ class Tunnel:
         server = self._name_server(options) or "its server"
         text = words.text or f"no answer from {server}"
         if told == Told() and not words.text and not service:
-            # Then we have given it a management interface, and what it waits for while it does not listen is a resolver.
+            # We have given it a management interface; it does not listen there while it waits for a name server.
             text = f"waiting for a name server, or for an answer from {server}"
         remedies = () if waits else _REMEDIES
         return Condition(False, True, pid=pid, words=text, refused=words.refused, files=files, remedies=remedies)
