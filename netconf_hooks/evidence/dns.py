@@ -163,7 +163,7 @@ class _Evidence:
             trouble.append(f"dhcpcd still waits for an IPv4 lease of {self._link.device}")
         if not seen and not self.found:
             # Say why records don't count only if none counts: every machine has old ones.
-            trouble += self._reasons
+            trouble += dict.fromkeys(self._reasons)
         because = "; ".join(trouble)
         if seen:
             return because
@@ -181,7 +181,8 @@ class _Evidence:
 
     def read_dhclient(self) -> None:
         """Take the leases that dhclient holds on this link."""
-        held = find_held_leases(self._link.device, self._list_addresses, self._records.leases)
+        places = self._records
+        held = find_held_leases(self._link.device, self._list_addresses, places.leases, places.run, places.proc)
         self._unreadable += held.unreadable
         self._reasons += held.reasons
         for lease in held.leases:
@@ -254,15 +255,16 @@ class _Evidence:
             self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
 
     def ask_dhcpcd(self, deadline: float) -> None:
-        """If dhcpcd runs for this link, ask it for its lease.
+        """If dhcpcd runs for this link, ask it for its leases, and for what routers have advertised to it.
 
         It has a lease but no record if the lease names neither a domain nor a resolver, or if the admin has disabled
         the hook (``nohook resolv.conf``).
         """
         if self._runs_dhcpcd():
-            answer = self._run(["dhcpcd", "-4", "-U", self._link.device], deadline)
-            if answer is not None:
-                self._add_found(parse_dhcpcd_dump(answer))
+            for family in ("-4", "-6"):
+                answer = self._run(["dhcpcd", family, "-U", self._link.device], deadline)
+                if answer:
+                    self._add_found(parse_dhcpcd_dump(answer))
 
     def _run(self, argv: list[str], deadline: float) -> str | None:
         """Return what a program prints within a second; None, with the reason noted, if it fails."""
@@ -547,17 +549,46 @@ def parse_resolvectl(output: str, device: str) -> list[str]:
 
 
 def parse_dhcpcd_dump(text: str) -> Announcement:
-    """Return the values in the IPv4 lease that ``dhcpcd -4 -U IFACE`` prints, dhcpcd(8)."""
-    settings = parse_settings(text)
-    domains = settings.get("domain_name", "").split() + settings.get("domain_search", "").split()
-    return _make_announcement(domains, settings.get("domain_name_servers", "").split())
+    """Return the values in the leases and router advertisements that ``dhcpcd -U IFACE`` prints, dhcpcd(8).
+
+    Those of DHCPv6 begin with ``dhcp6_``, those of the first router with ``nd1_`` (``nd1_rdnss1_servers``).
+    """
+    domains: list[str] = []
+    servers: list[str] = []
+    for key, value in parse_settings(text).items():
+        words = value.strip("'").split(" ")
+        router, _, option = key.partition("_")
+        if key in ("domain_name", "domain_search", "dhcp6_domain_search"):
+            domains += words
+        elif key in ("domain_name_servers", "dhcp6_name_servers"):
+            servers += words
+        elif router[:2] == "nd" and router[2:].isdecimal():
+            kind, _, what = option.partition("_")
+            domains += words if (kind.rstrip("0123456789"), what) == ("dnssl", "search") else []
+            servers += words if (kind.rstrip("0123456789"), what) == ("rdnss", "servers") else []
+    return _make_announcement(domains, servers)
 
 
 def _make_announcement(domains: Iterable[str], servers: Iterable[str]) -> Announcement:
     """Return the valid ones, each once and at most `MOST` of them."""
-    names = dict.fromkeys(name for name in map(_read_domain, domains) if name)
+    words = (word for value in domains for word in split_domains(value))
+    names = dict.fromkeys(name for name in map(_read_domain, words) if name)
     addresses = dict.fromkeys(address for address in map(_read_server, servers) if address)
     return Announcement(tuple(names)[:MOST], tuple(addresses)[:MOST])
+
+
+def split_domains(value: str) -> list[str]:
+    """Return the domains in a value of DHCP option 15.
+
+    RFC 2132 3.17 has one domain there.  But servers, Windows' among them, also send several with commas or blanks
+    between them, and a NUL at the end, which some clients write as ``\\000``.
+    """
+    words = []
+    for word in value.replace(",", " ").split():
+        while word.endswith(("\0", "\\000")):
+            word = word.removesuffix("\0").removesuffix("\\000")
+        words.append(word)
+    return words
 
 
 def _list_words(line: str) -> list[str]:

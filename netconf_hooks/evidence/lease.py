@@ -1,7 +1,9 @@
 """The leases that dhclient holds on a link, dhclient.leases(5).
 
 A lease may be outdated: a client that is killed leaves it behind, and dhclient crashes when it should release a DHCPv6
-lease (isc-dhcp 4.4.3 in Debian 12).  So a lease counts only until it expires *and while the link has its address*.
+lease (isc-dhcp 4.4.3 in Debian 12).  So a lease counts only *while the link has its address*, and while dhclient runs
+for the link or the lease has not expired.  The time alone would not do: a machine without a battery for its clock
+boots with a wrong one, and sets it later.
 
 The network has sent the values in a lease, so they may contain any byte.
 """
@@ -44,10 +46,10 @@ class Lease(Record):
     epoch, 0 if that can't be read.  routers: the valid ones, at most `MOST`, as inet_ntop(3) writes them, in the
     network's order of preference (RFC 2132 3.5); IPv4 only, since DHCPv6 has none.  dhcp_server: which server granted
     it, IPv4, empty if that can't be read.  domains, servers: the words at the place of domains and resolvers, *not
-    checked*; `dns` checks them.
+    checked*; `dns` checks them.  released: whether dhclient has released it.
     """
 
-    __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server")
+    __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server", "released")
 
     def __init__(
         self,
@@ -58,7 +60,9 @@ class Lease(Record):
         domains: tuple[str, ...],
         servers: tuple[str, ...],
         dhcp_server: str = "",
+        released: bool = False,
     ) -> None:
+        self.released = released
         self.interface = interface
         self.dhcp_server = dhcp_server
         self.addresses = addresses
@@ -83,11 +87,14 @@ class HeldLeases(Record):
         self.unreadable = unreadable
 
 
-def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]], directory: str) -> HeldLeases:
-    """Return the leases that dhclient holds on this device now: not expired, and the device has their address.
+def find_held_leases(
+    device: str, list_addresses: Callable[[], Collection[str]], directory: str, run: str = "/run", proc: str = "/proc"
+) -> HeldLeases:
+    """Return the leases that dhclient holds on this device now: the device has their address, and dhclient runs for it
+    or they have not expired.
 
     list_addresses: returns the addresses that the device has, as inet_ntop(3) writes them; called only if there is
-    a lease.  directory: where the leases are, usually `LEASES`.
+    a lease.  directory: where the leases are, usually `LEASES`.  run, proc: where pid files and processes are.
 
     With ifupdown each interface has its own files; dhclient by itself, and with ifupdown-ng, has one for all.
     """
@@ -113,7 +120,7 @@ def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]],
             # Of the leases for the device's addresses the last one counts: when dhclient releases a lease, it appends
             # it again as expired.
             lost = ""
-            if lease.expires > time.time():
+            if lease.expires > time.time() or not lease.released and _runs_dhclient(device, name, run, proc):
                 leases.append(lease)
             else:
                 lost = f"{path}: the last lease is over"
@@ -121,6 +128,19 @@ def find_held_leases(device: str, list_addresses: Callable[[], Collection[str]],
         if lost:
             reasons.append(lost)
     return HeldLeases(tuple(leases), tuple(reasons), tuple(unreadable))
+
+
+def _runs_dhclient(device: str, name: str, run: str, proc: str) -> bool:
+    """Whether dhclient runs for a device, by its pid file, interfaces(5).  name: of the file with its leases."""
+    program = name.partition(".")[0]
+    for file in (f"{program}.{device}.pid", f"{program}.pid"):
+        try:
+            pid = int(read_end(f"{run}/{file}"))
+            if read_end(f"{proc}/{pid}/comm").strip() == "dhclient":
+                return True
+        except (OSError, ValueError):
+            pass  # it does not run
+    return False
 
 
 def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -> tuple[str, ...]:
@@ -195,8 +215,7 @@ def _parse_lease(body: str) -> Lease:
         word = words[0]
         if word == "option":
             if len(words) == 3 and words[1] in ("domain-name", "domain-search", "dhcp6.domain-search"):
-                # One value may contain several domains: not in RFC 2132 3.17, but many servers send it.
-                domains += [name for value in split_values(words[2]) for name in value.split()]
+                domains += split_values(words[2])
             elif len(words) == 3 and words[1] in ("domain-name-servers", "dhcp6.name-servers"):
                 servers += split_values(words[2])
             elif len(words) == 3 and words[1] == "dhcp-server-identifier":
@@ -224,7 +243,9 @@ def _parse_lease(body: str) -> Lease:
     valid = [router for router in routers if router and ":" not in router]
     if ":" in dhcp_server:
         dhcp_server = ""
-    return Lease(interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers), dhcp_server)
+    return Lease(
+        interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers), dhcp_server, released
+    )
 
 
 def split_values(text: str) -> list[str]:

@@ -1,7 +1,8 @@
 """The default router of a link and its MAC address: the tests ``gateway`` and ``gateway-mac``.
 
 The routers of a link are those of its default route.  If it has no IPv4 default route of its own, the routers in its
-DHCP lease count, as far as they are *on the link*, inside a prefix of its own addresses.  The reason:
+DHCP lease count, as far as they are *on the link*: inside a prefix of its own addresses, or with a route of their own
+through it, which dhclient-script adds if the lease has the mask 255.255.255.255.  The reason:
 dhclient-script(8) adds the default route of a second interface without a metric (unless the stanza has one,
 interfaces(5)), which fails with "File exists" while the first interface has its default route.  Then the second uplink
 has a lease and no default route.  Its network can be recognised nevertheless, so the office still vetoes what the
@@ -86,7 +87,7 @@ def _find_routers(netlink: Netlink, link: Link) -> Answer:
     routers = [router for route in routes if route for router in route.routers]
     unreadable: tuple[str, ...] = ()
     if routes[0] is None:
-        leased, unreadable = _find_leased_routers(link.device)
+        leased, unreadable = _find_leased_routers(netlink, link)
         routers = [*leased, *routers]
     if routers:
         return Answer(tuple(dict.fromkeys(routers)))
@@ -94,14 +95,19 @@ def _find_routers(netlink: Netlink, link: Link) -> Answer:
     return Answer(problem="; ".join((problem, *unreadable)))
 
 
-def _find_leased_routers(device: str) -> tuple[list[str], tuple[str, ...]]:
+def _find_leased_routers(netlink: Netlink, link: Link) -> tuple[list[str], tuple[str, ...]]:
     """Return the routers on the link that are in its DHCP client's leases, and which leases can't be read."""
     from netconf_hooks.evidence import lease
 
+    device = link.device
     held = lease.find_held_leases(device, lambda: _find_networks(device), lease.LEASES)
     leased = dict.fromkeys(router for each in held.leases for router in each.routers)
     networks = _find_networks(device) if leased else {}
-    return [router for router in leased if _is_on_link(router, networks)], held.unreadable
+    on_link = [
+        router for router in leased
+        if _is_on_link(router, networks) or router not in networks and netlink.is_on_link(link.index, router)
+    ]  # fmt: skip
+    return on_link, held.unreadable
 
 
 def _find_networks(device: str) -> dict[str, str]:

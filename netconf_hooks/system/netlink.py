@@ -411,6 +411,13 @@ class Netlink:
                 return _make_default_route(nexthops)
         return self._read_default_route(index, family)
 
+    def is_on_link(self, index: int, address: str) -> bool:
+        """Whether a route other than a default route leads to an IPv4 address through this link, without a router."""
+        route = self._match_route(index, AF_INET, address)
+        if route is None or not route.dst_len:
+            return False
+        return any(not way.router for way in self._find_nexthops(route, index))
+
     def get_neighbour(self, index: int, address: str) -> Neighbour | None:
         """Return the kernel's entry of the neighbour with this IP address on a link; None if there is none.
 

@@ -389,6 +389,30 @@ def test_without_a_default_route_the_router_of_the_lease_is_asked_for_on_its_own
     assert wire.observe("gateway-mac")["gateway-mac"] == Answer((SECOND_MAC,))
 
 
+def test_a_router_outside_of_the_leases_prefix_counts_if_a_route_leads_to_it(wire: Wire, tmp_path: Path) -> None:
+    """A lease with the mask 255.255.255.255: dhclient-script adds a route to the router, with the scope link."""
+    outside = "192.168.2.1"
+    wire.ip(f"addr add {outside}/32 dev r0", where="far")
+    wire.ip(
+        f"""
+        link add eth1 type veth peer name far1 netns {wire.far.files["net"]}
+        link set eth1 up
+        addr add 192.168.9.60/24 dev eth1
+        route add default via 192.168.9.1 dev eth1
+        """
+    )
+    (tmp_path / "dhclient.eth0.leases").write_text(
+        'lease {\n  interface "eth0";\n  fixed-address 192.168.7.50;\n'
+        f"  option routers {outside};\n  expire never;\n}}\n"
+    )
+    assert wire.observe("gateway")["gateway"] == Answer(problem="no default router")
+    wire.ip(f"route add {outside} dev eth0 scope link")
+    assert wire.observe("gateway", "gateway-mac") == {"gateway": Answer((outside,)), "gateway-mac": Answer((MAC,))}
+    # Behind another router it is not on the link.
+    wire.ip(f"route replace {outside} via {SECOND_ROUTER} dev eth0")
+    assert wire.observe("gateway")["gateway"] == Answer(problem="no default router")
+
+
 def test_a_default_route_without_a_router(wire: Wire) -> None:
     wire.ip("tuntap add ppp0 mode tun\nlink set ppp0 up\naddr add 10.64.0.2/32 dev ppp0\nroute add default dev ppp0")
     assert wire.default_route(AF_INET, "ppp0") == DefaultRoute(())

@@ -228,6 +228,14 @@ LEASE = 'lease {{\n  interface "eth0";\n  fixed-address 192.0.2.7;\n{}  expire n
         (r'option domain-name "a.example\040b.example\012c.example";', ("a.example", "b.example", "c.example")),
         (r'option domain-name "a\000.example b\377.example c\032.example";', ()),
         (r'option domain-name "\141.example";', ("a.example",)),
+        # As Windows' servers send it.
+        (r'option domain-name "corp.example.com\000";', ("corp.example.com",)),
+        (r'option domain-name "corp.example.com\000 ";', ("corp.example.com",)),
+        (r'option domain-name "corp.example.com\000\000\000";', ("corp.example.com",)),
+        (r'option domain-name "a.example,b.example, c.example ,,d.example\000";',
+         ("a.example", "b.example", "c.example", "d.example")),
+        (r'option domain-name "\000";', ()),
+        (r'option domain-name ",,, ,";', ()),
         ('option domain-name "a.example;', ()),
         ('option domain-name "a.example"', ()),
         ('option domain-name "a.example\\";', ()),
@@ -311,7 +319,32 @@ def test_dhcpcd_is_asked_where_its_hook_is_switched_off(
     laptop.write(f"/run/dhcpcd/{pid}", "507\n", at=-5)
     laptop.addresses["eth0"] = ("192.168.1.102",)
     assert laptop.see() == (HOME, HOME_SERVERS)
-    assert asked == [["dhcpcd", "-4", "-U", "eth0"]]
+    assert asked == [["dhcpcd", family, "-U", "eth0"] for family in ("-4", "-6")]
+
+
+def test_dhcpcd_also_knows_what_dhcpv6_and_routers_said(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hook is switched off, and the network has no IPv4."""
+    def answer(argv: list[str], timeout: float) -> programs.Result:
+        if argv[1] == "-4":
+            return programs.Result(1, "")
+        return programs.Result(0, read_fixture("dhcpcd-9.4.1-U6"))
+
+    monkeypatch.setattr(programs, "run", answer)
+    laptop.write("/run/dhcpcd/eth0-6.pid", "507\n", at=-5)
+    laptop.write("/run/dhcpcd/eth0.pid", "507\n", at=-5)
+    laptop.addresses["eth0"] = ("192.168.1.102", "2001:db8:7::1d6")
+    assert laptop.see() == (("six.example",), ("2001:db8:7::53",))
+
+
+@pytest.mark.parametrize("text, domains, servers", [
+    ("nd1_dnssl1_search='a.example b.example'\nnd2_rdnss12_servers='2001:db8::1 2001:db8::2'\n",
+     ("a.example", "b.example"), ("2001:db8::1", "2001:db8::2")),
+    ("dhcp6_domain_search=c.example\ndhcp6_name_servers=2001:db8::3\n", ("c.example",), ("2001:db8::3",)),
+    ("domain_name='corp.example.com\\000'\n", ("corp.example.com",), ()),
+    ("ndx_dnssl1_search=a.example\nnd1_dnssl1_lifetime=a.example\nnd1_rdnss_x=2001:db8::1\n", (), ()),
+])
+def test_what_dhcpcd_prints(text: str, domains: tuple[str, ...], servers: tuple[str, ...]) -> None:
+    assert dns.parse_dhcpcd_dump(text) == Announcement(domains, servers)
 
 
 def test_the_empty_record_of_a_stanza_says_nothing(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +359,8 @@ def test_the_empty_record_of_a_stanza_says_nothing(laptop: Laptop, monkeypatch: 
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        (programs.Result(1, "dhcpcd is not running\n"), "dhcpcd -4 -U eth0 failed with status 1"),
+        (programs.Result(1, "dhcpcd is not running\n"),
+         "dhcpcd -4 -U eth0 failed with status 1; dhcpcd -6 -U eth0 failed with status 1"),
         (programs.ProgramError("dhcpcd: no such program"), "dhcpcd: no such program"),
     ],
 )

@@ -77,6 +77,46 @@ def test_a_lease_counts_to_the_second(tmp_path: Path, clock: SimpleNamespace) ->
     assert find(tmp_path, "192.168.1.102") == HeldLeases((), (f"{path}: the last lease is over",), ())
 
 
+def run_dhclient(root: Path, file: str = "dhclient.eth0.pid", comm: str = "dhclient") -> dict[str, str]:
+    """Let dhclient run with this pid file; return where that is to be found."""
+    (root / "run").mkdir(exist_ok=True)
+    (root / "run" / file).write_text("507\n")
+    (root / "proc/507").mkdir(parents=True, exist_ok=True)
+    (root / "proc/507/comm").write_text(f"{comm}\n")
+    return {"run": str(root / "run"), "proc": str(root / "proc")}
+
+
+@pytest.mark.parametrize("file", ["dhclient.eth0.pid", "dhclient.pid"])
+def test_while_dhclient_runs_a_lease_counts_whatever_the_clock_says(
+    tmp_path: Path, clock: SimpleNamespace, file: str
+) -> None:
+    """The machine has booted in 1970, or with the time of the last shutdown."""
+    (tmp_path / "dhclient.eth0.leases").write_text(read_fixture("dhclient-home.leases"))
+    places = run_dhclient(tmp_path, file)
+    for now in (0.0, HOME.expires + 86400.0 * 365):
+        clock.now = now
+        held = lease.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places)
+        assert held.leases == (HOME,)
+        assert lease.find_held_leases("eth0", lambda: ("192.168.3.77",), str(tmp_path), **places).leases == ()
+
+
+@pytest.mark.parametrize("file, comm", [
+    ("dhclient.eth0.pid", "bash"), ("dhclient.eth1.pid", "dhclient"), ("dhclient6.eth0.pid", "dhclient"),
+])
+def test_another_process_holds_no_lease(tmp_path: Path, clock: SimpleNamespace, file: str, comm: str) -> None:
+    (tmp_path / "dhclient.eth0.leases").write_text(read_fixture("dhclient-home.leases"))
+    places = run_dhclient(tmp_path, file, comm)
+    clock.now = HOME.expires
+    assert lease.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places).leases == ()
+
+
+def test_what_dhclient_has_released_it_does_not_hold(tmp_path: Path) -> None:
+    text = read_fixture("dhclient6-ifdown.leases").replace('"eth0";\n', '"eth0";\n  released;\n')
+    (tmp_path / "dhclient6.eth0.leases").write_text(text)
+    places = run_dhclient(tmp_path, "dhclient6.eth0.pid")
+    assert lease.find_held_leases("eth0", lambda: ("2001:db8:1::116",), str(tmp_path), **places).leases == ()
+
+
 def test_a_lease_whose_address_the_link_lacks_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "dhclient.eth0.leases"
     path.write_text(read_fixture("dhclient-home.leases"))

@@ -39,6 +39,7 @@ class Tables:
         self.unprivileged = False
         self.confirming: dict[str, str] = {}
         self.asked: list[tuple[str, ...]] = []
+        self.on_link: set[str] = set()
 
     def __enter__(self) -> Tables:
         return self
@@ -61,6 +62,10 @@ class Tables:
     def get_link(self, index: int) -> LinkStatus | None:
         assert index == 2
         return self.link
+
+    def is_on_link(self, index: int, address: str) -> bool:
+        assert index == 2
+        return address in self.on_link
 
     def get_known_neighbours(self, index: int, addresses: tuple[str, ...]) -> dict[str, Neighbour]:
         self._refuse("neighbour")
@@ -233,6 +238,16 @@ def test_where_there_is_no_default_route_the_routers_of_the_lease_count(
     tables.answering = {ROUTER: MAC}
     assert router.observe(KEYS, LINK, 200.0) == {"gateway": Answer((ROUTER,)), "gateway-mac": Answer((MAC,))}
     assert not router.has_default_route(LINK)
+
+
+def test_a_router_outside_of_all_prefixes_counts_if_a_route_leads_to_it(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease has the mask 255.255.255.255, as some providers' servers give out."""
+    hold_lease(monkeypatch, "192.168.2.1,192.168.9.1")
+    tables.on_link = {"192.168.2.1"}
+    tables.answering = {"192.168.2.1": MAC}
+    assert router.observe(KEYS, LINK, 200.0) == {"gateway": Answer(("192.168.2.1",)), "gateway-mac": Answer((MAC,))}
 
 
 def test_a_silent_router_of_the_lease_is_pending(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
