@@ -16,7 +16,7 @@ from netconf_hooks.record import Record
 from netconf_hooks.system.devices import is_device
 from netconf_hooks.values import (
     ADDRESS, CERTIFICATE, DOMAIN, MAC, NETWORK, NUMBER, PATH, PATTERN, PEER, SERVICE, SSID, SWITCH, Syntax,
-    read_network, read_pattern, read_port
+    read_host_name, read_network, read_pattern, read_port
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -265,18 +265,21 @@ class Allowance(Record):
         NETWORK                     192.0.2.0/24  2001:db8::/32         everything to there
         PROTO/PORT                  udp/123                             to that port anywhere
         NETWORK:PROTO/PORT          192.0.2.7:tcp/22  [2001:db8::/32]:tcp/22
+        NAME:PROTO/PORT             ntp.example.org:udp/123             to that port of this host
         in:PROTO/PORT[@NETWORK]     in:tcp/22  in:tcp/22@192.0.2.0/24   replies to connections (from there)
 
     NETWORK is an address, with or without a length; brackets are needed around IPv6 if ``:PROTO`` follows, and allowed
-    elsewhere.  PROTO is tcp or udp, PORT a number.
+    elsewhere.  NAME has at least one dot.  PROTO is tcp or udp, PORT a number.
 
     incoming: ``in:``, replies to incoming connections; protocol: ``tcp``, ``udp`` or empty for any; port: 0 for any;
     network: ``ADDRESS/LENGTH`` or empty for any; text: the word, as `format_allowance` writes it.
+    host: a name, which the guard resolves (`guard.endpoints`); then the network is empty *and does not mean any*.
     """
 
-    __slots__ = ("incoming", "protocol", "port", "network", "text")
+    __slots__ = ("incoming", "protocol", "port", "network", "text", "host")
 
-    def __init__(self, incoming: bool, protocol: str, port: int, network: str, text: str) -> None:
+    def __init__(self, incoming: bool, protocol: str, port: int, network: str, text: str, host: str = "") -> None:
+        self.host = host
         self.incoming = incoming
         self.protocol = protocol
         self.port = port
@@ -569,7 +572,7 @@ def format_test(key: str, values: Sequence[str], negated: bool = False) -> str:
 
 
 def format_allowance(incoming: bool, protocol: str, port: int, network: str) -> str:
-    """Return one word of a ``netconf-guard-allow`` option."""
+    """Return one word of a ``netconf-guard-allow`` option.  network: or the name of a host."""
     if not protocol:
         return network
     service = f"{protocol}/{port}"
@@ -849,8 +852,8 @@ def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
             allowances.append(allowance)
         else:
             reasons.append(
-                "expected something like 192.0.2.0/24, udp/123, 192.0.2.7:tcp/22, [2001:db8::7]:tcp/22, in:tcp/22 or "
-                f"in:tcp/22@192.0.2.0/24, not {_quote(word)}"
+                "expected something like 192.0.2.0/24, udp/123, 192.0.2.7:tcp/22, [2001:db8::7]:tcp/22, "
+                f"ntp.example.org:udp/123, in:tcp/22 or in:tcp/22@192.0.2.0/24, not {_quote(word)}"
             )
     return () if reasons else tuple(allowances)
 
@@ -859,6 +862,7 @@ def _read_allowance(word: str) -> Allowance:
     """Return what the word allows; with an empty text if it can't be read."""
     unreadable = Allowance(False, "", 0, "", "")
     incoming = word.startswith("in:")
+    host = ""
     if incoming:
         service, at, network = word[3:].partition("@")
         if at and not network:
@@ -882,8 +886,10 @@ def _read_allowance(word: str) -> Allowance:
             if not network.endswith("]") or ":" not in network:
                 return unreadable
             network = network[1:-1]
-        network = read_network(network)
-        if not network:
+        elif service and not incoming:
+            host = _read_allowed_host(network)
+        network = "" if host else read_network(network)
+        if not (network or host):
             return unreadable
     protocol = ""
     port = 0
@@ -892,7 +898,14 @@ def _read_allowance(word: str) -> Allowance:
         port = read_port(digits)
         if protocol not in ("tcp", "udp") or not port:
             return unreadable
-    return Allowance(incoming, protocol, port, network, format_allowance(incoming, protocol, port, network))
+    text = format_allowance(incoming, protocol, port, host or network)
+    return Allowance(incoming, protocol, port, network, text, host)
+
+
+def _read_allowed_host(text: str) -> str:
+    """Return the name of a host, with at least one dot; empty for an address, and for anything else."""
+    name = read_host_name(text)
+    return name if "." in name and not name.rpartition(".")[2].isdecimal() else ""
 
 
 def _read_backend(line: str, reasons: list[str]) -> tuple[str, ...]:

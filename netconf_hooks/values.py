@@ -70,13 +70,15 @@ def read_network(text: str) -> str:
 
 def _read_domain(text: str) -> str:
     if text.startswith("*."):
-        domain = _read_host_name(text[2:])
+        domain = read_host_name(text[2:])
         return f"*.{domain}" if domain else ""
-    return _read_host_name(text)
+    return read_host_name(text)
 
 
-def _read_host_name(text: str) -> str:
-    """RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first); underscores are seen in the wild."""
+def read_host_name(text: str) -> str:
+    """Return a host's or domain's name in lower case without its final dot; empty for anything else.
+
+    RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first); underscores are seen in the wild."""
     if not text.isascii():
         return ""
     name = text[:-1].lower() if text[-1:] == "." else text.lower()
@@ -146,7 +148,7 @@ def _read_service(text: str) -> str:
     if host[:1] == "[" and host[-1:] == "]" and ":" in host:
         address = read_address(host[1:-1])
         return f"[{address}]:{port}" if address else ""
-    name = _read_host_name(host)
+    name = read_host_name(host)
     if name.rpartition(".")[2].isdecimal():  # then it is meant as an address: no top-level domain is a number
         name = read_address(host)
     return f"{name}:{port}" if name else ""

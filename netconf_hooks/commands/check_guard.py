@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.decide import can_open
+from netconf_hooks.evidence.names import is_address
 from netconf_hooks.evidence.ports import is_bridge
 from netconf_hooks.guard.firewall import GuardError, Ports, choose_firewall, read_network
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
+from netconf_hooks.guard.hosts import find_names
 from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.place import is_proof
@@ -18,8 +20,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from netconf_hooks.interfaces import Names
+    from netconf_hooks.interfaces import Heading, Names
     from netconf_hooks.rules import Allowance, Condition, GuardRule, Rules
+
+_NAMELESS = (
+    "{name} can never be resolved behind the guard: this link has no name server, and the name is not in /etc/hosts; "
+    "write dns-nameservers into the stanza, or the name into /etc/hosts"
+)
 
 # Where the kernel lists its devices, and which device is part of which.
 SYSFS = "/sys/class/net"
@@ -65,12 +72,41 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
     for version, words in find_everything(rules.allowances):
         reason = f"this allows all of IPv{version}, so nothing is guarded"
         yield RuleError("netconf-guard-allow", " ".join(words), reason)
+    nameless = _has_no_name_server(options, [heading for heading, _ in headings])
+    for allowance in rules.allowances:
+        if nameless and (missing := _list_unknown([allowance.host])):
+            yield RuleError("netconf-guard-allow", allowance.text, _NAMELESS.format(name=missing[0]))
     for rule in rules.vpns:
         if rule.readable:
             try:
-                load_tunnel(rule.kind, rule.name).endpoints()
+                endpoints = load_tunnel(rule.kind, rule.name).endpoints()
             except TunnelError as error:
                 yield RuleError("netconf-vpn", rule.text, f"the guard can't let its packets through: {error}")
+                continue
+            hosts = [endpoint.host for endpoint in endpoints]
+            if nameless and hosts and (missing := _list_unknown(hosts)) == list(dict.fromkeys(hosts)):
+                yield RuleError("netconf-vpn", rule.text, _NAMELESS.format(name=", ".join(missing)))
+
+
+def _has_no_name_server(options: Mapping[str, str], headings: Sequence[Heading]) -> bool:
+    """Whether a link can never learn of a name server: all its stanzas are static IPv4, without dns-nameservers.
+
+    With IPv6, routers may advertise one, and other methods may learn of one as well.
+    """
+    named = options.get("dns-nameservers", "") or options.get("dns-nameserver", "")
+    return not named and bool(headings) and all(
+        (heading.family, heading.method) == ("inet", "static") for heading in headings
+    )  # fmt: skip
+
+
+def _list_unknown(hosts: Sequence[str]) -> list[str]:
+    """Return those hosts that are names and not in /etc/hosts."""
+    names = [host for host in dict.fromkeys(hosts) if host and not is_address(host)]
+    try:
+        known = find_names(names)
+    except GuardError:
+        known = {}
+    return [name for name in names if name not in known]
 
 
 def _complain(guard: GuardRule, reason: str) -> RuleError:

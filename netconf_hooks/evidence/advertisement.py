@@ -1,4 +1,5 @@
-"""The domains and resolvers that IPv6 routers advertise: the DNSSL and RDNSS options of RFC 8106.
+"""What IPv6 routers advertise beside addresses and routes: domains and resolvers (the DNSSL and RDNSS options of RFC
+8106), and the prefix for IPv4 hosts (PREF64, RFC 8781).
 
 The kernel keeps the addresses and routes of an advertisement, but passes these options only to programs that listen at
 that moment (RTNLGRP_ND_USEROPT, linux/rtnetlink.h).  With ifupdown's ``inet6 auto`` no program listens.  So the routers
@@ -33,7 +34,7 @@ TENTATIVE, PAUSE = 2.5, 0.1
 MOST_PACKETS, MOST_VALUES = 100, 32
 
 _ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 133, 134
-_SOURCE_MAC, _RDNSS, _DNSSL = 1, 25, 31
+_SOURCE_MAC, _RDNSS, _DNSSL, _PREF64 = 1, 25, 31, 38
 _ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
 _HEADER = struct.Struct("!BBHBBHII")  # RFC 4861 4.2: type, code, checksum, hop limit, flags, lifetime, two timers
 _LIFETIME = struct.Struct("!4xI")
@@ -48,17 +49,22 @@ _FARTHEST = 255  # hop limit: a packet with a lower one was forwarded from anoth
 class Advertised(Record):
     """What routers advertise.
 
-    domains, servers: as received, not checked; silent: routers that did not answer.
+    domains, servers: as received, not checked; silent: routers that did not answer; nat64: the prefixes of PREF64.
     """
 
-    __slots__ = ("domains", "servers", "silent")
+    __slots__ = ("domains", "servers", "silent", "nat64")
 
     def __init__(
-        self, domains: tuple[str, ...] = (), servers: tuple[str, ...] = (), silent: tuple[str, ...] = ()
+        self,
+        domains: tuple[str, ...] = (),
+        servers: tuple[str, ...] = (),
+        silent: tuple[str, ...] = (),
+        nat64: tuple[str, ...] = (),
     ) -> None:
         self.domains = domains
         self.servers = servers
         self.silent = silent
+        self.nat64 = nat64
 
 
 def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadline: float) -> Advertised:
@@ -71,6 +77,7 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
     waiting = dict.fromkeys(routers)
     domains: dict[str, None] = {}
     servers: dict[str, None] = {}
+    nat64: dict[str, None] = {}
     request = make_solicitation(mac)
     began = time.monotonic()
     due: float | None = began  # when to send; None once that is done
@@ -95,9 +102,12 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
                 waiting.pop(router, None)
                 domains.update(dict.fromkeys(advertised.domains))
                 servers.update(dict.fromkeys(advertised.servers))
+                nat64.update(dict.fromkeys(advertised.nat64))
     finally:
         packets.close()
-    return Advertised(tuple(domains)[:MOST_VALUES], tuple(servers)[:MOST_VALUES], tuple(waiting))
+    return Advertised(
+        tuple(domains)[:MOST_VALUES], tuple(servers)[:MOST_VALUES], tuple(waiting), tuple(nat64)[:MOST_VALUES]
+    )
 
 
 def _send(packets: _socket.socket, request: bytes, index: int) -> bool:
@@ -141,6 +151,7 @@ def parse_advertisement(data: bytes) -> Advertised | None:
         return None
     domains: list[str] = []
     servers: list[str] = []
+    nat64: list[str] = []
     offset = _HEADER.size
     while offset < len(data):
         length = data[offset + 1] * 8 if offset + 1 < len(data) else 0
@@ -148,6 +159,10 @@ def parse_advertisement(data: bytes) -> Advertised | None:
             return None
         kind, option = data[offset], data[offset:offset + length]
         offset += length
+        if kind == _PREF64:
+            from netconf_hooks.evidence.nat64 import read_prefix64
+
+            nat64 += [prefix for prefix in (read_prefix64(option),) if prefix]
         if kind in (_RDNSS, _DNSSL) and _LIFETIME.unpack_from(option)[0]:
             rest = option[_LIFETIME.size:]
             if kind == _DNSSL:
@@ -155,7 +170,7 @@ def parse_advertisement(data: bytes) -> Advertised | None:
             else:
                 whole = range(0, len(rest) - 15, 16)
                 servers += [_socket.inet_ntop(AF_INET6, rest[start:start + 16]) for start in whole]
-    return Advertised(tuple(domains[:MOST_VALUES]), tuple(servers[:MOST_VALUES]))
+    return Advertised(tuple(domains[:MOST_VALUES]), tuple(servers[:MOST_VALUES]), nat64=tuple(nat64[:MOST_VALUES]))
 
 
 def _read_domains(data: bytes) -> list[str]:

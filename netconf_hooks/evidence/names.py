@@ -81,8 +81,10 @@ def is_address(host: str) -> bool:
     return ":" in host or host.rpartition(".")[2].isdecimal()
 
 
-def resolve(host: str, view: View) -> Conversation[Resolution]:
+def resolve(host: str, view: View, families: Sequence[int] = ()) -> Conversation[Resolution]:
     """Return the addresses of a host.  If `host` is an address, return it, if the link has an address of that family.
+
+    families: of which addresses are asked for; if not given, those in which the link can reach hosts.
 
     If the link has none, the kernel would treat every address as a neighbour on the link and wait for its answer.
     """
@@ -90,7 +92,7 @@ def resolve(host: str, view: View) -> Conversation[Resolution]:
         if any((":" in own) == (":" in host) for own, _ in view.networks):
             return Resolution((host,))
         return Resolution(problem=f"{view.link.device} has no address to ask from")
-    families = _list_families(view)
+    families = families or _list_families(view)
     if not families:
         return Resolution(problem=f"{view.link.device} has no address to ask from")
     servers = view.resolvers
@@ -103,31 +105,31 @@ def resolve(host: str, view: View) -> Conversation[Resolution]:
     return (yield from _ask_servers(host, queries, servers.values[:MOST_SERVERS], view))
 
 
-def look_up(hosts: Iterable[str], view: View) -> dict[str, Resolution]:
+def look_up(hosts: Iterable[str], view: View, families: Sequence[int] = ()) -> dict[str, Resolution]:
     """Resolve several names at the same time; wait at most until the view's deadline.
 
     Once one of them has an address, the others have only a little more time (`SHARE`): a name that nobody answers for
     must not delay one that is known.  A name that had less time than it could have is not `settled`.
 
     hosts: in the order in which they are asked, if there are more than `MOST_AT_ONCE`; then each group of so many has
-    the same share of the time.
+    the same share of the time.  families: as for `resolve`.
     """
     waiting = list(dict.fromkeys(hosts))
     found: dict[str, Resolution] = {}
     while waiting and not any(resolution.addresses for resolution in found.values()):
         left = max(0.0, view.deadline - time.monotonic())
         until = time.monotonic() + left / -(-len(waiting) // MOST_AT_ONCE)
-        found |= _look_up_together(waiting[:MOST_AT_ONCE], view.until(until))
+        found |= _look_up_together(waiting[:MOST_AT_ONCE], view.until(until), families)
         waiting = waiting[MOST_AT_ONCE:]
     return found | {host: _CUT_OFF for host in waiting}
 
 
-def _look_up_together(hosts: Sequence[str], view: View) -> dict[str, Resolution]:
+def _look_up_together(hosts: Sequence[str], view: View, families: Sequence[int]) -> dict[str, Resolution]:
     """Do what `look_up` does, with at most `MOST_AT_ONCE` names."""
     found: dict[str, Resolution] = {}
     began = time.monotonic()
     until = view.deadline
-    talks = {host: resolve(host, view) for host in hosts}
+    talks = {host: resolve(host, view, families) for host in hosts}
     waits: dict[str, Wait] = {}
     ready: dict[str, frozenset[int] | None] = dict.fromkeys(hosts)
     try:
@@ -202,8 +204,8 @@ def is_usable(address: str) -> bool:
     packed = _socket.inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     if len(packed) == 4:
         return 0 < packed[0] < 224 and packed[0] != 127
-    # ::/8 contains the loopback, unspecified and IPv4-mapped addresses.
-    return packed[0] not in (0, 0xFF)
+    # ::/16 contains the loopback, unspecified and IPv4-mapped addresses; 64:ff9b::/96 is that of NAT64 (RFC 6052).
+    return packed[0] != 0xFF and packed[:2] != bytes(2)
 
 
 def _list_families(view: View) -> list[int]:

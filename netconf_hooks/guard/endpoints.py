@@ -1,4 +1,4 @@
-"""Where the tunnels' own packets go: each guard lets exactly these pass.
+"""Where the tunnels' own packets go, and the hosts that the admin allows by name: each guard lets exactly these pass.
 
 A tunnel's configuration says where its packets go (`tunnels.Endpoint`).  A server that is given by name is resolved
 here, through the link's own name servers, and the addresses are written into /etc/hosts for its daemon, which then
@@ -13,9 +13,10 @@ gets the whole time once more, when the others run already.
 from __future__ import annotations
 
 import time
+from _socket import AF_INET
 from time import monotonic
 
-from netconf_hooks.decide import RELEASED
+from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint, make_link
 from netconf_hooks.evidence.fingerprint import parse_fingerprint
 from netconf_hooks.guard.exemptions import ProbePass, make_network, make_exemption
@@ -28,18 +29,21 @@ from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.fingerprint import Fingerprint
+    from netconf_hooks.evidence.names import Resolution
+    from netconf_hooks.evidence.probes import View
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
     from netconf_hooks.tunnels import Endpoint
 
 # For how long a daemon may look up its server's name by itself, if we could not tell it the address, seconds.
 NAMES_TIME = 30.0
 
-# For how long names may be looked up for the tunnels of one link, seconds.
+# For how long names may be looked up for the tunnels of one link, seconds; and its NAT64 prefix.
 LOOK_UP_TIME = 5.0
+NAT64_TIME = 1.0
 
 DNS_PORT = 53
 
@@ -65,12 +69,23 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
     changed = False
     for guard in guards:
         if record := by_device.get(guard.device):
-            found = _resolve(guard, tunnels, record, restless, asked)
-            endpoints = [endpoint for tunnel in tunnels for endpoint in tunnel]
+            wanted = [*tunnels, *_list_allowed(guard)]
+            found = _resolve(guard, wanted, record, restless, asked)
+            endpoints = [endpoint for each in wanted for endpoint in each]
             changed |= _note(store, guard, endpoints, found, problems, keep=not asked)
         elif asked:
             changed |= _note(store, guard, (), _Found(), (), keep=False)
     return changed
+
+
+def _list_allowed(guard: GuardRecord) -> list[tuple[Endpoint, ...]]:
+    """Return the hosts that ``netconf-guard-allow`` names; none while everything may pass."""
+    from netconf_hooks.tunnels import Endpoint
+
+    if guard.verdict == OPEN:
+        return []
+    named = [allowance for allowance in guard.rules.allowances if allowance.host]
+    return [(Endpoint(allowance.host, allowance.protocol, allowance.port),) for allowance in named]
 
 
 class _Found:
@@ -148,10 +163,65 @@ def _resolve(
     if wanted:
         _look_up(guard, wanted, record, found)
     reached = _list_reached(tunnels, found.addresses)
+    if not asked:
+        endpoints = [endpoint for tunnel in tunnels for endpoint in tunnel]
+        try:
+            found.problems += _find_unreachable(guard, endpoints, record, found)
+        except (NetlinkError, OSError) as error:
+            found.problems.append(f"the addresses of {guard.device} are not known: {error}")
     again = tuple(name for name in wanted if name in reached and name not in found.addresses)
     kept = tuple(name for name in guard.silent if name in names and name not in wanted)
     found.silent = tuple(dict.fromkeys((*kept, *found.silent, *again)))
     return found
+
+
+def _synthesise_names(resolutions: Mapping[str, Resolution], view: View) -> dict[str, Resolution]:
+    """Return the addresses under which an IPv6-only link reaches the names that have IPv4 addresses only.
+
+    The network's name servers do this (DNS64, RFC 6147); only if they don't, it is done here.
+    """
+    from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
+    from netconf_hooks.evidence.names import Resolution, look_up
+
+    refuted = [name for name, resolution in resolutions.items() if resolution.refuted]
+    prefix = find_prefix(view) if refuted and is_ipv6_only(view.networks) else ""
+    if not prefix:
+        return {}
+    found = look_up(refuted, view, (int(AF_INET),))
+    return {
+        name: Resolution(tuple(synthesise(prefix, address) for address in resolution.addresses))
+        for name, resolution in found.items() if resolution.addresses
+    }  # fmt: skip
+
+
+def _find_unreachable(
+    guard: GuardRecord, endpoints: Sequence[Endpoint], record: InterfaceRecord, found: _Found
+) -> list[str]:
+    """Return why a link can't carry the packets of endpoints: it has IPv6 only, and they are IPv4."""
+    from netconf_hooks.evidence.address import list_networks
+    from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
+    from netconf_hooks.evidence.probes import View
+
+    literals = dict.fromkeys(each.host for each in endpoints if each.host.rpartition(".")[2].isdecimal())
+    bound = dict.fromkeys(each.host for each in endpoints if each.version == 4 and each.host in found.addresses)
+    if not (literals or bound) or not is_ipv6_only(list_networks(guard.device)):
+        return []
+    prefix = ""
+    if literals:
+        with ProbePass(guard.device, guard.backend, NAT64_TIME) as passing:
+            link = make_link(record.iface, record.options)
+            prefix = find_prefix(View(link, monotonic() + NAT64_TIME, passing.announce))
+    problems = []
+    for host in literals:
+        way = f", or {synthesise(prefix, host)}, its address behind this network's NAT64" if prefix else ""
+        problems.append(
+            f"{host} is an IPv4 address, but {guard.device} has IPv6 only: write the server's name instead{way}"
+        )
+    problems += [
+        f"{host}: the tunnel uses IPv4 only, but {guard.device} has IPv6 only" for host in bound
+        if all(":" in address for address in found.addresses[host])
+    ]  # fmt: skip
+    return problems
 
 
 def _list_reached(tunnels: Sequence[Sequence[Endpoint]], known: Collection[str]) -> set[str]:
@@ -184,6 +254,8 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
         with ProbePass(guard.device, guard.backend, LOOK_UP_TIME) as passing:
             view = View(make_link(record.iface, record.options), deadline, passing.announce)
             resolutions = look_up(names, view)
+            if any(not resolution.addresses for resolution in resolutions.values()):
+                resolutions |= _synthesise_names(resolutions, view)
     except (NetlinkError, OSError) as error:
         found.problems.append(f"names could not be looked up: {error}")
         return
@@ -218,7 +290,7 @@ def _note(
         and endpoint.version in (0, 6 if ":" in address else 4)
     )
     problem = "; ".join((*problems, *found.problems))
-    if (found.addresses or found.silent) and not found.asked:
+    if not found.asked and (found.addresses or found.silent or endpoints and not keep):
         problem = problem or guard.problem  # of the names, which were not resolved this time
     if problem and problem != guard.problem:
         log.error(f"{guard.device}: netconf-guard: {problem}")

@@ -63,14 +63,16 @@ def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
 
 
 def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
-    allowed = [make_allowance(allowance) for allowance in record.rules.allowances]
+    # The addresses of hosts that are named are among the record's exemptions.
+    allowed = [make_allowance(allowance) for allowance in record.rules.allowances if not allowance.host]
     # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
     leased = [Exemption("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(parse_exemption, record.exemptions))
 
 
 def make_allowance(allowance: Allowance) -> Exemption:
-    """Return what one word of ``netconf-guard-allow`` lets through."""
+    """Return what one word of ``netconf-guard-allow`` allows, if it names no host."""
+    assert not allowance.host, allowance
     if allowance.incoming:
         return Exemption(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
     return Exemption(allowance.protocol, allowance.network, allowance.port, guests=True)

@@ -53,6 +53,18 @@ def fetch_packages(names: Sequence[str], status: Path | None = None, cache: Path
     return [directory / match["file"] for match in wanted]
 
 
+def unpack(names: Sequence[str], directory: Path) -> dict[str, str]:
+    """Unpack packages, and what of their dependencies is missing here, and return the environment to run them with.
+
+    Their programs run from there, on this machine's own file system: nothing is installed.
+    """
+    for file in fetch_packages(names):
+        subprocess.run(["dpkg", "-x", str(file), str(directory)], check=True, capture_output=True)
+    libraries = {str(library.parent) for library in directory.rglob("*.so*")}
+    places = [f"{directory}/usr/sbin", f"{directory}/usr/bin", ENVIRONMENT["PATH"]]
+    return {"LD_LIBRARY_PATH": ":".join(sorted(libraries)), "PATH": ":".join(places)}
+
+
 def _list_missing(names: Sequence[str], status: Path | None) -> list[re.Match[str]]:
     state = ["-o", f"Dir::State::status={status}"] if status else []
     # Prints what it would fetch and does nothing (apt-get(8)), so it need not wait for whoever installs something now.

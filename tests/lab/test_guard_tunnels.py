@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from . import ipsec, wireguard
-from .archive import fetch_packages
+from .archive import fetch_packages, unpack
 from .attacks.capture import Allowed, Capture
 from .guarded import (
     CORP, HINTS, UNLESS, configure, find_expiry, judge, list_ruleset, make_allowed, read_guard, reaches_internet,
@@ -17,8 +18,9 @@ from .guarded import (
 )  # fmt: skip
 from .lab import Lab
 from .laptop import Image
-from .network import CAFE, CORP_HOST, HOME, VPN_GATEWAY
+from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, VPN_GATEWAY
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .test_ipv6 import advertise
 from .vpn import DEAD_AFTER, NAME, PORT
 from .waiting import wait_until
 
@@ -164,6 +166,91 @@ def test_without_a_name_server_the_hosts_file_is_enough(lab: Lab) -> None:
         judge(capture, make_allowed(CAFE))
     assert laptop.read("/etc/hosts") == hosts
     assert read_status(lab)["guards"]["eth0"]["problem"] in (None, "")
+
+
+@ONE_CLIENT
+def test_a_time_server_is_allowed_by_its_name(lab: Lab, tmp_path: Path) -> None:
+    """Before the tunnel is up: its server's certificate may not be valid yet.  chronyd's -x and -Q set no clock."""
+    laptop = lab.laptop
+    name = "ntp.example.org"
+    lab.vpn.stop()
+    lab.network.change_dhcp("cafe", f"--address=/{name}/{INTERNET_HOST}")
+    environment = unpack(["chrony"], tmp_path)
+    chronyd, alone = f"{tmp_path}/usr/sbin/chronyd", ["cmdport 0", "pidfile /run/chronyd.pid"]
+    serve = [chronyd, "-x", "-u", "root", "local stratum 1", "allow", *alone]
+    lab.network.run("internet", serve, env=environment)
+    shutil.copy(chronyd, laptop.namespaces.root / "run/chronyd")
+    configure(lab, CORP, UNLESS, HINTS, f"guard-allow {name}:udp/123")
+    lab.plug("cafe")
+    with Capture(lab.network.wire_namespace) as capture:
+        laptop.ifup("eth0")
+        assert laptop.run(["getent", "ahostsv4", name]).stdout.split()[0] == INTERNET_HOST
+        asked = laptop.run(["/run/chronyd", "-Q", "-t", "30", "-u", "root", f"server {name} iburst", *alone])
+        assert "System clock wrong by" in asked.stderr + asked.stdout
+        send_everything(laptop, CAFE)
+        allowed = make_allowed(CAFE, (INTERNET_HOST, 17, 123))
+        judge(capture, allowed._replace(resolvers=frozenset({CAFE.router}), names=frozenset({name})))
+    assert read_guard(lab) == "closed" and not reaches_internet(laptop)
+
+
+NAT64 = "64:ff9b::cb00:7101"  # VPN_GATEWAY
+TAYGA = """\
+tun-device nat64
+ipv4-addr 192.168.255.1
+ipv6-addr 2001:db8:64::1
+prefix 64:ff9b::/96
+dynamic-pool 192.168.255.0/24
+data-dir {directory}
+"""
+
+
+@pytest.fixture
+def ipv6_only(lab: Lab, tmp_path: Path) -> Lab:
+    """The café has IPv6 only: names by DNS64 (dnsmasq says what one would), IPv4 hosts by a real NAT64."""
+    environment = unpack(["tayga"], tmp_path)
+    (tmp_path / "tayga.conf").write_text(TAYGA.format(directory=tmp_path))
+    tayga = ["tayga", "--config", str(tmp_path / "tayga.conf")]
+    lab.network.run("cafe", [*tayga, "--mktun"], env=environment)
+    commands = "link set nat64 up\naddr add 192.168.255.254/32 dev nat64\nroute add 192.168.255.0/24 dev nat64\n"
+    lab.network.run("cafe", ["ip", "-batch", "-"], text=commands)
+    lab.network.run("cafe", ["ip", "route", "add", "64:ff9b::/96", "dev", "nat64"])
+    lab.network.run("cafe", tayga, env=environment)
+    lab.network.change_dhcp(
+        "cafe", f"--address=/{ENDPOINT}/{NAT64}", "--address=/ipv4only.arpa/64:ff9b::c000:aa",
+        "--address=/four.example/203.0.113.1",
+    )  # fmt: skip
+    advertise(lab, CAFE, resolver=f"{CAFE.prefix6}1")
+    return lab
+
+
+@ONE_CLIENT
+def test_a_server_by_name_where_there_is_ipv6_only(ipv6_only: Lab) -> None:
+    lab, laptop = ipv6_only, ipv6_only.laptop
+    text = lab.vpn.client_config().replace(f"remote {VPN_GATEWAY} ", f"remote {ENDPOINT} ")
+    laptop.write(CONFIG, text.replace("proto udp4", "proto udp"), 0o600)
+    configure(lab, CORP, UNLESS, HINTS, head="iface eth0 inet6 auto")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel", 30.0)
+    assert f"{NAT64} {ENDPOINT}" in laptop.read("/etc/hosts")
+    assert read_guard(lab) == "closed"
+
+
+@ONE_CLIENT
+def test_an_ipv4_address_where_there_is_ipv6_only_is_told(ipv6_only: Lab) -> None:
+    lab, laptop = ipv6_only, ipv6_only.laptop
+    configure(lab, CORP, UNLESS, HINTS, head="iface eth0 inet6 auto")
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    wait_until(lambda: NAT64 in str(read_status(lab)["guards"]["eth0"]["problem"]), "the reason", 30.0)
+    problem = str(read_status(lab)["guards"]["eth0"]["problem"])
+    assert f"{VPN_GATEWAY} is an IPv4 address, but eth0 has IPv6 only" in problem
+    # What it recommends works.
+    laptop.ifdown("eth0")
+    text = lab.vpn.client_config().replace(f"remote {VPN_GATEWAY} ", f"remote {NAT64} ")
+    laptop.write(CONFIG, text.replace("proto udp4", "proto udp"), 0o600)
+    laptop.ifup("eth0")
+    wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel", 30.0)
 
 
 @ONE_CLIENT

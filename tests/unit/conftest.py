@@ -17,7 +17,7 @@ from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording, status
-from netconf_hooks.evidence import fingerprint, lease, look, names, router, wireless
+from netconf_hooks.evidence import address, fingerprint, lease, look, names, nat64, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.observation import Answer
@@ -143,6 +143,8 @@ def place(monkeypatch):
     for module in (endpoints, portal):
         monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
     monkeypatch.setattr(names, "look_up", place.look_up)
+    monkeypatch.setattr(address, "list_networks", lambda device: place.networks)
+    monkeypatch.setattr(nat64, "find_prefix", lambda view: place.nat64)
     return place
 
 

@@ -146,7 +146,8 @@ class FakeNetwork:
     """The networks that guarded links are on, as the kernel has them, and what is asked there.
 
     scenes: by device; then: what a scene becomes once it was looked at so many more times; resolvers, servers: what
-    every link announced; names: addresses by name; asked: the names that were looked up; confirmed: the routers that
+    every link announced; names: addresses by name; asked: the names that were looked up; networks: of every link's
+    addresses; nat64: the prefix for IPv4 hosts; confirmed: the routers that
     were asked whether they are there, with the index of their link; silent: those that do not answer.
     resolved: the routers whose MAC was asked for; known: the scenes that the kernel has once it knows it, by device.
     emptied: the links of which packets were dropped that waited for a neighbour.
@@ -159,6 +160,8 @@ class FakeNetwork:
         self.servers = ()
         self.names = {}
         self.asked = []
+        self.networks = (("192.0.2.5", 24),)
+        self.nat64 = ""
         self.confirmed = []
         self.resolved = []
         self.emptied = []
@@ -178,7 +181,7 @@ class FakeNetwork:
             raise scene
         return scene
 
-    def look_up(self, names, view):
+    def look_up(self, names, view, families=()):
         """As names.look_up."""
         for server in self.resolvers:
             view.announce(view.link.device, "udp", server, 53)

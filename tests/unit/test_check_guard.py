@@ -11,7 +11,7 @@ from netconf_hooks.commands.check_guard import (
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.interfaces import Heading, Names
 from netconf_hooks.rules import read_rules
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import Endpoint, TunnelError
 
 TLS = f"tls=192.0.2.7:443/sha256:{64 * '0'}"
 HINTED, PROVEN = "office gateway=192.0.2.1", f"office {TLS}"
@@ -21,6 +21,7 @@ class Tunnel:
     """A tunnel whose endpoints can or can't be known."""
 
     hidden = ""
+    known = ()
 
     def __init__(self, kind, name):
         pass
@@ -28,7 +29,7 @@ class Tunnel:
     def endpoints(self):
         if self.hidden:
             raise TunnelError(self.hidden)
-        return ()
+        return self.known
 
 
 class Firewall:
@@ -41,6 +42,8 @@ def firewall(monkeypatch):
     """The firewall that this machine seems to have; no tunnels or devices of its own."""
     monkeypatch.setattr(check_guard, "load_tunnel", Tunnel)
     monkeypatch.setattr(Tunnel, "hidden", "")
+    monkeypatch.setattr(Tunnel, "known", ())
+    monkeypatch.setattr(check_guard, "find_names", lambda names: {})
     monkeypatch.setattr(check_guard, "choose_firewall", lambda backend: Firewall())
     monkeypatch.setattr(check_guard, "_CARELESS", {})
     monkeypatch.setattr(Firewall, "lacks", ())
@@ -338,3 +341,59 @@ def test_another_stanza_sets_a_guarded_link_up(options, warned):
     headings = [Heading("eth0", "inet", "dhcp", "", options), Heading("dsl", "inet", "ppp", "", ("pre-up",))]
     found = find_early("dsl", "/sbin/ifconfig eth0 up # line maintained by pppoeconf", headings)
     assert ["before the guard of eth0 is closed" in warning for warning in found] == [True] * warned
+
+
+STATIC = Heading("eth0", "inet", "static", "", ("netconf-guard",))
+NAMED = tuple(Endpoint(host, "udp", 1194) for host in ("one.example", "two.example"))
+
+
+def find_nameless(headings=(STATIC,), vpn="openvpn corp", **options):
+    """Return the errors about names that can never be resolved."""
+    return [error for error in find_errors(headings=headings, guard="yes", vpn=vpn, **options) if "resolved" in error]
+
+
+def test_names_that_can_never_be_resolved_are_an_error(monkeypatch):
+    monkeypatch.setattr(Tunnel, "known", NAMED)
+    [error] = find_nameless()
+    assert error.startswith(
+        'netconf-vpn "openvpn corp": one.example, two.example can never be resolved behind the guard: this link has no '
+        "name server, and the name is not in /etc/hosts"
+    )
+    monkeypatch.setattr(check_guard, "find_names", lambda names: {"two.example": ("192.0.2.1",)})
+    assert find_nameless() == []  # one of them is enough
+
+
+def test_a_time_server_that_can_never_be_resolved_is_an_error():
+    [error] = find_nameless(guard_allow="ntp.example.org:udp/123 udp/53")
+    assert error.startswith('netconf-guard-allow "ntp.example.org:udp/123": ntp.example.org can never be resolved')
+
+
+@pytest.mark.parametrize("headings", [
+    (), (STATIC, Heading("eth0", "inet6", "auto", "")), (STATIC, Heading("eth0", "inet", "dhcp", "")),
+    (Heading("eth0", "inet", "manual", "", ("netconf-guard",)),),
+])
+def test_names_that_may_be_resolved_are_none(monkeypatch, headings):
+    monkeypatch.setattr(Tunnel, "known", NAMED)
+    assert find_nameless(headings) == []
+
+
+@pytest.mark.parametrize("option", ["dns-nameservers", "dns-nameserver"])
+def test_with_a_name_server_names_can_be_resolved(monkeypatch, option):
+    monkeypatch.setattr(Tunnel, "known", NAMED)
+    written = {"netconf-guard": "yes", "netconf-vpn": "openvpn corp", option: "192.0.2.53"}
+    names = Names((), (), (), (), (STATIC,))
+    assert list_guard_errors("eth0", written, read_rules(written), names) == []
+
+
+def test_addresses_need_no_name_server(monkeypatch):
+    monkeypatch.setattr(Tunnel, "known", (Endpoint("192.0.2.1", "udp", 1194),))
+    assert find_nameless() == []
+
+
+def test_a_hosts_file_that_cannot_be_read_has_no_names(monkeypatch):
+    def refuse(names):
+        raise GuardError("/etc/hosts: Permission denied")
+
+    monkeypatch.setattr(Tunnel, "known", NAMED)
+    monkeypatch.setattr(check_guard, "find_names", refuse)
+    assert len(find_nameless()) == 1

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from many import MANY
 from pins import read_pins
 
+from netconf_hooks.evidence import names
 from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.guard import hosts
 from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
 from netconf_hooks.guard.enforce import put_back
@@ -309,6 +311,88 @@ def test_names_in_the_hosts_file_are_not_asked_for(store, links, network, firewa
     assert named.asked == []
     assert firewall.list_exemptions("eth0") == (to("198.51.100.5"), to("2001:db8::5"))
     assert store.read_guard("eth0").problem == ""
+
+
+def test_an_ipv4_address_behind_ipv6_only_is_told_with_what_to_write(
+    store, links, network, firewall, named, tunnels, messages
+):
+    named.networks = (("fe80::5", 64), ("2001:db8::5", 64))
+    tunnels.endpoints[CORP] = (BY_ADDRESS,)
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    first = "203.0.113.1 is an IPv4 address, but eth0 has IPv6 only: write the server's name instead"
+    assert store.read_guard("eth0").problem == first
+    named.nat64 = "64:ff9b::/96"
+    refresh(store)
+    told = f"{first}, or 64:ff9b::cb00:7101, its address behind this network's NAT64"
+    assert store.read_guard("eth0").problem == told
+    refresh(store)
+    assert len([message for message in messages if message.endswith(told)]) == 1
+    named.networks = (("192.0.2.5", 24),)
+    refresh(store)
+    assert store.read_guard("eth0").problem == ""
+
+
+def test_a_tunnel_that_uses_ipv4_only_is_told_so_where_there_is_ipv6_only(
+    store, links, network, firewall, named, tunnels
+):
+    named.networks = (("2001:db8::5", 64),)
+    named.names["vpn.example"] = ("2001:db8::1",)
+    tunnels.endpoints[CORP] = (Endpoint("vpn.example", "udp", 1194, 4, uids=(0,)),)
+    ifup(store, links)
+    assert firewall.list_exemptions("eth0") == ()
+    assert store.read_guard("eth0").problem == "vpn.example: the tunnel uses IPv4 only, but eth0 has IPv6 only"
+
+
+def test_without_dns64_names_are_reached_by_the_routers_prefix(
+    store, links, network, firewall, named, tunnels, monkeypatch
+):
+    named.networks = (("2001:db8::5", 64),)
+    named.nat64 = "64:ff9b::/96"
+    real = named.look_up
+
+    def look_up(names, view, families=()):
+        if families:
+            return real(names, view)
+        return {name: Resolution(refuted=True, problem=f"{name} has no address") for name in names}
+
+    named.names["vpn.example"] = ("203.0.113.1",)
+    monkeypatch.setattr(names, "look_up", look_up)
+    ifup(store, links)
+    assert firewall.list_exemptions("eth0") == (to("64:ff9b::cb00:7101"),)
+    assert store.read_guard("eth0").problem == ""
+
+
+NTP = {**GUARD, "IF_NETCONF_GUARD_ALLOW": "ntp.example.org:udp/123"}
+
+
+def test_a_host_that_is_allowed_by_name_passes_and_is_pinned(store, links, network, firewall, named, hosts_file):
+    named.names["ntp.example.org"] = ("198.51.100.7", "2001:db8::7")
+    named.names["vpn.example"] = ()
+    ifup(store, links, **NTP)
+    assert firewall.list_exemptions("eth0") == (
+        Exemption("udp", "198.51.100.7/32", 123), Exemption("udp", "2001:db8::7/128", 123),
+    )  # fmt: skip
+    assert read_pins("eth0", str(hosts_file)) == {"ntp.example.org": ("198.51.100.7", "2001:db8::7")}
+    ifdown(store, links, **NTP)
+    assert hosts_file.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_a_host_that_is_allowed_by_name_and_has_no_address_lets_nothing_through(
+    store, links, network, firewall, place, hosts_file
+):
+    ifup(store, links, **NTP)
+    assert firewall.list_exemptions("eth0") == ()
+    assert "ntp.example.org: no such name" in store.read_guard("eth0").problem
+
+
+def test_hosts_that_are_allowed_by_name_are_not_asked_for_where_the_guard_is_open(
+    store, links, network, firewall, named, hosts_file
+):
+    network["gateway"] = Answer((ROUTER,))
+    ifup(store, links, **NTP)
+    assert_open(store, firewall)
+    assert named.asked == []
 
 
 def test_the_admins_own_lines_are_what_the_daemon_uses(store, links, network, firewall, named, tunnels, hosts_file):

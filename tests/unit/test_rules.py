@@ -620,9 +620,20 @@ def test_allowances(word, incoming, protocol, port, network):
     assert read_rules({"netconf-guard-allow": text}).allowances == (expected,)
 
 
+@pytest.mark.parametrize("word, host", [
+    ("ntp.example.org:udp/123", "ntp.example.org"), ("0.debian.POOL.ntp.org.:udp/123", "0.debian.pool.ntp.org"),
+])
+def test_a_host_may_be_allowed_by_its_name(word, host):
+    expected = Allowance(False, "udp", 123, "", f"{host}:udp/123", host)
+    assert read_rules({"netconf-guard-allow": word}).allowances == (expected,)
+    assert read_rules({"netconf-guard-allow": expected.text}).allowances == (expected,)
+
+
 @pytest.mark.parametrize(
     "word",
-    ["192.0.2.0/33", "example.com", "example.com:tcp/22", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/ssh", "icmp/8",
+    ["192.0.2.0/33", "example.com", "example:tcp/22", "a..b:tcp/22", "192.0.2.300:tcp/22", "[a.example]:tcp/22",
+     "in:tcp/22@a.example", "a.example:tcp/0", "a.example/24:tcp/22", "tcp",
+     "tcp/", "tcp/0", "tcp/65536", "tcp/ssh", "icmp/8",
      "tcp/22@192.0.2.0/24", "2001:db8::7:tcp/22", "[192.0.2.1]:tcp/22", "[::1]tcp/22", "[::1]:", "[::1", "[::1]/64",
      "192.0.2.7:", ":tcp/22", "in:", "in:192.0.2.0/24", "in:tcp/22@", "in:192.0.2.7:tcp/22", "in:tcp/22@x", "''", "[]"],
 )  # fmt: skip

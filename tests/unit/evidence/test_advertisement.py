@@ -53,6 +53,13 @@ def test_several_options_are_one_answer() -> None:
     )
 
 
+def test_the_prefixes_for_ipv4_hosts() -> None:
+    """RFC 8781: the well-known one; one that is withdrawn (lifetime 0); one with an unknown length."""
+    well_known = bytes.fromhex("2602") + b"\x07\x08" + bytes.fromhex("0064ff9b") + bytes(8)
+    withdrawn, unknown = well_known[:2] + bytes(2) + well_known[4:], well_known[:3] + b"\x0f" + well_known[4:]
+    assert read(withdrawn, well_known, unknown) == Advertised(nat64=("64:ff9b::/96",))
+
+
 @pytest.mark.parametrize("data", [
     b"", HEADER[:15], b"\x87" + REAL[1:], b"\x86\x01" + REAL[2:],  # too short, another type, another code
     HEADER + b"\x19", HEADER + b"\x19\0" + bytes(14), HEADER + b"\x19\x03" + bytes(14),  # no length, none, too long

@@ -77,6 +77,7 @@ def test_at_most_a_few_addresses_count():
 
 @pytest.mark.parametrize("address, usable", [
     ("192.0.2.1", True), ("10.0.0.1", True), ("169.254.1.1", True), ("fe80::1", True), ("2001:db8::1", True),
+    ("64:ff9b::cb00:7101", True), ("64:ff9b:1::1", True),
     ("0.0.0.0", False), ("127.9.9.9", False), ("224.0.0.1", False), ("255.255.255.255", False),
     ("::", False), ("::1", False), ("::ffff:127.0.0.1", False), ("ff02::1", False),
 ])
@@ -177,7 +178,7 @@ class NameServers:
         self.asking = []
         self.closed = []
 
-    def resolve(self, host, view):
+    def resolve(self, host, view, families=()):
         self.asked.append(host)
         self.asking.append(host)
         try:
@@ -247,7 +248,7 @@ def test_very_many_names_are_asked_in_groups_each_with_its_share_of_the_time(ser
 
 
 def test_a_name_that_fails_fails_alone(servers, monkeypatch):
-    def resolve(host, view):
+    def resolve(host, view, families=()):
         if host == "broken.example":
             raise OSError(1, "Operation not permitted")
         return (yield from servers.resolve(host, view))
