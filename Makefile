@@ -2,6 +2,7 @@
 # started.
 #
 #   sudo make demo      a laptop goes from home to the office to the cafe and back
+#   sudo make pictures  draws README's pictures from what the demo prints
 #   sudo make test      unit and lab tests
 #   sudo make test-vm   tests that need Debian's own kernel, booted in qemu
 #   make test-unit      the unit tests alone, without the slowest: no root, seconds
@@ -61,13 +62,21 @@ ROUNDS =
 FILE =
 MUTANTS =
 
-.PHONY: help demo test test-unit test-vm bench latencies mutants lint deb clean root
+.PHONY: help demo pictures test test-unit test-vm bench latencies mutants lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
 demo: root needs-demo
 	$(HAND_BACK)
 	$(PYTHON) -m tests.lab.demo
+
+# The unit tests compare the pictures with what this draws from the output that is kept.
+pictures: root needs-demo
+	$(HAND_BACK)
+	$(PYTHON) -m tests.lab.demo >build/demo.txt
+	$(PYTHON) -m tests.lab.pictures build/demo.txt docs/pictures
+	cp build/demo.txt tests/unit/fixtures/demo.txt
+	chown --reference=. tests/unit/fixtures/demo.txt docs/pictures/*.svg
 
 test: root needs-test deb
 	$(HAND_BACK)
