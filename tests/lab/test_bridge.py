@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from .attacks.capture import SECRET, Capture
+from .attacks.capture import SECRET, Capture, find_leaks
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed, read_guard
 from .guests import count_leaks, start_guest
 from .lab import Lab
 from .network import CAFE, HOME, INTERNET_HOST, OFFICE, Site
 from .stanzas import LOCATIONS, RULES, find_records, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .test_watch import find_watchers
 from .waiting import wait_until
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
@@ -189,6 +190,46 @@ def test_in_the_cafe_no_guest_gets_past_the_guard(lab: Lab, filtering: int) -> N
         wait_for_no_tunnel(lab)
         judge(capture, allowed)
     assert list_ruleset(laptop) == "" and find_records(lab) == []
+
+
+def test_a_card_with_the_name_of_a_guests_port_is_no_guest(lab: Lab) -> None:
+    """A guest's port is gone, and a card gets its name; the watcher, which looks at ports, is stopped."""
+    laptop = lab.laptop
+    configure_bridge(lab, CORP, UNLESS, HINTS)
+    lab.plug("cafe")
+    laptop.ifup("br0")
+    wait_for_tunnel(lab)
+    for number, guest in enumerate(GUESTS, 77):
+        add_guest(lab, guest, number, CAFE)
+    wait_until(lambda: pings(lab, "guest0", "192.168.3.78"), "the other guest to answer", 20.0)
+    (watcher,) = find_watchers(lab)
+    laptop.run(["kill", "-STOP", str(watcher)])
+    lab.network.plug("cafe", "wlan0")
+    with Capture(lab.network.wire_namespace, "wlan0") as added:
+        laptop.run(["ip", "link", "del", "guest1"])
+        laptop.run(["ip", "link", "set", "wlan0", "down"])
+        laptop.run(["ip", "link", "set", "wlan0", "name", "guest1"])
+        # Else there would be two ways to the café's switch.
+        laptop.run(["ip", "link", "set", "eth0", "nomaster"])
+        laptop.run(["ip", "link", "set", "guest1", "master", "br0", "up"])
+        wait_until(lambda: laptop.has_carrier("guest1"), "the carrier", 20.0)
+        added.read()
+        for _ in range(5):
+            send_everything(lab, "guest0", CAFE)
+            laptop.pings(CAFE.router)
+        assert not find_leaks(added.read(), make_allowed(CAFE))
+        # Here the card is a veth, so it is taken for a guest once it was looked at: then it is seen to send.
+        laptop.run(["kill", "-CONT", str(watcher)])
+
+        def leaks() -> int:
+            send_everything(lab, "guest0", CAFE)
+            return count_leaks(added, CAFE)
+
+        wait_until(leaks, "the frames that a guest may get", 30.0)
+    laptop.run(["ip", "link", "set", "guest1", "down"])
+    laptop.run(["ip", "link", "set", "guest1", "name", "wlan0"])
+    laptop.ifdown("br0")
+    assert list_ruleset(laptop) == ""
 
 
 @pytest.mark.parametrize("filtering", [0, 1])
