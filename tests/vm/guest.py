@@ -25,7 +25,7 @@ from tests.vm.checks import Check, run_checks
 UNIT = f"wg-quick@{NAME}.service"
 GATEWAY_CONFIG = "/run/vpn/swanctl.conf"
 USERLAND_ESP = "/etc/strongswan.d/charon/kernel-libipsec.conf"
-PATIENT = 60.0  # seconds: an emulated processor is some twenty times slower
+PATIENT = 150.0  # seconds: an emulated processor is some twenty times slower
 
 
 class Guest:

@@ -11,7 +11,7 @@ from tests.lab import vm
 from tests.vm.guard import CHECKS
 
 # Seconds.  How long an emulated processor takes is hard to tell.
-TIMEOUT = 600.0
+TIMEOUT = 1500.0
 
 
 @pytest.fixture(scope="session")
