@@ -83,3 +83,5 @@ def test_what_bash_completes_is_installed_where_bash_looks(lab: Lab) -> None:
     )
     shown = lab.laptop.run(["bash", "--norc", "-c", script]).stdout.splitlines()
     assert shown == ["complete -F _netconf_hooks netconf-hooks", "eth0"]
+    for path in ("zsh/vendor-completions/_netconf-hooks", "fish/vendor_completions.d/netconf-hooks.fish"):
+        assert lab.laptop.exists(f"/usr/share/{path}"), path

@@ -1,9 +1,10 @@
-"""What bash completes of netconf-hooks: by the function itself, and once by somebody who presses Tab."""
+"""What bash, zsh and fish complete of netconf-hooks: bash by the function itself, and by somebody who presses Tab."""
 
 import argparse
 import os
 import pty
 import select
+import shutil
 import subprocess
 from pathlib import Path
 from time import monotonic
@@ -38,15 +39,20 @@ def script(tmp_path):
     (tmp_path / "held").write_text("netconf-hooks held 1\nopenvpn corp 0\nwireguard home 0\n")
     (tmp_path / "interfaces.d/sub").mkdir(parents=True)
     (tmp_path / "interfaces.d/more").write_text("iface $(touch${IFS}hit) inet manual\niface dsl inet ppp\n")
-    text = COMPLETION.read_text()
+    return move(COMPLETION, tmp_path)
+
+
+def move(completion, directory):
+    """Write a completion that reads the directories of the test; return its path."""
+    text = completion.read_text()
     for old, new in {
         "/sys/class/net": "net", "/run/netconf-hooks/interfaces": "records",
         "/run/netconf-hooks/tunnels": "tunnels", "/var/lib/netconf-hooks/held": "held",
         "/etc/network/interfaces.d": "interfaces.d", "/etc/network/interfaces": "interfaces",
     }.items():  # fmt: skip
         assert old in text
-        text = text.replace(old, str(tmp_path / new))
-    path = tmp_path / "completion"
+        text = text.replace(old, str(directory / new))
+    path = directory / f"completion-{completion.name}"
     path.write_text(text)
     return path
 
@@ -117,7 +123,7 @@ def test_what_is_offered(complete, tmp_path, line, offered):
 def read_until(terminal, wanted, seconds=20.0):
     """Return what a terminal shows until `wanted` is part of it."""
     shown, deadline = b"", monotonic() + seconds
-    while wanted not in shown:
+    while wanted not in shown.replace(b" \x08", b""):  # zsh takes back the blank after a word
         ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - monotonic()))
         assert ready, f"{wanted!r} does not appear in {shown!r}"
         shown += os.read(terminal, 4096)
@@ -141,4 +147,91 @@ def test_somebody_presses_tab(script):
     finally:
         shell.kill()
         shell.wait()
+        os.close(terminal)
+
+
+# fish and zsh
+
+
+def find_shell(name):
+    """Return a shell's path; skips if it is not installed."""
+    path = shutil.which(name)
+    if not path:
+        assert os.environ.get("CI") != "true", f"{name} is not installed"
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+@pytest.fixture
+def complete_in_fish(script, tmp_path):
+    """A function that returns what fish offers for a line."""
+    shell = find_shell("fish")
+    path = move(COMPLETION.parent / "netconf-hooks.fish", tmp_path)
+
+    def run(line):
+        argv = [shell, "--no-config", "-c", f"source {path}; complete -C $argv[1]", line]
+        environ = {**os.environ, "HOME": str(tmp_path)}
+        process = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+        assert (process.returncode, process.stderr) == (0, "")
+        return [offered.partition("\t")[0] for offered in process.stdout.splitlines()]
+
+    return run
+
+
+def test_fish_offers_every_command_and_every_option(complete_in_fish):
+    parser = cli._make_parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    assert sorted(complete_in_fish("netconf-hooks ")) == sorted(commands.choices)
+    assert set(complete_in_fish("netconf-hooks -")) == list_options(parser)
+    for name, command in commands.choices.items():
+        offered = set(complete_in_fish(f"netconf-hooks -v {name} --"))
+        assert offered == {option for option in list_options(command) if option.startswith("--")}, name
+
+
+@pytest.mark.parametrize("line, offered", [
+    ("netconf-hooks re", ["refresh", "release"]),
+    ("netconf-hooks probe ", ["corp", "eth0", "eth0:1", "wlan0"]),
+    ("netconf-hooks check d", ["dsl"]),
+    ("netconf-hooks plan ro", ["roaming"]),
+    ("netconf-hooks hold ", ["openvpn", "unit"]),
+    ("netconf-hooks hold openvpn ", ["corp"]),
+    ("netconf-hooks unhold ", ["openvpn", "wireguard"]),
+    ("netconf-hooks hold openvpn corp --for ", ["30m", "2h", "8h", "1d"]),
+    ("netconf-hooks status --color ", ["auto", "always", "never"]),
+    ("netconf-hooks close ", []),
+])
+def test_what_fish_offers(complete_in_fish, tmp_path, line, offered):
+    assert sorted(complete_in_fish(line)) == sorted(offered)
+    assert not (tmp_path / "hit").exists()
+
+
+@pytest.mark.parametrize("typed, shown", [
+    ("netconf-hooks import\t", "netconf-hooks import-whereami "),
+    ("netconf-hooks prob\twl\t", "netconf-hooks probe wlan0 "),
+    ("netconf-hooks refresh eth0:\t", "netconf-hooks refresh eth0:1 "),
+    ("netconf-hooks check ds\t", "netconf-hooks check dsl "),
+    ("netconf-hooks unhold wire\tho\t", "netconf-hooks unhold wireguard home "),
+    ("netconf-hooks status --col\tne\t", "netconf-hooks status --color never "),
+    ("netconf-hooks hold openvpn corp --for 3\t", "netconf-hooks hold openvpn corp --for 30m "),
+])
+def test_somebody_presses_tab_in_zsh(script, tmp_path, typed, shown):
+    shell = find_shell("zsh")
+    functions = tmp_path / "functions"
+    functions.mkdir()
+    move(COMPLETION.parent / "_netconf-hooks", tmp_path).rename(functions / "_netconf-hooks")
+    terminal, child_end = pty.openpty()
+    environ = {**os.environ, "PS1": "> ", "TERM": "dumb", "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    running = subprocess.Popen(
+        [shell, "-f", "-i"], stdin=child_end, stdout=child_end, stderr=child_end, env=environ, start_new_session=True,
+    )  # fmt: skip
+    os.close(child_end)
+    try:
+        setup = f"fpath=({functions} ${{ZSH_FUNCTIONS:+$ZSH_FUNCTIONS/*(/)}} $fpath); autoload -Uz compinit"
+        os.write(terminal, f"{setup}; compinit -D -u; PS1='re''ady> '\n".encode())
+        read_until(terminal, b"ready> ")
+        os.write(terminal, typed.encode())
+        read_until(terminal, shown.encode())
+    finally:
+        running.kill()
+        running.wait()
         os.close(terminal)
