@@ -6,6 +6,7 @@ from netconf_hooks.commands.check_guard import list_early_lines, list_guard_erro
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.report import ERROR, Report, WARNING
 from netconf_hooks.evidence.ports import find_isolation
+from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import (
     find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
@@ -89,6 +90,7 @@ def _check_stanza(iface: str, output: str, names: Names, report: Report) -> bool
         _list_tunnel_warnings(rules),
         _list_debian_starts(parse_options(output), rules),
         _list_trust_warnings(rules),
+        list_shared_warnings(rules),
         list_guard_warnings(iface, rules),
         # The rules are read from the passes, which have no pre-up lines.
         list_early_lines(iface, parse_options(output), rules, names),
@@ -176,6 +178,32 @@ def _list_trust_warnings(rules: Rules) -> list[RuleError]:
                     f'anybody who forges {what} can stop this tunnel; write "netconf-trust hints" if you accept that',
                 ))  # fmt: skip
     return warnings
+
+
+# Tests that hold in many networks, or in all of one interface.
+_WEAK = ("gateway", "address", "interface", "carrier", "mtu")
+
+
+def list_shared_warnings(rules: Rules) -> list[RuleError]:
+    """Return a warning for each location line that has nothing but a router's MAC address that many networks share."""
+    warnings = []
+    for location in rules.locations:
+        telling = [test for test in location.tests if not test.negated and test.key not in _WEAK]
+        users = [_find_shared(test) for test in telling]
+        if users and all(users):
+            warnings.append(RuleError(
+                "netconf-location", location.text,
+                f"the router's MAC address is the same in many networks ({users[0]}): add a test that only "
+                f"{location.name} answers, such as dns-domain or tls",
+            ))  # fmt: skip
+    return warnings
+
+
+def _find_shared(test: Test) -> str:
+    """Return what has the MAC addresses of a test in many networks; empty if all of them are one network's."""
+    if test.key not in ("gateway-mac", "peer"):
+        return ""
+    return next((user for value in test.values if (user := find_user(value.rpartition("/")[2]))), "")
 
 
 def list_dead_lines(rules: Rules) -> list[RuleError]:

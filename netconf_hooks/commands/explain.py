@@ -12,6 +12,7 @@ from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import describe_answers, read_observation
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
 from netconf_hooks.evidence.look import complete_observation, observe
+from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.guard.exemptions import make_pass
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import query_passes
@@ -218,7 +219,10 @@ def _explain_test(test: Test, explanation: Explanation) -> str:
         return f"{test.text}: not asked: the rest of its line does not hold"
     answer = explanation.answers.get(test.key, Answer())
     seen = f"seen {', '.join(answer.values)}" if answer.values else "nothing seen"
-    problem = f" ({answer.problem})" if answer.problem else ""
+    users = [(mac, find_user(mac)) for mac in answer.values if test.key == "gateway-mac"]
+    shared = [f"{mac} is the same in many networks: {user}" for mac, user in users if user]
+    problem = "; ".join(filter(None, (answer.problem, *shared)))
+    problem = f" ({problem})" if problem else ""
     verdict = _name_verdict(judge(test, explanation.answers), explanation)
     return f"{test.text}: {verdict}: {log.printable(seen + problem)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import find_passes, format_observation
 from netconf_hooks.evidence.look import complete_observation, observe, observe_everything
+from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.guard.exemptions import make_pass
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observation import ENCRYPTED, OPEN
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # The tests of the line: from each row the first key that was seen.  An announced name adds information to a MAC
 # address; an IP address, which many networks share, does not.
 _TELLING = (("gateway-mac", "gateway"), ("ssid",), ("dns-domain",))
+
+# What is added if the router's MAC address is the same in many networks, and nothing better was seen.
+_SECOND = ("dns-server", "gateway")
 
 _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, encrypted", "": "not wireless"}
 
@@ -43,6 +47,11 @@ def probe_network(options: Namespace, store: Store) -> int:
         print(log.printable(f"# {key}: {found}"))
     print(f"# the link: {_WIRELESS[seen.wireless]}, {'with' if seen.routable else 'without'} a default route")
     told = [next((key for key in row if seen.list_values(key)), "") for row in _TELLING]
+    macs = seen.list_values("gateway-mac")[:1]
+    if user := find_user("".join(macs)):
+        print(f"# gateway-mac {macs[0]} is the same in many networks ({user}), so it needs a second test")
+        if not any(told[1:]):
+            told.append(next((key for key in _SECOND if seen.list_values(key)), ""))
     if not any(told):
         raise CommandError(f"{options.iface}: nothing is seen that tells this network from others")
     tests = [format_test(key, seen.list_values(key)[:1]) for key in told if key]

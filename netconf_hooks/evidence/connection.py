@@ -1,4 +1,8 @@
-"""Sockets that send through one link only, and TCP connections over them."""
+"""Sockets that send through one link only, and TCP connections over them.
+
+A firewall of this machine may refuse a probe (a kill switch of a VPN provider does), and then the answer looks as if
+the server had refused it.  So each attempt is watched on the link: if no packet of it was sent, nobody was asked.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import time
 from netconf_hooks.evidence.probes import Wait
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local, split_host_port
+from netconf_hooks.system.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +39,15 @@ _XFRM_POLICY = {AF_INET: (_socket.IPPROTO_IP, 17), AF_INET6: (_socket.IPPROTO_IP
 _XFRM_USERPOLICY = struct.Struct("=40xH14x64x32x2I4B4x")
 _XFRM_IN, _XFRM_OUT = 0, 1
 
-_NEVER_SENT = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV)
+# asm-generic/socket.h; linux/if_packet.h
+_SO_ATTACH_FILTER, _PACKET_OUTGOING = 26, 4
+_TCP = 6
+
+
+# What the kernel says at once, before a server can have answered, if it refuses to send: a firewall that drops (EPERM)
+# or rejects, a route that is prohibited (EACCES), unreachable or a blackhole (EINVAL).
+_REFUSED_HERE = (errno.EPERM, errno.EACCES, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EINVAL)
+_HERE = " by this machine itself: its own firewall or a route that refuses"
 
 
 class Way(Record):
@@ -52,13 +65,20 @@ class Attempt(Record):
 
     socket: connected, and closed by the caller; None if the attempt failed.  way: of this socket.
     refuted: whether a connection was tried and failed.  problem: why there is no connection.
+    settled: whether trying again now is useless; it is not if this machine itself has refused to send.
     """
 
-    __slots__ = ("socket", "way", "refuted", "problem")
+    __slots__ = ("socket", "way", "refuted", "problem", "settled")
 
     def __init__(
-        self, socket: _socket.socket | None = None, way: Way | None = None, refuted: bool = False, problem: str = ""
+        self,
+        socket: _socket.socket | None = None,
+        way: Way | None = None,
+        refuted: bool = False,
+        problem: str = "",
+        settled: bool = True,
     ) -> None:
+        self.settled = settled
         self.socket = socket
         self.way = way
         self.refuted = refuted
@@ -110,11 +130,14 @@ def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) ->
     """
     problems: list[str] = []
     tried = False
+    settled = True
+    witnesses: dict[Way, Witness] = {}
     sockets: dict[int, tuple[Way, _socket.socket]] = {}
     try:
         for way in ways[:MOST]:
             opened = open_socket(AF_INET6 if ":" in way.address else AF_INET, _socket.SOCK_STREAM, way.device)
             sockets[opened.fileno()] = (way, opened)
+            witnesses[way] = Witness(way.device, way.address, port)
             announce(way.device, "tcp", way.address, port)
             code = opened.connect_ex(make_target(way.address, port, _socket.if_nametoindex(way.device)))
             if code == 0:
@@ -122,8 +145,8 @@ def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) ->
             if code == errno.EINPROGRESS:
                 tried = True
                 continue
-            tried |= code not in _NEVER_SENT
-            problems.append(f"{way.address}: {os.strerror(code)}")
+            settled &= code not in _REFUSED_HERE
+            problems.append(f"{way.address}: {os.strerror(code)}{_HERE if code in _REFUSED_HERE else ''}")
             sockets.pop(opened.fileno())[1].close()
         began = time.monotonic()
         while sockets and time.monotonic() < until:
@@ -133,13 +156,94 @@ def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) ->
                 code = opened.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
                 if code == 0:
                     return _keep(sockets, descriptor)
-                problems.append(f"{way.address}: {os.strerror(code)}")
+                here = witnesses[way].has_nothing()
+                settled &= not here
+                problems.append(f"{way.address}: {os.strerror(code)}{_HERE if here else ''}")
                 sockets.pop(descriptor)[1].close()
-        problems += [f"{way.address} did not answer within {until - began:.1f} s" for way, _ in sockets.values()]
-        return Attempt(refuted=tried, problem=", ".join(problems))
+        for way, _ in sockets.values():
+            here = witnesses[way].has_nothing()
+            settled &= not here
+            problems.append(
+                f"{way.address}: nothing was sent{_HERE}" if here
+                else f"{way.address} did not answer within {until - began:.1f} s"
+            )  # fmt: skip
+        return Attempt(refuted=tried and settled, problem=", ".join(problems), settled=settled)
     finally:
         for _, opened in sockets.values():
             opened.close()
+        for witness in witnesses.values():
+            witness.close()
+
+
+class Witness:
+    """Sees the TCP packets to one server that this machine sends through a device, after all of its firewalls.
+
+    Takes CAP_NET_RAW, as `open_socket` takes CAP_NET_ADMIN; without it nothing is known.
+    """
+
+    def __init__(self, device: str, address: str, port: int) -> None:
+        self._device = device
+        self._address = address
+        self._packets: _socket.socket | None = None
+        try:
+            # Protocol 0: receive nothing before the filter is attached, packet(7).
+            self._packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
+            attach_filter(self._packets, _make_filter(_socket.inet_pton(*_split_family(address)), port))
+            self._packets.bind((device, 3))  # ETH_P_ALL: only then those that are sent, too
+        except OSError:
+            self.close()
+
+    def has_nothing(self) -> bool:
+        """Whether it is certain that no packet was sent, and none waits for the answer of a neighbour."""
+        if self._packets is None:
+            return False
+        try:
+            while True:
+                if self._packets.recvfrom(1)[1][2] == _PACKET_OUTGOING:
+                    return False
+        except BlockingIOError:
+            with Netlink() as netlink:
+                return not netlink.waits_for_neighbour(_socket.if_nametoindex(self._device), self._address)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._packets is not None:
+            self._packets.close()
+            self._packets = None
+
+
+def _split_family(address: str) -> tuple[int, str]:
+    return (AF_INET6 if ":" in address else AF_INET), address
+
+
+def _make_filter(address: bytes, port: int) -> list[tuple[int, int, int, int]]:
+    """Return a program of the classic packet filter (linux/filter.h) for TCP packets to an address and port."""
+    if len(address) == 4:
+        where, tests = 16, [(0x30, 9, _TCP)]  # ldb: the protocol
+    else:
+        where, tests = 24, [(0x30, 6, _TCP)]
+    for start in range(0, len(address), 4):
+        tests.append((0x20, where + start, int.from_bytes(address[start:start + 4], "big")))  # ld
+    program: list[tuple[int, int, int, int]] = []
+    end = 2 * len(tests) + (4 if len(address) == 4 else 3)
+    for code, offset, value in tests:
+        program += [(code, 0, 0, offset), (0x15, 0, end - len(program) - 2, value)]  # jeq
+    if len(address) == 4:
+        program += [(0xB1, 0, 0, 0), (0x48, 0, 0, 2)]  # ldxb 4 * ([0] & 0xf), ldh [x + 2]
+    else:
+        program += [(0x28, 0, 0, 42)]  # ldh
+    return [*program, (0x15, 0, 1, port), (0x06, 0, 0, 1), (0x06, 0, 0, 0)]  # jeq, ret
+
+
+def attach_filter(packets: _socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Let a socket receive only what a program of the classic packet filter accepts."""
+    from ctypes import addressof, create_string_buffer
+
+    code = b"".join([struct.pack("=HBBI", *each) for each in program])
+    buffer = create_string_buffer(code, len(code))
+    packets.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(buffer)))
 
 
 def _keep(sockets: dict[int, tuple[Way, _socket.socket]], descriptor: int) -> Attempt:

@@ -3,6 +3,9 @@
 The packets are made here and sent through a packet(7) socket, because the kernel asks for no neighbour while the
 interface has no address.  If it has no address in the peer's network, the sender is 0.0.0.0 or ``::``, as for a host
 that checks whether an address is free (RFC 5227 2.1.1, RFC 4862 5.4.2).  Such a packet changes no host's tables.
+
+Some networks answer for every address (proxy ARP in access points, RFC 1027).  So if no MAC address is wanted, an
+address that no host can have is asked for at the same time: an answer of one MAC address for both does not count.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import select
 import struct
 import time
 
-from netconf_hooks.evidence.connection import AF_INET6
+from netconf_hooks.evidence.connection import AF_INET6, attach_filter
 from netconf_hooks.evidence.probes import Outcome, Wait
 from netconf_hooks.system.addresses import is_link_local, share_prefix
 from netconf_hooks.system.netlink import IFF_NOARP, Netlink
@@ -31,6 +34,9 @@ PAUSES = (0.1, 0.2, 0.4, 0.4, 0.4)
 # After an answer from a MAC address that is not the wanted one: seconds to wait for the right one.
 LATE = 0.2
 
+# What no host can have: the dummy address of RFC 7600, and one of the discard-only prefix (RFC 6666).
+NOBODY, NOBODY6 = "192.0.0.8", "100::1"
+
 # Read at most so many packets at a time: otherwise a flood of them could block the other questions.
 MOST = 100
 
@@ -46,7 +52,6 @@ _IPV6 = struct.Struct("!IHBB16s16s")
 _ND = struct.Struct("!BBHI16s")
 _UNSPECIFIED = bytes(16)
 
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 # Classic BPF (linux/filter.h): IPv6, next header ICMPv6, type neighbour advertisement; drop the rest.
 _ADVERTISEMENTS = (
     (0x30, 0, 0, 6),  # ldb [6]
@@ -69,42 +74,55 @@ def ask(question: Question, view: View) -> Steps:
     if status.flags & IFF_NOARP or len(status.address) != 17:
         return Outcome(problem=f"{link.device} has no neighbours with MAC addresses")
     mac = bytes.fromhex(status.address.replace(":", ""))
+    asked = (target,) if wanted else (target, NOBODY6 if ":" in target else NOBODY)
+    kind = _ETH_P_IPV6 if ":" in target else _ETH_P_ARP
+    # Of both from the same sender: Linux' proxy ARP does not answer 0.0.0.0.
     source = find_source(target, view.networks)
-    if ":" in target:
-        kind, request = _ETH_P_IPV6, make_solicitation(mac, source, target)
-        receiver = b"\x33\x33" + _make_group(target)[-4:]
-    else:
-        kind, request = _ETH_P_ARP, make_arp_request(mac, source, target)
-        receiver = _BROADCAST
-    seen: dict[str, None] = {}
+    requests = [_make_request(mac, source, each) for each in asked]
+    found: dict[str, dict[str, None]] = {each: {} for each in asked}
     began = time.monotonic()
     until = min(view.deadline, began + PATIENCE)
     # Protocol 0: receive nothing before the socket is bound to the link, packet(7).
     packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
     try:
         if kind == _ETH_P_IPV6:
-            _filter(packets, _ADVERTISEMENTS)
+            attach_filter(packets, _ADVERTISEMENTS)
         packets.bind((link.device, kind))
         pauses = iter(PAUSES)
         due = began
         while (now := time.monotonic()) < until:
             if now >= due:
-                packets.sendto(request, (link.device, kind, 0, 0, receiver))
+                for receiver, request in requests:
+                    packets.sendto(request, (link.device, kind, 0, 0, receiver))
                 due = now + next(pauses, PAUSES[-1])
             yield Wait({packets.fileno(): select.POLLIN}, min(until, due))
-            for found in _read_answers(packets, kind, mac, target):
-                if found not in seen and wanted:
+            for address, answerer in _read_answers(packets, kind, mac, asked):
+                if address == target and answerer not in found[target] and answerer != wanted:
+                    # The right one may come later, or show that it answers for every address.
                     until = min(until, time.monotonic() + LATE)
-                seen[found] = None
-                if wanted in ("", found):
-                    return Outcome((target, *[f"{target}/{each}" for each in seen]))
+                found[address][answerer] = None
+            if wanted in found[target]:
+                return Outcome(tuple(f"{target}/{each}" for each in found[target]))
     finally:
         packets.close()
+    seen = found[target]
+    has = tuple(f"{target}/{each}" for each in seen)
+    if seen and wanted:
+        return Outcome(has, refuted=True, problem=f"answered by {', '.join(seen)}")
+    everybody = [each for each in seen if each in found[asked[-1]]]
+    if seen and len(everybody) < len(seen):
+        return Outcome((target, *has))
     if seen:
-        has = tuple(f"{target}/{each}" for each in seen)
-        return Outcome((target, *has), refuted=True, problem=f"answered by {', '.join(seen)}")
+        return Outcome(problem=f"{everybody[0]} answers for every address: write its MAC address as well")
     question_name = "neighbour discovery" if ":" in target else "ARP"
     return Outcome(refuted=True, problem=f"did not answer {question_name} within {until - began:.1f} s")
+
+
+def _make_request(mac: bytes, source: str, target: str) -> tuple[bytes, bytes]:
+    """Return to which MAC address a question for `target` is sent, and the packet."""
+    if ":" in target:
+        return b"\x33\x33" + _make_group(target)[-4:], make_solicitation(mac, source, target)
+    return _BROADCAST, make_arp_request(mac, source, target)
 
 
 def find_source(target: str, networks: Sequence[tuple[str, int]]) -> str:
@@ -179,8 +197,10 @@ def read_advertisement(data: bytes, sender: bytes, mac: bytes, target: str) -> s
     return found.hex(":") if len(found) == 6 and _is_station(found, mac) else ""
 
 
-def _read_answers(packets: _socket.socket, kind: int, mac: bytes, target: str) -> list[str]:
-    """Return the MAC addresses of `target` in the packets that have arrived."""
+def _read_answers(
+    packets: _socket.socket, kind: int, mac: bytes, targets: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return each of `targets` for which an answer has arrived, with the MAC address that answered."""
     found = []
     for _ in range(MOST):
         try:
@@ -189,12 +209,13 @@ def _read_answers(packets: _socket.socket, kind: int, mac: bytes, target: str) -
             break
         if direction == _PACKET_OUTGOING or hardware != _ARPHRD_ETHER:
             continue
-        if kind == _ETH_P_ARP:
-            answer = read_arp_reply(data, mac, target)
-        else:
-            answer = read_advertisement(data, sender, mac, target)
-        if answer:
-            found.append(answer)
+        for target in targets:
+            if kind == _ETH_P_ARP:
+                answer = read_arp_reply(data, mac, target)
+            else:
+                answer = read_advertisement(data, sender, mac, target)
+            if answer:
+                found.append((target, answer))
     return found
 
 
@@ -216,11 +237,3 @@ def _sum_up(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
-
-
-def _filter(packets: _socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
-    from ctypes import addressof, create_string_buffer
-
-    code = b"".join([struct.pack("=HBBI", *each) for each in program])
-    buffer = create_string_buffer(code, len(code))
-    packets.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(buffer)))

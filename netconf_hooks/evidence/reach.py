@@ -21,6 +21,6 @@ def ask(question: Question, view: View) -> Steps:
     ways = [Way(each, view.link.device) for each in found.addresses]
     attempt = yield from connect(ways, port, view.deadline, view.announce)
     if attempt.socket is None:
-        return Outcome(refuted=attempt.refuted, problem=attempt.problem)
+        return Outcome(refuted=attempt.refuted, settled=attempt.settled, problem=attempt.problem)
     attempt.socket.close()
     return Outcome((question.value,))

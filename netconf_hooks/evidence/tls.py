@@ -54,12 +54,21 @@ class Sight(Record):
     """What was seen of a server.
 
     way: how it was reached; None if it was not.  certificate: the SHA-256 of its certificate, empty if the handshake
-    was not completed.  asked: whether anything was sent to it.  problem: what went wrong.
+    was not completed.  asked: whether anything was sent to it.  problem: what went wrong.  settled: whether asking
+    again now is useless.
     """
 
-    __slots__ = ("way", "certificate", "asked", "problem")
+    __slots__ = ("way", "certificate", "asked", "problem", "settled")
 
-    def __init__(self, way: Way | None = None, certificate: str = "", asked: bool = False, problem: str = "") -> None:
+    def __init__(
+        self,
+        way: Way | None = None,
+        certificate: str = "",
+        asked: bool = False,
+        problem: str = "",
+        settled: bool = True,
+    ) -> None:
+        self.settled = settled
         self.way = way
         self.certificate = certificate
         self.asked = asked
@@ -90,7 +99,8 @@ def ask(question: Question, view: View) -> Steps:
     ways = [Way(address, view.link.device) for address in local]
     sight = yield from _look(ways, port, name, view.deadline, view.announce)
     if sight.way is None or sight.certificate != wanted:
-        return Outcome(refuted=sight.asked, problem=sight.problem or f"the server shows sha256:{sight.certificate}")
+        problem = sight.problem or f"the server shows sha256:{sight.certificate}"
+        return Outcome(refuted=sight.asked, settled=sight.settled, problem=problem)
     address = sight.way.address
     routers = _find_routers(view, address)
     if not routers:
@@ -154,7 +164,7 @@ def _look(
     """Read the certificate of the first server that accepts a connection."""
     attempt = yield from connect(ways, port, until, announce)
     if attempt.socket is None:
-        return Sight(asked=attempt.refuted, problem=attempt.problem)
+        return Sight(asked=attempt.refuted, problem=attempt.problem, settled=attempt.settled)
     try:
         certificate, problem = yield from _shake_hands(attempt.socket, name, until)
     finally:

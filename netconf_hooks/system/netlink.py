@@ -418,6 +418,14 @@ class Netlink:
             return False
         return any(not way.router for way in self._find_nexthops(route, index))
 
+    def waits_for_neighbour(self, index: int, address: str) -> bool:
+        """Whether packets to an address through this link wait for the MAC address of their first hop, or have failed
+        because nobody told it."""
+        route = self._match_route(index, AF_INET6 if ":" in address else AF_INET, address)
+        ways = [way.router for way in self._find_nexthops(route, index)] if route else []
+        hops = [self.get_neighbour(index, router or address) for router in ways or [address]]
+        return any(hop is not None and not hop.is_known() for hop in hops)
+
     def get_neighbour(self, index: int, address: str) -> Neighbour | None:
         """Return the kernel's entry of the neighbour with this IP address on a link; None if there is none.
 

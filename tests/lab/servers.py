@@ -85,6 +85,42 @@ class Far:
         server.settimeout(0.2)  # and it looks whether the test is over
         threading.Thread(target=work, daemon=True).start()
 
+    def advertise_everything(self, device: str, mac: str) -> None:
+        """Answer each neighbour solicitation, for any address, as a host with this MAC address."""
+        def open_packets() -> socket.socket:
+            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+            packets.bind((device, 0x86DD))
+            return packets
+
+        packets = self.call(open_packets)
+        own = bytes.fromhex(mac.replace(":", ""))
+
+        def work() -> None:
+            while not self.over.is_set():
+                try:
+                    frame, sender = packets.recvfrom(2000)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+                if sender[2] == socket.PACKET_OUTGOING or frame[20] != 58 or frame[54] != 135:
+                    continue
+                target = frame[62:78]
+                body = struct.pack("!BBHI16sBB6s", 136, 0, 0, 0x20000000, target, 2, 1, own)
+                all_nodes = socket.inet_pton(socket.AF_INET6, "ff02::1")
+                receiver = frame[22:38] if any(frame[22:38]) else all_nodes
+                pseudo = target + receiver + struct.pack("!IxxxB", len(body), 58)
+                words = struct.unpack(f"!{len(pseudo + body) // 2}H", pseudo + body)
+                total = sum(words)
+                while total >> 16:
+                    total = (total & 0xFFFF) + (total >> 16)
+                body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+                header = struct.pack("!IHBB16s16s", 6 << 28, len(body), 58, 255, target, receiver)
+                packets.send(frame[6:12] + own + b"\x86\xdd" + header + body)
+
+        packets.settimeout(0.2)
+        threading.Thread(target=work, daemon=True).start()
+
     def lay_tunnel(self, wire: Wire, name: str) -> None:
         """Make a device of this name at both ends, as OpenVPN does, and carry packets between them."""
         ends = (open_tunnel(wire.laptop.files["net"], name), open_tunnel(self.network, name))

@@ -167,7 +167,7 @@ def test_a_neighbour_answers(
     if addressed:
         request.getfixturevalue("connected")
     holds, answer, took = ask(wire, f"peer={target}/{MAC}")
-    assert (holds, answer.values, took < 1) == (True, (target, f"{target}/{MAC}"), True)
+    assert (holds, answer.values, took < 1) == (True, (f"{target}/{MAC}",), True)
     assert ask(wire, f"peer={target}")[0] is True
     holds, answer, took = ask(wire, f"peer={target}/{OTHER_MAC}")
     assert (holds, took < 1) == (False, True)
@@ -188,6 +188,27 @@ def test_who_asks_for_a_peer_changes_nobodys_tables(wire: Wire) -> None:
     assert ask(wire, f"peer={ROUTER}")[0] is True
     assert OWN_MAC not in wire.far.run(["ip", "neigh"]).stdout
     assert "192.168.7" not in wire.laptop.run(["ip", "neigh"]).stdout
+
+
+@pytest.mark.parametrize("target, command", [
+    (ABSENT, "sysctl -qw net.ipv4.conf.r0.proxy_arp=1 net.ipv4.neigh.r0.proxy_delay=0 net.ipv4.conf.all.forwarding=1"),
+    ("2001:db8:7::99", ""),
+])
+def test_who_answers_for_every_address_says_nothing(
+    wire: Wire, far: Far, connected: None, target: str, command: str
+) -> None:
+    """Proxy ARP of a real kernel, which has a route to everywhere; by neighbour discovery a host of the test's own."""
+    if command:
+        wire.ip("link add p0 type veth peer name p1\nlink set p0 up\nlink set p1 up\nroute add default dev p0\n"
+                f"route add {ABSENT}/32 dev p0", where="far")  # fmt: skip
+        wire.far.run(command.split())
+    else:
+        far.advertise_everything("r0", MAC)
+    holds, answer, took = ask(wire, f"peer={target}")
+    assert (holds, took < 2) == (False, True)
+    assert answer.problem == f"{target}: {MAC} answers for every address: write its MAC address as well"
+    assert ask(wire, f"!peer={target}")[0] is False
+    assert ask(wire, f"peer={target}/{MAC}")[0] is True
 
 
 def test_an_answer_on_another_link_is_none(wire: Wire, far: Far) -> None:
@@ -236,6 +257,34 @@ def test_a_server_that_refuses_is_not_reached(wire: Wire) -> None:
     holds, answer, took = ask(wire, f"reach={ROUTER}:9")
     assert (holds, answer.problem, took < 1) == (False, f"{ROUTER}:9: {ROUTER}: Connection refused", True)
     assert ask(wire, f"!reach={ROUTER}:9")[0] is True
+
+
+REJECT = ["iptables", "-A", "OUTPUT", "!", "-o", "tun0", "-p", "tcp", "-j", "REJECT"]
+REFUSALS = {
+    "REJECT": REJECT,
+    "REJECT with a reset": [*REJECT, "--reject-with", "tcp-reset"],
+    "REJECT, host prohibited": [*REJECT, "--reject-with", "icmp-host-prohibited"],
+    "DROP": [*REJECT[:-1], "DROP"],
+    "reject of nftables": ["nft", "-f", "-"],
+}
+NFT = """table inet refuse {
+    chain refuse { type filter hook output priority 0; oifname "eth0" meta l4proto tcp reject; }
+}
+"""
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_refusal_by_this_machine_itself_is_no_answer(
+    wire: Wire, far: Far, certificates: dict[str, Certificate], how: str
+) -> None:
+    """As wg-quick(8) writes it, and the kill switches of providers."""
+    server = far.serve(certificates["office"].serve, 443)
+    wire.laptop.run(REFUSALS[how], text=NFT)
+    for line in (f"reach={server}", f"!reach={server}", f"tls={server}/sha256:{certificates['office'].sha256}"):
+        holds, answer, took = ask(wire, line, SHORT)
+        assert (holds is not True, answer.pending, answer.refuted, took < 5) == (True, True, (), True), answer
+        assert "by this machine itself" in answer.problem
 
 
 @pytest.mark.usefixtures("connected")

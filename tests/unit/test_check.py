@@ -177,6 +177,31 @@ def test_check_warns_where_a_hint_in_a_rule_turns_a_tunnel_off(command, stanzas)
     assert len(run_check(command)[1]) == 1
 
 
+VRRP = "00:00:5e:00:01:07"
+
+
+@pytest.mark.parametrize("tests", [
+    f"gateway-mac={VRRP}", f"gateway-mac=00:16:3e:11:22:33,{VRRP}",
+    f"gateway-mac={VRRP} gateway=192.0.2.1 interface=e*",
+    f"gateway-mac={VRRP} !dns-domain=a.example", f"peer=192.0.2.1/{VRRP}",
+])
+def test_check_warns_where_a_mac_address_is_all_and_many_networks_share_it(command, stanzas, tests):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-location": f"office {tests}", "netconf-trust": "hints"}
+    status, lines = run_check(command)
+    assert status == 0
+    [warning] = [line for line in lines if "same in many networks" in line]
+    assert "VRRP or CARP" in warning and "add a test that only office answers" in warning
+
+
+@pytest.mark.parametrize("tests", [
+    "gateway-mac=00:16:3e:11:22:33", f"gateway-mac={VRRP} dns-domain=corp.example", f"gateway-mac={VRRP} ssid=corp",
+    "gateway=192.0.2.1",
+])
+def test_check_is_quiet_where_something_else_tells_the_network(command, stanzas, tests):
+    stanzas[0]["eth0"] = {**STANZA, "netconf-location": f"office {tests}", "netconf-trust": "hints"}
+    assert not any("same in many networks" in line for line in run_check(command)[1])
+
+
 def test_check_is_quiet_where_a_location_is_proven(command, stanzas, monkeypatch):
     monkeypatch.setitem(TESTS, "gateway", TestKind(values.ADDRESS, "authenticated", "router"))
     stanzas[0]["eth0"] = STANZA

@@ -364,3 +364,31 @@ def test_probe_offers_what_comes_next(command, network, links, monkeypatch, opti
     assert all(each.startswith("#") for each in offered), "all of it can be pasted"
     for each in ("netconf-hooks check eth0", "netconf-hooks plan eth0", words):
         assert any(each in one for one in offered)
+
+
+VRRP = "00:00:5e:00:01:07"
+
+
+@pytest.mark.parametrize("seen, line", [
+    ({}, f"netconf-location here gateway-mac={VRRP} gateway=192.0.2.1"),
+    ({"dns-server": "192.0.2.53"}, f"netconf-location here gateway-mac={VRRP} dns-server=192.0.2.53/32"),
+    ({"dns-domain": "corp.example"}, f"netconf-location here gateway-mac={VRRP} dns-domain=corp.example"),
+])
+def test_probe_adds_a_test_to_a_mac_address_that_many_networks_share(command, network, links, monkeypatch, seen, line):
+    network["gateway-mac"] = Answer((VRRP,))
+    network["gateway"] = Answer(("192.0.2.1",))
+    for key, value in seen.items():
+        network[key] = Answer((value,))
+    links.plug("eth0", 7)
+    monkeypatch.setattr(recording_module, "query_passes", lambda name: as_stanza({}))
+    output = command("probe", "eth0")[1]
+    assert output.splitlines()[-1].replace("/32", "") == line.replace("/32", "")
+    assert f"# gateway-mac {VRRP} is the same in many networks (VRRP or CARP), so it needs a second test\n" in output
+
+
+def test_explain_says_that_many_networks_share_a_mac_address(command, network, links, monkeypatch):
+    network["gateway-mac"] = Answer((VRRP,))
+    links.plug("eth0", 7)
+    rules = {"netconf-location": f"office gateway-mac={VRRP}", "netconf-vpn": "openvpn corp unless office"}
+    monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(rules))
+    assert f"({VRRP} is the same in many networks: VRRP or CARP)" in command("explain", "eth0")[1]
