@@ -76,6 +76,8 @@ _LONGEST_COMMAND = 1 << 22
 _REMEDIES = ("nudge", "restart")
 """If nothing comes back: what `tunnels.Condition` calls so."""
 
+_NO_DEVICE = "its interface is gone"
+
 _LAST_LINES = 40
 """Lines of a log among which the reason of a daemon's end is looked for."""
 
@@ -210,6 +212,9 @@ class Tunnel:
         up = self._judge(config, told, not service or service.text == COMPLETED)
         if (service and service.active != "active") or (up is None and self._has_no_device(pid, options)):
             up = False
+        if up and self._has_no_device(pid, options):
+            # OpenVPN does not notice: its server's pings come by another socket.
+            return Condition(False, True, helpless=True, pid=pid, words=_NO_DEVICE, files=files)
         if up is not False:
             return Condition(up, True, pid=pid, files=files, remedies=_REMEDIES)
         words = Words("waiting for a password (systemd-tty-ask-password-agent)")
@@ -244,8 +249,13 @@ class Tunnel:
         return received
 
     def nudge(self) -> str:
-        """Have OpenVPN connect again, keeping its device: SIGUSR1."""
+        """Have OpenVPN connect again, keeping its device: SIGUSR1.  One whose device is gone is restarted."""
         from signal import SIGUSR1
+
+        config = self._find_config()
+        if self._ask(config).state == "CONNECTED" and self._has_no_device(self._find_pid(), self._read_config(config)):
+            self.restart()
+            return "restarted"
 
         return "told to connect again (SIGUSR1)" if self._send_signal(SIGUSR1) else ""
 
@@ -548,6 +558,8 @@ class Tunnel:
         device = next((option[1] for option in options if option[0] == "dev" and len(option) > 1), "null")
         if not pid or device == "null" or os.geteuid() != 0:
             return False
+        if not os.access(f"{self._proc}/{pid}/fdinfo/0", os.R_OK):
+            return False  # not for us to see
         return not openvpn_dco.find_device(pid, self._proc) and not self._offloads()
 
     def _find_device_by_address(self) -> str:

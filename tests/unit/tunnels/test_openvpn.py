@@ -649,11 +649,36 @@ class TestInspect:
         files = self.configure(machine, f"dev {device}\n")
         machine.run_daemon(7, str(machine.program), "--config", files[0])
         (machine.proc / "7/fdinfo").mkdir()
+        (machine.proc / "7/fdinfo/0").write_text("pos:\t0\n")
         (machine.proc / "7/fdinfo/5").write_text("iff:\ttun0\n" if opened else "pos:\t0\n")
         found = machine.tunnel().inspect()
         assert (found.up, found.running) == (up, True)
         if up is False:
             assert found.words == "waiting for a name server, or for an answer from 203.0.113.1:1194/udp"
+
+    @pytest.mark.parametrize(("line", "up"), [("iff:\ttun0\n", True), ("iff:\t\n", False)])
+    def test_one_whose_device_was_deleted_is_restarted(
+        self, machine: Machine, captured: Captured, monkeypatch: pytest.MonkeyPatch, line: str, up: bool
+    ) -> None:
+        """It says CONNECTED for ever: its server goes on answering."""
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        machine.fake.absent()
+        files = self.configure(machine, "dev tun\n")
+        machine.run_daemon(7, str(machine.program), "--config", files[0])
+        (machine.proc / "7/fdinfo").mkdir()
+        for name, text in (("0", "pos:\t0\n"), ("5", line)):
+            (machine.proc / "7/fdinfo" / name).write_text(text)
+        done: list[object] = []
+        monkeypatch.setattr(Tunnel, "restart", lambda self: done.append("restart"))
+        monkeypatch.setattr(Tunnel, "_send_signal", lambda self, number: not done.append(number))
+        with serve(machine.run / "my-vpn.netconf-hooks.sock", captured("state-connected").encode()):
+            found = machine.tunnel().inspect()
+        assert (found.up, found.running, found.helpless) == (up, True, not up)
+        (machine.run / "my-vpn.netconf-hooks.sock").unlink()
+        with serve(machine.run / "my-vpn.netconf-hooks.sock", captured("state-connected").encode()):
+            said = machine.tunnel().nudge()
+        assert (done, said) == ((["restart"], "restarted") if not up else
+                                ([signal.SIGUSR1], "told to connect again (SIGUSR1)"))  # fmt: skip
 
     def test_somebody_is_waited_for_and_not_disturbed(self, machine: Machine) -> None:
         machine.fake.absent()
