@@ -125,7 +125,7 @@ def _find_facts(
         up=condition.up,
         running=condition.running,
         helpless=condition.helpless,
-        final=condition.final,
+        final=condition.final and not record.problem,
         refused=condition.refused,
         words=words,
         audible=bool(condition.pid),

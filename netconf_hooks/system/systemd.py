@@ -94,7 +94,8 @@ class ServiceState(Record):
     @property
     def is_final(self) -> bool:
         """Whether nobody but systemd or the admin is to start it again, now that it has ended."""
-        done = self.kind == "oneshot" and self.result == "success" and bool(self.invocation)
+        # What systemd knew of a run is forgotten once the unit is inactive and nothing refers to it; a failed one is kept.
+        done = self.kind == "oneshot" and self.result == "success" and self.active == "inactive"
         return done or self.restart == "always" or self.restart in _RESTARTS.get(self.result, _RESTARTS[""])
 
     def describe_end(self) -> str:

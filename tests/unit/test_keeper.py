@@ -222,3 +222,15 @@ def test_a_relay_behind_a_closed_guard_is_named(machine, tunnels, monkeypatch, v
     machine.condition = Condition(up, True, words="no answer")
     machine.keep()
     assert state(machine.store).words == words
+
+
+def test_what_could_not_even_be_started_is_not_final(machine, tunnels):
+    """A oneshot that is inactive has succeeded, unless its start was refused."""
+    machine.condition = Condition(False, False, final=True, words="systemd says it is inactive")
+    machine.keep()
+    machine.keep(after=10)
+    assert tunnels.asked == []
+    decide(machine.store, "up", done=False, problem="systemctl start corp: no")
+    machine.keep(after=10)
+    machine.keep(after=2)
+    assert tunnels.asked == ["start openvpn corp"]

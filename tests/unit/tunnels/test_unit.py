@@ -146,6 +146,18 @@ def test_only_a_service_is_started_again(fake: FakeSystemd) -> None:
     assert not make_tunnel(fake, "corp.service").inspect().final
 
 
+@pytest.mark.parametrize(("active", "result", "final"), [
+    ("inactive", "success", True), ("failed", "exit-code", False),
+])
+def test_a_oneshot_whose_run_systemd_has_forgotten_has_succeeded(
+    fake: FakeSystemd, active: str, result: str, final: bool
+) -> None:
+    """Nothing refers to it any more: no InvocationID, no ExecMainCode; captured from systemd 252."""
+    fake.answer_show(f"LoadState=loaded\nActiveState={active}\nType=oneshot\nResult={result}\nExecMainCode=0\n"
+                     "ExecMainStatus=0\nRestart=no\nInvocationID=\n")  # fmt: skip
+    assert make_tunnel(fake).inspect().final is final
+
+
 def test_it_is_restarted_without_waiting(fake: FakeSystemd) -> None:
     fake.answer_show(STATE.format("loaded", "active"))
     make_tunnel(fake).restart()
