@@ -7,6 +7,7 @@
 #   sudo make test-vm   tests that need Debian's own kernel, booted in qemu
 #   make test-unit      the unit tests alone, without the slowest: no root, seconds
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
+#   sudo make soak      ends tunnels in all ways, for ten minutes and more
 #   sudo make latencies  for how long packets leave after the kernel's event while the watcher is busy: some minutes
 #   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
 #   make lint           flake8, mypy, vulture, shellcheck, manual pages
@@ -62,7 +63,7 @@ ROUNDS =
 FILE =
 MUTANTS =
 
-.PHONY: help demo pictures test test-unit test-vm bench latencies mutants lint deb clean root
+.PHONY: help demo pictures test test-unit test-vm bench latencies soak mutants lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -100,6 +101,12 @@ latencies: root needs-test deb
 	NETCONF_LATENCIES=all $(PYTHON) -m pytest $(PYTEST) tests/lab/attacks/test_busy.py || status=$$?
 	$(PYTHON) -m tests.lab.attacks.latencies
 	exit "$${status:-0}"
+
+# As many rounds of these tests.
+soak: root needs-test deb
+	$(HAND_BACK)
+	NETCONF_SOAK=$(or $(SOAK),50) NETCONF_SOAK_GATEWAYS=$(or $(GATEWAYS),100) $(PYTHON) -m pytest -rP $(PYTEST) \
+		tests/lab/test_soak.py tests/lab/test_soak_gateways.py
 
 mutants: needs-unit
 	$(PYTHON) -m tests.mutants $(MUTANTS) $(FILE)

@@ -94,7 +94,7 @@ class ServiceState(Record):
     @property
     def is_final(self) -> bool:
         """Whether nobody but systemd or the admin is to start it again, now that it has ended."""
-        # What systemd knew of a run is forgotten once the unit is inactive and nothing refers to it; a failed one is kept.
+        # systemd forgets a run once the unit is inactive and nothing refers to it; a failed unit is kept.
         done = self.kind == "oneshot" and self.result == "success" and self.active == "inactive"
         return done or self.restart == "always" or self.restart in _RESTARTS.get(self.result, _RESTARTS[""])
 
