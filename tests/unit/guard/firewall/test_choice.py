@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.firewall import GuardError, choose_firewall, iptables, load_firewall
+from netconf_hooks.guard.firewall import GuardError, choose_firewall, iptables, load_firewall, nftables
 
 PROGRAMS = [
     f"{program}-{variant}-{what}"
@@ -51,6 +51,13 @@ def test_news(sbin: Path) -> None:
     nft, legacy = (iptables.Firewall(variant=variant, directory=str(sbin)) for variant in ("nft", "legacy"))
     assert (nft.has_news, legacy.has_news) == (True, False)
     assert set(legacy.lacks) - set(nft.lacks) == {iptables.NO_NEWS}
+    assert nftables.Firewall.has_news
+
+
+def test_lease(sbin: Path) -> None:
+    """What is open is so for a time in all of them: the watcher renews it, and the record says until when."""
+    guards = [nftables.Firewall, *(iptables.Firewall(variant=name, directory=str(sbin)) for name in ("nft", "legacy"))]
+    assert all(guard.has_lease for guard in guards)
 
 
 def test_no_iptables(tmp_path: Path) -> None:
