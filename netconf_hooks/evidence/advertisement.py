@@ -34,7 +34,7 @@ TENTATIVE, PAUSE = 2.5, 0.1
 MOST_PACKETS, MOST_VALUES = 100, 32
 
 _ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 133, 134
-_SOURCE_MAC, _RDNSS, _DNSSL, _PREF64 = 1, 25, 31, 38
+_SOURCE_MAC, _RDNSS, _DNSSL, _PORTAL, _PREF64 = 1, 25, 31, 37, 38
 _ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
 _HEADER = struct.Struct("!BBHBBHII")  # RFC 4861 4.2: type, code, checksum, hop limit, flags, lifetime, two timers
 _LIFETIME = struct.Struct("!4xI")
@@ -49,10 +49,11 @@ _FARTHEST = 255  # hop limit: a packet with a lower one was forwarded from anoth
 class Advertised(Record):
     """What routers advertise.
 
-    domains, servers: as received, not checked; silent: routers that did not answer; nat64: the prefixes of PREF64.
+    domains, servers: as received, not checked; silent: routers that did not answer; nat64: the prefixes of PREF64;
+    portals: the URIs of captive portals (RFC 8910 2.3), not checked.
     """
 
-    __slots__ = ("domains", "servers", "silent", "nat64")
+    __slots__ = ("domains", "servers", "silent", "nat64", "portals")
 
     def __init__(
         self,
@@ -60,7 +61,9 @@ class Advertised(Record):
         servers: tuple[str, ...] = (),
         silent: tuple[str, ...] = (),
         nat64: tuple[str, ...] = (),
+        portals: tuple[str, ...] = (),
     ) -> None:
+        self.portals = portals
         self.domains = domains
         self.servers = servers
         self.silent = silent
@@ -78,6 +81,7 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
     domains: dict[str, None] = {}
     servers: dict[str, None] = {}
     nat64: dict[str, None] = {}
+    portals: dict[str, None] = {}
     request = make_solicitation(mac)
     began = time.monotonic()
     due: float | None = began  # when to send; None once that is done
@@ -103,11 +107,13 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
                 domains.update(dict.fromkeys(advertised.domains))
                 servers.update(dict.fromkeys(advertised.servers))
                 nat64.update(dict.fromkeys(advertised.nat64))
+                portals.update(dict.fromkeys(advertised.portals))
     finally:
         packets.close()
     return Advertised(
-        tuple(domains)[:MOST_VALUES], tuple(servers)[:MOST_VALUES], tuple(waiting), tuple(nat64)[:MOST_VALUES]
-    )
+        tuple(domains)[:MOST_VALUES], tuple(servers)[:MOST_VALUES], tuple(waiting), tuple(nat64)[:MOST_VALUES],
+        tuple(portals)[:MOST_VALUES],
+    )  # fmt: skip
 
 
 def _send(packets: _socket.socket, request: bytes, index: int) -> bool:
@@ -152,6 +158,7 @@ def parse_advertisement(data: bytes) -> Advertised | None:
     domains: list[str] = []
     servers: list[str] = []
     nat64: list[str] = []
+    portals: list[str] = []
     offset = _HEADER.size
     while offset < len(data):
         length = data[offset + 1] * 8 if offset + 1 < len(data) else 0
@@ -159,6 +166,8 @@ def parse_advertisement(data: bytes) -> Advertised | None:
             return None
         kind, option = data[offset], data[offset:offset + length]
         offset += length
+        if kind == _PORTAL:
+            portals.append(option[2:].rstrip(b"\0").decode("ascii", "replace"))
         if kind == _PREF64:
             from netconf_hooks.evidence.nat64 import read_prefix64
 
@@ -170,7 +179,10 @@ def parse_advertisement(data: bytes) -> Advertised | None:
             else:
                 whole = range(0, len(rest) - 15, 16)
                 servers += [_socket.inet_ntop(AF_INET6, rest[start:start + 16]) for start in whole]
-    return Advertised(tuple(domains[:MOST_VALUES]), tuple(servers[:MOST_VALUES]), nat64=tuple(nat64[:MOST_VALUES]))
+    return Advertised(
+        tuple(domains[:MOST_VALUES]), tuple(servers[:MOST_VALUES]), nat64=tuple(nat64[:MOST_VALUES]),
+        portals=tuple(portals[:MOST_VALUES]),
+    )  # fmt: skip
 
 
 def _read_domains(data: bytes) -> list[str]:

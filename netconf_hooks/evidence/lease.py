@@ -33,6 +33,9 @@ MOST = 64
 LONGEST_LINE = 16384
 """Characters to read of a statement of dhclient; a DHCP option is far shorter, even if it is split (RFC 3396)."""
 
+# What dhclient 4.4.3 calls the options 114 and 103 of RFC 8910, and how admins define 114.
+_PORTALS = ("default-url", "v4-captive-portal", "captive-portal", "dhcp6.v6-captive-portal")
+
 _OCTAL = frozenset("01234567")
 
 # From the start of 1970 to the start of each month, in days, without a leap day.
@@ -47,9 +50,12 @@ class Lease(Record):
     network's order of preference (RFC 2132 3.5); IPv4 only, since DHCPv6 has none.  dhcp_server: which server granted
     it, IPv4, empty if that can't be read.  domains, servers: the words at the place of domains and resolvers, *not
     checked*; `dns` checks them.  released: whether dhclient has released it.
+    portals: the URIs of captive portals, *not checked*.
     """
 
-    __slots__ = ("interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server", "released")
+    __slots__ = (
+        "interface", "addresses", "expires", "routers", "domains", "servers", "dhcp_server", "released", "portals",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,7 +67,9 @@ class Lease(Record):
         servers: tuple[str, ...],
         dhcp_server: str = "",
         released: bool = False,
+        portals: tuple[str, ...] = (),
     ) -> None:
+        self.portals = portals
         self.released = released
         self.interface = interface
         self.dhcp_server = dhcp_server
@@ -207,6 +215,7 @@ def _parse_lease(body: str) -> Lease:
     domains: list[str] = []
     servers: list[str] = []
     routers: dict[str, None] = {}
+    portals: list[str] = []
     released = False
     for line in body.split("\n"):
         words = line.split(None, 2)
@@ -220,6 +229,8 @@ def _parse_lease(body: str) -> Lease:
                 servers += split_values(words[2])
             elif len(words) == 3 and words[1] == "dhcp-server-identifier":
                 dhcp_server = read_address("".join(split_values(words[2])[:1]))
+            elif len(words) == 3 and words[1] in _PORTALS:
+                portals += split_values(words[2])[:1]
             elif len(words) == 3 and words[1] == "routers":
                 routers.update(dict.fromkeys(map(read_address, split_values(words[2]))))
         elif word == "interface":
@@ -244,8 +255,9 @@ def _parse_lease(body: str) -> Lease:
     if ":" in dhcp_server:
         dhcp_server = ""
     return Lease(
-        interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers), dhcp_server, released
-    )
+        interface, tuple(addresses), expires, tuple(valid[:MOST]), tuple(domains), tuple(servers), dhcp_server,
+        released, tuple(portals),
+    )  # fmt: skip
 
 
 def split_values(text: str) -> list[str]:

@@ -471,6 +471,31 @@ def test_a_captive_portal_is_let_through_for_a_time(lab: Lab) -> None:
 
 
 @ONE_CLIENT
+def test_the_portal_that_the_network_announces(lab: Lab) -> None:
+    """On a port of its own, at the router; names by a dnsmasq of this machine's, under its own user."""
+    laptop = lab.laptop
+    visitor, uri = 1000, "http://portal.example:8880/guest"
+    lab.network.change_dhcp("cafe", f"--dhcp-option=114,{uri}", f"--address=/portal.example/{CAFE.router}")
+    dhclient = laptop.read("/etc/dhcp/dhclient.conf")
+    laptop.write("/etc/dhcp/dhclient.conf", f"{dhclient}\nalso request default-url;\n")
+    configure(lab, "guard unless home-lan", HINTS)
+    lab.plug("cafe")
+    laptop.ifup("eth0")
+    laptop.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    forward = ["--conf-file=/dev/null", "--no-hosts", "--no-resolv", f"--server={CAFE.router}", "--cache-size=0"]
+    places = ["--listen-address=127.0.0.1", "--bind-interfaces", "--user=nobody", "--pid-file=/run/dnsmasq.pid"]
+    laptop.run(["dnsmasq", *forward, *places])
+    with call_in(lab.network.namespace("cafe"), lambda: socket.create_server((CAFE.router, 8880))):
+        assert not connects_as(laptop, visitor, CAFE.router, 8880), "what is announced opens nothing"
+        said = laptop.run(["netconf-hooks", "portal", "eth0"], env={"SUDO_UID": str(visitor)}).stdout
+        assert f"eth0: the network announces a captive portal: open {uri}\n" in said
+        assert connects_as(laptop, visitor, CAFE.router, 8880)
+        assert connects_as(laptop, visitor, "portal.example", 8880), "by its name"
+        assert not connects_as(laptop, 1001, CAFE.router, 8880)
+    assert not reaches_internet(laptop) and read_guard(lab) == "closed"
+
+
+@ONE_CLIENT
 @pytest.mark.parametrize("command", ["portal", "release"])
 def test_the_ways_out_of_what_is_not_guarded(lab: Lab, command: str) -> None:
     laptop = lab.laptop

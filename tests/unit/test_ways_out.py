@@ -14,6 +14,7 @@ from office import tidy
 from netconf_hooks.commands import portal as portal_module
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_exemptions, read_duration
+from netconf_hooks.evidence.captive_portal import Portal
 from netconf_hooks.guard.firewall import Exemption, check_exemption
 from netconf_hooks.observation import Answer
 
@@ -24,6 +25,9 @@ def caller(monkeypatch, tmp_path):
     monkeypatch.setenv("SUDO_UID", "1000")
     monkeypatch.delenv("PKEXEC_UID", raising=False)
     monkeypatch.setattr(portal_module, "_find_resolver_user", lambda: None)
+    monkeypatch.setattr(portal_module, "list_resolver_users", lambda: ())
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ())
+    monkeypatch.setattr(portal_module, "_find_routers", lambda link: ())
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
@@ -78,7 +82,7 @@ def test_who_calls(tmp_path, environ, loginuid, uid):
 
 
 def test_a_portal_is_for_one_user_and_the_links_own_name_servers():
-    exemptions = list_portal_exemptions(1000, None, ("192.0.2.53", "fe80::53"))
+    exemptions = list_portal_exemptions(1000, (), ("192.0.2.53", "fe80::53"))
     assert exemptions == (
         Exemption("tcp", port=80, uids=(1000,)),
         Exemption("tcp", port=443, uids=(1000,)),
@@ -92,7 +96,7 @@ def test_a_portal_is_for_one_user_and_the_links_own_name_servers():
 
 
 def test_who_looks_up_names_for_everybody_may_do_that_and_no_more():
-    exemptions = list_portal_exemptions(1000, 990, ("192.0.2.53",))
+    exemptions = list_portal_exemptions(1000, (990,), ("192.0.2.53",))
     assert {exemption.uids for exemption in exemptions if exemption.port == 53} == {(1000, 990)}
     assert {exemption.uids for exemption in exemptions if exemption.port != 53} == {(1000,)}
 
@@ -112,7 +116,7 @@ def test_portal_lets_it_through_and_status_says_what_is_left(command, cafe):
     assert (status, errors) == (OK, "")
     assert output == "eth0: for 90 s http, https and DNS pass for the user with uid 1000\n"
     window = cafe.get_window("eth0", "portal")
-    assert window.exemptions == list_portal_exemptions(1000, None, ("192.0.2.53",))
+    assert window.exemptions == list_portal_exemptions(1000, (), ("192.0.2.53",))
     assert 80 < window.until - time.time() <= 90
     assert not cafe.is_open("eth0")
     left = re.search(
@@ -123,6 +127,33 @@ def test_portal_lets_it_through_and_status_says_what_is_left(command, cafe):
     said = json.loads(command("status", "--json")[1])
     assert 80 < said["guards"]["eth0"]["portal"] <= 90
     assert said["interfaces"]["eth0"]["guard"] == "closed"
+
+
+def test_the_routers_own_ports_pass_and_those_of_the_portal_that_is_announced(command, cafe, monkeypatch, place):
+    portals = (
+        Portal("https://portal.example:8443/", "portal.example", 8443), Portal("http://10.9.9.9/", "10.9.9.9", 80),
+    )  # fmt: skip
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: portals)
+    monkeypatch.setattr(portal_module, "_find_routers", lambda link: (ROUTER,))
+    monkeypatch.setattr(portal_module, "list_resolver_users", lambda: (112,))
+    place.names["portal.example"] = ("198.51.100.9",)
+    status, output, errors = command("portal", "eth0")
+    assert (status, errors) == (OK, "")
+    assert "eth0: the network announces a captive portal: open https://portal.example:8443/\n" in output
+    places = (("198.51.100.9", 8443), ("10.9.9.9", 80))
+    passing = cafe.get_window("eth0", "portal").exemptions
+    assert passing == list_portal_exemptions(1000, (112,), ("192.0.2.53",), (ROUTER,), places)
+    assert Exemption("tcp", f"{ROUTER}/32", uids=(1000,)) in passing
+    assert Exemption("tcp", "198.51.100.9/32", 8443, uids=(1000,)) in passing
+    assert not any(exemption.network.startswith("10.9.9.9") for exemption in passing)
+    for exemption in passing:
+        check_exemption(exemption)
+
+
+def test_an_announced_portal_opens_nothing_by_itself(command, cafe, monkeypatch):
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: pytest.fail("asked"))
+    command("refresh")
+    assert cafe.get_window("eth0", "portal") is None
 
 
 def test_portal_lasts_five_minutes_unless_said_and_goes_by_the_device(command, cafe, store, links):
