@@ -193,12 +193,13 @@ def test_a_time_server_is_allowed_by_its_name(lab: Lab, tmp_path: Path) -> None:
     assert read_guard(lab) == "closed" and not reaches_internet(laptop)
 
 
-NAT64 = "64:ff9b::cb00:7101"  # VPN_GATEWAY
+# Not 64:ff9b::/96, below which tayga translates no address for documentation (RFC 6052 3.1).
+NAT64_PREFIX = "2001:db8:64::/96"
+NAT64 = "2001:db8:64::cb00:7101"  # VPN_GATEWAY
 TAYGA = """\
 tun-device nat64
 ipv4-addr 192.168.255.1
-ipv6-addr 2001:db8:64::1
-prefix 64:ff9b::/96
+prefix {prefix}
 dynamic-pool 192.168.255.0/24
 data-dir {directory}
 """
@@ -208,16 +209,15 @@ data-dir {directory}
 def ipv6_only(lab: Lab, tmp_path: Path) -> Lab:
     """The café has IPv6 only: names by DNS64 (dnsmasq says what one would), IPv4 hosts by a real NAT64."""
     environment = unpack(["tayga"], tmp_path)
-    (tmp_path / "tayga.conf").write_text(TAYGA.format(directory=tmp_path))
+    (tmp_path / "tayga.conf").write_text(TAYGA.format(directory=tmp_path, prefix=NAT64_PREFIX))
     tayga = ["tayga", "--config", str(tmp_path / "tayga.conf")]
     lab.network.run("cafe", [*tayga, "--mktun"], env=environment)
     commands = "link set nat64 up\naddr add 192.168.255.254/32 dev nat64\nroute add 192.168.255.0/24 dev nat64\n"
     lab.network.run("cafe", ["ip", "-batch", "-"], text=commands)
-    lab.network.run("cafe", ["ip", "route", "add", "64:ff9b::/96", "dev", "nat64"])
+    lab.network.run("cafe", ["ip", "route", "add", NAT64_PREFIX, "dev", "nat64"])
     lab.network.run("cafe", tayga, env=environment)
     lab.network.change_dhcp(
-        "cafe", f"--address=/{ENDPOINT}/{NAT64}", "--address=/ipv4only.arpa/64:ff9b::c000:aa",
-        "--address=/four.example/203.0.113.1",
+        "cafe", f"--address=/{ENDPOINT}/{NAT64}", "--address=/ipv4only.arpa/2001:db8:64::c000:aa"
     )  # fmt: skip
     advertise(lab, CAFE, resolver=f"{CAFE.prefix6}1")
     return lab
