@@ -283,8 +283,10 @@ def _add_command(
 def print_location(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks location IFACE``: the name, ``unknown`` or ``undecided``; fails where the interface is not up."""
     record = store.read_interface(options.iface)
-    if record is None or record.wish or not list_current([record]):
+    if record is None or record.wish:
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
+    if not list_current([record]):
+        raise CommandError(f"{options.iface}: no carrier (is its cable plugged in?), or another device by that name now")
     print(name_place(record))
     return OK
 

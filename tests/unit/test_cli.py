@@ -191,6 +191,13 @@ def test_an_interface_that_is_not_up_has_no_location(command, at_office, links, 
     assert errors.startswith("netconf-hooks: ")
 
 
+def test_an_interface_without_carrier_says_so(command, at_office, links):
+    links.plug("eth0", AT_OFFICE.observation.index, carrier=False)
+    status, output, errors = command("location", "eth0")
+    assert (status, output) == (1, "")
+    assert errors.startswith("netconf-hooks: eth0: no carrier")
+
+
 def test_a_path_is_no_interface(command, at_office, tmp_path):
     (tmp_path / "secret").write_text("secret")
     status, output, errors = command("location", "../../secret")
