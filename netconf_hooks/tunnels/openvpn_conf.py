@@ -21,11 +21,15 @@ _SPACE = " \t\n\v\f\r"
 """isspace(3) in the C locale."""
 
 _PROTOCOLS = {
-    f"{transport}{version or ''}{role}": (f"{transport}{role}", version)
+    f"{transport}{suffix}{role}": (f"{transport}{role}", version)
     for transport, role in (("udp", ""), ("tcp", ""), ("tcp", "-client"), ("tcp", "-server"))
-    for version in (0, 4, 6)
+    for suffix, version in (("", 0), ("4", 4), ("6", 0))
 }
-"""What ``proto`` can be, and what that means for either version of IP or one: proto_names[] in OpenVPN's socket.c."""
+"""What ``proto`` can be, and whether that means IPv4 only: proto_names[] in OpenVPN's socket.c.
+
+By ``udp6`` OpenVPN 2.6 only tries IPv6 addresses, but OpenVPN 2.7 tries IPv4 ones too.  What is installed may change
+while a guard is closed, so both count.
+"""
 
 _DEFAULT_PORT = "1194"
 
@@ -34,7 +38,8 @@ class Connection(Record):
     """One of the ways to the other side that OpenVPN tries in turn.
 
     host: an address as inet_ntop(3) writes it, or a name; protocol: ``udp`` or ``tcp``; version: 4 or 6 where only
-    addresses of that family are used, else 0; local_port: the port that it sends from, 0 where the kernel chooses one.
+    addresses of that version of IP are used, else 0.
+    local_port: the port that it sends from, 0 where the kernel chooses one.
     """
 
     __slots__ = ("host", "protocol", "port", "version", "local_port")
@@ -290,7 +295,7 @@ class _Reader:
             for entry in entries:
                 entry.http_proxy = self._override
         found = [self._find_connection(entry) for entry in entries]
-        # An address of one family where only the other is asked for is none to getaddrinfo(3).
+        # An IPv6 address where only IPv4 ones are asked for is none to getaddrinfo(3).
         reached = tuple(dict.fromkeys(connection for connection in found if connection))
         if not reached:
             raise TunnelError('no "remote" can be reached by the protocols that "proto" and "proto-force" allow')

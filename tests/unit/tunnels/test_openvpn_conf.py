@@ -112,18 +112,19 @@ PLACES = {
     "bound": ("bind\nremote 192.0.2.1", [Connection("192.0.2.1", "udp", 1194, 4, 1194)]),
     "a service": ("proto tcp\nremote vpn.example.com https", [Connection("vpn.example.com", "tcp", 443)]),
     "proto tcp": ("proto tcp\nremote 192.0.2.1", [Connection("192.0.2.1", "tcp", 1194, 4)]),
-    "proto udp6": ("proto udp6\nremote vpn.example.com", [Connection("vpn.example.com", "udp", 1194, 6)]),
+    "proto udp6": ("proto udp6\nremote vpn.example.com", [Connection("vpn.example.com", "udp", 1194)]),
     "proto tcp4-client": ("remote x 443 tcp4-client", [Connection("x", "tcp", 443, 4)]),
-    "proto tcp6": ("remote x 443 tcp6", [Connection("x", "tcp", 443, 6)]),
+    "proto tcp6": ("remote x 443 tcp6", [Connection("x", "tcp", 443)]),
+    "proto udp6 and an IPv4 address, which OpenVPN 2.7 tries": ("proto udp6\nremote 192.0.2.1", [UDP]),
     "a remote's protocol without a version leaves proto's": (
-        "proto udp6\nremote vpn.example.com 1194 udp", [Connection("vpn.example.com", "udp", 1194, 6)]
+        "proto udp6\nremote vpn.example.com 1194 udp", [Connection("vpn.example.com", "udp", 1194)]
     ),
     "an address of the other family can't be reached": ("proto udp4\nremote 2001:db8::1\nremote 192.0.2.1", [UDP]),
     "blocks": (
         "proto tcp\n<connection>\nremote 192.0.2.1 1194 udp\n</connection>\n"
         "<connection>\nremote x\nport 443\nproto tcp6\n</connection>\n"
         "<connection>\nrport 80\nremote 192.0.2.3\n</connection>",
-        [UDP, Connection("x", "tcp", 443, 6), Connection("192.0.2.3", "tcp", 80, 4)],
+        [UDP, Connection("x", "tcp", 443), Connection("192.0.2.3", "tcp", 80, 4)],
     ),
     "remotes outside of blocks don't count": (
         "remote 198.51.100.1\n<connection>\nremote 192.0.2.1\n</connection>\nremote 198.51.100.2", [UDP]
@@ -144,7 +145,7 @@ PLACES = {
     "http-proxy with credentials": (
         "proto tcp6-client\nhttp-proxy proxy 8080 auto\nremote a\n"
         "<http-proxy-user-pass>\na\nb\n</http-proxy-user-pass>",
-        [Connection("proxy", "tcp", 8080, 6)],
+        [Connection("proxy", "tcp", 8080)],
     ),
     "http-proxy of one block": (
         "<connection>\nremote 192.0.2.1 443 tcp\nhttp-proxy 192.0.2.8 3128 stdin basic\n</connection>\n"
