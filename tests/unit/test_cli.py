@@ -454,7 +454,7 @@ def fail(store):
 watch.watch = fail
 cli.Store = lambda: None
 cli.os.geteuid = lambda: 0
-log._record = lambda priority, message: print(f"<{{priority}}>{{message}}")
+log._record = lambda priority, message: print(f"<{{priority}}>{{message}}", flush=True)
 sys.exit(cli.main(["watch"]))
 """
 

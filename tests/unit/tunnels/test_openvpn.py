@@ -369,7 +369,7 @@ class TestEndpoints:
         machine.fake.answer_show(UNIT.format("", 0))
         assert machine.tunnel().endpoints() == (
             Endpoint("192.0.2.1", "udp", 1194, 4, (0,)),
-            Endpoint("vpn.example.com", "tcp", 443, 6, (0,)),
+            Endpoint("vpn.example.com", "tcp", 443, 0, (0,)),
         )
 
     @pytest.mark.parametrize(
