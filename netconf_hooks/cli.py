@@ -286,7 +286,7 @@ def print_location(options: argparse.Namespace, store: Store) -> int:
     if record is None or record.wish:
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     if not list_current([record]):
-        raise CommandError(f"{options.iface}: no carrier (is its cable plugged in?), or another device by that name now")
+        raise CommandError(f"{options.iface}: no carrier (is its cable plugged in?), or a new device has its name")
     print(name_place(record))
     return OK
 
