@@ -27,6 +27,19 @@ def office(network, store, links, firewall):
     return store
 
 
+def test_of_the_rules_only_what_passes_a_closed_guard_is_kept(network, store, links):
+    """Neither the location, nor what hints may do: nothing of them can open it."""
+    network["gateway"] = OFFICE
+    more = {"IF_NETCONF_GUARD_ALLOW": "192.0.2.0/24", "IF_NETCONF_GUARD_BACKEND": "nftables"}
+    ifup(store, links, **GUARD, **more)
+    Path(store.guards, "eth0").unlink()
+    assert restore_records(store) == ("eth0",)
+    (restored,) = store.read_guard("eth0").passes
+    assert dict(restored.options) == {
+        "netconf-guard": LOST_RULE, "netconf-guard-allow": "192.0.2.0/24", "netconf-guard-backend": "nftables"
+    }  # fmt: skip
+
+
 def remove(path):
     path.unlink()
 
