@@ -6,6 +6,7 @@
 #   sudo make test      unit and lab tests
 #   sudo make test-vm   tests that need Debian's own kernel, booted in qemu
 #   make test-unit      the unit tests alone, without the slowest: no root, seconds
+#   sudo make test-debian SUITE=trixie   what a buildd, lintian, piuparts and autopkgtest would say there: ten minutes
 #   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
 #   sudo make soak      ends tunnels in all ways, for ten minutes and more
 #   sudo make latencies  for how long packets leave after the kernel's event while the watcher is busy: some minutes
@@ -37,6 +38,7 @@ NEEDS_unit = fish zsh python3-hypothesis python3-pyfakefs python3-pytest python3
 NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
 	openssl openvpn procps systemd-container wireguard-go wireguard-tools $(NEEDS_library) $(NEEDS_deb)
 NEEDS_test = iptables lintian strace $(NEEDS_unit) $(NEEDS_demo)
+NEEDS_debian = git mmdebstrap util-linux
 NEEDS_vm = e2fsprogs mmdebstrap python3-pytest qemu-system-x86 util-linux $(NEEDS_library) $(NEEDS_deb)
 NEEDS_bench = dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client nftables openssl procps time util-linux \
 	$(NEEDS_library) $(NEEDS_deb)
@@ -63,7 +65,11 @@ ROUNDS =
 FILE =
 MUTANTS =
 
-.PHONY: help demo pictures test test-unit test-vm bench latencies soak mutants lint deb clean root
+# make test-debian SUITE=trixie STEPS='build lint'
+SUITE = bookworm
+STEPS =
+
+.PHONY: help demo pictures test test-debian test-unit test-vm bench latencies soak mutants lint deb clean root
 help:
 	sed -n '/^#   /s/^# *//p' Makefile
 
@@ -86,6 +92,10 @@ test: root needs-test deb
 test-vm: root needs-vm deb
 	$(HAND_BACK)
 	$(PYTHON) -m pytest $(PYTEST) tests/vm
+
+test-debian: root needs-debian
+	$(HAND_BACK)
+	$(PYTHON) -m tests.debian $(SUITE) $(STEPS)
 
 bench: root needs-bench
 	$(HAND_BACK)

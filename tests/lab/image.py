@@ -187,7 +187,7 @@ def _adapt(recipe: Recipe, directory: Path) -> None:
         if recipe.udev_rules and rules.name not in recipe.udev_rules:
             rules.unlink()
     # Was for the making; packages that are installed later are installed whole.
-    (directory / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink()
+    (directory / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink(missing_ok=True)
 
 
 def _apt_options() -> list[str]:

@@ -1,0 +1,337 @@
+"""What a buildd, lintian, piuparts and autopkgtest would say in a Debian release: ``make test-debian SUITE=trixie``.
+
+Each step runs in a clean tree of that release, made by mmdebstrap(1) as the lab's images are (`tests.lab.image`):
+
+build       dpkg-buildpackage with checks, as an ordinary user without network, with its build dependencies only
+lint        lintian -I -E --pedantic, of that release
+install     apt installs the packages
+remove      apt removes them, and purges them: what is left, as piuparts would look for it
+tests       debian/tests by autopkgtest, with the runner "null"
+lifecycle   debian/tests/lifecycle, which needs a machine that is thrown away: upgrade, remove and purge beside a guard
+lab         make test, in a copy of the tree (only if asked for)
+
+The exit status is 1 if a step failed.  Logs are in build/debian-SUITE/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.lab.closing import Closing
+from tests.lab.image import find_image, LEFT_OUT, Recipe
+from tests.lab.namespaces import Namespaces
+
+ROOT = Path(__file__).parents[1]
+STEPS = ("build", "lint", "install", "remove", "tests", "lifecycle", "lab")
+DEFAULT = STEPS[:-1]
+
+# An ordinary user, as those of build daemons: nobody else's files, no home.
+BUILDER = "builder:x:1234:1234::/nonexistent:/bin/sh\n"
+
+# What changes with each use of a machine, and belongs to no package.
+_FLEETING = re.compile(
+    r"/(dev|proc|sys|tmp|run/lock|var/(cache|log|tmp|lib/(apt|dpkg|systemd|ucf)|backups))(/|$)"
+    r"|/etc/ld\.so\.cache$|\.dpkg-old$|/__pycache__(/|$)"
+)
+
+
+class StepFailed(Exception):
+    """A step did not say what it should; the message is what it said at last."""
+
+
+class Machine(Closing):
+    """A machine with a tree of files of its own, over an image; `close` throws it away.
+
+    image: the directory of the tree below; network: whether it shares this machine's network, for apt; else it has
+    none, not even a loopback device that is up.
+    """
+
+    def __init__(self, image: Path, network: bool) -> None:
+        with ExitStack() as undo:
+            kinds = ("mnt", "uts") if network else ("mnt", "uts", "net")
+            self._place = undo.enter_context(Namespaces(kinds))
+            self._place.run(["mount", "-t", "tmpfs", "-o", "mode=755", "machine", "/mnt"])
+            self._place.run(["mkdir", "/mnt/upper", "/mnt/work", "/mnt/root"])
+            layers = f"lowerdir={image},upperdir=/mnt/upper,workdir=/mnt/work"
+            self._place.run(["mount", "-t", "overlay", "-o", layers, "machine", "/mnt/root"])
+            for name in ("proc", "sys", "dev"):
+                self._place.run(["mount", "--rbind", "--make-rslave", f"/{name}", f"/mnt/root/{name}"])
+            self.root = self._place.root / "mnt/root"
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """Throw it away."""
+        self._undo.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        user: str = "",
+        directory: str = "/",
+        timeout: float = 1800.0,
+        good: Sequence[int] = (0,),
+    ) -> str:
+        """Run a program and return its output, which is added to `log`, too.  Raises StepFailed.
+
+        user: its number and group, ``1234:1234``; root unless given; timeout: in seconds; good: the exit statuses that
+        are no failure.
+        """
+        proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+        environment = {**proxies, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        inside = ["chroot", *([f"--userspec={user}"] if user else []), "/mnt/root"]
+        inside += ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", directory, *argv]
+        result = self._place.run(inside, check=False, env=environment, timeout=timeout)
+        said = result.stdout + result.stderr
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(argv)}\n{said}")
+        if result.returncode not in good:
+            last = " / ".join(said.strip().splitlines()[-3:])
+            raise StepFailed(f"{argv[0]}: exit status {result.returncode}: {last}")
+        return said
+
+    def list_files(self) -> dict[str, str]:
+        """Return all files but fleeting ones, each with its target if it is a link."""
+        found = {}
+        for directory, directories, files in os.walk(self.root):
+            inside = "/" + os.path.relpath(directory, self.root).removeprefix(".")
+            directories[:] = [name for name in directories if not _FLEETING.match(os.path.join(inside, name))]
+            for name in files + [name for name in directories if os.path.islink(os.path.join(directory, name))]:
+                path = os.path.join(inside, name)
+                if not _FLEETING.search(path):
+                    real = os.path.join(directory, name)
+                    found[path] = os.readlink(real) if os.path.islink(real) else ""
+        return found
+
+
+class Suite:
+    """A Debian release, and what is known of the packages in it.  directory: for its logs and packages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.directory = ROOT / f"build/debian-{name}"
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+
+    def log(self, step: str) -> Path:
+        """Return where a step's output goes."""
+        return self.directory / f"{step}.log"
+
+    def find_packages(self) -> list[Path]:
+        """Return the packages that `build` has made.  Raises StepFailed."""
+        packages = sorted(self.directory.glob("*.deb"))
+        if not packages:
+            raise StepFailed("there are no packages: build failed, or was left out")
+        return packages
+
+    def build(self) -> str:
+        """Build as an ordinary user without network, and keep the packages."""
+        fields = read_fields(ROOT / "debian/control")
+        depends = [entry.split()[0] for entry in fields["Build-Depends"].split(",") if entry.strip()]
+        depends = ["debhelper" if name == "debhelper-compat" else name for name in depends]
+        depends = ["dh-python" if name == "dh-sequence-python3" else name for name in depends]
+        image = find_image(self.name, recipe=Recipe(("build-essential", *depends), (), {}, ()))
+        with Machine(image, network=False) as machine:
+            source = machine.root / "build/source"
+            copy_sources(source)
+            with open(machine.root / "etc/passwd", "a", encoding="ascii") as passwd:
+                passwd.write(BUILDER)
+            machine.run(["chown", "-R", "1234:1234", "/build"], self.log("build"))
+            command = ["dpkg-buildpackage", "-us", "-uc", "--no-check-builddeps"]
+            said = machine.run(command, self.log("build"), user="1234:1234", directory="/build/source")
+            for file in (machine.root / "build").iterdir():
+                if file.is_file():
+                    shutil.copy(file, self.directory)
+        passed = re.findall(r"^.*\d+ passed.*$", said, re.MULTILINE)
+        if not passed:
+            raise StepFailed("no unit tests have run")
+        return passed[-1].strip("= ")
+
+    def lint(self) -> str:
+        """Ask the release's own lintian; anything that it says and that no override explains is a failure."""
+        self.find_packages()
+        with Machine(find_image(self.name, recipe=Recipe(("lintian",), (), {}, ())), network=False) as machine:
+            shutil.copytree(self.directory, machine.root / "packages")
+            [changes] = [file.name for file in self.directory.glob("*.changes")]
+            # As root only because nobody else is there.
+            command = ["lintian", "-I", "-E", "--pedantic", "--allow-root", "--fail-on", "none", changes]
+            said = machine.run(command, self.log("lint"), directory="/packages")
+            version = machine.run(["lintian", "--version"], self.log("lint")).strip()
+        tags = [line for line in said.splitlines() if re.match(r"[EWIPX]: ", line)]
+        if tags:
+            raise StepFailed("; ".join(tags))
+        return f"{version}: nothing"
+
+    def _make_plain(self) -> Machine:
+        """Return a machine as `debootstrap` makes it, with ifupdown."""
+        recipe = Recipe(("apt", "ca-certificates", "ifupdown", "iproute2"), LEFT_OUT, {}, ())
+        return Machine(find_image(self.name, recipe=recipe), network=True)
+
+    def _install(self, machine: Machine, step: str, *more: str) -> None:
+        target = machine.root / "root/packages"
+        target.mkdir(parents=True)
+        for package in self.find_packages():
+            shutil.copy(package, target)
+        policy = machine.root / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+        machine.run(["apt-get", "update", "-qq"], self.log(step))
+        names = [f"/root/packages/{package.name}" for package in self.find_packages()]
+        machine.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *names, *more], self.log(step))
+
+    def install(self) -> str:
+        """Install, and run the command once."""
+        with self._make_plain() as machine:
+            self._install(machine, "install")
+            said = machine.run(["netconf-hooks", "check"], self.log("install"))
+            audit = machine.run(["dpkg", "--audit"], self.log("install"))
+        if audit.strip():
+            raise StepFailed(audit.strip())
+        return said.strip().splitlines()[-1]
+
+    def remove(self) -> str:
+        """Remove and purge, and look what is left: the steps of piuparts(1)."""
+        with self._make_plain() as machine:
+            log = self.log("remove")
+            machine.run(["apt-get", "update", "-qq"], log)
+            dependencies = self._list_dependencies()
+            machine.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *dependencies], log)
+            before = machine.list_files()
+            self._install(machine, "remove")
+            names = [package.name.partition("_")[0] for package in self.find_packages()]
+            machine.run(["apt-get", "remove", "-qq", "--yes", *names], log)
+            machine.run(["dpkg", "--purge", *names], log)
+            shutil.rmtree(machine.root / "root/packages")
+            (machine.root / "usr/sbin/policy-rc.d").unlink()
+            after = machine.list_files()
+        left = sorted(path for path in after if after.get(path) != before.get(path))
+        gone = sorted(path for path in before if path not in after)
+        if left or gone:
+            raise StepFailed(f"left behind: {' '.join(left) or 'nothing'}; gone: {' '.join(gone) or 'nothing'}")
+        return f"nothing left behind, nothing gone ({len(before)} files)"
+
+    def _list_dependencies(self) -> list[str]:
+        names = []
+        for package in self.find_packages():
+            said = subprocess.check_output(["dpkg-deb", "-f", str(package), "Depends"], text=True)
+            alternatives = [entry.split("|")[0].split()[0].partition(":")[0] for entry in said.split(",")]
+            names += [name for name in alternatives if not name.endswith("netconf-hooks")]
+        return sorted(set(names))
+
+    def tests(self) -> str:
+        """Run debian/tests by autopkgtest in the installed machine."""
+        with self._make_plain() as machine:
+            copy_sources(machine.root / "root/source")
+            self._install(machine, "tests", "autopkgtest")
+            packages = [f"/root/packages/{package.name}" for package in self.find_packages()]
+            command = ["autopkgtest", "--no-built-binaries", *packages, "/root/source", "--", "null"]
+            # 2: something was left out, autopkgtest(1).
+            said = machine.run(command, self.log("tests"), good=(0, 2))
+        summary = said.rpartition("summary\n")[2]
+        results = dict(re.findall(r"^(\S+) +(PASS|FAIL|SKIP|FLAKY)\b", summary, re.MULTILINE))
+        if "PASS" not in results.values():
+            raise StepFailed(f"nothing passed: {results}")
+        return ", ".join(f"{name} {verdict}" for name, verdict in results.items())
+
+    def lifecycle(self) -> str:
+        """Run the test that "null" leaves out: it changes what is installed.  It has a network of its own."""
+        with self._make_plain() as machine:
+            copy_sources(machine.root / "root/source")
+            needed = ("dpkg-repack", "nftables", "procps", "python3-nftables")
+            self._install(machine, "lifecycle", *needed)
+            command = ["unshare", "--net", "/root/source/debian/tests/lifecycle"]
+            said = machine.run(command, self.log("lifecycle"))
+        return next(line for line in reversed(said.splitlines()) if line.startswith("netconf-hooks: "))
+
+    def lab(self) -> str:
+        """Run ``make test`` in a copy of the release's tree: the lab lays its own file systems over it."""
+        recipe = Recipe(("make", "git", "ca-certificates", "apt"), LEFT_OUT, {}, ())
+        image = find_image(self.name, recipe=recipe)
+        copy = self.directory / "root"
+        subprocess.run(["cp", "-a", "--reflink=auto", str(image), str(copy)], check=True)
+        try:
+            with Bare(copy) as machine:
+                copy_sources(copy / "root/source")
+                said = machine.run(["make", "test"], self.log("lab"), directory="/root/source", timeout=7200)
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+        return re.findall(r"^.*\d+ passed.*$", said, re.MULTILINE)[-1].strip("= ")
+
+
+class Bare(Machine):
+    """A machine whose tree is a directory itself, without an overlay: the lab's own overlays need the depth."""
+
+    def __init__(self, tree: Path) -> None:
+        with ExitStack() as undo:
+            self._place = undo.enter_context(Namespaces(("mnt", "uts")))
+            self._place.run(["mkdir", "-p", "/mnt"])
+            self._place.run(["mount", "-t", "tmpfs", "-o", "mode=755", "machine", "/mnt"])
+            self._place.run(["mkdir", "/mnt/root"])
+            self._place.run(["mount", "--bind", str(tree), "/mnt/root"])
+            for name in ("proc", "sys", "dev"):
+                self._place.run(["mount", "--rbind", "--make-rslave", f"/{name}", f"/mnt/root/{name}"])
+            self.root = self._place.root / "mnt/root"
+            self._undo = undo.pop_all()
+
+
+def read_fields(control: Path) -> dict[str, str]:
+    """Return the fields of the first paragraph, without build profiles and versions (deb-src-control(5))."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in control.read_text().split("\n\n")[0].splitlines():
+        if line[:1].isspace():
+            fields[name] += line
+        else:
+            name, _, fields[name] = line.partition(":")
+    return fields
+
+
+def copy_sources(target: Path) -> None:
+    """Copy the checkout's files as they are now, without what is ignored, to `target`."""
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists() or (ROOT / name).is_symlink():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
+
+
+def run_step(suite: Suite, name: str) -> bool:
+    """Run a step and print one line about it; return whether it went well."""
+    work: Callable[[], str] = getattr(suite, name)
+    began = time.monotonic()
+    try:
+        said, good = work(), True
+    except (StepFailed, AssertionError, TimeoutError) as error:
+        said, good = str(error), False
+    print(f"{suite.name:9} {name:8} {'ok' if good else 'FAIL':5} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+    return good
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the steps named for the suite named, one after the other."""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.debian", description=__doc__.splitlines()[0])
+    parser.add_argument("suite")
+    parser.add_argument("steps", nargs="*", metavar="step", help=", ".join(STEPS))
+    options = parser.parse_args(arguments)
+    if unknown := set(options.steps) - set(STEPS):
+        parser.error(f"expected steps of {', '.join(STEPS)}, not {', '.join(sorted(unknown))}")
+    suite = Suite(options.suite)
+    results = [run_step(suite, name) for name in STEPS if name in (options.steps or DEFAULT)]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
