@@ -462,7 +462,7 @@ sys.exit(cli.main(["watch"]))
 @pytest.mark.parametrize("error, status, logged", [
     ("OSError(24, 'Too many open files')", 1, "watch: [Errno 24] Too many open files; only hooks and refresh notice"),
     ("netlink.NetlinkError(105)", 1, "watch: No buffer space available; only hooks and refresh notice changes now\n"),
-    ("KeyError(7)", 70, "in fail\nKeyError: 7\n"),
+    ("KeyError(7)", 70, "\nKeyError: 7\n"),
     ("KeyError(7)", 70, "<3>watch: Traceback"),
 ])
 def test_what_ends_the_watcher_is_logged(error, status, logged):

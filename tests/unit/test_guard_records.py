@@ -295,14 +295,14 @@ def test_no_such_firewall():
 
 
 @settings(max_examples=min(100, MANY), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_no_beginning_of_a_record_can_be_read(tmp_path_factory, data):
+@given(st.floats(0, 1, exclude_max=True))
+def test_no_beginning_of_a_record_can_be_read(tmp_path_factory, part):
     store = Store(str(tmp_path_factory.mktemp("run")))
     store.prepare()
     store.write_guard(GuardRecord("eth0", "nftables", exemptions=("a", "b")))
     path = Path(store.guards, "eth0")
     whole = path.read_bytes()
-    path.write_bytes(whole[:data.draw(st.integers(0, len(whole) - 2))])
+    path.write_bytes(whole[:int(part * (len(whole) - 1))])  # the time in it makes records of different lengths
     with pytest.raises(RecordError):
         store.read_guard("eth0")
     assert list(find_lost(store)) == ["eth0"]
