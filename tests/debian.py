@@ -44,6 +44,11 @@ _FLEETING = re.compile(
 )
 
 
+# What Debian 12's lintian says of a package for newer releases.  The second tag is gone since: there an override for it
+# would be an error.
+OUTDATED_TAGS = ("newer-standards-version", "package-supports-alternative-init-but-no-init.d-script")
+
+
 class StepFailed(Exception):
     """A step did not say what it should; the message is what it said at last."""
 
@@ -163,9 +168,10 @@ class Suite:
         with Machine(find_image(self.name, recipe=Recipe(("lintian",), (), {}, ())), network=False) as machine:
             shutil.copytree(self.directory, machine.root / "packages")
             [changes] = [file.name for file in self.directory.glob("*.changes")]
-            # As root only because nobody else is there.
-            command = ["lintian", "-I", "-E", "--pedantic", "--allow-root", "--fail-on", "none", changes]
-            said = machine.run(command, self.log("lint"), directory="/packages")
+            command = ["lintian", "-I", "-E", "--pedantic", "--allow-root", "--fail-on", "none"]
+            if self.name == "bookworm":
+                command.append(f"--suppress-tags={','.join(OUTDATED_TAGS)}")
+            said = machine.run([*command, changes], self.log("lint"), directory="/packages")
             version = machine.run(["lintian", "--version"], self.log("lint")).strip()
         tags = [line for line in said.splitlines() if re.match(r"[EWIPX]: ", line)]
         if tags:
