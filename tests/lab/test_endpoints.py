@@ -184,7 +184,7 @@ def machine() -> Iterator[Machine]:
 CONFIGURATIONS = {
     "several remotes, udp and tcp": "remote 192.0.2.1\nremote 192.0.2.2 443 tcp\nremote 2001:db8::3 5000 udp6\n",
     "a name with two addresses": "port 5000\nremote vpn.example.com\n",
-    "proto of one family": "proto udp6\nremote vpn.example.com 1194 udp\nremote 192.0.2.5\n",
+    "proto of one family": "proto udp4\nremote vpn.example.com 1194 udp\nremote 2001:db8::5\n",
     "connection blocks": (
         "proto tcp\nremote 192.0.2.9\n<connection>\nremote 192.0.2.1 1194 udp\n</connection>\n"
         "<connection>\nremote 192.0.2.2\nport 443\n</connection>\nport 999\n"

@@ -262,10 +262,16 @@ def test_at_ifdown_it_shuts_before_the_events_and_the_tunnel_ends_last(lab: Lab)
     lab.plug("home")
     laptop.ifup("eth0")
     wait_for_tunnel(lab)
+
+    def read_events() -> list[str]:
+        return laptop.run(["cat", "/run/events"], check=False).stdout.splitlines()
+
+    wait_until(lambda: len(read_events()) == 2, "the events of ifup to be told", 30)
     laptop.run(["rm", "-f", "/run/events"])
     laptop.ifdown("eth0")
     wait_for_no_tunnel(lab)
-    assert laptop.read("/run/events").splitlines() == ["inet-disconnected no yes", "home-lan-disconnected no yes"]
+    wait_until(lambda: len(read_events()) == 2, "the events of ifdown to be told", 30)
+    assert read_events() == ["inet-disconnected no yes", "home-lan-disconnected no yes"]
 
 
 @ONE_CLIENT
