@@ -17,7 +17,7 @@ from netconf_hooks.supervision import Facts, NUDGE, RESTART, START, supervise
 from netconf_hooks.system import log
 from netconf_hooks.system.processes import read_start
 from netconf_hooks.system.systemd import Systemd
-from netconf_hooks.tunnels import Condition, TunnelError, load_tunnel
+from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent, load_tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ def _inspect(record: TunnelRecord, closed: bool) -> Condition:
             words = "; ".join(each for each in (condition.words, *tunnel.list_relays()) if each)
             return condition.change(words=words)
         return condition
+    except TunnelSilent as error:
+        # On a busy machine a daemon answers late; starting its tunnel again would end one that works.
+        return Condition(None, True, words=str(error))
     except TunnelError as error:
         return Condition(False, False, words=str(error))
 

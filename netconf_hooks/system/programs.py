@@ -34,6 +34,10 @@ class ProgramError(Exception):
     """A program could not be started, or did not end in time; the message names it and says why."""
 
 
+class ProgramLate(ProgramError):
+    """A program did not end in time, and was killed."""
+
+
 class Result(Record):
     """How a program ended.
 
@@ -144,7 +148,7 @@ def run(
         finally:
             program.close()
     if status is None:
-        raise ProgramError(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
+        raise ProgramLate(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
     return Result(status, output.decode(errors="replace"))
 
 
@@ -167,7 +171,7 @@ def _run_with_file(argv: Sequence[str], timeout: float, variables: Mapping[str, 
             program.close()
             fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
         if status is None:
-            raise ProgramError(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
+            raise ProgramLate(f"{' '.join(argv)}: not done after {timeout:g} s, killed")
         size = os.fstat(file.fileno()).st_size
         output = os.pread(file.fileno(), limit, max(0, size - limit))
     return Result(status, output.decode(errors="replace"))

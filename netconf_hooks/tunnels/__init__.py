@@ -227,6 +227,10 @@ class TunnelError(Exception):
     """A tunnel can't be started, stopped or asked; the message says why, in the admin's words."""
 
 
+class TunnelSilent(TunnelError):
+    """The program that was asked about a tunnel did not answer in time: whether it runs is not known."""
+
+
 def describe_relays(hosts: Iterable[str]) -> tuple[str, ...]:
     """Return, in words, for each host that is this machine itself, that the endpoints which a guard lets pass are not
     where the packets go."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from netconf_hooks.system import programs
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import TunnelError, TunnelSilent
 from netconf_hooks.tunnels.ike import ESP, Flow, IKE_PORT, NAT_PORT, Peer, is_own, read_hosts, read_port, refuse_ah
 from netconf_hooks.tunnels.strongswan import NotAllowed, NotRunning
 
@@ -89,6 +89,8 @@ class Pluto:
     def _run(self, timeout: float, *arguments: str) -> programs.Result:
         try:
             return programs.run([self.program, *arguments], timeout)
+        except programs.ProgramLate as error:
+            raise TunnelSilent(str(error)) from None
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
 

@@ -15,7 +15,7 @@ from netconf_hooks.record import Record
 from netconf_hooks.system import programs
 from netconf_hooks.system.files import read_file
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import TunnelError, TunnelSilent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -460,5 +460,7 @@ def _require_running(output: str) -> None:
 def _run(argv: Sequence[str], timeout: float) -> programs.Result:
     try:
         return programs.run(argv, timeout)
+    except programs.ProgramLate as error:
+        raise TunnelSilent(str(error)) from None
     except programs.ProgramError as error:
         raise TunnelError(str(error)) from None

@@ -27,7 +27,7 @@ from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
-from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays
+from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, TunnelSilent, describe_relays
 from netconf_hooks.tunnels.destination import read_host, read_port
 from netconf_hooks.tunnels.provoke import send_into
 
@@ -420,6 +420,8 @@ class Tunnel:
     def _ask(self, arguments: Sequence[str]) -> programs.Result:
         try:
             return programs.run([self._wg, "show", *arguments], ASK_TIMEOUT)
+        except programs.ProgramLate as error:
+            raise TunnelSilent(str(error)) from None
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
 

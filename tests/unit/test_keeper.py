@@ -5,7 +5,7 @@ import pytest
 from netconf_hooks import keeper, supervision
 from netconf_hooks.state import GuardRecord, TunnelRecord
 from netconf_hooks.supervision import NUDGE, RESTART
-from netconf_hooks.tunnels import Condition, TunnelError
+from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent
 
 CORP = ("openvpn", "corp")
 
@@ -112,6 +112,13 @@ def test_what_can_not_be_asked_has_ended(machine, tunnels):
     machine.keep(after=1)
     assert tunnels.asked == ["start openvpn corp"]
     assert state(machine.store).words == "neither a.conf nor b.conf is there"
+
+
+def test_a_daemon_that_answers_late_is_not_restarted(machine, tunnels):
+    machine.condition = TunnelSilent("swanctl --list-sas: not done after 3 s, killed")
+    machine.keep()
+    machine.keep(after=60)
+    assert tunnels.asked == []
 
 
 @pytest.mark.parametrize("verdict, fields", [
