@@ -54,20 +54,23 @@ class StepFailed(Exception):
 
 
 class Machine(Closing):
-    """A machine with a tree of files of its own, over an image; `close` throws it away.
+    """A machine with a tree of files of its own; `close` throws it away.
 
-    image: the directory of the tree below; network: whether it shares this machine's network, for apt; else it has
-    none, not even a loopback device that is up.
+    image: the directory of the tree; network: whether it shares this machine's network, for apt; else it has none, not
+    even a loopback device that is up.
+    written: whether the machine writes to the tree itself.  Else it writes to an overlay, over which the lab, which has
+    two of its own, can lay no other.
     """
 
-    def __init__(self, image: Path, network: bool) -> None:
+    def __init__(self, image: Path, network: bool, written: bool = False) -> None:
         with ExitStack() as undo:
             kinds = ("mnt", "uts") if network else ("mnt", "uts", "net")
             self._place = undo.enter_context(Namespaces(kinds))
             self._place.run(["mount", "-t", "tmpfs", "-o", "mode=755", "machine", "/mnt"])
             self._place.run(["mkdir", "/mnt/upper", "/mnt/work", "/mnt/root"])
             layers = f"lowerdir={image},upperdir=/mnt/upper,workdir=/mnt/work"
-            self._place.run(["mount", "-t", "overlay", "-o", layers, "machine", "/mnt/root"])
+            overlay = ["-t", "overlay", "-o", layers, "machine"]
+            self._place.run(["mount", *(["--bind", str(image)] if written else overlay), "/mnt/root"])
             for name in ("proc", "sys", "dev"):
                 self._place.run(["mount", "--rbind", "--make-rslave", f"/{name}", f"/mnt/root/{name}"])
             self.root = self._place.root / "mnt/root"
@@ -266,28 +269,12 @@ class Suite:
         copy = self.directory / "root"
         subprocess.run(["cp", "-a", "--reflink=auto", str(image), str(copy)], check=True)
         try:
-            with Bare(copy) as machine:
+            with Machine(copy, network=True, written=True) as machine:
                 copy_sources(copy / "root/source")
                 said = machine.run(["make", "test"], self.log("lab"), directory="/root/source", timeout=7200)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
         return re.findall(r"^.*\d+ passed.*$", said, re.MULTILINE)[-1].strip("= ")
-
-
-class Bare(Machine):
-    """A machine whose tree is a directory itself, without an overlay: the lab's own overlays need the depth."""
-
-    def __init__(self, tree: Path) -> None:
-        with ExitStack() as undo:
-            self._place = undo.enter_context(Namespaces(("mnt", "uts")))
-            self._place.run(["mkdir", "-p", "/mnt"])
-            self._place.run(["mount", "-t", "tmpfs", "-o", "mode=755", "machine", "/mnt"])
-            self._place.run(["mkdir", "/mnt/root"])
-            self._place.run(["mount", "--bind", str(tree), "/mnt/root"])
-            for name in ("proc", "sys", "dev"):
-                self._place.run(["mount", "--rbind", "--make-rslave", f"/{name}", f"/mnt/root/{name}"])
-            self.root = self._place.root / "mnt/root"
-            self._undo = undo.pop_all()
 
 
 def read_fields(control: Path) -> dict[str, str]:

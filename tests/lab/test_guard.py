@@ -710,7 +710,7 @@ def test_iptables_flushed_by_somebody_it_is_put_back(lab: Lab, variant: str, flu
 
     assert is_put_back()
     laptop.run(["sh", "-c", FLUSHES[flush].format(variant=f"-{variant}")])
-    wait_until(is_put_back, "the guard to be put back", 15 if variant == "nft" else 10 + 15)
+    wait_until(is_put_back, "the guard to be put back", 9 if variant == "nft" else 10 + 9)
     wait_until(lambda: "somebody took it away" in laptop.log(), "the log to say so")
 
 

@@ -79,6 +79,13 @@ def connects(lab: Lab) -> bool:
     return lab.laptop.pings(CORP_HOST)
 
 
+def connect_in_cafe(lab: Lab) -> None:
+    """Plug eth0 into the cafe, bring it up, and wait for the tunnel."""
+    lab.plug(CAFE.name)
+    lab.laptop.ifup("eth0")
+    wait_until(lambda: connects(lab), "the host behind the VPN to answer", 30)
+
+
 def wait_until_down(lab: Lab) -> None:
     """Wait until ifdown has taken the tunnel down."""
     wait_until(lambda: not is_configured(lab) and not is_there(lab), "ifdown to take wg0 down", 30)
@@ -98,9 +105,7 @@ def end(lab: Lab, iface: str = "eth0") -> None:
 
 
 def test_cafe_office_and_ifdown(lab: Lab, gateway: WireGuardGateway) -> None:
-    lab.plug(CAFE.name)
-    lab.laptop.ifup("eth0")
-    wait_until(lambda: connects(lab), "the host behind the VPN to answer", 30)
+    connect_in_cafe(lab)
     assert is_configured(lab)
     wait_until(lambda: read_tunnel(lab)["up"] is True, "status to say so", 30)
     assert read_tunnel(lab)["wanted"] is True
@@ -139,9 +144,7 @@ def test_auto_in_the_same_file_and_ifup_a(lab: Lab, gateway: WireGuardGateway, a
 def test_the_tunnel_has_rules_of_its_own(lab: Lab, gateway: WireGuardGateway) -> None:
     """Its hooks take the locks that the hook which takes it down holds: neither waits for the other."""
     configure(lab, WG0 + "    netconf-location far gateway=192.0.2.99\n")
-    lab.plug(CAFE.name)
-    lab.laptop.ifup("eth0")
-    wait_until(lambda: connects(lab), "the host behind the VPN to answer", 30)
+    connect_in_cafe(lab)
     wait_until(lambda: lab.laptop.exists("/run/netconf-hooks/interfaces/wg0"), "the hook of wg0 to have been there", 30)
     end(lab)
     assert "ended before its work was done" not in lab.laptop.log(), "no hook met its deadline"
@@ -149,9 +152,7 @@ def test_the_tunnel_has_rules_of_its_own(lab: Lab, gateway: WireGuardGateway) ->
 
 @ONE_CLIENT
 def test_an_interface_that_is_deleted_comes_back(lab: Lab, gateway: WireGuardGateway) -> None:
-    lab.plug(CAFE.name)
-    lab.laptop.ifup("eth0")
-    wait_until(lambda: connects(lab), "the host behind the VPN to answer", 30)
+    connect_in_cafe(lab)
     wait_until(lambda: "ifup wg0: connected" in lab.laptop.log(), "the watcher to have seen it", 30)
     delete(lab)
     wait_until(lambda: connects(lab), "the tunnel to be back", 30)
@@ -176,9 +177,7 @@ def test_a_failing_ifup_says_why_and_is_tried_until_it_can(lab: Lab, gateway: Wi
 
 @ONE_CLIENT
 def test_an_ifdown_by_hand_is_the_admins_word(lab: Lab, gateway: WireGuardGateway) -> None:
-    lab.plug(CAFE.name)
-    lab.laptop.ifup("eth0")
-    wait_until(lambda: connects(lab), "the host behind the VPN to answer", 30)
+    connect_in_cafe(lab)
     wait_until(lambda: "ifup wg0: connected" in lab.laptop.log(), "the watcher to have seen it", 30)
     lab.laptop.ifdown("wg0")
     wait_until(lambda: "stopped by hand (ifdown wg0)" in lab.laptop.log(), "the watcher to notice", 30)

@@ -12,7 +12,7 @@ from time import monotonic
 
 import many  # noqa: F401  before any test is made
 import pytest
-from guarded import CountingStore, FakeFirewall, FakeNetwork, Steps
+from guarded import CountingStore, FakeFirewall, FakeNetwork, OFFICE, Steps, assert_closed, assert_open, ifup
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
@@ -340,3 +340,20 @@ def at_office(store, links):
     store.write_interface(AT_OFFICE)
     store.write_tunnels({CORP: STOPPED})
     links.plug("eth0", 7)
+
+
+@pytest.fixture
+def office(network, store, links, firewall):
+    """The store; eth0 came up in the office, and its guard is open."""
+    network["gateway"] = OFFICE
+    assert ifup(store, links) == 0
+    assert_open(store, firewall)
+    return store
+
+
+@pytest.fixture
+def cafe(network, store, links, firewall):
+    """The store; eth0 came up in a cafe, and its guard is closed."""
+    assert ifup(store, links) == 0
+    assert_closed(store, firewall)
+    return store

@@ -33,15 +33,6 @@ from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 
 
-@pytest.fixture
-def office(network, store, links, firewall):
-    """eth0 came up in the office, and is open."""
-    network["gateway"] = OFFICE
-    assert ifup(store, links) == 0
-    assert_open(store, firewall)
-    return store
-
-
 # Whose it is
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from guarded import (
-    ELSEWHERE, FakeFirewall, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, ifup, listen, refresh
+    ELSEWHERE, FakeFirewall, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, listen, refresh
 )  # fmt: skip
 
 from netconf_hooks import settle
@@ -44,23 +44,6 @@ def make_neighbour(kind=RTM_NEWNEIGH, index=INDEX, address=ROUTER, mac=MAC, stat
     """Return news of a neighbour: struct ndmsg, NDA_DST and NDA_LLADDR."""
     body = struct.pack("=BxxxiHBB", socket.AF_INET, index, state, 0, 1) + pack_attribute(1, socket.inet_aton(address))
     return kind, body + (pack_attribute(2, bytes.fromhex(mac.replace(":", ""))) if mac else b"")
-
-
-@pytest.fixture
-def office(network, store, links, firewall):
-    """eth0 came up in the office, and is open."""
-    network["gateway"] = OFFICE
-    assert ifup(store, links) == 0
-    assert_open(store, firewall)
-    return store
-
-
-@pytest.fixture
-def cafe(network, store, links, firewall):
-    """eth0 came up in a cafe, and is closed."""
-    assert ifup(store, links) == 0
-    assert_closed(store, firewall)
-    return store
 
 
 LOST = [

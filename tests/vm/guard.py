@@ -331,7 +331,7 @@ def the_kernel_holds_what_was_put_in_it(guest: Watched) -> None:
     assert "hook egress" in guest.run(["nft", "list", "chain", "netdev", "netconf-guard", "egress-eth0"]).stdout
     assert "priority 350" in guest.run(["nft", "list", "chain", "inet", "netconf-guard", "postrouting"]).stdout
     pid = guest.find_watcher()
-    os.kill(pid, signal.SIGSTOP)
+    stop_idle(pid)
     try:
         guest.run(["nft", "flush", "chain", "netdev", "netconf-guard", "egress-eth0"])
         assert guard.find_fallen(("eth0",))
@@ -352,9 +352,22 @@ def neither_raw_frames_nor_children_get_past_it(guest: Watched) -> None:
 # --- taken away, and put back
 
 
+def stop_idle(watcher: int) -> None:
+    """Stop the watcher while it has no child at work: that one would go on, and put the guard back."""
+
+    def is_stopped() -> bool:
+        os.kill(watcher, signal.SIGSTOP)
+        if not Path(f"/proc/{watcher}/task/{watcher}/children").read_text().strip():
+            return True
+        os.kill(watcher, signal.SIGCONT)
+        return False
+
+    wait_until(is_stopped, "the watcher to have no child", PATIENT)
+
+
 def flushed_by_hand_the_watcher_puts_it_back(guest: Watched) -> None:
     pid = guest.find_watcher()
-    os.kill(pid, signal.SIGSTOP)
+    stop_idle(pid)
     try:
         guest.run(["nft", "flush", "ruleset"])
         guest.expect_leaks("flushed", guest.kinds(*EVERYTHING) - guest.kinds("udp4/corp"))
@@ -378,7 +391,7 @@ def flushed_by_hand_the_watcher_puts_it_back(guest: Watched) -> None:
 
 def nftables_service_is_followed_by_the_guard(guest: Watched) -> None:
     pid = guest.find_watcher()
-    os.kill(pid, signal.SIGSTOP)
+    stop_idle(pid)
     try:
         guest.run(["systemctl", "restart", "nftables.service"])  # started, where it was not
         for verb in ("restart", "reload", "stop"):
@@ -418,7 +431,7 @@ def what_is_open_is_renewed(guest: Watched) -> None:
 def the_clock_closes_what_the_set_still_holds(guest: Watched) -> None:
     """As after a sleep, in which the timeouts of sets stand still."""
     pid = guest.find_watcher()
-    os.kill(pid, signal.SIGSTOP)
+    stop_idle(pid)
     try:
         step_clock(2 * LEASE)
         try:

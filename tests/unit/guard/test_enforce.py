@@ -3,28 +3,11 @@
 import time
 
 import pytest
-from guarded import LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
+from guarded import LEASE, OFFICE, assert_closed, assert_open, refresh
 
 from netconf_hooks.guard import enforce
 from netconf_hooks.guard.override import release_guard
 from netconf_hooks.state import boot_time
-
-
-@pytest.fixture
-def cafe(store, links, network, firewall):
-    """eth0 came up in a cafe, and is closed."""
-    assert ifup(store, links) == 0
-    assert_closed(store, firewall)
-    return store
-
-
-@pytest.fixture
-def office(network, store, links, firewall):
-    """eth0 came up in the office, and is open."""
-    network["gateway"] = OFFICE
-    assert ifup(store, links) == 0
-    assert_open(store, firewall)
-    return store
 
 
 def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, messages):

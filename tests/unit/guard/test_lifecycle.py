@@ -11,14 +11,6 @@ PLAIN = {"IF_NETCONF_VPN": "openvpn corp"}
 NO_GUARD = {**GUARD, "IF_NETCONF_GUARD": "no"}
 
 
-@pytest.fixture
-def cafe(store, links, network, firewall):
-    """eth0 came up in a cafe, and is closed."""
-    assert ifup(store, links) == 0
-    assert_closed(store, firewall)
-    return store
-
-
 def list_passes(store):
     """What the record of the guard of eth0 says of its passes: interface, family, and whether it has a guard."""
     passes = store.read_guard("eth0").passes

@@ -3,22 +3,13 @@
 from time import monotonic
 
 import pytest
-from guarded import OFFICE, assert_closed, assert_open, ifup
+from guarded import assert_closed
 
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.guard.firewall import Exemption
 from netconf_hooks.guard.shut import note_shut, shut_guard, shut_windows
 
 WEB = [Exemption("tcp", port=80)]
-
-
-@pytest.fixture
-def office(network, store, links, firewall):
-    """eth0 came up in the office, and is open."""
-    network["gateway"] = OFFICE
-    assert ifup(store, links) == 0
-    assert_open(store, firewall)
-    return store
 
 
 def add_windows(store):
