@@ -17,7 +17,7 @@ from netconf_hooks.passes import begin_pass, complete_pass, has_rules, is_overta
 from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
 from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
 from netconf_hooks.system import log
-from netconf_hooks.system.ending import Ended, Ending
+from netconf_hooks.system.ending import Ending, leave_with
 from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
@@ -43,26 +43,23 @@ def main(phase: str) -> NoReturn:
 
     phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
-    global _ending
     # Until `run` has looked at it, a guard that was asked for is one that could not be put up, a wish not fulfilled.
     # One with a number was meant as one (`rules`).
     asked = {name.rstrip("0123456789_") for name in os.environ}
     refusable = not asked.isdisjoint(("IF_NETCONF_GUARD", "IF_NETCONF_UPLINK"))
     status = REFUSE if phase == "pre-up" and refusable else 0
     iface = os.environ.get("IFACE", "")
-    try:
-        log.fill_descriptors()
-        _ending = Ending(status)
-        status = run(read_environment(phase, os.environ))
-    except Ended as ended:
-        log.error(f"{iface}: the {phase} hook ended before its work was done: {ended}; the next run goes on with it")
-    except BaseException:
-        # The outermost line: nothing may reach ifupdown, and nothing may be lost.
-        from traceback import format_exc
 
-        log.error(f"{iface}: the {phase} hook failed:\n{format_exc()}")
-    finally:
-        os._exit(status)  # no atexit handler, no flush of a full standard output can change the status
+    def work(ending: Ending) -> int:
+        global _ending
+        _ending = ending
+        log.fill_descriptors()
+        return run(read_environment(phase, os.environ))
+
+    hook = f"{iface}: the {phase} hook"
+    leave_with(
+        work, status, f"{hook} ended before its work was done", f"{hook} failed", then="; the next run goes on with it"
+    )
 
 
 def run(invocation: Invocation, store: Store | None = None) -> int:

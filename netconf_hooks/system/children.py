@@ -6,7 +6,7 @@ import os
 from time import monotonic
 
 from netconf_hooks.system import log
-from netconf_hooks.system.ending import Ended, Ending
+from netconf_hooks.system.ending import Ending, leave_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class Child:
         os.close(self._report)
 
     def _run(self, work: Callable[[Callable[[str], None]], None], descriptors: Iterable[int]) -> None:
-        """Run as the child."""
-        status = 1
-        try:
+        """Run as the child: the watcher's code must not continue in it."""
+
+        def work_as_child(ending: Ending) -> int:
             log.set_waiting(True)
             os.setsid()
             if os.sched_getscheduler(0) == os.SCHED_RR:
@@ -106,18 +106,12 @@ class Child:
             for descriptor in descriptors:
                 os.close(descriptor)
             # In case the watcher is gone and can't stop it.
-            Ending(status).set_alarm(int(self._limit + PATIENCE) + 1)
-            work(lambda line: self._write(line))
-            status = 0
-        except Ended as ended:
-            log.error(f"watch: could not {self.what}: {ended}")
-        except BaseException:
-            # The outermost line of this process: the watcher's code must not continue in it.
-            from traceback import format_exc
+            ending.set_alarm(int(self._limit + PATIENCE) + 1)
+            work(self._write)
+            return 0
 
-            log.error(f"watch: could not {self.what}:\n{format_exc()}")
-        finally:
-            os._exit(status)
+        could_not = f"watch: could not {self.what}"
+        leave_with(work_as_child, 1, could_not, could_not)
 
     def _write(self, line: str) -> None:
         os.write(self._report, (line + "\n").encode("ascii"))

@@ -1,4 +1,4 @@
-"""Ends a process of netconf-hooks on a signal, or when its time is over.
+"""Ends a process of netconf-hooks: on a signal, when its time is over, or when its work is done.
 
 The handler raises `Ended`, so that the process can clean up.  If an exception is raised while Python runs a destructor,
 it is printed and lost ("Exception ignored in ...", and python3-nftables has a destructor).  So the alarm is set again,
@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks.system import log
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
+    from typing import NoReturn
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
@@ -59,3 +63,24 @@ class Ending:
         self.reason = ENDING[number]
         signal.alarm(GRACE)
         raise Ended(self.reason)
+
+
+def leave_with(work: Callable[[Ending], int], status: int, unfinished: str, failed: str, then: str = "") -> NoReturn:
+    """Do `work`, and leave the process with the exit status that it returns.
+
+    The outermost function of a hook and of a forked child: nothing may reach ifupdown, or the code of the process that
+    was forked, and nothing may be lost.  So whatever is raised is logged.
+
+    status: the exit status then; unfinished, failed: what the log says before the reason if the work was ended, or has
+    raised something; then: what it says after the reason for which the work was ended.
+    """
+    try:
+        status = work(Ending(status))
+    except Ended as ended:
+        log.error(f"{unfinished}: {ended}{then}")
+    except BaseException:
+        from traceback import format_exc
+
+        log.error(f"{failed}:\n{format_exc()}")
+    finally:
+        os._exit(status)  # no atexit handler, no flush of a full standard output can change the status

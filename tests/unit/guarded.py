@@ -13,6 +13,7 @@ from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import Store
 from netconf_hooks.system import log, netlink
+from netconf_hooks.system.ending import Ended
 
 ROUTER, MAC, OTHER_MAC = "192.0.2.1", "00:16:3e:11:22:33", "00:16:3e:11:22:34"
 HERE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
@@ -283,7 +284,7 @@ class Steps:
         """Take one step."""
         self.count += 1
         if self.last and self.count >= self.last:
-            raise hook.Ended("killed")
+            raise Ended("killed")
 
 
 class CountingStore(Store):

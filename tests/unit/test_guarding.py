@@ -30,6 +30,7 @@ from netconf_hooks.leftovers import end_passes
 from netconf_hooks.observation import Answer, Place
 from netconf_hooks.state import Store
 from netconf_hooks.system import log
+from netconf_hooks.system.ending import Ended
 from netconf_hooks.system.netlink import NetlinkError
 
 
@@ -569,9 +570,9 @@ def test_a_look_for_the_hook_announces_its_probes_to_the_guard(store, links, net
 
 def test_a_look_that_is_ended_shuts_what_it_let_through(store, links, network, firewall):
     ifup(store, links)
-    with pytest.raises(hook.Ended), make_look(store) as look:
+    with pytest.raises(Ended), make_look(store) as look:
         look.announce("eth0", "tcp", "192.0.2.7", 443)
-        raise hook.Ended("SIGTERM")
+        raise Ended("SIGTERM")
     assert firewall.get_window("eth0", "probe") is None
     assert_closed(store, firewall)
 
@@ -909,7 +910,7 @@ def test_a_hook_killed_anywhere_leaves_it_closed_and_the_next_run_puts_it_right(
         machine = prepare(number)
         steps.last = number
         stood = any(each.stands for each in firewalls.values())
-        with pytest.raises(hook.Ended):
+        with pytest.raises(Ended):
             story(machine, links)
         # Nothing leaves but what is decided, as far as this hook has come.
         guard = machine.read_guard("eth0")
@@ -948,7 +949,7 @@ def test_whatever_runs_next_the_firewall_is_as_it_is_written_down(
         steps.count, steps.last = 0, number
         try:
             run_hook(machine, "up", **GUARD)
-        except hook.Ended:
+        except Ended:
             pass
         else:
             break
@@ -991,7 +992,7 @@ def test_whatever_happens_it_is_open_only_where_it_may_be(
         killed = False
         try:
             happen(machine, links, firewall, what)
-        except hook.Ended:
+        except Ended:
             killed = True
         steps.last = 0
         gone = (gone or what == "flush") and (killed or what in ("shut", "renew", "close"))
@@ -1031,9 +1032,9 @@ def test_steps_kill_where_they_are_told_to():
     steps()
     steps.last = 3
     steps()
-    with pytest.raises(hook.Ended):
+    with pytest.raises(Ended):
         steps()
-    with pytest.raises(hook.Ended):
+    with pytest.raises(Ended):
         steps()
 
 

@@ -44,7 +44,7 @@ class Installed:
         self.change(library / "netconf_hooks/state.py", '"/run/netconf-hooks"', repr(self.store.directory))
         self.loaded = directory / "loaded"
         self.change(
-            library / "netconf_hooks/hook.py",
+            library / "netconf_hooks/system/ending.py",
             "        os._exit(status)",
             f"        import sys; open('{self.loaded}', 'w').write(' '.join(sys.modules))\n        os._exit(status)",
         )

@@ -17,6 +17,7 @@ from netconf_hooks.guard import lifecycle
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.leftovers import end_passes
 from netconf_hooks.state import Store
+from netconf_hooks.system.ending import Ended
 
 LOCATION, TRUST = {"NETCONF_LOCATION": f"office gateway={ROUTER}"}, {"NETCONF_TRUST": "hints"}
 UNLESS, ALWAYS = {"NETCONF_GUARD": "unless office"}, {"NETCONF_GUARD": "yes"}
@@ -119,7 +120,7 @@ class Machine:
         self.model = Model()
 
     def hook(self, phase, iface, logical, family, options, run):
-        """Run one hook; return whether it did not refuse.  Raises hook.Ended where it is killed."""
+        """Run one hook; return whether it did not refuse.  Raises Ended where it is killed."""
         environ = {"IFACE": iface, "LOGICAL": logical, "ADDRFAM": family}
         invocation = read_environment(phase, environ | {f"IF_{option}": value for option, value in options.items()})
         invocation = invocation.change(run=run if phase in ("pre-up", "up") else "")
@@ -240,7 +241,7 @@ def tell(machine, what, *facts):
     try:
         happen(machine, what, facts)
         killed = False
-    except hook.Ended:
+    except Ended:
         killed = True
     finally:
         machine.firewall.step = real
