@@ -54,19 +54,19 @@ def info(message: str) -> None:
     """Log what was decided or done."""
     _record(syslog.LOG_INFO, message)
     if _verbose:
-        _write(message)
+        _repeat(message)
 
 
 def warning(message: str) -> None:
     """Log something that the admin should look at, although nothing failed."""
     _record(syslog.LOG_WARNING, message)
-    _write(message)
+    _repeat(message)
 
 
 def error(message: str) -> None:
     """Log what failed, in the admin's words: the interface, the option as written, what was expected."""
     _record(syslog.LOG_ERR, message)
-    _write(message)
+    _repeat(message)
 
 
 def complain(message: str) -> None:
@@ -110,6 +110,22 @@ def _send(priority: int, line: str) -> None:
         pass
     finally:
         channel.close()
+
+
+def _repeat(message: str) -> None:
+    """Write to standard error what was recorded; not if that is the journal, in which it would be twice.
+
+    systemd tells its services by $JOURNAL_STREAM where their output goes: systemd.exec(5).
+    """
+    journal = os.environ.get("JOURNAL_STREAM", "")
+    if journal:
+        try:
+            status = os.fstat(2)
+        except OSError:
+            return
+        if journal == f"{status.st_dev}:{status.st_ino}":
+            return
+    _write(message)
 
 
 def _write(message: str) -> None:

@@ -44,6 +44,19 @@ def test_who_is_told_what(logged, capfd, level, priority, on_terminal):
     assert capfd.readouterr() == ("", line)
 
 
+@pytest.mark.parametrize("stream, repeated", [("{}", False), ("1:2", True), ("nonsense", True)])
+def test_what_is_recorded_is_not_repeated_in_the_journal(logged, monkeypatch, capfd, stream, repeated):
+    """systemd.exec(5): $JOURNAL_STREAM is the device and inode of what leads to the journal."""
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", stream.format(f"{status.st_dev}:{status.st_ino}"))
+    log.error("eth0: something")
+    log.warning("eth0: something")
+    assert len(logged) == 2
+    assert capfd.readouterr().err.count("eth0: something") == (2 if repeated else 0)
+    log.complain("eth0: something")  # that is nowhere else
+    assert "eth0: something" in capfd.readouterr().err
+
+
 def test_syslog_knows_whose_words_they_are(logged, monkeypatch, capfd):
     opened = []
     monkeypatch.setattr(syslog, "openlog", lambda *arguments: opened.append(arguments))
