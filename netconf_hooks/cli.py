@@ -203,9 +203,11 @@ def _make_parser() -> argparse.ArgumentParser:
     portal = _add_command(
         commands, "portal", visit_portal, "let a captive portal through a guard, for a time",
         "Lets http, https and the link's own DNS through the guard of IFACE, for the user who calls it (by sudo), and "
-        "nothing else.  The kernel ends it, whatever happens.  Needs root.",
+        "the router's and the portal's own ports, and nothing else.  Prints the address to open.  The kernel ends it, "
+        "whatever happens.  Needs root.",
         "sudo netconf-hooks portal wlan0 --for 5m",
     )  # fmt: skip
+    portal.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
     portal.add_argument("iface", metavar="IFACE")
     portal.add_argument(
         "--for", metavar="TIME", dest="seconds", type=_read_time, default=PORTAL_TIME,

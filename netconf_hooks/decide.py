@@ -34,6 +34,10 @@ NO_RULE = "no interface that is up has a rule for it"
 # (netconf-interfaces(5)).
 INET = "inet"
 
+# How the presence of a captive portal begins that a network announces; no location can have such a name.
+PORTAL = "portal/"
+PORTAL_FOUND = "portal-found"
+
 
 class Verdict(Record):
     """What a tunnel should be: ``up``, ``down``, or ``keep``, left as it is; or a guard: ``open`` or ``closed``.
@@ -364,6 +368,9 @@ def decide_presences(
             names = [record.place.location] if record.place.location else []
         for name in names:
             found.setdefault(name, []).append(record)
+    for record in records:
+        if name := _find_portal(record, before):
+            found[name] = [record]
     routable = [record for record in records if record.observation.routable and not record.wish]
     if routable:
         found[INET] = routable
@@ -378,25 +385,49 @@ def decide_presences(
     )
 
 
+def _find_portal(record: InterfaceRecord, before: Sequence[PresenceRecord]) -> str:
+    """Return the presence of the captive portal of an interface's network, empty for none.
+
+    It lasts as long as the interface is on that network: a login changes what is announced, and some answers are lost.
+    If no router's MAC address is known, the network counts as the same.
+    """
+    portal = record.observation.portal
+    start = f"{PORTAL}{record.iface}/{record.observation.index}/"
+    for presence in before:
+        if presence.name.startswith(start):
+            macs = presence.name[len(start):].split(",")
+            if not portal.uris or not portal.macs or macs == [""] or set(macs) & set(portal.macs):
+                return presence.name
+    return start + ",".join(portal.macs) if portal.uris and not record.wish else ""
+
+
 def list_edges(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[Edge, ...]:
     """Return what began and ended, in an order that nests: ``inet`` ends before the locations do and begins after them,
     and the old location ends before the new one begins.  So "on inet-connected, unless in the office" has no race.
+    A captive portal begins between the two.
     """
     names_before = {presence.name for presence in before}
     names_after = {presence.name for presence in after}
     ended = [Edge(each.name, False, each.ifaces[-1]) for each in before if each.name not in names_after]
     begun = [Edge(each.name, True, each.ifaces[0]) for each in after if each.name not in names_before]
     ended.sort(key=lambda edge: edge.name != INET)
-    begun.sort(key=lambda edge: edge.name == INET)
+    begun.sort(key=lambda edge: 2 if edge.name == INET else edge.name.startswith(PORTAL))
     return (*ended, *begun)
 
 
 def list_events(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[EventRecord, ...]:
-    """Return the events that follow, in order (`list_edges`), each with what its scripts are told."""
+    """Return the events that follow, in order (`list_edges`), each with what its scripts are told.
+
+    That a captive portal is gone is no event.
+    """
     variables = {presence.name: presence.variables for presence in (*before, *after)}
     events = []
     for edge in list_edges(before, after):
         name = f"{edge.name}-{'connected' if edge.connected else 'disconnected'}"
+        if edge.name.startswith(PORTAL):
+            if not edge.connected:
+                continue
+            name = PORTAL_FOUND
         events.append(EventRecord(name, {**variables[edge.name], "IFACE": edge.iface, "NETCONF_EVENT": name}))
     return tuple(events)
 
@@ -405,8 +436,11 @@ def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
     """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
     # The logical interface that was raised last: it may have been raised over the interface's own.
     logical = next((each.logical for each in reversed(record.passes) if each.logical), record.iface)
-    location = ("" if record.place.undecided else record.place.location) if name == INET else name
+    at = "" if record.place.undecided else record.place.location
+    location = at if name == INET or name.startswith(PORTAL) else name
     variables = {"IFACE": record.iface, "LOGICAL": logical, "NETCONF_LOCATION": location}
+    if record.observation.portal.uris:
+        variables["NETCONF_PORTAL"] = record.observation.portal.uris[0]
     for key, answer in sorted(record.observation.answers.items()):
         variables["NETCONF_" + key.upper().replace("-", "_")] = " ".join(answer.values)
     return variables

@@ -129,7 +129,7 @@ def _switch_target(event: str, systemd: Systemd | None) -> None:
     systemd = systemd or Systemd()
     name, _, what = event.rpartition("-")
     unit = f"netconf-location@{name}.target"
-    if name == "inet" or not systemd.is_running():
+    if name == "inet" or what not in ("connected", "disconnected") or not systemd.is_running():
         return
     try:
         if what == "connected":

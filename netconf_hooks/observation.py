@@ -47,6 +47,21 @@ class Answer(Record):
         self.refuted = refuted
 
 
+class PortalNotice(Record):
+    """What the network announces as its captive portal (RFC 8910).
+
+    uris: web addresses, checked; problem: what was announced and is not used, and why, in words; else empty.
+    macs: of the default routers then, as far as they are known: by these the network is known again.
+    """
+
+    __slots__ = ("uris", "problem", "macs")
+
+    def __init__(self, uris: tuple[str, ...] = (), problem: str = "", macs: tuple[str, ...] = ()) -> None:
+        self.uris = uris
+        self.problem = problem
+        self.macs = macs
+
+
 class Observation(Record):
     """What was seen of the network that an interface is on.
 
@@ -56,9 +71,10 @@ class Observation(Record):
     routable: whether the link has a default route.
     wireless: ``open`` or ``encrypted``; empty for a link that is not wireless.
     observed_at: when the look began, time.monotonic().
+    portal: the captive portal that the network announces.
     """
 
-    __slots__ = ("iface", "index", "answers", "routable", "wireless", "observed_at")
+    __slots__ = ("iface", "index", "answers", "routable", "wireless", "observed_at", "portal")
 
     def __init__(
         self,
@@ -68,6 +84,7 @@ class Observation(Record):
         routable: bool = False,
         wireless: str = "",
         observed_at: float = 0.0,
+        portal: PortalNotice | None = None,
     ) -> None:
         self.iface = iface
         self.index = index
@@ -75,6 +92,7 @@ class Observation(Record):
         self.routable = routable
         self.wireless = wireless
         self.observed_at = observed_at
+        self.portal = portal or PortalNotice()
 
     def list_values(self, key: str) -> tuple[str, ...]:
         """Return what was seen for a test key, as values of that test; nothing if there was nothing to see."""

@@ -126,8 +126,17 @@ def look(
     """
     rules = read_rules_of(passes)
     with guard.look(store, device_of(iface), monotonic() + rules.timeout) as passing:
-        seen = observe(iface, rules, merge_options(passes), patience, passing.announce)
+        seen = observe(
+            iface, rules, merge_options(passes), patience, passing.announce,
+            lambda: rules.is_guarded() or _has_scripts(),
+        )  # fmt: skip
     return InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers))
+
+
+def _has_scripts() -> bool:
+    from netconf_hooks.events import list_scripts
+
+    return bool(list_scripts())
 
 
 def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Change]:

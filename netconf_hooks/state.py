@@ -15,7 +15,7 @@ import fcntl
 import os
 import time
 
-from netconf_hooks.observation import Answer, OPEN, Observation, Place
+from netconf_hooks.observation import Answer, OPEN, Observation, Place, PortalNotice
 from netconf_hooks.record import Record
 from netconf_hooks.rules import read_rules
 from netconf_hooks.system.files import read_file
@@ -252,6 +252,10 @@ class GuardRecord(_Ruled):
     shut_at: when it was last shut because the network changed, time.monotonic(): only a later look opens it.
     portal_until: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_until_boot: as
         lease_until_boot; portal_exemptions: by whom; portal_fingerprint: of the network then.
+    portal_api: the URI that tells when it is not needed any more (RFC 8908), empty for none; portal_due: when that is
+        asked next, by `boot_time`.
+    lan: the link's own prefixes that ``netconf-guard-allow lan`` allows, each ``ADDRESS/LENGTH``; lan_fingerprint: of
+        the network then.
     dns_until: until when daemons may look up names by themselves, as `portal_until`; dns_until_boot; dns_exemptions:
         who, and where; dns_fingerprint: of the network on which they were allowed to, also once the time is over.
     problem: what could not be let through, and why; else empty.
@@ -264,7 +268,7 @@ class GuardRecord(_Ruled):
         "device", "backend", "verdict", "because", "passes", "exemptions", "names", "servers", "done", "opened",
         "lease_until", "fingerprint", "shut_at", "portal_until", "portal_exemptions", "dns_until", "dns_exemptions",
         "problem", "former", "token", "lease_until_boot", "portal_until_boot", "portal_fingerprint", "dns_until_boot",
-        "dns_fingerprint", "silent",
+        "dns_fingerprint", "silent", "portal_api", "portal_due", "lan", "lan_fingerprint",
     )  # fmt: skip
 
     def __init__(
@@ -295,6 +299,10 @@ class GuardRecord(_Ruled):
         dns_until_boot: float = 0.0,
         dns_fingerprint: str = "",
         silent: tuple[str, ...] = (),
+        portal_api: str = "",
+        portal_due: float = 0.0,
+        lan: tuple[str, ...] = (),
+        lan_fingerprint: str = "",
     ) -> None:
         self.device = device
         self.backend = backend
@@ -322,6 +330,10 @@ class GuardRecord(_Ruled):
         self.dns_until_boot = dns_until_boot
         self.dns_fingerprint = dns_fingerprint
         self.silent = silent
+        self.portal_api = portal_api
+        self.portal_due = portal_due
+        self.lan = lan
+        self.lan_fingerprint = lan_fingerprint
 
     def portal_left(self) -> float:
         """Return for how many seconds more a captive portal may be visited, 0 if not."""
@@ -850,6 +862,9 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
         f"wish {record.wish:d}",
         f"looked {seen.observed_at!r}",
         *(f"raised {_escape(link)}" for link in record.raised),
+        *(f"portal {_escape(uri)}" for uri in seen.portal.uris),
+        *(f"portal-mac {mac}" for mac in seen.portal.macs),
+        *([f"portal-problem {_escape(seen.portal.problem)}"] if seen.portal.problem else []),
     ]
     for word, verdict in place.words.items():
         lines += [f"word {_escape(word)}", f"value {_VERDICTS_ON_WORDS[verdict]}"]
@@ -867,7 +882,7 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
 def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
     facts = {}
     passes: list[_PassLines] = []
-    raised: list[str] = []
+    lists: dict[str, list[str]] = {key: [] for key in ("raised", "portal", "portal-mac")}
     words: dict[str, dict[str, list[str]]] = {}
     seen: dict[str, dict[str, list[str]]] = {}
     found: dict[str, list[str]] = {}
@@ -877,8 +892,8 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
             if _read_pass_line(key, escaped, passes):
                 continue
             value = _unescape(escaped)
-            if key == "raised":
-                raised.append(value)
+            if key in lists:
+                lists[key].append(value)
             elif key in ("word", "seen"):
                 found = {}
                 (words if key == "word" else seen)[value] = found
@@ -893,21 +908,24 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
             observation=Observation(
                 iface=iface,
                 index=int(facts["index"]),
-                answers={key: _join_answer(lists) for key, lists in seen.items()},
+                answers={key: _join_answer(answer) for key, answer in seen.items()},
                 routable=facts["routable"] == "1",
                 # The record of an older version, from before an upgrade, has the other line.
                 wireless=facts.get("wireless", OPEN if facts.get("wireless-open") == "1" else ""),
                 observed_at=float(facts["looked"]),
+                portal=PortalNotice(
+                    tuple(lists["portal"]), facts.get("portal-problem", ""), tuple(lists["portal-mac"])
+                ),
             ),
             place=Place(
                 location=facts["location"],
                 line=facts["line"],
                 grade=facts["grade"],
                 undecided=facts["undecided"] == "1",
-                words={word: verdicts[lists["value"][0]] for word, lists in words.items()},
+                words={word: verdicts[answer["value"][0]] for word, answer in words.items()},
             ),
             wish=facts["wish"] == "1",
-            raised=tuple(raised),
+            raised=tuple(lists["raised"]),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of {iface} can't be read: {error!r}") from error
@@ -948,6 +966,10 @@ def _format_guard(record: GuardRecord) -> list[str]:
         f"portal-scene {_escape(record.portal_fingerprint)}",
         f"asking-boot {record.dns_until_boot!r}",
         f"asking-scene {_escape(record.dns_fingerprint)}",
+        f"portal-api {_escape(record.portal_api)}",
+        f"portal-due {record.portal_due!r}",
+        f"lan-scene {_escape(record.lan_fingerprint)}",
+        *(f"lan {prefix}" for prefix in record.lan),
         *(f"opening {_escape(line)}" for line in record.exemptions),
         *(f"name {_escape(line)}" for line in record.names),
         *(f"silent {_escape(name)}" for name in record.silent),
@@ -962,7 +984,7 @@ def _format_guard(record: GuardRecord) -> list[str]:
 
 def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
     facts = {}
-    keys = ("opening", "name", "silent", "server", "portal-opening", "asking-opening")
+    keys = ("opening", "name", "silent", "server", "portal-opening", "asking-opening", "lan")
     lists: dict[str, list[str]] = {key: [] for key in keys}
     passes: list[_PassLines] = []
     try:
@@ -1006,6 +1028,10 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
             dns_until_boot=float(facts.get("asking-boot", 0)),
             dns_fingerprint=facts.get("asking-scene", ""),
             silent=tuple(lists["silent"]),
+            portal_api=facts.get("portal-api", ""),
+            portal_due=float(facts.get("portal-due", 0)),
+            lan=tuple(lists["lan"]),
+            lan_fingerprint=facts.get("lan-scene", ""),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error

@@ -638,7 +638,10 @@ def survey(
         whole = scene.complete(scenes[iface]) if iface in scenes else scene
         text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
         report(f"scene {text}")
-    _keep_tunnels(store, bool(changed) or slept, any(scene.routers for scene in seen.values()) or not seen, report)
+    ended, pause = _end_visits(store)
+    # Who has logged in at a captive portal waits for the tunnels.
+    news = bool(changed) or slept or ended
+    _keep_tunnels(store, news, any(scene.routers for scene in seen.values()) or not seen, report, pause)
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
@@ -648,8 +651,19 @@ def survey(
             report(f"later {ends}")
 
 
-def _keep_tunnels(store: Store, news: bool, routable: bool, report: Callable[[str], None]) -> None:
-    """Look after the tunnels, and report what to listen to."""
+def _end_visits(store: Store) -> tuple[bool, float | None]:
+    """Do what `guard.end_visits` does; a guard that can't be written is tried again later."""
+    try:
+        return guard.end_visits(store)
+    except OSError as error:
+        log.error(f"watch: {error}")
+        return False, PAUSES[0]
+
+
+def _keep_tunnels(
+    store: Store, news: bool, routable: bool, report: Callable[[str], None], pause: float | None = None
+) -> None:
+    """Look after the tunnels, and report what to listen to.  pause: after how many seconds to look at the latest."""
     from netconf_hooks.keeper import keep_up
 
     hearing = keep_up(store, news, routable)
@@ -657,7 +671,8 @@ def _keep_tunnels(store: Store, news: bool, routable: bool, report: Callable[[st
         report(f"daemon {pid} {start}")
     if hearing.associations:
         report("associations")
-    report(f"kept {hearing.pause:.3f}" if hearing.pause is not None else "kept")
+    pauses = [each for each in (hearing.pause, pause) if each is not None]
+    report(f"kept {min(pauses):.3f}" if pauses else "kept")
 
 
 def tell(store: Store, report: Callable[[str], None]) -> None:

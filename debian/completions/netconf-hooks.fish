@@ -42,7 +42,7 @@ complete -c netconf-hooks -f
 complete -c netconf-hooks -n $none -a "$commands"
 complete -c netconf-hooks -n $none -s v -l verbose
 complete -c netconf-hooks -s h -l help
-complete -c netconf-hooks -n "__netconf_hooks_has_command status explain plan probe monitor" -l json
+complete -c netconf-hooks -n "__netconf_hooks_has_command status explain plan probe monitor portal" -l json
 complete -c netconf-hooks -n "__netconf_hooks_has_command status" -l color -x -a "auto always never"
 complete -c netconf-hooks -n "__netconf_hooks_has_command explain" -l as -r -F
 complete -c netconf-hooks -n "__netconf_hooks_has_command portal" -l for -x -a "1m 5m 15m 1h"

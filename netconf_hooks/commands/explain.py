@@ -10,6 +10,7 @@ import json
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import describe_answers, read_observation
+from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
 from netconf_hooks.evidence.look import complete_observation, observe
 from netconf_hooks.evidence.shared_macs import find_user
@@ -158,6 +159,7 @@ def _list_lines(explanation: Explanation) -> list[str]:
         grade = "proven" if record.place.grade == AUTHENTICATED else "recognised by hints"
         lines.append(f"  {record.place.location} is {grade}")
     lines.append(f"  default route: {'yes' if record.observation.routable else 'no: unroutable'}")
+    lines += [f"  {log.printable(line)}" for line in describe_portal(record.observation)]
     if record.observation.wireless == OPEN:
         lines.append(f"  {_explain_wireless(explanation)}: insecure")
     verdicts = _decide_alone(explanation)
@@ -254,6 +256,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
         "grade": record.place.grade or None,
         "routable": record.observation.routable,
         "wireless-open": record.observation.wireless == OPEN,
+        "portals": list(record.observation.portal.uris),
         "locations": [
             {
                 "line": location.text,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from time import monotonic
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.patience import tell_if_slow
+from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.captive_portal import find_portals
 from netconf_hooks.evidence.current import list_current
@@ -14,7 +16,11 @@ from netconf_hooks.guard.endpoints import list_resolvers
 from netconf_hooks.guard.exemptions import make_network, make_pass
 from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
+from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
+from netconf_hooks.record import Record
+from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.system.resolvers import list_resolver_users
 from netconf_hooks.wake import wake_watcher
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.captive_portal import Portal
+    from netconf_hooks.evidence.probes import View
     from netconf_hooks.state import Store
 
 # Seconds.
@@ -32,6 +39,8 @@ PORTAL_TIME = 300.0
 LONGEST_PORTAL = 3600.0
 # How long the network may take to say where its portal is, and then its name server.
 ANNOUNCEMENT_TIME = 2.0
+# How long the portal may take to say whether a login is needed, and to answer a plain request.
+PAGE_TIME = 3.0
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -52,31 +61,131 @@ def read_duration(text: str, longest: float = LONGEST_PORTAL, expected: str = "u
     return float(seconds)
 
 
+class Found(Record):
+    """What was found out about a network's captive portal.
+
+    portals: announced; refused: what was announced and is not used, and why; api: the announced address that is an API
+    (RFC 8908), empty for none; captive: whether it says that this machine has to log in, None if it says nothing;
+    page: the address to open, by the API; redirects: where a plain request is sent; problems: what could not be found
+    out; places: addresses and ports of all of these.
+    """
+
+    __slots__ = ("portals", "refused", "api", "captive", "page", "redirects", "problems", "places")
+
+    def __init__(
+        self,
+        portals: tuple[Portal, ...] = (),
+        refused: tuple[str, ...] = (),
+        api: str = "",
+        captive: bool | None = None,
+        page: Portal | None = None,
+        redirects: tuple[Portal, ...] = (),
+        problems: tuple[str, ...] = (),
+        places: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        self.portals = portals
+        self.refused = refused
+        self.api = api
+        self.captive = captive
+        self.page = page
+        self.redirects = redirects
+        self.problems = problems
+        self.places = places
+
+
 def visit_portal(options: Namespace, store: Store) -> int:
-    """``netconf-hooks portal IFACE [--for 5m]``: http, https and the link's DNS, for who asked, for a time."""
+    """``netconf-hooks portal [--json] [--for 5m] IFACE``: lets a captive portal through, for who asked, for a time."""
     _need_root("portal")
     device = device_of(options.iface)
     record = store.read_interface(options.iface)
     if record is None or not list_current([record]):
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
+    guard = read_guard(store, device)
+    if not guard or guard.verdict == RELEASED:
+        raise CommandError(f"{options.iface}: {device} has no guard that stands")
     uid = find_caller(os.environ)
     try:
-        with tell_if_slow(f"{options.iface}: waiting for its name servers, and for the firewall"):
+        with tell_if_slow(f"{options.iface}: waiting for its name servers, for the portal, and for the firewall"):
             link = make_link(options.iface, record.options)
             resolvers = list_resolvers(link)
-            portals = find_portals(link, monotonic() + ANNOUNCEMENT_TIME)
+            found = find_out(link, store)
             passing = list_portal_exemptions(
-                uid, _list_resolver_users(), resolvers, _find_routers(link), _find_places(portals, link, store)
+                uid, _list_resolver_users(), resolvers, _find_routers(link), found.places
             )
-            open_portal(store, device, passing, options.seconds)
+            # Where nobody has to log in, nothing ends the pass but its time.
+            open_portal(store, device, passing, options.seconds, "" if found.captive is False else found.api)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
+    wake_watcher(store)
+    if options.json:
+        print(json.dumps(_describe(device, uid, options.seconds, found, resolvers), indent=2, sort_keys=True))
+        return OK
     print(f"{device}: for {options.seconds:g} s http, https and DNS pass for the user with uid {uid}")
-    for portal in portals:
-        print(f"{device}: the network announces a captive portal: open {portal.uri}")
+    for line in _list_findings(found):
+        print(log.printable(f"{device}: {line}"))
     if not resolvers:
         print(f"{device} has announced no name server: names can't be looked up")
     return OK
+
+
+def find_out(link: Link, store: Store) -> Found:
+    """Return what a link's network says about its captive portal; asks the network, at most some seconds."""
+    from netconf_hooks.evidence.portal_page import PageError, ask_state, follow_redirects, is_api
+    from netconf_hooks.evidence.probes import View
+
+    portals, refused = find_portals(link, monotonic() + ANNOUNCEMENT_TIME)
+    api = next((portal for portal in portals if is_api(portal)), None)
+    state = None
+    redirects: tuple[Portal, ...] = ()
+    problems = []
+    with make_pass(store, link.device, 2 * PAGE_TIME + ANNOUNCEMENT_TIME) as passing:
+        try:
+            if api:
+                state = ask_state(api, View(link, monotonic() + PAGE_TIME, passing.announce))
+        except (PageError, OSError, NetlinkError) as error:
+            problems.append(f"{api.uri if api else ''} does not say whether a login is needed: {error}")
+        try:
+            redirects = follow_redirects(View(link, monotonic() + PAGE_TIME, passing.announce))
+        except (PageError, OSError, NetlinkError) as error:
+            problems.append(f"a plain request has no answer: {error}")
+        page = state.portal if state else None
+        visited = (*portals, *([page] if page else []), *redirects)
+        places = _find_places(visited, View(link, monotonic() + ANNOUNCEMENT_TIME, passing.announce))
+    captive = state.captive if state else None
+    return Found(portals, refused, api.uri if api else "", captive, page, redirects, tuple(problems), places)
+
+
+def _list_findings(found: Found) -> list[str]:
+    """Return what a user needs to know, and which address to open."""
+    lines = [f"the network announces a captive portal: open {portal.uri}" for portal in found.portals]
+    if found.page:
+        lines = [f"the network announces a captive portal: open {found.page.uri}"]
+    elif not found.portals and found.redirects:
+        lines.append(f"the network redirects to {found.redirects[-1].uri}")
+    if found.captive is False:
+        lines.append("the network says that no login is needed")
+    elif found.captive:
+        lines.append("this ends by itself when the network says that the login is done")
+    return [*lines, *found.refused]
+
+
+def _describe(
+    device: str, uid: int, seconds: float, found: Found, resolvers: tuple[str, ...]
+) -> dict[str, object]:
+    """Return the object that ``portal --json`` prints, netconf-hooks(8)."""
+    return {
+        "device": device,
+        "uid": uid,
+        "seconds": seconds,
+        "portals": [portal.uri for portal in found.portals],
+        "refused": list(found.refused),
+        "captive": found.captive,
+        "page": found.page.uri if found.page else None,
+        "redirects": [portal.uri for portal in found.redirects],
+        "places": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in found.places],
+        "name-servers": list(resolvers),
+        "problems": list(found.problems),
+    }
 
 
 def list_portal_exemptions(
@@ -90,7 +199,8 @@ def list_portal_exemptions(
 
     uid: the user who visits it; users: those whose processes resolve names for all others; servers: the link's name
     servers; routers: its default routers, of which any TCP port passes, since portals often use
-    one of their own; places: addresses and ports of the portals that the network announces.
+    one of their own; places: addresses and ports of the portals that the network announces, and of those to which it
+    redirects.
     """
     askers = tuple(dict.fromkeys((uid, *users)))
     return (
@@ -116,17 +226,14 @@ def _find_routers(link: Link) -> tuple[str, ...]:
     return observe(("gateway",), link, monotonic())["gateway"].values
 
 
-def _find_places(portals: Sequence[Portal], link: Link, store: Store) -> tuple[tuple[str, int], ...]:
+def _find_places(portals: Sequence[Portal], view: View) -> tuple[tuple[str, int], ...]:
     """Return the addresses and ports of portals; their names are resolved by the link's own name servers."""
     from netconf_hooks.evidence.names import is_address, look_up
-    from netconf_hooks.evidence.probes import View
 
     places = [(portal.host, portal.port) for portal in portals if is_address(portal.host)]
     named = [portal for portal in portals if not is_address(portal.host)]
     if named:
-        with make_pass(store, link.device, ANNOUNCEMENT_TIME) as passing:
-            view = View(link, monotonic() + ANNOUNCEMENT_TIME, passing.announce)
-            found = look_up([portal.host for portal in named], view)
+        found = look_up([portal.host for portal in named], view)
         places += [(address, portal.port) for portal in named for address in found[portal.host].addresses]
     return tuple(dict.fromkeys(places))
 

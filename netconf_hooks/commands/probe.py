@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import find_passes, format_observation
+from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.evidence.look import complete_observation, observe, observe_everything
 from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.guard.exemptions import make_pass
@@ -45,6 +46,8 @@ def probe_network(options: Namespace, store: Store) -> int:
     for key, answer in seen.answers.items():
         found = ", ".join(answer.values) or f"nothing ({answer.problem})"
         print(log.printable(f"# {key}: {found}"))
+    for line in describe_portal(seen):
+        print(log.printable(f"# {line}"))
     print(f"# the link: {_WIRELESS[seen.wireless]}, {'with' if seen.routable else 'without'} a default route")
     told = [next((key for key in row if seen.list_values(key)), "") for row in _TELLING]
     macs = seen.list_values("gateway-mac")[:1]

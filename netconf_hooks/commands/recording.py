@@ -68,6 +68,8 @@ def format_observation(observation: Observation) -> str:
             "interface": observation.iface,
             "routable": observation.routable,
             "wireless": observation.wireless or None,
+            "portals": list(observation.portal.uris),
+            "portal-problem": observation.portal.problem or None,
             "seen": describe_answers(observation.answers),
         },
         indent=2,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping, Sequence
 
+    from netconf_hooks.observation import Observation
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store, TunnelState
 
     Tunnel = tuple[str, str]
@@ -233,6 +234,8 @@ def _make_interface_row(record: InterfaceRecord, seen: Seen, store: Store, verbo
             f"{key}: {', '.join(answer.values) or answer.problem}" for key, answer in record.observation.answers.items()
         ]
     place = name_place(record)
+    if record in seen.current:
+        notes += describe_portal(record.observation)
     if record not in seen.current:
         if _is_kept_by_guest(record):
             notes.insert(0, "the kernel goes on using its routes: the port of a guest gives the bridge carrier")
@@ -316,6 +319,12 @@ def name_place(record: InterfaceRecord) -> str:
     return record.place.location or "unknown"
 
 
+def describe_portal(observation: Observation) -> list[str]:
+    """Say what a network announces as its captive portal, a line each; nothing if it announces none."""
+    lines = [f"the network announces a captive portal: {uri}" for uri in observation.portal.uris]
+    return [*lines, *([observation.portal.problem] if observation.portal.problem else [])]
+
+
 def describe_wait(tunnel: TunnelRecord, up: bool | None, states: Mapping[Tunnel, TunnelState]) -> str:
     """Say what a tunnel that should be up waits for; empty if it is up, or if the watcher has not seen it yet."""
     state = states.get((tunnel.kind, tunnel.name))
@@ -365,6 +374,7 @@ def describe_seen(seen: Seen) -> dict[str, object]:
                 "line": record.place.line or None,
                 "grade": record.place.grade or None,
                 "routable": record.observation.routable,
+                "portals": list(record.observation.portal.uris),
                 "seen": {key: list(answer.values) for key, answer in record.observation.answers.items()},
                 "passes": [
                     {"logical": each.logical or record.iface, "family": each.family, "reached": each.reached}

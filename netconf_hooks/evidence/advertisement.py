@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from netconf_hooks.evidence import Link
+
 # Seconds.  A router answers within 0.5 s (MAX_RA_DELAY_TIME, RFC 4861 10), unless it answers by multicast and has sent
 # one in the last 3 s (MIN_DELAY_BETWEEN_RAS).  Don't wait for that: the watcher asks again later.
 PATIENCE = 1.0
@@ -114,6 +116,24 @@ def ask_routers(device: str, index: int, mac: str, routers: Iterable[str], deadl
         tuple(domains)[:MOST_VALUES], tuple(servers)[:MOST_VALUES], tuple(waiting), tuple(nat64)[:MOST_VALUES],
         tuple(portals)[:MOST_VALUES],
     )  # fmt: skip
+
+
+_last: tuple[Link | None, Advertised] = (None, Advertised())
+
+
+def remember(link: Link, advertised: Advertised) -> None:
+    """Keep what the routers of a link have advertised for the rest of this look: a router that answers by multicast
+    may stay silent for 3 s after its last answer (MIN_DELAY_BETWEEN_RAS)."""
+    global _last
+    _last = (link, advertised)
+
+
+def recall(link: Link) -> Advertised | None:
+    """Return what `remember` has kept; None if the routers were not asked in the same look.
+
+    link: each look makes one of its own.
+    """
+    return _last[1] if _last[0] is link else None
 
 
 def _send(packets: _socket.socket, request: bytes, index: int) -> bool:

@@ -292,7 +292,7 @@ class _Evidence:
         routers, mac = find_advertising_routers(self._link.index)
         if not routers:
             return
-        from netconf_hooks.evidence.advertisement import ask_routers
+        from netconf_hooks.evidence.advertisement import ask_routers, remember
 
         link = self._link
         try:
@@ -300,6 +300,7 @@ class _Evidence:
         except OSError as error:  # not root; no address of the link's own yet; a guard
             self._unasked = f"{', '.join(routers)} can't be asked what it advertises: {error.strerror}"
         else:
+            remember(link, advertised)
             self._add_found(_make_announcement(advertised.domains, advertised.servers))
             if advertised.silent:
                 self._unasked = f"{', '.join(advertised.silent)} did not answer a router solicitation"

@@ -7,18 +7,22 @@ it (`place`).  The tests of the last group all run at the same time.
 
 from __future__ import annotations
 
+import os
+from errno import EFBIG
 from time import monotonic
 
 from netconf_hooks.evidence import make_link, observe_link
-from netconf_hooks.observation import ENCRYPTED, OPEN, Observation
+from netconf_hooks.observation import ENCRYPTED, OPEN, Observation, PortalNotice
 from netconf_hooks.place import (
-    ROUTER_MAC, find_needed, find_open_questions, find_questions, list_relevant, list_word_tests, wants_proof
+    ROUTER_MAC, find_needed, find_open_questions, find_place, find_questions, list_relevant, list_word_tests,
+    wants_proof
 )  # fmt: skip
 from netconf_hooks.rules import TESTS
+from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.probes import Announce
@@ -29,6 +33,14 @@ if TYPE_CHECKING:
 # 28), and ifupdown runs the hooks of a static stanza at once.
 CARRIER_TIMEOUT = 3.0
 
+# Where DHCP clients keep their leases, and what is in the lease of a network that announces a captive portal: of
+# dhclient an option by its name, of dhcpcd the DHCP message itself.
+_LEASES = (
+    ("/var/lib/dhcp", ("dhclient.{}.leases", "dhclient6.{}.leases", "dhclient.leases", "dhclient6.leases"),
+     (b"default-url", b"captive-portal")),
+    ("/var/lib/dhcpcd", ("{}.lease", "{}-", "{}.lease6"), (b"http", b"urn:ietf")),
+)  # fmt: skip
+
 
 def observe(
     iface: str,
@@ -36,11 +48,13 @@ def observe(
     options: Mapping[str, str],
     patience: float = CARRIER_TIMEOUT,
     announce: Announce | None = None,
+    wants_portal: Callable[[], bool] = lambda: False,
 ) -> Observation:
     """Look at the network of an interface until its place is known and the tests in conditions are answered.
 
     options: of all its stanzas together: some are evidence themselves (``dns-domain``).
     patience: for how many seconds to wait for carrier.  announce: as of `probes.View`.
+    wants_portal: whether to ask routers for a captive portal, where no location line holds.
 
     Takes at most the ``netconf-timeout`` of the rules.  Raises `NetlinkError` if the kernel can't be asked.
     """
@@ -50,7 +64,12 @@ def observe(
     if link.index and not link.carrier and patience:
         _wait_for_carrier(link.device, min(deadline, monotonic() + patience), rules.outside_ports)
         link = make_link(iface, options)
-    return _finish(link, answer_rules(rules, link, deadline, announce), deadline, began)
+    answers = answer_rules(rules, link, deadline, announce)
+
+    def asks_routers() -> bool:
+        return not find_place(rules, answers).location and wants_portal()
+
+    return _finish(link, answers, deadline, began, asks_routers)
 
 
 def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -> Observation | None:
@@ -66,7 +85,7 @@ def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -
         return None
     keys = [key for key, kind in TESTS.items() if not kind.asked]
     answers = observe_link(keys, link, deadline)
-    return _finish(link, {key: answers[key] for key in keys}, deadline, began)
+    return _finish(link, {key: answers[key] for key in keys}, deadline, began, lambda: True)
 
 
 def complete_observation(
@@ -117,14 +136,64 @@ def answer_rules(
     return answers
 
 
-def _finish(link: Link, answers: Mapping[str, Answer], deadline: float, began: float) -> Observation:
+def _finish(
+    link: Link, answers: Mapping[str, Answer], deadline: float, began: float, asks_routers: Callable[[], bool]
+) -> Observation:
     from netconf_hooks.evidence.router import has_default_route
     from netconf_hooks.evidence.wireless import is_wireless, is_wireless_open
 
     wireless = ""
     if is_wireless(link.device):
         wireless = OPEN if is_wireless_open(link.device, deadline) else ENCRYPTED
-    return Observation(link.iface, link.index, answers, has_default_route(link), wireless, began)
+    portal = _find_portal(link, deadline, asks_routers)
+    return Observation(link.iface, link.index, answers, has_default_route(link), wireless, began, portal)
+
+
+def _find_portal(link: Link, deadline: float, asks_routers: Callable[[], bool]) -> PortalNotice:
+    """Return the captive portal that the network announces.
+
+    Nobody pays for it whose network announces none: routers take up to half a second to answer, and are only asked if
+    `asks_routers` says so.
+    """
+    if not link.carrier:
+        return PortalNotice()
+    ask = _has_advertising_router(link) and asks_routers()
+    if not ask and not _may_announce(link.device):
+        return PortalNotice()
+    from netconf_hooks.evidence.captive_portal import look_for_portal
+
+    return look_for_portal(link, deadline, ask)
+
+
+def _has_advertising_router(link: Link) -> bool:
+    from netconf_hooks.evidence.router import has_advertising_router
+
+    return has_advertising_router(link)
+
+
+def _may_announce(
+    device: str, leases: Sequence[tuple[str, Sequence[str], Sequence[bytes]]] = _LEASES
+) -> bool:
+    """Whether a DHCP client may have been told of a captive portal.
+
+    leases: directories, with the beginnings of the names of files there, and what to look for in them.
+    """
+    for directory, beginnings, words in leases:
+        starts = tuple(beginning.format(device) for beginning in beginnings)
+        try:
+            names = [name for name in os.listdir(directory) if name.startswith(starts)]
+        except OSError:
+            continue
+        for name in names:
+            try:
+                text = read_file(f"{directory}/{name}")
+            except OSError as error:
+                if error.errno == EFBIG:
+                    return True  # dhclient appends to it
+                continue
+            if any(word in text for word in words):
+                return True
+    return False
 
 
 def _wait_for_carrier(device: str, deadline: float, outside_ports: tuple[str, ...]) -> None:

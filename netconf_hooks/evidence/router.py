@@ -69,6 +69,13 @@ def has_default_route(link: Link) -> bool:
         return netlink.has_default_route(link.index)
 
 
+def has_advertising_router(link: Link) -> bool:
+    """Return whether an IPv6 router of the link has advertised itself.  Raises `NetlinkError`."""
+    with Netlink() as netlink:
+        route = netlink.get_default_route(link.index, AF_INET6)
+    return route is not None and route.advertised
+
+
 def has_working_default_route() -> bool:
     """Return whether any link with carrier has a default route, IPv4 or IPv6: a way to the internet.
 

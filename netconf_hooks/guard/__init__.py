@@ -146,6 +146,18 @@ def put_back(store: Store, known: Mapping[str, str] | None = None) -> str:
     return restore_rules(store) or ("the record of a guard was lost" if restored else "")
 
 
+def end_visits(store: Store) -> tuple[bool, float | None]:
+    """End what is allowed for captive portals that say that they are not needed any more.
+
+    Return whether anything was ended, and after how many seconds to ask again; None if there is nothing to ask.
+    """
+    if not store.has_guards():
+        return False, None
+    from netconf_hooks.guard.visits import end_visits as end
+
+    return end(store)
+
+
 def end_guards(store: Store) -> None:
     """Take away the guards of links that went down after ifdown had left them up."""
     if store.has_guards():

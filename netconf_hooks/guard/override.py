@@ -50,8 +50,13 @@ def close_guards(store: Store, because: str) -> None:
         lock.release()
 
 
-def open_portal(store: Store, device: str, exemptions: Sequence[Exemption], seconds: float) -> None:
-    """Let `exemptions` through for a time.  Raises `GuardError` where there is no guard, or it can't be done."""
+def open_portal(
+    store: Store, device: str, exemptions: Sequence[Exemption], seconds: float, api: str = ""
+) -> None:
+    """Let `exemptions` through for a time.  Raises `GuardError` where there is no guard, or it can't be done.
+
+    api: the URI that says when they are not needed any more (RFC 8908), empty for none.
+    """
     with store.lock_acting():
         with store.lock_records():
             record = read_guard(store, device)
@@ -63,6 +68,8 @@ def open_portal(store: Store, device: str, exemptions: Sequence[Exemption], seco
                 portal_until_boot=boot_time() + seconds,
                 portal_exemptions=tuple(str(exemption) for exemption in exemptions),
                 portal_fingerprint=str(fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)),
+                portal_api=api,
+                portal_due=0.0,
             )
             store.write_guard(record)
         firewall.load_firewall(record.backend).open_window(device, Window(PORTAL, tuple(exemptions), until))

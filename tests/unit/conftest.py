@@ -250,6 +250,8 @@ def network(monkeypatch, links):
         return {key: seen.get(key, Answer((), problem="nothing there")) for key in keys}
 
     monkeypatch.setattr(look, "observe_link", observe)
+    # What a captive portal is announced as: "portal", a `PortalNotice`.
+    monkeypatch.setattr(look, "_find_portal", lambda link, deadline, asks_routers: seen.get("portal"))
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
     monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
     monkeypatch.setattr(wireless, "has_nl80211", lambda device: device.startswith("wl") and device != "wlstaging")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from situations import Presence, Situation, make_record
 
 from netconf_hooks import events, settle
-from netconf_hooks.decide import Edge, INET, decide_presences, list_edges
+from netconf_hooks.decide import Edge, INET, Known, decide, decide_presences, list_edges
 from netconf_hooks.events import list_scripts, tell_event, tell_events
+from netconf_hooks.observation import PortalNotice
 from netconf_hooks.settle import Change
 from netconf_hooks.state import EventRecord, Pass, PresenceRecord, Store
 from netconf_hooks.system import ownership
@@ -63,6 +64,67 @@ def test_a_wish_is_nowhere():
 def test_who_says_so_is_remembered_in_order():
     both = [Situation("eth0", (), location="office"), Situation("wlan0", (), location="office", routable=False)]
     assert decide_presences(both, []) == (Presence("office", ("eth0", "wlan0")), Presence(INET, ("eth0",)))
+
+
+# A captive portal
+
+
+MAC, OTHER_MAC = "52:54:00:0a:00:01", "52:54:00:0a:00:02"
+
+
+def announce(uri="https://portal.example/", macs=(MAC,), location="hotel", index=7, **facts):
+    """Return eth0 in a network that announces a captive portal."""
+    record = make_record("eth0", index, location=location, routable=True, **facts)
+    portal = PortalNotice((uri,) if uri else (), "", macs if uri else ())
+    return record.change(observation=record.observation.change(portal=portal))
+
+
+def follow(*looks):
+    """Return the events of each look."""
+    presences = ()
+    for records in looks:
+        decision = decide(records, Known({}, presences=presences))
+        presences = decision.presences
+        yield [event.name for event in decision.events]
+
+
+def test_a_portal_is_found_between_the_location_and_the_internet():
+    assert list(follow([announce()], [])) == [
+        ["hotel-connected", "portal-found", "inet-connected"], ["inet-disconnected", "hotel-disconnected"],
+    ]  # fmt: skip
+
+
+def test_a_portal_is_found_once_in_a_network():
+    same = [announce()], [announce("https://portal.example/?session=2")], [announce("")], [announce()]
+    unsure = [announce(macs=())], [announce()], [announce(macs=(MAC, OTHER_MAC))]
+    found = list(follow(*same, *unsure))
+    assert [("portal-found" in names) for names in found] == [True, *[False] * 6]
+
+
+@pytest.mark.parametrize("there", [
+    announce(macs=(OTHER_MAC,)), announce(index=8),
+], ids=["another router", "another device"])  # fmt: skip
+def test_in_another_network_it_is_found_again(there):
+    assert list(follow([announce()], [there]))[1] == ["portal-found"]
+    assert list(follow([announce()], [], [announce()]))[2] == ["hotel-connected", "portal-found", "inet-connected"]
+
+
+def test_the_scripts_are_told_the_address_and_no_target_is_switched(monkeypatch):
+    (event,) = [each for each in decide([announce()], Known({})).events if each.name == "portal-found"]
+    assert event.variables["NETCONF_PORTAL"] == "https://portal.example/"
+    assert (event.variables["NETCONF_LOCATION"], event.variables["IFACE"]) == ("hotel", "eth0")
+    asked = []
+    systemd = SimpleNamespace(is_running=lambda: True, start=asked.append, stop=asked.append)
+    tell_event(event, "/nowhere", systemd)
+    assert asked == []
+
+
+def test_a_location_may_be_called_portal(tmp_path):
+    assert list(follow([announce(location="portal")])) == [["portal-connected", "portal-found", "inet-connected"]]
+    store = Store(str(tmp_path))
+    presences = decide([announce()], Known({})).presences
+    store.write_presences(presences)
+    assert store.read_presences() == presences
 
 
 # Edges

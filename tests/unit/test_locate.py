@@ -10,7 +10,7 @@ from many import MANY
 
 from netconf_hooks import place as place_module, values
 from netconf_hooks.evidence import Link, look
-from netconf_hooks.observation import Answer, Place
+from netconf_hooks.observation import Answer, Place, PortalNotice
 from netconf_hooks.place import (
     find_needed, find_questions, judge_test, judge_tests, list_word_tests, wants_proof
 )  # fmt: skip
@@ -505,3 +505,52 @@ def test_the_tests_in_conditions_are_listed_once():
     assert {test.text for test in list_word_tests(rules)} >= {"gateway=192.0.2.1", "!gateway=192.0.2.1"}
     assert len(list_word_tests(rules)) == len({test.text for test in list_word_tests(rules)})
     assert list_word_tests(read_rules({"netconf-guard": "no"})) == []
+
+
+# The captive portal
+
+
+@pytest.fixture
+def portals(monkeypatch):
+    """What was asked of the network about its portal: the list that is returned.  A router advertises itself."""
+    asked = []
+
+    def find(link, deadline, ask):
+        asked.append(ask)
+        return PortalNotice(("http://portal.example/",))
+
+    monkeypatch.setattr("netconf_hooks.evidence.captive_portal.look_for_portal", find)
+    monkeypatch.setattr("netconf_hooks.evidence.router.has_advertising_router", lambda link: True)
+    monkeypatch.setattr(look, "_may_announce", lambda device: False)
+    return asked
+
+
+def test_routers_are_asked_for_a_portal_only_where_that_is_wanted(portals, monkeypatch):
+    assert look._find_portal(ETH0, 5.0, lambda: False) == PortalNotice()
+    assert portals == []
+    assert look._find_portal(ETH0, 5.0, lambda: True).uris
+    monkeypatch.setattr(look, "_may_announce", lambda device: True)
+    assert look._find_portal(ETH0, 5.0, lambda: False).uris
+    assert portals == [True, False]
+
+
+def test_a_link_without_carrier_has_no_portal(portals):
+    assert look._find_portal(ETH0.change(carrier=False), 5.0, lambda: True) == PortalNotice()
+    assert portals == []
+
+
+@pytest.mark.parametrize("name, text, announces", [
+    ("dhcp/dhclient.eth0.leases", 'option default-url "http://x/";', True),
+    ("dhcp/dhclient6.leases", 'option dhcp6.v6-captive-portal "http://x/";', True),
+    ("dhcp/dhclient.eth0.leases", 'option domain-name "http.example";', False),
+    ("dhcp/dhclient.eth1.leases", 'option default-url "http://x/";', False),
+    ("dhcpcd/eth0.lease", "\0r\x09http://x/", True), ("dhcpcd/eth0-Hotel.lease", "\0r\x09http://x/", True),
+    ("dhcpcd/eth0.lease6", "urn:ietf:params:capport:unrestricted", True), ("dhcpcd/eth0.lease", "\0\x01", False),
+    ("dhcp/dhclient.eth0.leases", "#" * (1 << 20) + "\n", True),
+])
+def test_leases_are_read_in_full_only_if_one_has_a_portal(tmp_path, name, text, announces):
+    for directory in ("dhcp", "dhcpcd"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / name).write_text(text)
+    leases = [(directory.replace("/var/lib", str(tmp_path)), *rest) for directory, *rest in look._LEASES]
+    assert look._may_announce("eth0", leases) == announces

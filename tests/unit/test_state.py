@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from many import MANY
 from situations import make_record
 
-from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place
+from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place, PortalNotice
 from netconf_hooks.state import (
     DIRECTORY, EventRecord, FORMAT, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
     Store, TunnelRecord, TunnelState
@@ -40,6 +40,7 @@ observations = st.builds(
     routable=st.booleans(),
     wireless=st.sampled_from(["", OPEN, ENCRYPTED]),
     observed_at=st.floats(0, 1e9),
+    portal=st.builds(PortalNotice, several, hostile, st.lists(plain, max_size=2).map(tuple)),
 )
 places = st.builds(
     Place,

@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from office import tidy
 
-from netconf_hooks.commands import portal as portal_module
+from netconf_hooks import guard
+from netconf_hooks.commands import explain, portal as portal_module
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_exemptions, read_duration
-from netconf_hooks.evidence.captive_portal import Portal
+from netconf_hooks.evidence import portal_page
+from netconf_hooks.evidence.captive_portal import Portal, describe_refusal, read_portal
+from netconf_hooks.evidence.portal_page import PageError, State
 from netconf_hooks.guard.firewall import Exemption, check_exemption
-from netconf_hooks.observation import Answer
+from netconf_hooks.guard.visits import PAUSE
+from netconf_hooks.observation import Answer, PortalNotice
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +30,8 @@ def caller(monkeypatch, tmp_path):
     monkeypatch.delenv("PKEXEC_UID", raising=False)
     monkeypatch.setattr(portal_module, "_find_resolver_user", lambda: None)
     monkeypatch.setattr(portal_module, "list_resolver_users", lambda: ())
-    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ())
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ((), ()))
+    monkeypatch.setattr(portal_page, "follow_redirects", lambda view: ())
     monkeypatch.setattr(portal_module, "_find_routers", lambda link: ())
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
@@ -133,7 +138,8 @@ def test_the_routers_own_ports_pass_and_those_of_the_portal_that_is_announced(co
     portals = (
         Portal("https://portal.example:8443/", "portal.example", 8443), Portal("http://10.9.9.9/", "10.9.9.9", 80),
     )  # fmt: skip
-    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: portals)
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: (portals, ()))
+    monkeypatch.setattr(portal_page, "ask_state", fail)
     monkeypatch.setattr(portal_module, "_find_routers", lambda link: (ROUTER,))
     monkeypatch.setattr(portal_module, "list_resolver_users", lambda: (112,))
     place.names["portal.example"] = ("198.51.100.9",)
@@ -150,10 +156,150 @@ def test_the_routers_own_ports_pass_and_those_of_the_portal_that_is_announced(co
         check_exemption(exemption)
 
 
-def test_an_announced_portal_opens_nothing_by_itself(command, cafe, monkeypatch):
-    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: pytest.fail("asked"))
+def test_an_announced_portal_opens_nothing_by_itself(command, cafe, network, store):
+    network["portal"] = PortalNotice((API,))
     command("refresh")
+    assert store.read_interface("eth0").observation.portal.uris == (API,)
     assert cafe.get_window("eth0", "portal") is None
+
+
+API = "https://portal.example/api"
+PAGE = "https://login.example:8443/"
+
+
+def fail(*_):
+    """Answer nothing."""
+    raise PageError("no answer")
+
+
+@pytest.fixture
+def hotel(monkeypatch, place):
+    """The network announces an API, whose answers are the list that is returned, each a `State`; none is left: it does
+    not answer."""
+    answers = []
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ((read_portal(API),), ()))
+    monkeypatch.setattr(portal_page, "ask_state", lambda *_: answers.pop(0) if answers else fail())
+    place.names.update({"portal.example": ("198.51.100.9",), "login.example": ("198.51.100.10",)})
+    return answers
+
+
+def test_where_a_plain_request_is_sent_passes_and_where_the_api_says(command, cafe, hotel, monkeypatch):
+    hotel.append(State(True, read_portal(PAGE)))
+    sent = (read_portal("http://10.9.9.9:8880/guest"), read_portal("https://10.9.9.9:8843/guest"))
+    monkeypatch.setattr(portal_page, "follow_redirects", lambda view: sent)
+    status, output, errors = command("portal", "eth0")
+    assert (status, errors) == (OK, "")
+    assert f"eth0: the network announces a captive portal: open {PAGE}\n" in output
+    assert "this ends by itself" in output
+    passing = cafe.get_window("eth0", "portal").exemptions
+    for network, port in (("10.9.9.9/32", 8880), ("10.9.9.9/32", 8843), ("198.51.100.10/32", 8443)):
+        assert Exemption("tcp", network, port, uids=(1000,)) in passing
+    # Of private addresses nothing else.
+    assert {each.port for each in passing if each.network.startswith("10.")} == {8880, 8843}
+
+
+def test_json_says_all_of_it(command, cafe, hotel, monkeypatch):
+    hotel.append(State(True, read_portal(PAGE)))
+    monkeypatch.setattr(portal_page, "follow_redirects", fail)
+    status, output, errors = command("portal", "--json", "eth0")
+    assert (status, errors) == (OK, "")
+    assert json.loads(output) == {
+        "device": "eth0", "uid": 1000, "seconds": 300.0, "portals": [API], "refused": [], "captive": True,
+        "page": PAGE, "redirects": [], "places": ["198.51.100.9:443", "198.51.100.10:8443"],
+        "name-servers": ["192.0.2.53"], "problems": ["a plain request has no answer: no answer"],
+    }  # fmt: skip
+
+
+def test_what_is_no_address_is_named_and_can_not_forge_a_line(command, cafe, monkeypatch):
+    refused = describe_refusal("http://x/\nrm -rf /\x1b[2J", "reason")
+    monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ((), (refused,)))
+    output = command("portal", "eth0")[1]
+    assert output.splitlines()[1] == (
+        'eth0: "http://x/\\nrm -rf /\\x1b[2J" is announced as a captive portal, but reason'
+    )
+
+
+def test_the_pass_ends_when_the_network_says_so(command, cafe, hotel, store, monkeypatch, messages):
+    hotel += [State(True), State(True), State(False)]
+    command("portal", "eth0")
+    assert store.read_guard("eth0").portal_api == API
+    assert guard.end_visits(store) == (False, PAUSE)
+    assert cafe.get_window("eth0", "portal")
+    # Not asked again before its time.
+    ended, pause = guard.end_visits(store)
+    assert (ended, len(hotel)) == (False, 1) and 0 < pause <= PAUSE
+    store.write_guard(store.read_guard("eth0").change(portal_due=0.0))
+    assert guard.end_visits(store) == (True, None)
+    assert cafe.get_window("eth0", "portal") is None
+    assert store.read_guard("eth0").portal_left() == 0
+    assert any("not needed any more" in message for message in messages)
+    assert guard.end_visits(store) == (False, None)
+    assert_closed(store, cafe)
+
+
+def test_a_portal_that_does_not_answer_ends_nothing(command, cafe, hotel, store):
+    hotel.append(State(True))
+    command("portal", "eth0")
+    assert guard.end_visits(store) == (False, PAUSE)
+    assert cafe.get_window("eth0", "portal")
+
+
+def test_where_no_login_is_needed_only_the_time_ends_the_pass(command, cafe, hotel, store):
+    hotel.append(State(False))
+    assert "no login is needed" in command("portal", "eth0")[1]
+    assert store.read_guard("eth0").portal_api == ""
+    assert guard.end_visits(store) == (False, None)
+    assert cafe.get_window("eth0", "portal")
+
+
+def test_a_firewall_that_fails_is_asked_again(command, cafe, hotel, store):
+    hotel += [State(True), State(False), State(False)]
+    command("portal", "eth0")
+    cafe.broken = "busy"
+    guard.end_visits(store)
+    assert store.read_guard("eth0").portal_left() > 0
+    cafe.broken = ""
+    guard.end_visits(store)
+    assert store.read_guard("eth0").portal_left() == 0
+    assert cafe.get_window("eth0", "portal") is None
+
+
+def test_a_newer_pass_is_not_ended_by_the_answer_to_an_older_one(command, cafe, hotel, store, monkeypatch):
+    hotel.append(State(True))
+    command("portal", "eth0")
+
+    def visit_again(*_):
+        record = store.read_guard("eth0")
+        store.write_guard(record.change(portal_until=record.portal_until + 60, portal_until_boot=9e9))
+        return State(False)
+
+    monkeypatch.setattr(portal_page, "ask_state", visit_again)
+    guard.end_visits(store)
+    assert store.read_guard("eth0").portal_left() > 0
+
+
+def test_status_names_the_portal(command, cafe, network, store):
+    network["portal"] = PortalNotice((API,), "something else is refused")
+    command("refresh")
+    said = command("status")[1]
+    assert f"\n    the network announces a captive portal: {API}\n    something else is refused\n" in said
+    assert json.loads(command("status", "--json")[1])["interfaces"]["eth0"]["portals"] == [API]
+
+
+def test_probe_names_the_portal(command, cafe, network, store, monkeypatch):
+    network["gateway-mac"] = Answer(("52:54:00:0a:00:01",))
+    network["portal"] = PortalNotice((API,), "something else is refused")
+    said = command("probe", "eth0")[1]
+    assert f"\n# the network announces a captive portal: {API}\n# something else is refused\n" in said
+    seen = json.loads(command("probe", "--json", "eth0")[1])
+    assert (seen["portals"], seen["portal-problem"]) == ([API], "something else is refused")
+
+
+def test_explain_names_the_portal(command, cafe, network, monkeypatch, store):
+    network["portal"] = PortalNotice((API,))
+    monkeypatch.setattr(explain, "Store", lambda: store)
+    assert f"  the network announces a captive portal: {API}\n" in command("explain", "eth0")[1]
+    assert json.loads(command("explain", "--json", "eth0")[1])["interfaces"]["eth0"]["portals"] == [API]
 
 
 def test_portal_lasts_five_minutes_unless_said_and_goes_by_the_device(command, cafe, store, links):

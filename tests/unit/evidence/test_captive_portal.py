@@ -1,6 +1,7 @@
 """What a network announces as its captive portal."""
 
-from types import SimpleNamespace
+import re
+import socket
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 from many import MANY
 
 from netconf_hooks.evidence import Link, captive_portal, lease
-from netconf_hooks.evidence.advertisement import Advertised, parse_advertisement
-from netconf_hooks.evidence.captive_portal import MOST, Portal, find_portals, read_portal
-from netconf_hooks.system import programs
+from netconf_hooks.evidence.advertisement import Advertised, parse_advertisement, remember
+from netconf_hooks.evidence.captive_portal import (
+    LONGEST, MOST, Portal, describe_refusal, find_portals, look_for_portal, read_message, read_message6, read_portal
+)  # fmt: skip
+from netconf_hooks.observation import Answer, PortalNotice
 
 URI = "https://portal.example/x?a=1"
 LEASE = 'lease {{\n  interface "eth0";\n  fixed-address 192.0.2.7;\n{}  expire never;\n}}\n'
@@ -27,28 +30,50 @@ def test_a_portal(uri, host, port):
     assert read_portal(uri) == Portal(uri, host, port)
 
 
-@pytest.mark.parametrize("uri", [
-    "", "nonsense", "urn:ietf:params:capport:unrestricted", "ftp://portal.example/", "javascript:alert(1)", "https://",
-    "https:///x", "https://user@portal.example/", "https://portal.example:0/", "https://portal.example:65536/",
-    "https://portal.example:https/", "http://192.168.3.300/", "http://[192.0.2.1]/", "http://[2001:db8::1/",
-    "http://[2001:db8::1]x/", "https://portal.example/a b", "https://portal.example/\n",
-    "https://portal.example/\x1b[2J",
-    "https://portal.example/\0", "https://portal.example/\"'", "https://pörtal.example/", "https://portal.example/`id`",
-    f"https://portal.example/{'x' * 255}", "https://-portal.example/",
+@pytest.mark.parametrize("uri, reason", [
+    ("", "neither http:// nor https://"), ("nonsense", "neither http:// nor https://"),
+    ("urn:ietf:params:capport:unrestricted", "neither http:// nor https://"),
+    ("ftp://portal.example/", "neither http:// nor https://"), ("javascript:alert(1)", "neither http:// nor https://"),
+    ("https://", "names no host"), ("https:///x", "names no host"), ("https://-portal.example/", "names no host"),
+    ("https://user@portal.example/", "a user's name"),
+    ("https://portal.example:0/", "its port"), ("https://portal.example:65536/", "its port"),
+    ("https://portal.example:https/", "its port"),
+    ("http://192.168.3.300/", "names no host"), ("http://[192.0.2.1]/", "names no host"),
+    ("http://[2001:db8::1/", "names no host"), ("http://[2001:db8::1]x/", "names no host"),
+    ("http://127.0.0.1/", "names no host"), ("http://[::1]/", "names no host"), ("http://0.0.0.0/", "names no host"),
+    ("http://255.255.255.255/", "names no host"), ("http://[ff02::1]/", "names no host"),
+    ("https://portal.example/a b", "characters"), ("https://portal.example/\n", "characters"),
+    ("https://portal.example/\x1b[2J", "characters"), ("https://portal.example/\0", "characters"),
+    ("https://portal.example/\"'", "characters"), ("https://pörtal.example/", "characters"),
+    ("https://portal.example/`id`", "characters"),
+    (f"https://portal.example/{'x' * 255}", "longer than 255 bytes"),
 ])  # fmt: skip
-def test_no_portal(uri):
-    assert read_portal(uri) is None
+def test_no_portal(uri, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        read_portal(uri)
+
+
+def test_as_long_as_an_option_can_be():
+    uri = f"https://portal.example/{'x' * 232}"
+    assert len(uri) == LONGEST == 255
+    assert read_portal(uri).uri == uri
+    with pytest.raises(ValueError, match="longer than 255 bytes"):
+        read_portal(uri + "x")
 
 
 @settings(max_examples=MANY)
 @given(st.one_of(st.text(max_size=40), st.text(max_size=40).map("http://".__add__),
                  st.text("a.:[]1@/%\n ", max_size=20).map("https://".__add__)))
 def test_any_text_is_a_portal_or_none(text):
-    portal = read_portal(text)
-    if portal:
-        assert portal.uri == text and text.isascii() and text.isprintable()
-        assert not any(each in text for each in " '\"`\\")
-        assert portal.host and 0 < portal.port < 65536
+    try:
+        portal = read_portal(text)
+    except ValueError as error:
+        said = describe_refusal(text, str(error))
+        assert said.isascii() and said.isprintable() and len(said) < 800
+        return
+    assert portal.uri == text and text.isascii() and text.isprintable()
+    assert not any(each in text for each in " '\"`\\")
+    assert portal.host and 0 < portal.port < 65536
 
 
 @pytest.mark.parametrize("option", [
@@ -66,52 +91,135 @@ def test_the_option_of_a_router():
     assert parse_advertisement(HEADER + option) == Advertised(portals=(URI,))
 
 
+def make_message(uri, address="192.0.2.7", options=b""):
+    """Return a DHCPv4 message as dhcpcd keeps it."""
+    head = bytes(16) + socket.inet_aton(address) + bytes(216) + bytes((99, 130, 83, 99))
+    pieces = [uri.encode()[start:start + 255] for start in range(0, len(uri), 255)]
+    return head + options + b"".join(bytes((114, len(piece))) + piece for piece in pieces) + b"\xff"
+
+
+def make_message6(uri, address="2001:db8::7"):
+    """Return a DHCPv6 message as dhcpcd keeps it."""
+    leased = bytes(4) + socket.inet_pton(socket.AF_INET6, address) + bytes(8)
+    leased = bytes(12) + bytes((0, 5, 0, 24)) + leased[4:]
+    return bytes(4) + bytes((0, 3, 0, len(leased))) + leased + bytes((0, 103, 0, len(uri))) + uri.encode()
+
+
+def test_the_messages_that_dhcpcd_keeps():
+    assert read_message(make_message(URI, options=bytes((0, 0, 53, 1, 5)))) == (URI, ("192.0.2.7",))
+    assert read_message(make_message("x" * 300)) == ("x" * 300, ("192.0.2.7",))
+    assert read_message(make_message("")) == ("", ("192.0.2.7",))
+    assert read_message(make_message(URI).replace(bytes((99, 130, 83, 99)), bytes(4))) == ("", ())
+    assert read_message6(make_message6(URI)) == (URI, ("2001:db8::7",))
+
+
+@settings(max_examples=MANY)
+@given(st.binary(max_size=80), st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_none(start, rest):
+    for data in (start, make_message(URI)[:240] + rest, bytes(236) + bytes((99, 130, 83, 99)) + rest):
+        for read in (read_message, read_message6):
+            uri, addresses = read(data)
+            assert isinstance(uri, str) and all(isinstance(address, str) for address in addresses)
+
+
+def test_an_old_lease_of_dhcpcd_does_not_count(link, tmp_path):
+    (tmp_path / "dhcpcd").mkdir()
+    for name, message in (
+        ("eth0.lease", make_message(URI, "198.51.100.3")), ("eth0.lease6", make_message6(URI)),
+        ("eth00.lease", make_message(URI)), ("eth0.text", make_message(URI)),
+    ):  # fmt: skip
+        (tmp_path / "dhcpcd" / name).write_bytes(message)
+    (tmp_path / "dhcpcd/eth0-Hotel.lease").mkdir()
+    (tmp_path / "run/dhcpcd").mkdir(parents=True)
+    assert find(link, tmp_path) == ([], [])
+    (tmp_path / "run/dhcpcd/pid").write_text("507\n")
+    assert find(link, tmp_path) == ([], [])
+    (tmp_path / "dhcpcd/eth0-Hotel.lease").rmdir()
+    (tmp_path / "dhcpcd/eth0-Hotel.lease").write_bytes(make_message(URI))
+    assert find(link, tmp_path) == ([URI], [])
+
+
 @pytest.fixture
 def link(monkeypatch, tmp_path):
     """eth0, without anything that is announced."""
     monkeypatch.setattr("netconf_hooks.evidence.address.list_addresses", lambda device: ("192.0.2.7",))
     monkeypatch.setattr("netconf_hooks.evidence.dns.find_advertising_routers", lambda index: ((), ""))
-    monkeypatch.setattr(captive_portal, "time", SimpleNamespace(monotonic=lambda: 0.0))
     return Link("eth0", "eth0", 7, True, {})
 
 
-def find(link, root):
-    return [portal.uri for portal in find_portals(link, 5.0, str(root), str(root / "run"))]
+def find(link, root, **options):
+    """Return the URIs that are announced, and what is said of those that are refused."""
+    portals, refused = find_portals(link, 5.0, str(root), str(root / "run"), dhcpcd=str(root / "dhcpcd"), **options)
+    return [portal.uri for portal in portals], list(refused)
 
 
 def test_nothing_is_announced(link, tmp_path):
-    assert find(link, tmp_path) == []
+    assert find(link, tmp_path) == ([], [])
 
 
-def test_the_lease_routers_and_dhcpcd_are_asked_and_what_is_no_uri_is_left_out(link, tmp_path, monkeypatch):
+def test_the_lease_routers_and_dhcpcd_are_asked_and_what_is_no_uri_is_refused(link, tmp_path, monkeypatch):
     (tmp_path / "dhclient.eth0.leases").write_text(LEASE.format('  option default-url "nonsense";\n'))
     (tmp_path / "run/dhcpcd").mkdir(parents=True)
     (tmp_path / "run/dhcpcd/eth0.pid").write_text("507\n")
-    dumps = {"-4": f"captive_portal_uri={URI}\n", "-6": "dhcp6_captive_portal_uri=http://six.example/\n"}
-    monkeypatch.setattr(programs, "run", lambda argv, timeout: programs.Result(0, dumps[argv[1]]))
+    (tmp_path / "dhcpcd").mkdir()
+    (tmp_path / "dhcpcd/eth0.lease").write_bytes(make_message(URI))
+    (tmp_path / "dhcpcd/eth0.lease6").write_bytes(make_message6("http://six.example/"))
     monkeypatch.setattr("netconf_hooks.evidence.dns.find_advertising_routers", lambda index: (("fe80::1",), ""))
     advertised = Advertised(portals=(URI, "http://router.example/"))
     monkeypatch.setattr("netconf_hooks.evidence.advertisement.ask_routers", lambda *_: advertised)
-    assert find(link, tmp_path) == [URI, "http://six.example/", "http://router.example/"]
+    monkeypatch.setattr("netconf_hooks.evidence.address.list_addresses", lambda device: ("192.0.2.7", "2001:db8::7"))
+    uris = [URI, "http://six.example/", "http://router.example/"]
+    refused = '"nonsense" is announced as a captive portal, but it begins with neither http:// nor https://'
+    assert find(link, tmp_path) == (uris, [refused])
+    assert find(link, tmp_path, ask=False) == (uris[:2], [refused])
+
+
+def test_the_end_of_a_string_in_c_is_no_part_of_it(link, tmp_path):
+    (tmp_path / "dhclient.eth0.leases").write_text(LEASE.format(f'  option default-url "{URI}\\000";\n'))
+    assert find(link, tmp_path) == ([URI], [])
+
+
+def test_a_network_without_a_portal_says_so(link, tmp_path):
+    option = '  option default-url "urn:ietf:params:capport:unrestricted";\n'
+    (tmp_path / "dhclient.eth0.leases").write_text(LEASE.format(option))
+    assert find(link, tmp_path) == ([], ["the network says that it has no captive portal"])
+
+
+def test_routers_are_asked_once_in_a_look(link, tmp_path, monkeypatch):
+    monkeypatch.setattr("netconf_hooks.evidence.dns.find_advertising_routers", lambda index: (("fe80::1",), ""))
+    monkeypatch.setattr("netconf_hooks.evidence.advertisement.ask_routers", lambda *_: Advertised())
+    remember(link, Advertised(portals=(URI,)))
+    assert find(link, tmp_path) == ([URI], [])
+    other = Link("eth0", "eth0", 7, True, {})
+    assert other == link
+    assert find(other, tmp_path) == ([], [])
+
+
+def test_what_is_kept_names_the_network(link, monkeypatch):
+    found = (Portal(URI, "portal.example", 443),), ("refused",)
+    monkeypatch.setattr(captive_portal, "find_portals", lambda *_, **__: found)
+    mac = Answer(("52:54:00:0a:00:01",))
+    monkeypatch.setattr("netconf_hooks.evidence.router.observe", lambda *_: {"gateway-mac": mac})
+    assert look_for_portal(link, 5.0, True) == PortalNotice((URI,), "refused", mac.values)
+    monkeypatch.setattr(captive_portal, "find_portals", lambda *_, **__: ((), ("refused",)))
+    assert look_for_portal(link, 5.0, True) == PortalNotice(problem="refused")
 
 
 def test_a_thousand_routers_announce_no_more_than_a_few(link, tmp_path, monkeypatch):
     monkeypatch.setattr("netconf_hooks.evidence.dns.find_advertising_routers", lambda index: (("fe80::1",), ""))
     advertised = Advertised(portals=tuple(f"http://{number}.example/" for number in range(1000)))
     monkeypatch.setattr("netconf_hooks.evidence.advertisement.ask_routers", lambda *_: advertised)
-    assert len(find(link, tmp_path)) == MOST
+    assert len(find(link, tmp_path)[0]) == MOST
+    advertised = Advertised(portals=tuple(f"nonsense{number}" for number in range(1000)))
+    assert len(find(link, tmp_path)[1]) == MOST
 
 
 def test_who_does_not_answer_announces_nothing(link, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(1, "Operation not permitted")
 
-    def fail(argv, timeout):
-        raise programs.ProgramError("dhcpcd: no such program")
-
     (tmp_path / "run/dhcpcd").mkdir(parents=True)
     (tmp_path / "run/dhcpcd/eth0-4.pid").write_text("507\n")
-    monkeypatch.setattr(programs, "run", fail)
     monkeypatch.setattr("netconf_hooks.evidence.dns.find_advertising_routers", lambda index: (("fe80::1",), ""))
     monkeypatch.setattr("netconf_hooks.evidence.advertisement.ask_routers", refuse)
-    assert find(link, tmp_path) == []
+    assert find(link, tmp_path) == ([], [])
