@@ -16,7 +16,7 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import is_configured, list_boot_links
 from netconf_hooks.passes import make_pass, read_rules_of
 from netconf_hooks.settle import Change, read_held, settle
-from netconf_hooks.state import InterfaceRecord, RecordError
+from netconf_hooks.state import InterfaceRecord, RecordError, TunnelState
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import LINKS, Netlink, read_link
 from netconf_hooks.system.programs import ProgramError, run
@@ -45,6 +45,9 @@ TELLING_TIME = 2.0
 
 # After how many seconds somebody at a terminal is told what is waited for.
 SLOW = 1.0
+
+# How often the watcher may start a tunnel again before a waiting ifup gives up: it does so after 1 s and after 2 s.
+ATTEMPTS = 2
 
 # How often the tunnel is asked whether it is connected, seconds.
 _PAUSE = 0.1
@@ -247,25 +250,46 @@ def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
+    """Wait until a tunnel is connected.
+
+    Raises `WishError` with the reason, as far as it is known: at once if the tunnel can't be started, if its server
+    refuses the password, or if it has ended once more after `ATTEMPTS`; else after `CONNECT_TIMEOUT`.
+    """
     tunnel = load_tunnel(rule.kind, rule.name)
+    name = f'netconf-vpn "{rule.kind} {rule.name}"'
+    before = _read_state(rule, store)
     begun = told = monotonic()
     said = False
     while True:
         problem = store.read_tunnels()[rule.kind, rule.name].problem
         if problem:
-            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {problem}')
+            raise WishError(f"{name}: {problem}")
         try:
             up = tunnel.is_up()
         except TunnelError as error:
-            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": {error}') from error
+            raise WishError(f"{name}: {error}") from error
         now = monotonic()
         if up is not None:
             told = now
         if up or now - told > TELLING_TIME:
             return
+        state = _read_state(rule, store)
+        words = f": {state.words}" if state.words else ""
+        given_up = state.due and state.failures - before.failures >= ATTEMPTS
+        if given_up or state.refusals > before.refusals:
+            raise WishError(f"{name}: not connected{words}")
         if not said and now - begun > SLOW:
             log.tell(f"{rule.kind} {rule.name}: waiting until it is connected, at most {CONNECT_TIMEOUT:g} s")
             said = True
         if now - begun > CONNECT_TIMEOUT:
-            raise WishError(f'netconf-vpn "{rule.kind} {rule.name}": not connected after {CONNECT_TIMEOUT:g} s')
+            raise WishError(f"{name}: not connected after {CONNECT_TIMEOUT:g} s{words}")
         sleep(_PAUSE)
+
+
+def _read_state(rule: VpnRule, store: Store) -> TunnelState:
+    """Return what the watcher has last seen of a tunnel."""
+    try:
+        known = store.read_states()
+    except RecordError:
+        known = {}
+    return known.get((rule.kind, rule.name)) or TunnelState(rule.kind, rule.name)

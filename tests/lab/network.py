@@ -57,6 +57,11 @@ table ip nat {
 """
 
 
+# A name of VPN servers that tests let resolve or not, and the nftables rules with which a site's name server is silent.
+DYNAMIC = "dynamic.example.net"
+SILENT_DNS = "table ip silent { chain c { type filter hook input priority 0; udp dport 53 drop; }; }"
+
+
 class Network(Closing):
     """All networks, and the laptop's network namespace with unplugged links; `run` starts programs anywhere in them.
 

@@ -222,3 +222,18 @@ def test_a_wish_for_it(lab: Lab, gateway: WireGuardGateway) -> None:
     lab.laptop.ifdown("corp", timeout=90)
     wait_until_down(lab)
     assert not is_configured(lab, "eth0")
+
+
+@ONE_CLIENT
+def test_a_wish_for_one_whose_ifup_fails_says_why(lab: Lab, gateway: WireGuardGateway) -> None:
+    """And does so after three attempts, not after the 30 s that a tunnel has to connect."""
+    configure(lab, more="iface corp inet manual\n    netconf-vpn ifup wg0\n    netconf-uplink eth0\n")
+    good = lab.laptop.read(SETCONF)
+    lab.laptop.write(SETCONF, good.replace("Endpoint", "Endpiont"), 0o600)
+    lab.plug(CAFE.name)
+    result = lab.laptop.ifup("corp", check=False, timeout=90)
+    assert result.returncode != 0
+    assert 'corp: netconf-vpn "ifup wg0": not connected: ' in result.stderr and "Endpiont" in result.stderr
+    assert lab.laptop.log().count("ifup wg0: started again") == 2
+    wait_until_down(lab)
+    assert not is_configured(lab, "eth0") and not is_configured(lab, "corp")

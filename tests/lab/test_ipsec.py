@@ -17,7 +17,7 @@ from .ipsec import (
 )  # fmt: skip
 from .ipsec_laptop import STRONGSWANS, Client, configure, go_up, read_tunnel, wait_until_up
 from .lab import Lab
-from .network import CAFE, CORP_HOST, OFFICE
+from .network import CAFE, CORP_HOST, DYNAMIC, OFFICE, SILENT_DNS, VPN_GATEWAY
 from .stanzas import find_records
 from .waiting import wait_until
 
@@ -223,6 +223,31 @@ def test_a_gateway_that_refuses_is_told_in_its_words(lab: Lab, gateway: IpsecGat
     assert line.startswith("err ")
     assert "received AUTHENTICATION_FAILED notify" in line
     assert read_tunnel(lab)["up"] is False
+
+
+@VOICES
+@pytest.mark.parametrize("answer", ["nxdomain", "silent"])
+def test_a_gateway_whose_name_can_not_be_resolved_is_tried_until_it_can(
+    lab: Lab, gateway: IpsecGateway, client: Client, answer: str
+) -> None:
+    """Field case F16 with IPsec: behind a captive portal, before the login, or with a name server that says nothing."""
+    known = f"--address=/{DYNAMIC}/{VPN_GATEWAY}"
+    lab.network.change_dhcp(CAFE.name, known if answer == "silent" else f"--address=/{DYNAMIC}/")
+    if answer == "silent":
+        lab.network.run(CAFE.name, ["nft", "-f", "-"], text=SILENT_DNS)
+    (write_swanctl if client.configure is write_swanctl else write_starter)(lab.laptop, gateway=DYNAMIC)
+    assert go_up(lab) < PROMPT
+    wait_until(lambda: read_tunnel(lab)["state"], "status to say what it waits for", 30)
+    assert read_tunnel(lab)["up"] is False
+    if answer == "silent":
+        lab.network.run(CAFE.name, ["nft", "delete", "table", "ip", "silent"])
+    else:
+        lab.network.change_dhcp(CAFE.name, known)
+    began = time.monotonic()
+    wait_until(lambda: lab.laptop.pings(CORP_HOST), "the host behind the VPN to answer", 60)
+    print(f"ipsec, {answer}: name resolves -> connected: {time.monotonic() - began:.1f} s")
+    lab.laptop.ifdown("eth0")
+    expect_nothing_left(lab)
 
 
 @VOICES

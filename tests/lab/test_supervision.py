@@ -14,7 +14,7 @@ import pytest
 from . import wireguard
 from .lab import Lab
 from .namespaces import ENVIRONMENT
-from .network import CORP_HOST, VPN_GATEWAY
+from .network import CORP_HOST, DYNAMIC, SILENT_DNS, VPN_GATEWAY
 from .stanzas import LOCATIONS, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .test_watch import wait_for_watcher
 from .vpn import NAME
@@ -192,10 +192,6 @@ def test_what_can_not_start_is_tried_again_until_it_can(lab: Lab) -> None:
 
 # Names (field case F16)
 
-DYNAMIC = "dynamic.example.net"
-SILENT = "table ip silent { chain c { type filter hook input priority 0; udp dport 53 drop; }; }"
-
-
 def configure_name(lab: Lab, kind: str, gateway: WireGuardGateway | None) -> None:
     """Write the client's configuration with the server's name in it, and the rule."""
     lab.laptop.write("/etc/network/interfaces", f"iface eth0 inet dhcp\n{LOCATIONS}    netconf-vpn {kind} corp\n")
@@ -228,7 +224,7 @@ def test_a_name_that_can_not_be_resolved_is_tried_until_it_can(
     known = f"--address=/{DYNAMIC}/{VPN_GATEWAY}"
     lab.network.change_dhcp("cafe", known if answer == "silent" else f"--address=/{DYNAMIC}/")
     if answer == "silent":
-        lab.network.run("cafe", ["nft", "-f", "-"], text=SILENT)
+        lab.network.run("cafe", ["nft", "-f", "-"], text=SILENT_DNS)
     configure_name(lab, kind, gateway)
     lab.plug("cafe")
     lab.laptop.ifup("eth0")

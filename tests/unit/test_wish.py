@@ -1,13 +1,14 @@
 """Wishes: which links are tried, what fails by name, and who takes down what was raised."""
 
 from pathlib import Path
+from time import sleep
 
 import pytest
 from situations import make_record
 
 from netconf_hooks import hook, interfaces, wish
 from netconf_hooks.ifenv import read_environment
-from netconf_hooks.state import Pass
+from netconf_hooks.state import Pass, TunnelState
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
 
 FIXTURES = Path(__file__).parent / "fixtures/cgroups"
@@ -162,6 +163,48 @@ def test_a_tunnel_that_does_not_connect_takes_all_down_again(store, links, tunne
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     assert uplinks.done == ["ifup eth0", "ifdown eth0"]
     assert store.read_interface("corp") is None
+
+
+@pytest.fixture
+def waiting(monkeypatch, tunnels):
+    """A machine with a default route, on which a wish waits for its tunnel; but nobody waits long."""
+    monkeypatch.setattr(wish, "has_working_default_route", lambda: True)
+    monkeypatch.setattr(wish, "is_under_boot", lambda: False)
+    monkeypatch.setattr(wish, "load_tunnel", tunnels.load)
+    monkeypatch.setattr(wish, "CONNECT_TIMEOUT", 0.3)
+    tunnels.up["openvpn corp"] = False
+    return tunnels
+
+
+@pytest.mark.parametrize("seen, message", [
+    ({}, "not connected after 0.3 s"),
+    ({"words": "no answer from 192.0.2.1:1194/udp"}, "not connected after 0.3 s: no answer from 192.0.2.1:1194/udp"),
+    ({"words": "exit status 1", "failures": 2}, "not connected after 0.3 s: exit status 1"),
+    ({"words": "exit status 1", "failures": 1, "due": 9.0}, "not connected after 0.3 s: exit status 1"),
+    ({"words": "exit status 1", "failures": 2, "due": 9.0}, "not connected: exit status 1"),
+    ({"words": "the server refused the password", "refusals": 1}, "not connected: the server refused the password"),
+])
+def test_a_wish_that_fails_says_what_the_watcher_knows(store, links, waiting, messages, monkeypatch, seen, message):
+    monkeypatch.setattr(
+        wish, "sleep", lambda seconds: store.write_states([TunnelState("openvpn", "corp", **seen)]) or sleep(seconds)
+    )
+    with pytest.raises(WishError) as caught:
+        make_wish(store)
+    assert str(caught.value) == f'netconf-vpn "openvpn corp": {message}'
+    assert waiting.asked == ["start openvpn corp", "stop openvpn corp"]
+
+
+def test_attempts_of_before_do_not_count(store, links, waiting, messages):
+    states = [TunnelState("openvpn", "corp", words="exit status 1", failures=9, refusals=3)]
+    waiting.during["start openvpn corp"] = lambda: store.write_states(states)
+    with pytest.raises(WishError, match="not connected after 0.3 s: exit status 1"):
+        make_wish(store)
+
+
+def test_a_wish_ends_when_its_tunnel_is_connected(store, links, waiting, messages):
+    waiting.during["start openvpn corp"] = lambda: waiting.up.update({"openvpn corp": True})
+    make_wish(store)
+    assert waiting.asked == ["start openvpn corp"]
 
 
 # Two wishes
