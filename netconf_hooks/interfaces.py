@@ -180,11 +180,31 @@ class Names(Record):
 
 
 def is_configured(iface: str) -> bool:
-    """Whether ifupdown takes an interface for up, or for coming up, ifquery(8) --state; False if it does not tell."""
+    """Whether ifupdown has an interface up, or is bringing it up; False if it does not say.
+
+    ifupdown-ng and ifupdown2 list an interface only at the end of its ifup.
+    """
     try:
-        return run(["ifquery", "--state", iface], timeout=10).output.startswith(f"{iface}=")
-    except ProgramError:
+        return iface in list_configured()
+    except InterfacesError:
         return False
+
+
+def list_configured() -> set[str]:
+    """Return the interfaces that ifupdown has up, or is bringing up.  Raises `InterfacesError`.
+
+    ifquery(8) --state; ifupdown2 has no such option, but its ifquery prints the stanzas that it has saved.
+    """
+    try:
+        result = run(["ifquery", "--state"], timeout=10)
+        if result.status != 0 and "unrecognized arguments: --state" in result.output:
+            saved = run(["ifquery", "--print-savedstate", "--all"], timeout=10).output
+            return {words[1] for words in map(str.split, saved.splitlines()) if words[:1] == ["iface"] and words[1:]}
+    except ProgramError as error:
+        raise InterfacesError(str(error)) from error
+    if result.status != 0:
+        raise InterfacesError(result.output.strip() or f"ifquery --state: exit status {result.status}")
+    return {name for name, equals, _ in (line.partition("=") for line in result.output.splitlines()) if equals}
 
 
 def list_boot_links() -> set[str]:

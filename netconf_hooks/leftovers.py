@@ -98,12 +98,10 @@ def _read_passes(store: Store) -> dict[str, list[Pass]]:
 
 
 def _is_configured(ifaces: list[str]) -> bool:
-    """Whether ifupdown takes any of these for up, or for coming up; so too where it does not tell."""
-    from netconf_hooks.system.programs import ProgramError, run
+    """Whether ifupdown has any of these up, or is bringing it up; True if it does not say."""
+    from netconf_hooks.interfaces import InterfacesError, list_configured
 
     try:
-        result = run(["ifquery", "--state"], timeout=10)
-    except ProgramError:
+        return not list_configured().isdisjoint(ifaces)
+    except InterfacesError:
         return True
-    configured = {line.partition("=")[0] for line in result.output.splitlines()}
-    return result.status != 0 or not configured.isdisjoint(ifaces)

@@ -6,6 +6,10 @@ in a hook: they wait for ifupdown's lock of NAME, which an ``ifup -a`` may hold,
 our caller holds.  What was asked for last is written down (`Store.write_order`), so that one initiator at a time does
 whatever is newest.
 
+ifupdown-ng reads its state file when a run begins and replaces it at the end: of two runs at the same time, one is
+forgotten.  ifupdown2 refuses to run twice.  With these two the initiator first waits until all other runs have ended,
+and nobody waits for it: a hook is part of such a run.
+
 **Up** means that ifupdown has NAME configured, and that the interface of this name, if there is one, is up with
 carrier.  Many stanzas (PPP, L2TP, vpnc) make an interface of another name, or make it later: until an interface called
 NAME has been seen up, a missing one says nothing.
@@ -16,11 +20,14 @@ NAME has been seen up, a missing one says nothing.
 from __future__ import annotations
 
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import FILE, InterfacesError, is_configured, list_boot_links, query_options
+from netconf_hooks.interfaces import (
+    FILE, find_ifupdown, IFUPDOWN, InterfacesError, is_configured, list_boot_links, query_options
+)  # fmt: skip
 from netconf_hooks.rules import read_rules
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log, programs
 from netconf_hooks.system.netlink import NetlinkError, read_link
+from netconf_hooks.system.processes import is_any_running
 from netconf_hooks.system.systemd import Systemd, SystemStopping
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError
@@ -32,8 +39,13 @@ UP_TIMEOUT = 120.0
 DOWN_TIMEOUT = 60.0
 """Seconds for ifdown."""
 
+OTHERS_TIMEOUT = 60.0
+"""Seconds that an initiator waits for other runs of ifupdown-ng or ifupdown2 to end."""
+
 STOP_TIMEOUT = 5.0
 """Seconds that `Tunnel.stop` waits for ifdown; after that the watcher asks again."""
+
+_PROGRAMS = frozenset(("ifup", "ifdown", "ifreload", "ifupdown"))
 
 UP, ANEW, DOWN = "up", "anew", "down"
 """What an initiator is to do: ifup; ifdown and then ifup; ifdown."""
@@ -97,8 +109,8 @@ class Tunnel:
     def stop(self) -> None:
         """Have ifdown run, whoever ran ifup, and wait some seconds for its end.  Raises `TunnelError`.
 
-        Don't wait if NAME has a record: its own hooks need the lock that our caller holds.  While the system stops,
-        ``ifdown -a`` takes it down.
+        Don't wait if NAME has a record: its own hooks need the lock that our caller holds; nor with ifupdown-ng and
+        ifupdown2, see above.  While the system stops, ``ifdown -a`` takes it down.
         """
         order = self._store.read_order("ifup", self._name)
         if order in ("", RAISED, SEEN) and not is_configured(self._name):
@@ -111,7 +123,7 @@ class Tunnel:
                 self._ask(DOWN)
         except SystemStopping:
             return
-        if self._has_record():
+        if self._has_record() or not _runs_in_parallel():
             return
         wait_until(lambda: self._read_outcome() is not None, STOP_TIMEOUT, 0.05)
         outcome = self._read_outcome()
@@ -121,11 +133,13 @@ class Tunnel:
     def connect(self) -> str:
         """Do what was asked for last, and return what was done; what an initiator does.  Raises `TunnelError`."""
         while True:
+            if not _runs_in_parallel():
+                wait_until(lambda: not is_any_running(_PROGRAMS), OTHERS_TIMEOUT, 0.05)
             order = self._store.read_order("ifup", self._name)
             if order in (ANEW, DOWN):
-                self._take_down()
+                self._take_down(anew=order == ANEW)
             if order in (UP, ANEW):
-                self._bring_up()
+                self._bring_up(anew=order == ANEW)
             with self._store.lock_records():
                 if self._store.read_order("ifup", self._name) == order:
                     if order == DOWN:
@@ -243,20 +257,42 @@ class Tunnel:
             return ""
         return self._initiator.read_reason() or None
 
-    def _bring_up(self) -> None:
-        """Run ifup.  One that fails leaves everything that it has done so far: the next one would stumble over it."""
-        reason = _run(["ifup", self._name], UP_TIMEOUT)
+    def _bring_up(self, anew: bool) -> None:
+        """Run ifup.  One that fails leaves everything that it has done so far: the next one would stumble over it.
+
+        anew: ifdown was run just now.  If it failed, an empty state file lets ifupdown-ng run ifup again: with --force
+        it would count one interface more, and keep the stanza configured after the next ifdown.
+        """
+        if anew and is_configured(self._name):
+            from tempfile import TemporaryDirectory
+
+            with TemporaryDirectory(prefix="netconf-hooks-") as directory:
+                reason = _run(["ifup", "--state-file", f"{directory}/state", self._name], UP_TIMEOUT)
+        else:
+            reason = _run(["ifup", self._name], UP_TIMEOUT)
         if not reason and not is_configured(self._name):
             reason = "ifup has not configured it"
         if reason:
             _run(["ifdown", "--force", self._name], DOWN_TIMEOUT)
             raise TunnelError(reason)
 
-    def _take_down(self) -> None:
-        """Run ifdown, also if ifupdown has forgotten the interface since its ifup failed."""
+    def _take_down(self, anew: bool) -> None:
+        """Run ifdown, also if ifupdown has forgotten the interface since its ifup failed.
+
+        anew: ifup comes next.  Then an ifdown that fails is no error: ifupdown-ng leaves a stanza configured if one of
+        its commands fails, as ``ip link del`` does when the interface is gone.
+        """
         reason = _run(["ifdown", "--force", self._name], DOWN_TIMEOUT)
-        if is_configured(self._name):
+        if is_configured(self._name) and not anew:
             raise TunnelError(reason or "ifdown has left it configured")
+
+
+def _runs_in_parallel() -> bool:
+    """Whether ifupdown can configure two interfaces at the same time: only Debian's own one can."""
+    try:
+        return find_ifupdown() == IFUPDOWN
+    except InterfacesError:
+        return True
 
 
 def _run(argv: list[str], timeout: float) -> str:

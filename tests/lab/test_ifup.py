@@ -15,20 +15,9 @@ from .namespaces import ENVIRONMENT
 from .network import CAFE, CORP_HOST, OFFICE
 from .stanzas import LOCATIONS, find_records, read_status
 from .waiting import wait_until
-from .wireguard import WireGuardGateway
+from .wireguard import SETCONF, WG0, WireGuardGateway
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
-SETCONF = "/etc/wireguard/wg0.setconf"
-
-# As interfaces-wireguard(5) of ifupdown-ng has it, with userland's WireGuard where the kernel has none.
-WG0 = f"""\
-iface wg0 inet static
-    address  10.77.0.2/24
-    pre-up   ip link add wg0 type wireguard 2>/dev/null || wireguard-go wg0
-    pre-up   wg setconf wg0 {SETCONF}
-    up       ip route add 10.99.0.0/24 dev wg0
-    post-down ip link del wg0
-"""
 ETH0 = f"""\
 iface eth0 inet dhcp
 {LOCATIONS}
@@ -48,8 +37,7 @@ def tools(requirements: None) -> None:
 def gateway(lab: Lab) -> Iterator[WireGuardGateway]:
     """The WireGuard gateway of the test's lab, with the laptop configured for it."""
     with WireGuardGateway(lab.network) as made:
-        config = made.client_config()
-        lab.laptop.write(SETCONF, "".join(f"{line}\n" for line in config.splitlines() if "Address" not in line), 0o600)
+        made.install_stanza_client(lab.laptop)
         configure(lab)
         yield made
 

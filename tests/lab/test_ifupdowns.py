@@ -10,11 +10,12 @@ import pytest
 from .archive import fetch_packages
 from .lab import Lab
 from .laptop import Image
-from .network import CAFE, HOME, INTERNET_HOST, OFFICE
+from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE, VPN_GATEWAY
 from .stanzas import (
     find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 )  # fmt: skip
 from .waiting import wait_until
+from .wireguard import PORT, WG0, WireGuardGateway
 
 # They pass one line of an option to hooks, so the options are numbered.
 INTERFACES = f"""\
@@ -74,3 +75,26 @@ def test_check_names_what_does_not_reach_the_hooks(one_lab: Lab, request: pytest
     unpassed = [line for line in checked.stdout.splitlines() if f"{which} passes only" in line]
     assert len(unpassed) == (1 if which == "ifupdown-ng" else 2)
     assert any("/etc/network/interfaces:" in line and "number the others" in line for line in unpassed)
+
+
+def test_a_stanza_that_is_a_tunnel(one_lab: Lab) -> None:
+    """netconf-vpn ifup wg0: up in the cafe, down in the office, and back after somebody has deleted its interface."""
+    laptop = one_lab.laptop
+    with WireGuardGateway(one_lab.network) as gateway:
+        gateway.install_stanza_client(laptop)
+        rules = INTERFACES.replace("openvpn corp", "ifup wg0")
+        allow = f"    netconf-guard-allow {VPN_GATEWAY}:udp/{PORT}\n"  # what ifup's tunnels send is not known
+        laptop.write("/etc/network/interfaces", f"{rules}{allow}\n{WG0}")
+        for site, location in ((CAFE, None), (OFFICE, "office-lan"), (CAFE, None)):
+            one_lab.plug(site.name)
+            laptop.run(["ifup", "eth0"])
+            wait_until(lambda: read_location(one_lab) == location, f"{site.name} to be recognised")
+            wait_until(lambda: laptop.pings(CORP_HOST) == (location is None), "the tunnel to be as the rules say", 30)
+            if not location:
+                wait_until(lambda: read_status(one_lab)["tunnels"]["ifup wg0"]["up"] is True, "status to say so", 30)
+                laptop.run(["ip", "link", "delete", "dev", "wg0"])
+                wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel to be back", 30)
+            laptop.run(["ifdown", "eth0"])
+            wait_until(lambda: not laptop.pings(CORP_HOST), "the tunnel to end", 30)
+            wait_until(lambda: find_records(one_lab) == [], "the records to be gone", 30)
+        assert "Traceback" not in laptop.log()

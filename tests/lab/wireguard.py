@@ -37,6 +37,18 @@ Endpoint = {endpoint}
 AllowedIPs = {networks}
 """
 
+# A stanza that is the tunnel, and the configuration that it loads: as interfaces-wireguard(5) of ifupdown-ng has it,
+# with userland's WireGuard where the kernel has none.
+SETCONF = "/etc/wireguard/wg0.setconf"
+WG0 = f"""\
+iface wg0 inet static
+    address  10.77.0.2/24
+    pre-up   ip link add wg0 type wireguard 2>/dev/null || wireguard-go wg0
+    pre-up   wg setconf wg0 {SETCONF}
+    up       ip route add 10.99.0.0/24 dev wg0
+    post-down ip link del wg0
+"""
+
 
 class WireGuardGateway:
     """A WireGuard interface at the VPN gateway of `network`; behind it is `network.CORP_HOST`."""
@@ -72,6 +84,11 @@ class WireGuardGateway:
     def install_client(self, machine: Machine, path: str = CONFIG) -> None:
         """Write the laptop's configuration to a machine."""
         machine.write(path, self.client_config(), 0o600)
+
+    def install_stanza_client(self, machine: Machine) -> None:
+        """Write the configuration that the stanza `WG0` loads: without the lines that only wg-quick(8) knows."""
+        lines = self.client_config().splitlines(keepends=True)
+        machine.write(SETCONF, "".join(line for line in lines if "Address" not in line), 0o600)
 
     def start(self) -> None:
         """Start the gateway, stopped before; it answers as soon as this returns."""

@@ -10,8 +10,9 @@ from many import MANY
 
 from netconf_hooks import interfaces
 from netconf_hooks.interfaces import (
-    FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, list_complaints, list_unpassed, Names,
-    parse_options, query_options, query_stanzas, read_names, run_ifquery, split_passes
+    FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, is_configured, list_complaints,
+    list_configured, list_unpassed, Names, parse_options, query_options, query_stanzas, read_names, run_ifquery,
+    split_passes
 )  # fmt: skip
 from netconf_hooks.rules import read_rules
 from netconf_hooks.system.programs import ProgramError, Result
@@ -73,6 +74,45 @@ def write(directory, **files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return str(directory / next(iter(files)))
+
+
+# What is up.  Printed by ``ifquery --state`` of ifupdown 0.8.41 and ifupdown-ng 0.11.4, and by ``ifquery
+# --print-savedstate --all`` of ifupdown2 3.0.0, whose ifquery refuses --state.
+
+STATES = {
+    "ifupdown": "lo=lo\neth0=roaming\n",
+    "ifupdown-ng": "lo=lo 1 auto\neth0=eth0 2 explicit\n",
+    "ifupdown2": "iface lo inet loopback\n\niface eth0 inet static\n\taddress 10.1.1.1/24\n\tpost-down true\n\n",
+}
+
+
+@pytest.mark.parametrize("ifupdown", STATES)
+def test_what_ifupdown_has_up(monkeypatch, ifupdown):
+    def run(argv, timeout):
+        if ifupdown != "ifupdown2":
+            assert argv == ["ifquery", "--state"]
+        elif argv == ["ifquery", "--state"]:
+            return Result(2, "usage: ifquery [-h] [-a]\nifquery: error: unrecognized arguments: --state\n")
+        else:
+            assert argv == ["ifquery", "--print-savedstate", "--all"]
+        return Result(0, STATES[ifupdown])
+
+    monkeypatch.setattr(interfaces, "run", run)
+    assert list_configured() == {"lo", "eth0"}
+    assert is_configured("eth0") and not is_configured("eth")
+
+
+@pytest.mark.parametrize("answer", [Result(1, "ifquery: no state\n"), Result(3, ""), ProgramError("no such program")])
+def test_what_is_up_can_not_be_told(monkeypatch, answer):
+    def run(argv, timeout):
+        if isinstance(answer, ProgramError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(interfaces, "run", run)
+    with pytest.raises(InterfacesError, match="no state|exit status 3|no such program"):
+        list_configured()
+    assert not is_configured("eth0")
 
 
 # Options

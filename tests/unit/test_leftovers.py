@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from guarded import GUARD, ifup, run_hook
 
+from netconf_hooks import interfaces
 from netconf_hooks.leftovers import clear_leftovers
-from netconf_hooks.system import programs
 from netconf_hooks.system.programs import ProgramError, Result
 
 STARTED = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
@@ -24,7 +24,7 @@ def configured(monkeypatch):
             raise answer["lines"]
         return Result(answer["status"], "".join(f"{line}\n" for line in answer["lines"]))
 
-    monkeypatch.setattr(programs, "run", run)
+    monkeypatch.setattr(interfaces, "run", run)
     return answer
 
 
@@ -78,7 +78,7 @@ def test_a_link_that_is_up_stays(store, links, network, firewall, configured):
 def test_an_ifup_that_comes_meanwhile_keeps_its_guard(cut_off, links, firewall, configured, monkeypatch):
     """It is counted from before its first hook, which waits for the lock, or has had it."""
     answers = [["lo=lo"], ["lo=lo", "eth0=eth0"]]
-    monkeypatch.setattr(programs, "run", lambda argv, timeout: Result(0, "\n".join(answers.pop(0))))
+    monkeypatch.setattr(interfaces, "run", lambda argv, timeout: Result(0, "\n".join(answers.pop(0))))
     clear_leftovers(cut_off)
     assert cut_off.has_guards() and list(firewall.stands) == ["eth0"]
 
@@ -99,7 +99,7 @@ def test_an_ifup_that_comes_meanwhile_and_fails_keeps_its_guard(
     if moment == "lock":
         monkeypatch.setattr(cut_off, "lock_acting", lambda: [fail(), lock_acting()][1])
     else:
-        monkeypatch.setattr(programs, "run", lambda *_, **__: [fail(), Result(0, "lo=lo")][1])
+        monkeypatch.setattr(interfaces, "run", lambda *_, **__: [fail(), Result(0, "lo=lo")][1])
     clear_leftovers(cut_off)
     assert cut_off.has_guards() and cut_off.has_interfaces() and list(firewall.stands) == ["eth0"]
 

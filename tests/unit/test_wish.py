@@ -36,9 +36,7 @@ class Uplinks:
         self.environments.append(variables)
         command, *options, link = argv
         if command == "ifquery":
-            if "--list" in options or link.startswith("--"):
-                return wish_result("")
-            return wish_result(f"{link}={link}\n" if link in self.up else "")
+            return wish_result("".join(f"{name}={name}\n" for name in self.up) if link == "--state" else "")
         self.done.append(f"{command} {link}")
         if command == "ifup":
             if link in self.broken:

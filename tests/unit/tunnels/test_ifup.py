@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Place:
         self.initiator = FakeInitiator()
         self.stanzas = {"wg0": ""}
         self.configured: set[str] = set()
+        self.ifupdown = "ifupdown"
         self.link: LinkStatus | None = None
         self.fails: dict[str, Result | ProgramError] = {}
         self.ran: list[str] = []
@@ -61,10 +63,12 @@ class Place:
 
     def run(self, argv: list[str], timeout: float, **options: object) -> Result:
         words = list(argv)
-        if words[:2] == ["ifquery", "--state"]:
-            return Result(0, f"{words[2]}={words[2]}\n" if words[2] in self.configured else "")
+        if words == ["ifquery", "--state"]:
+            return Result(0, "".join(f"{name}={name}\n" for name in sorted(self.configured)))
         if words[:2] == ["ifquery", "--list"]:
             return Result(0, "lo\nwg0\n" if words == ["ifquery", "--list"] else "")
+        if words == ["ifquery", "--version"]:
+            return Result(0, f"{self.ifupdown} 1.0\n")
         if words[0] == "ifquery":
             name = words[-1]
             return Result(0, self.stanzas[name]) if name in self.stanzas else Result(1, f"ifquery: unknown {name}\n")
@@ -237,6 +241,32 @@ def test_an_ifdown_that_leaves_it_configured_has_failed(place: Place) -> None:
     with pytest.raises(TunnelError, match="^ifdown --force wg0: ifdown: unknown interface wg0$"):
         place.tunnel.connect()
     assert place.order == DOWN
+
+
+def test_what_ifdown_can_not_take_down_is_brought_up_all_the_same(place: Place) -> None:
+    """ifupdown-ng leaves a stanza configured whose interface is gone, since ``ip link del`` fails."""
+    place.configured.add("wg0")
+    place.note(ANEW)
+    place.fails["ifdown"] = Result(1, 'Cannot find device "wg0"\n')
+    assert place.tunnel.connect() == "brought up"
+    first, second = place.ran
+    assert first == "ifdown --force wg0"
+    assert re.fullmatch("ifup --state-file /tmp/netconf-hooks-[^/]+/state wg0", second)
+    assert not Path(second.split()[2]).parent.exists()
+
+
+@pytest.mark.parametrize("ifupdown", ["ifupdown-ng", "ifupdown2"])
+def test_those_that_can_not_run_twice_are_not_disturbed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, ifupdown: str
+) -> None:
+    place.ifupdown = ifupdown
+    others = [True, True, False]
+    monkeypatch.setattr(ifup, "is_any_running", lambda names: "ifup" in names and (others.pop(0), place.ran == [])[0])
+    place.configured.add("wg0")
+    place.tunnel.stop()  # which does not wait: its caller may be a part of such a run
+    assert place.order == DOWN and place.ran == []
+    assert place.tunnel.connect() == "taken down"
+    assert (others, place.ran) == ([], ["ifdown --force wg0"])
 
 
 def test_an_initiator_goes_on_with_what_was_asked_for_meanwhile(
