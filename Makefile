@@ -50,6 +50,9 @@ SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-
 # At the end, give files that root has written into build/ to the checkout's owner.
 HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
 
+# What is Python, and has no name that says so.
+PROGRAMS = $(wildcard if-*.d/netconf-hooks) $(addprefix libexec/,fulfil map request tunnel) $(wildcard sbin/*)
+
 # Names that vulture wrongly reports as unused: ssl reads them from its context, and Python from a module.
 ALIVE = check_hostname,verify_mode,minimum_version,__getattr__
 
@@ -122,9 +125,9 @@ mutants: needs-unit
 	$(PYTHON) -m tests.mutants $(MUTANTS) $(FILE)
 
 lint: needs-lint
-	$(PYTHON) -m flake8 netconf_hooks tests if-*.d/netconf-hooks libexec/map libexec/tunnel sbin/*
+	$(PYTHON) -m flake8 netconf_hooks tests $(PROGRAMS)
 	$(PYTHON) -m mypy -p netconf_hooks
-	vulture --ignore-names '$(ALIVE)' netconf_hooks sbin/* if-*.d/netconf-hooks libexec/map libexec/tunnel
+	vulture --ignore-names '$(ALIVE)' netconf_hooks $(PROGRAMS)
 	git -c safe.directory='*' ls-files -z .ci debian docs libexec tests | xargs -0 awk \
 		'FNR == 1 && (/^#!.*\/(env )?(ba)?sh/ || /^# shellcheck shell=/) { print FILENAME }' | xargs shellcheck
 	for page in docs/*.[0-9]; do

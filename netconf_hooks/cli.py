@@ -19,6 +19,8 @@ from netconf_hooks.commands.plan import plan_situations
 from netconf_hooks.commands.portal import PORTAL_TIME, close_links, read_duration, release_link, visit_portal
 from netconf_hooks.commands.probe import probe_network
 from netconf_hooks.commands.status import ALWAYS, AUTO, NEVER, name_place, show_status
+from netconf_hooks.commands.unprivileged import ASKABLE, ask_polkit
+from netconf_hooks.commands.want import unwant_wish, want_wish
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.interfaces import InterfacesError
@@ -45,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     arguments: those of the command line if not given.
     """
-    parser = _make_parser()
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _make_parser().parse_args(arguments)
     log.set_verbose(options.verbose)
     run: Callable[[argparse.Namespace, Store], int] = options.run
     log.fill_descriptors()
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What stands in a stanza need not be text in anybody's encoding (PEP 383).
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if options.command in ASKABLE and os.geteuid() != 0:
+            return ask_polkit(options, arguments)
         status = run(options, Store())
         if sys.stdout is not None:  # None where it was closed from the beginning
             sys.stdout.flush()
@@ -92,7 +96,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "2 the command line could not be read",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say how things were found out")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     status = _add_command(
         commands, "status", show_status, "what is known of the interfaces, and what the tunnels do",
@@ -170,7 +174,7 @@ def _make_parser() -> argparse.ArgumentParser:
     refresh = _add_command(
         commands, "refresh", decide_again, "look at the network again and decide again, by the recorded rules",
         "For what the watcher can't see, as a lease with another domain.  A stanza that was changed since takes an "
-        "ifdown and an ifup.  Needs root.",
+        "ifdown and an ifup.  Needs root, or polkit's permission: then once in 10 s.",
         "netconf-hooks refresh",
     )  # fmt: skip
     refresh.add_argument(
@@ -181,7 +185,7 @@ def _make_parser() -> argparse.ArgumentParser:
     hold = _add_command(
         commands, "hold", hold_tunnel, "keep the rules' hands off a tunnel, until unhold",
         "A held tunnel is neither started nor stopped, nor restarted if it ends, whatever the rules say, also after a "
-        "reboot.  Needs root.",
+        "reboot.  Needs root, or polkit's permission.",
         "netconf-hooks hold openvpn corp",
         "netconf-hooks hold openvpn corp --for 2h",
     )  # fmt: skip
@@ -194,18 +198,36 @@ def _make_parser() -> argparse.ArgumentParser:
 
     unhold = _add_command(
         commands, "unhold", unhold_tunnel, "let a tunnel follow the rules again",
-        "Ends the hold of a tunnel, which is brought to what the rules say at once.  Needs root.",
+        "Ends the hold of a tunnel, which is brought to what the rules say at once.  Needs root, or polkit's "
+        "permission.",
         "netconf-hooks unhold openvpn corp",
     )  # fmt: skip
     unhold.add_argument("kind", metavar="KIND")
     unhold.add_argument("name", metavar="NAME")
 
+    want = _add_command(
+        commands, "want", want_wish, "bring up a tunnel that you want, and a link for it (ifup of a wish)",
+        "Does what ifup NAME does, if NAME is a stanza with netconf-uplink, and nothing else.  Needs root, or polkit's "
+        "permission.",
+        "netconf-hooks want corp",
+    )  # fmt: skip
+    want.add_argument("name", metavar="NAME", help="of a stanza with netconf-uplink")
+
+    unwant = _add_command(
+        commands, "unwant", unwant_wish, "take it down again (ifdown of a wish)",
+        "Does what ifdown NAME does, if NAME is a stanza with netconf-uplink, and nothing else.  Needs root, or "
+        "polkit's permission.",
+        "netconf-hooks unwant corp",
+    )  # fmt: skip
+    unwant.add_argument("name", metavar="NAME")
+
     portal = _add_command(
         commands, "portal", visit_portal, "let a captive portal through a guard, for a time",
-        "Lets http, https and the link's own DNS through the guard of IFACE, for the user who calls it (by sudo), and "
-        "the router's and the portal's own ports, and nothing else.  Prints the address to open.  The kernel ends it, "
-        "whatever happens.  Needs root.",
-        "sudo netconf-hooks portal wlan0 --for 5m",
+        "Lets http, https and the link's own DNS through the guard of IFACE, for the user who calls it, and the "
+        "router's and the portal's own ports, and nothing else.  Prints the address to open.  The kernel ends it, "
+        "whatever happens.  Needs root, or polkit's permission: then 5 minutes, once for each network.",
+        "netconf-hooks portal wlan0",
+        "sudo netconf-hooks portal wlan0 --for 15m",
     )  # fmt: skip
     portal.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
     portal.add_argument("iface", metavar="IFACE")
@@ -216,8 +238,9 @@ def _make_parser() -> argparse.ArgumentParser:
 
     release = _add_command(
         commands, "release", release_link, "the emergency exit: open a guard until the next ifup",
-        "Takes the guard of IFACE away until its next ifup: anything may leave, unencrypted.  Needs root.",
-        "sudo netconf-hooks release eth0",
+        "Takes the guard of IFACE away until its next ifup: anything may leave, unencrypted.  Needs root, or polkit's "
+        "permission.",
+        "netconf-hooks release eth0",
     )  # fmt: skip
     release.add_argument("iface", metavar="IFACE")
 

@@ -38,6 +38,9 @@ HELD = "/var/lib/netconf-hooks/held"
 # First line of every file; another version's files are as good as none: /run is empty after a boot.
 FORMAT = "netconf-hooks 1"
 
+# For how long the answer to a request is kept at least, seconds.
+_ANSWER_KEPT = 3600.0
+
 # Bytes that a file of ours may have.  Options come in the environment, which has 2 MiB by default (execve(2)).
 _LIMIT = 1 << 23
 
@@ -488,6 +491,9 @@ class Store:
         self.states = directory + "/watch.tunnels"
         self.reasons = directory + "/reasons"
         self.orders = directory + "/orders"
+        self.requests = directory + "/requests"
+        self.refreshed = directory + "/requests.refresh"
+        self.portals = directory + "/requests.portal"
 
     def prepare(self) -> None:
         """Make the directories.  Raises OSError."""
@@ -510,6 +516,10 @@ class Store:
         """Return the record of `iface`, or None where there is none.  Raises `RecordError`."""
         lines = _read_lines(f"{self.interfaces}/{iface}")
         return _parse_interface(iface, lines) if lines else None
+
+    def knows_interface(self, iface: str) -> bool:
+        """Whether there is a record of `iface`, or of a guard of its device, readable or not."""
+        return os.path.lexists(f"{self.interfaces}/{iface}") or iface.partition(":")[0] in self.list_guarded()
 
     def read_interfaces(
         self, on_error: Callable[[str], None], written: InterfaceRecord | None = None
@@ -677,6 +687,56 @@ class Store:
         if order and not os.path.isdir(self.orders):
             os.mkdir(self.orders, 0o755)
         _write_or_remove(f"{self.orders}/{kind}-{name}", [order] if order else [])
+
+    def path_of_answer(self, instance: str) -> str:
+        """Return the file with the answer to a request (`request`)."""
+        return f"{self.requests}/{instance}"
+
+    def open_answer(self, instance: str) -> int:
+        """Begin the answer to a request, and return a descriptor to write it with; only root can read it.
+
+        The answer to the same request before is another file, which may still be read.  Raises OSError.
+        """
+        self.prepare()
+        try:
+            os.mkdir(self.requests, 0o700)
+        except FileExistsError:
+            pass
+        for name in _list_names(self.requests):
+            if name == instance or self._is_old_answer(name):
+                _remove(self.path_of_answer(name))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self.path_of_answer(instance), flags, 0o600)
+
+    def _is_old_answer(self, instance: str) -> bool:
+        try:
+            return time.time() - os.stat(self.path_of_answer(instance)).st_mtime > _ANSWER_KEPT
+        except FileNotFoundError:
+            return False  # the unit of another request has removed it
+
+    def read_refreshed(self) -> float:
+        """Return when a refresh by a user has begun or ended last, by `boot_time`; 0 if there was none."""
+        try:
+            return _read_number(" ".join(_read_lines(self.refreshed)))
+        except RecordError:
+            return 0.0
+
+    def write_refreshed(self, when: float) -> None:
+        """Write down when a refresh by a user has begun or ended.  Raises OSError."""
+        _write_lines(self.refreshed, [repr(when)])
+
+    def read_portals(self) -> list[tuple[str, str]]:
+        """Return where users were allowed a captive portal: device and fingerprint of the network.  Raises OSError."""
+        try:
+            pairs = [line.partition(" ")[::2] for line in _read_lines(self.portals)]
+            return [(device, _unescape(text)) for device, text in pairs]
+        except (RecordError, ValueError) as error:
+            # Not as if there were none: then it would be allowed again.
+            raise OSError(f"{self.portals}: {error}") from error
+
+    def write_portals(self, portals: Iterable[tuple[str, str]]) -> None:
+        """Write down where users were allowed a captive portal, with the records' lock.  Raises OSError."""
+        _write_lines(self.portals, [f"{device} {_escape(text)}" for device, text in portals])
 
     def is_unfinished(self) -> bool:
         """Whether a tunnel could not be stopped yet."""

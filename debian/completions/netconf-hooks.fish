@@ -29,13 +29,30 @@ function __netconf_hooks_tunnels
     end
 end
 
+# Print the names of wishes: stanzas with netconf-uplink.
+function __netconf_hooks_wishes
+    set -l files /etc/network/interfaces /etc/network/interfaces.d/*
+    set -l name
+    for line in (cat $files 2>/dev/null)
+        set -l words (string match --all --regex '\S+' -- $line)
+        switch (string lower -- "$words[1]")
+            case iface
+                set name $words[2]
+            case auto 'allow-*' mapping source source-directory template
+                set name
+            case netconf-uplink netconf_uplink
+                set -q name[1]; and echo $name
+        end
+    end
+end
+
 function __netconf_hooks_has_command
     set -l words (commandline --tokenize --cut-at-cursor --current-process | string match --invert -- '-*')
     set -q words[2]; and contains -- $words[2] $argv
 end
 
-set -l commands status explain plan probe location check monitor refresh hold unhold portal release close \
-    import-whereami watch
+set -l commands status explain plan probe location check monitor refresh hold unhold want unwant portal \
+    release close import-whereami watch
 set -l none "not __netconf_hooks_has_command $commands"
 
 complete -c netconf-hooks -f
@@ -51,5 +68,6 @@ complete -c netconf-hooks -n "__netconf_hooks_has_command refresh" -l guards
 complete -c netconf-hooks -n "__netconf_hooks_has_command check explain plan" -a "(__netconf_hooks_interfaces stanzas)"
 complete -c netconf-hooks -n "__netconf_hooks_has_command probe location refresh portal release" \
     -a "(__netconf_hooks_interfaces)"
+complete -c netconf-hooks -n "__netconf_hooks_has_command want unwant" -a "(__netconf_hooks_wishes)"
 complete -c netconf-hooks -n "__netconf_hooks_has_command hold unhold" -a "(__netconf_hooks_tunnels)"
 complete -c netconf-hooks -n "__netconf_hooks_has_command import-whereami" -F

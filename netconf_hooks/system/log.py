@@ -75,9 +75,21 @@ def complain(message: str) -> None:
 
 
 def tell(message: str) -> None:
-    """Tell a person at a terminal what is being waited for; nobody else, and not with ``-v``, which tells it anyway."""
-    if not _verbose and os.isatty(2):
+    """Tell a person what is being waited for: at a terminal, or if a request of polkit shows them what we write.
+
+    Nobody else is told, and nobody with ``-v``, which tells it anyway.
+    """
+    if not _verbose and (os.isatty(2) or is_answer()):
         _write(message)
+
+
+def is_answer(cgroup: str = "/proc/self/cgroup") -> bool:
+    """Whether this process belongs to a request of polkit, whose output is shown to the user: `request`, cgroups(7)."""
+    try:
+        with open(cgroup, "rb") as file:
+            return b"/netconf-hooks-request@" in file.read()
+    except OSError:
+        return False
 
 
 def printable(text: str) -> str:

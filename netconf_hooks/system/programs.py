@@ -30,6 +30,10 @@ OUTPUT_LIMIT = 64 * 1024
 """Bytes of a program's output to keep; the rest is read and discarded, so that the program never blocks."""
 
 
+_HEARING_PAUSE = 0.1
+"""How often the output of a running program is read for `run`'s `hear`, seconds."""
+
+
 class ProgramError(Exception):
     """A program could not be started, or did not end in time; the message names it and says why."""
 
@@ -119,6 +123,7 @@ def run(
     variables: Mapping[str, str] | None = None,
     limit: int = OUTPUT_LIMIT,
     leaves: bool = False,
+    hear: Callable[[str], None] | None = None,
 ) -> Result:
     """Run a program until it ends, and return how it ended.
 
@@ -127,13 +132,14 @@ def run(
     variables: added to `ENVIRONMENT`.
     limit: how many bytes of its output to keep.
     leaves: whether it may leave daemons behind that still have its output, as ifup does; only the last bytes are kept.
+    hear: with `leaves`, gets each line of its output as it is written, without the newline; as many bytes as are kept.
 
     If an exception (SIGTERM) interrupts the caller meanwhile, the program still finishes by itself.
     Raises `ProgramError` if it can't be started or does not end in time.
     """
     deadline = time.monotonic() + timeout
     if leaves:
-        return _run_with_file(argv, timeout, variables, limit)
+        return _run_with_file(argv, timeout, variables, limit, hear)
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0) as pipe:
         try:
@@ -152,7 +158,13 @@ def run(
     return Result(status, output.decode(errors="replace"))
 
 
-def _run_with_file(argv: Sequence[str], timeout: float, variables: Mapping[str, str] | None, limit: int) -> Result:
+def _run_with_file(
+    argv: Sequence[str],
+    timeout: float,
+    variables: Mapping[str, str] | None,
+    limit: int,
+    hear: Callable[[str], None] | None,
+) -> Result:
     """Run a program whose output goes to a file in memory.
 
     Once the reader of a pipe is gone, SIGPIPE would end a daemon that the program has left behind, at the next line
@@ -164,7 +176,7 @@ def _run_with_file(argv: Sequence[str], timeout: float, variables: Mapping[str, 
     with open(os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "rb", buffering=0) as file:
         program = Running(_start(argv, file.fileno(), None, variables))
         try:
-            status = program.wait(time.monotonic() + timeout)
+            status = _wait_and_hear(program, file.fileno(), time.monotonic() + timeout, limit, hear)
             if status is None:
                 program.kill()
         finally:
@@ -175,6 +187,27 @@ def _run_with_file(argv: Sequence[str], timeout: float, variables: Mapping[str, 
         size = os.fstat(file.fileno()).st_size
         output = os.pread(file.fileno(), limit, max(0, size - limit))
     return Result(status, output.decode(errors="replace"))
+
+
+def _wait_and_hear(
+    program: Running, descriptor: int, deadline: float, limit: int, hear: Callable[[str], None] | None
+) -> int | None:
+    """Do what `Running.wait` does; meanwhile pass on what is written to a file in memory, line by line."""
+    if hear is None:
+        return program.wait(deadline)
+    heard = 0
+    while True:
+        status = program.wait(min(deadline, time.monotonic() + _HEARING_PAUSE))
+        ended = status is not None or time.monotonic() >= deadline
+        # pread: the program writes where the offset is that it shares with us.
+        data = os.pread(descriptor, max(0, limit - heard), heard)
+        if not ended or heard + len(data) == limit:
+            data = data[: data.rfind(b"\n") + 1]
+        for line in data.removesuffix(b"\n").split(b"\n") if data else ():
+            hear(line.decode(errors="replace"))
+        heard += len(data)
+        if ended:
+            return status
 
 
 def spawn(argv: Sequence[str]) -> int:

@@ -55,6 +55,8 @@ CONTAINER = Recipe(
     packages=(
         # a Debian that boots, with udev: it is udev that raises allow-hotplug interfaces (ifupdown's 80-ifupdown.rules)
         "dbus netbase procps systemd-sysv udev "
+        # sessions of users, and what they may ask of root without a password
+        "libpam-systemd pkexec polkitd "
         # what the product and its packages need
         "ifupdown iptables nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
         # what goes on around it

@@ -90,6 +90,10 @@ class Running:
         finally:
             os.close(descriptor)
 
+    def read_output(self) -> str:
+        """Return what is on its standard output so far."""
+        return os.pread(self._output[0].fileno(), 1 << 20, 0).decode(errors="replace")
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the program and all that it started in its session."""
         os.killpg(self.process.pid, number)

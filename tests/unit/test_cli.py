@@ -211,7 +211,7 @@ def test_refresh_needs_root(command, at_office, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     status, output, errors = command("refresh")
     assert (status, output) == (1, "")
-    assert errors == "netconf-hooks: refresh: only root may decide\n"
+    assert errors == "netconf-hooks: refresh: only root may do this: sudo netconf-hooks refresh\n"
 
 
 @pytest.mark.parametrize("arguments", [("refresh",), ("refresh", "eth0")])

@@ -32,13 +32,18 @@ def script(tmp_path):
     (tmp_path / "net/bonding_masters").write_text("")
     (tmp_path / "records").mkdir()
     (tmp_path / "records/corp").write_text("")
-    (tmp_path / "interfaces").write_text("iface lo inet loopback\n  iface roaming inet dhcp\niface eth0 inherits x")
+    (tmp_path / "interfaces").write_text(
+        "iface lo inet loopback\n  iface roaming inet dhcp\n    NETCONF_Uplink wlan0\nauto x\nnetconf-uplink eth0\n"
+        "iface eth0 inherits x"
+    )
     (tmp_path / "tunnels").write_text(
         "netconf-hooks 1\nopenvpn\tcorp\tup\tdone\twanted\t\t\nunit\tbackup.timer\tdown\tdone\tno\t\t\n"
     )
     (tmp_path / "held").write_text("netconf-hooks held 1\nopenvpn corp 0\nwireguard home 0\n")
     (tmp_path / "interfaces.d/sub").mkdir(parents=True)
-    (tmp_path / "interfaces.d/more").write_text("iface $(touch${IFS}hit) inet manual\niface dsl inet ppp\n")
+    (tmp_path / "interfaces.d/more").write_text(
+        "iface $(touch${IFS}hit) inet manual\niface dsl inet ppp\niface corp\tinet manual\n\tnetconf-uplink eth0 dsl"
+    )
     return move(COMPLETION, tmp_path)
 
 
@@ -99,6 +104,8 @@ def test_every_command_and_every_option_is_offered(complete):
     ("netconf-hooks refresh eth0 w", ["wlan0"]),
     ("netconf-hooks refresh wlan0 eth0:", ["1"]),
     ("netconf-hooks close ", []),
+    ("netconf-hooks want ", ["corp", "roaming"]),
+    ("netconf-hooks unwant c", ["corp"]),
     ("netconf-hooks probe eth0:1", ["1"]),
     ("netconf-hooks explain --json ro", ["roaming"]),
     ("netconf-hooks check d", ["dsl"]),
@@ -199,6 +206,8 @@ def test_fish_offers_every_command_and_every_option(complete_in_fish):
     ("netconf-hooks hold openvpn corp --for ", ["30m", "2h", "8h", "1d"]),
     ("netconf-hooks status --color ", ["auto", "always", "never"]),
     ("netconf-hooks close ", []),
+    ("netconf-hooks want ", ["corp", "roaming"]),
+    ("netconf-hooks unwant c", ["corp"]),
 ])
 def test_what_fish_offers(complete_in_fish, tmp_path, line, offered):
     assert sorted(complete_in_fish(line)) == sorted(offered)
@@ -209,6 +218,8 @@ def test_what_fish_offers(complete_in_fish, tmp_path, line, offered):
     ("netconf-hooks import\t", "netconf-hooks import-whereami "),
     ("netconf-hooks prob\twl\t", "netconf-hooks probe wlan0 "),
     ("netconf-hooks refresh eth0:\t", "netconf-hooks refresh eth0:1 "),
+    ("netconf-hooks want c\t", "netconf-hooks want corp "),
+    ("netconf-hooks unwant roa\t", "netconf-hooks unwant roaming "),
     ("netconf-hooks check ds\t", "netconf-hooks check dsl "),
     ("netconf-hooks unhold wire\tho\t", "netconf-hooks unhold wireguard home "),
     ("netconf-hooks status --col\tne\t", "netconf-hooks status --color never "),

@@ -380,8 +380,9 @@ def test_what_is_no_time_is_refused(command, root, time):
 
 def test_only_root_may(command, store, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert command("hold", *CORP) == (1, "", "netconf-hooks: hold: only root may decide\n")
-    assert command("unhold", *CORP) == (1, "", "netconf-hooks: unhold: only root may decide\n")
+    for word in ("hold", "unhold"):
+        said = f"netconf-hooks: {word}: only root may do this: sudo netconf-hooks {word} openvpn corp\n"
+        assert command(word, *CORP) == (1, "", said)
 
 
 def test_status_says_so(command, at_office, tunnel):

@@ -5,10 +5,13 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from netconf_hooks.ask import UNIT
 from netconf_hooks.cli import main
+from netconf_hooks.commands import unprivileged
 from netconf_hooks.rules import OPTIONS, SITUATIONS, TESTS, TUNNEL_KINDS, read_rules
 from netconf_hooks.tunnels.attempt import ENTRY
 
@@ -41,8 +44,11 @@ def test_run_parts_would_run_each_example_of_an_event_script():
 
 
 @pytest.mark.parametrize(
-    "path", [*(f"{name}/netconf-hooks" for name in HOOK_DIRECTORIES), "sbin/netconf-hooks", "libexec/tunnel"]
-)
+    "path", [
+        *(f"{name}/netconf-hooks" for name in HOOK_DIRECTORIES), "sbin/netconf-hooks", "libexec/tunnel",
+        "libexec/request", "libexec/fulfil",
+    ],
+)  # fmt: skip
 def test_what_is_run_is_executable_by_debians_python(path):
     file = ROOT / path
     assert os.stat(file).st_mode & 0o777 == 0o755
@@ -84,6 +90,32 @@ def test_an_attempt_is_the_same_program_with_systemd_and_without():
     assert f"libexec/tunnel {os.path.dirname(ENTRY)[1:]}" in installed and os.path.basename(ENTRY) == "tunnel"
     unit = (ROOT / "debian/units/netconf-hooks-tunnel@.service").read_text().splitlines()
     assert f"ExecStart={ENTRY} start %i" in unit
+
+
+def test_each_command_for_users_has_an_action_of_polkit():
+    policy = ElementTree.parse(ROOT / "debian/polkit/org.debian.netconf-hooks.policy").getroot()
+    actions = {}
+    for action in policy.findall("action"):
+        notes = {note.get("key"): note.text for note in action.findall("annotate")}
+        assert notes["org.freedesktop.policykit.exec.path"] == unprivileged.ENTRY
+        command = notes["org.freedesktop.policykit.exec.argv1"]
+        assert action.get("id") == f"org.debian.netconf-hooks.{command}"
+        defaults = action.find("defaults")
+        actions[command] = [defaults.find(f"allow_{who}").text for who in ("any", "inactive", "active")]
+    free, by_admin = ["auth_admin", "auth_admin", "yes"], 3 * ["auth_admin"]
+    assert actions == {
+        command: free if command in ("portal", "refresh") else by_admin for command in unprivileged.ASKABLE
+    }
+    installed = (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
+    assert f"libexec/request {os.path.dirname(unprivileged.ENTRY)[1:]}" in installed
+    assert "debian/polkit/org.debian.netconf-hooks.policy usr/share/polkit-1/actions" in installed
+
+
+def test_a_request_is_the_instance_of_the_unit():
+    assert (ROOT / "debian/units" / UNIT.format("")).exists()
+    unit = (ROOT / "debian/units" / UNIT.format("")).read_text().splitlines()
+    assert "ExecStart=/usr/lib/netconf-hooks/fulfil %i" in unit
+    assert "libexec/fulfil usr/lib/netconf-hooks" in (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
 
 
 def test_one_version():

@@ -254,6 +254,27 @@ def test_of_much_output_the_end_is_kept() -> None:
     assert result.output == "y\ny\ny\nend\n"
 
 
+def test_output_is_heard_line_by_line_while_the_program_runs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "heard")
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if line == "two":
+            assert not (tmp_path / "ended").exists()
+            (tmp_path / "heard").write_text("\n")
+
+    script = f"printf 'one\\ntwo\\nth'; read x <{tmp_path}/heard; printf 'ree\\n\\377'; touch {tmp_path}/ended; exit 4"
+    result = programs.run(["/bin/sh", "-c", script], 20, leaves=True, hear=hear)
+    assert (result.status, heard) == (4, ["one", "two", "three", "\ufffd"])
+
+
+def test_of_much_output_the_beginning_is_heard() -> None:
+    heard: list[str] = []
+    programs.run(["/bin/sh", "-c", "yes | head -n 100; echo end"], 10, limit=10, leaves=True, hear=heard.append)
+    assert heard == 5 * ["y"]
+
+
 def test_a_program_that_leaves_a_daemon_has_a_time_limit_too(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match="not done after 0.2 s, killed"):
         programs.run(["/bin/sh", "-c", f"echo $$ >{tmp_path}/pid; {WAITS}"], 0.2, leaves=True)

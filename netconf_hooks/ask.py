@@ -1,0 +1,189 @@
+"""The program that pkexec(1) runs: it asks systemd for what a user wants, and shows the answer; `request` says how.
+
+It runs as root, but in the user's terminal and control group and with the user's limits.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from netconf_hooks.commands.entry import FAILED, UNREADABLE
+from netconf_hooks.commands.want import UPLINK
+from netconf_hooks.interfaces import FILE, read_names
+from netconf_hooks.request import has_uid, read_request, RequestError
+from netconf_hooks.state import Store
+from netconf_hooks.system import log, programs
+from netconf_hooks.system.systemd import Systemd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from netconf_hooks.request import Request
+
+UNIT = "netconf-hooks-request@{}.service"
+
+# How often the answer is looked for, seconds.
+PAUSE = 0.1
+
+# Bytes of the answer that are read at once: more than a unit writes.
+_MUCH = 1 << 20
+
+# Exit status after Ctrl-C, as in a shell: 128 + SIGINT.
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as the program."""
+    _leave_user()
+    if os.geteuid() != 0:
+        log.complain("only pkexec runs this program: netconf-hooks COMMAND")
+        return UNREADABLE
+    return ask(arguments, os.environ, Systemd(), Store())
+
+
+def ask(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    systemd: Systemd,
+    store: Store,
+    systemctl: str = "systemctl",
+    path: str = FILE,
+) -> int:
+    """Ask for what the user wants, show the answer, and return the exit status.
+
+    arguments: a request's words without the uid; environ: that pkexec(1) has made, with ``PKEXEC_UID``.
+    systemctl: the program; path: /etc/network/interfaces.
+    """
+    try:
+        words = list(arguments)
+        if words and has_uid(words[0]):
+            words.insert(1, environ.get("PKEXEC_UID", ""))
+        request = read_request(words)
+    except RequestError as error:
+        log.complain(str(error))
+        return UNREADABLE
+    if problem := _find_problem(request, store, path):
+        log.complain(f"{request.command}: {problem}")
+        return FAILED
+    if not systemd.is_running():
+        log.complain(f"{request.command}: without systemd, only root may do this")
+        return FAILED
+    return _show(request, store, systemctl)
+
+
+def _find_problem(request: Request, store: Store, path: str) -> str:
+    """Return why there is nothing to be done; otherwise a user could have units started without limit."""
+    iface, wish = request.get("iface"), request.get("wish")
+    if iface and not store.knows_interface(iface):
+        return f"{iface}: not up, or without netconf rules"
+    # The unit looks more closely.
+    if wish and not any(has_option for _, has_option in read_names(path).list_headings_with(UPLINK, wish)):
+        return f"{wish}: no stanza of this name has {UPLINK}"
+    return ""
+
+
+def _leave_user() -> None:
+    """Give up what a user can give to this process and does no good to it."""
+    log.fill_descriptors()
+    os.umask(0o022)
+    os.chdir("/")
+    # Signals that were blocked or ignored stay so through execve(2); without SIGCHLD no child can be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _show(request: Request, store: Store, systemctl: str) -> int:
+    """Start the unit, show its answer until it has ended, and return the exit status."""
+    unit = UNIT.format(request.instance)
+    shown = _Shown(store.path_of_answer(request.instance))
+    try:
+        with programs.begin([systemctl, "start", unit]) as running:
+            poll = select.poll()
+            poll.register(running.fileno(), select.POLLIN)
+            while True:
+                ended = bool(poll.poll(1000 * PAUSE))
+                shown.show_more()
+                if ended:
+                    break
+            running.poll()
+    except programs.ProgramError as error:
+        log.complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        ends = f"; netconf-hooks unwant {request.get('wish')} ends it" if request.command == "want" else ""
+        log.complain(f"{request.command}: it goes on without you{ends}")
+        return _INTERRUPTED
+    finally:
+        shown.close()
+    if shown.status is None:
+        log.complain(f"{request.command}: {unit} has not answered: the system's log says why")
+        return FAILED
+    return shown.status
+
+
+class _Shown:
+    """An answer, as far as it was shown.
+
+    status: the exit status that it ends with, None while it has no end.
+
+    An answer that was complete before is not ours.  One that had begun before is: somebody else has just asked for the
+    same.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.status: int | None = None
+        self._path = path
+        self._rest = b""
+        # Kept open, so that no other file gets its number.
+        self._old = self._open()
+        is_complete = self._old >= 0 and b"\0" in os.pread(self._old, _MUCH, 0)
+        self._file = -1 if is_complete else self._old
+        self._switched = False
+
+    def show_more(self) -> None:
+        """Show the lines that have been written since, on standard error if they are complaints."""
+        if self.status is not None:
+            return
+        if not self._switched:
+            self._switch()
+        if self._file < 0:
+            return
+        text, end, status = (self._rest + os.read(self._file, _MUCH)).partition(b"\0")
+        *lines, self._rest = text.split(b"\n")
+        for line in lines:
+            descriptor = 2 if line.startswith(f"{log.NAME}: ".encode()) else 1
+            _write(descriptor, log.printable(line.decode(errors="replace")))
+        if end:
+            self._rest += end + status
+            if status.endswith(b"\n"):
+                self.status = int(status) if status.strip().isdigit() else FAILED
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in {self._file, self._old} - {-1}:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return -1
+
+    def _switch(self) -> None:
+        """Read the new answer once there is one."""
+        new = self._open()
+        if new >= 0 and self._old >= 0 and os.path.sameopenfile(new, self._old):
+            os.close(new)
+        elif new >= 0:
+            self._file, self._rest, self._switched = new, b"", True
+
+
+def _write(descriptor: int, line: str) -> None:
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+    except OSError:
+        pass  # closed, full, or nobody reads it
