@@ -26,6 +26,7 @@ import time
 
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
+from netconf_hooks.system.netlink import Netlink
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, TunnelError, libreswan, swanctl_conf
@@ -304,8 +305,16 @@ class ByLibreswan:
             return False
 
     def is_stuck(self, name: str) -> bool:
-        """Return False: pluto does not tell."""
-        return False
+        """Whether its packets leave by an address that this machine no longer has: pluto does not change it by itself.
+
+        pluto does not say whether it waits for an answer.
+        """
+        try:
+            pairs = self._pluto.list_addresses(name)
+        except NotRunning:
+            return False
+        with Netlink() as netlink:
+            return any(not any(map(netlink.is_own, pair)) for pair in pairs)
 
     def connect(self, connection: Connection) -> None:
         """Bring it up."""
@@ -314,12 +323,12 @@ class ByLibreswan:
             self._daemon.start(lambda: _answers(self._pluto.list_up))
         if self.is_up(name):
             return
-        told = ""
         # What pluto starts with is loaded by a process of its own, a little later.
-        if not wait_until(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4, 0.05):
-            told = self._pluto.load(name)
-            if not self.ask(name).connections:
-                raise TunnelError(f"pluto did not load it{f': {told}' if told else ''}")
+        wait_until(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4, 0.05)
+        # Also if it is loaded: then left=%defaultroute is the address that this machine had at that time.
+        told = self._pluto.load(name)
+        if not self.ask(name).connections:
+            raise TunnelError(f"pluto did not load it{f': {told}' if told else ''}")
         told = self._pluto.initiate(name)
         if not self.is_up(name):
             raise TunnelError(told or "no IPsec SA was established")

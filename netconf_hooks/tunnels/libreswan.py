@@ -43,7 +43,9 @@ class Pluto:
         return parse_traffic(self._ask("--trafficstatus"))
 
     def load(self, name: str) -> str:
-        """Have pluto read the secrets again and load a connection of ipsec.conf; return what it said."""
+        """Have pluto look for this machine's addresses, read the secrets and load a connection of ipsec.conf, all of it
+        once more; return what it said."""
+        self._run(ASK_TIMEOUT, "whack", "--listen")
         self._run(ASK_TIMEOUT, "whack", "--rereadsecrets")
         return "; ".join(self._run(ASK_TIMEOUT, "addconn", name).output.split("\n")).strip("; ")
 
@@ -58,6 +60,11 @@ class Pluto:
     def list_states(self) -> tuple[str, ...]:
         """Return the names of the connections that pluto does anything for.  Raises as `_ask`."""
         return parse_states(self._ask("--showstates"))
+
+    def list_addresses(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """Return between which two addresses each IPsec SA of a connection goes.  Raises as `_ask`."""
+        found = parse_addresses(self._ask("--showstates"))
+        return tuple(addresses for connection, addresses in found if belongs(connection, name))
 
     def terminate(self, name: str) -> None:
         """End all of a connection, whether or not the gateway answers.  Raises `TunnelError`."""
@@ -162,6 +169,12 @@ def parse_states(output: str) -> tuple[str, ...]:
     """Return the names of the connections in what ``ipsec whack --showstates`` printed."""
     names = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"', output, re.MULTILINE)
     return tuple(dict.fromkeys(names))
+
+
+def parse_addresses(output: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return, of each IPsec SA in what ``ipsec whack --showstates`` printed, its connection and its two addresses."""
+    lines = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"(.* esp\.\w+@.*)$', output, re.MULTILINE)
+    return tuple((name, tuple(re.findall(r" esp\.\w+@([0-9a-fA-F.:]+)", rest))) for name, rest in lines)
 
 
 def find_reason(output: str) -> str:

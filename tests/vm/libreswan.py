@@ -6,7 +6,9 @@ own.  The checks are one story and run in their order.
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 
 from tests.lab import ipsec
 from tests.lab.network import CAFE, CORP_HOST, VPN_GATEWAY, Network
@@ -86,6 +88,22 @@ def libreswans_packets_are_the_kernels(guest: Guest) -> None:
     assert all(late >= early + 5 * 84 for early, late in zip(before, after, strict=True)), (before, after)
 
 
+def libreswan_goes_on_from_another_address(guest: Guest) -> None:
+    """pluto itself would keep the address that the machine no longer has."""
+    before = guest.run(["ip", "-json", "-4", "address", "show", "dev", "eth0"]).stdout
+    (old,) = json.loads(before)[0]["addr_info"]
+    new = f"{CAFE.router.rpartition('.')[0]}.99"
+    began = time.monotonic()
+    guest.run(["ip", "address", "add", f"{new}/24", "dev", "eth0"])
+    guest.run(["ip", "address", "del", f"{old['local']}/{old['prefixlen']}", "dev", "eth0"])
+    guest.run(["ip", "route", "replace", "default", "via", CAFE.router, "dev", "eth0", "src", new])
+    wait_until(lambda: f"src {new} dst {VPN_GATEWAY}" in guest.run(["ip", "xfrm", "state"]).stdout,
+               "the tunnel to use the new address", PATIENT)  # fmt: skip
+    guest.wait_for_corp()
+    print(f"# libreswan, another address -> back after {time.monotonic() - began:.1f} s")
+    assert guest.unit(UNIT) == "active"
+
+
 def libreswan_goes_with_ifdown(guest: Guest) -> None:
     pid = main_pid(guest)
     assert guest.read_associations() != []
@@ -99,6 +117,7 @@ def libreswan_goes_with_ifdown(guest: Guest) -> None:
 CHECKS: list[Check[Guest]] = [
     libreswan_comes_with_ifup,
     libreswans_packets_are_the_kernels,
+    libreswan_goes_on_from_another_address,
     libreswan_goes_with_ifdown,
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd
 
+from netconf_hooks.system.netlink import Netlink
 from netconf_hooks.tunnels import Endpoint, TunnelError, load_tunnel
 from netconf_hooks.tunnels.ipsec import Tunnel, explain_reason
 
@@ -355,6 +356,9 @@ def test_libreswan_told_the_kernels_reason(libreswan):
         libreswan.answer(question, fixture)
     libreswan.answer("--trafficstatus", "whack-4-traffic-subnets")
     assert "Function not implemented" in complaint(libreswan.tunnel(), "connect")
+    steps = ("--listen", "addconn", "--initiate")
+    done = [word for call in libreswan.calls for word in call.split() if word in steps]
+    assert done == list(steps), "loaded again: left=%defaultroute is another address by now"
 
 
 # Where its packets go.
@@ -457,6 +461,19 @@ def test_one_whose_gateway_does_not_answer_is_up_and_stuck(machine: Machine, ses
     found = machine.tunnel().inspect()
     assert (found.up, found.stuck, found.remedies) == (True, stuck, ("nudge", "restart"))
     assert machine.tunnel().nudge() == "", "charon repeats its request by itself first"
+
+
+@pytest.mark.parametrize("states", ["whack-4-states", "whack-5-states"])
+@pytest.mark.parametrize(("own", "stuck"), [("203.0.113.9", False), ("203.0.113.10", True)])
+def test_one_of_libreswans_whose_address_is_gone_is_up_and_stuck(
+    libreswan: Machine, monkeypatch: pytest.MonkeyPatch, states: str, own: str, stuck: bool
+) -> None:
+    monkeypatch.setattr(Netlink, "is_own", lambda self, address: address == own)
+    libreswan.answer("--status", "whack-4-status")
+    libreswan.answer("--trafficstatus", "whack-4-traffic")
+    libreswan.answer("--showstates", states)
+    found = libreswan.tunnel().inspect()
+    assert (found.up, found.stuck) == (True, stuck)
 
 
 @pytest.mark.parametrize(
