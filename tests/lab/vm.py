@@ -155,7 +155,7 @@ def install(module: str, packages: Sequence[Path] = (), recipe: Recipe = RECIPE)
         yield Disk(image, kernels[-1], tree / "boot" / f"initrd.img-{version}")
 
 
-def run(disk: Disk, timeout: float = 900.0) -> Report:
+def run(disk: Disk, timeout: float) -> Report:
     """Switch a machine on and return what it said, when it is off; after `timeout` seconds the plug is pulled."""
     accelerators = ["kvm"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else []
     for accelerator in accelerators:

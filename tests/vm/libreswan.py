@@ -94,8 +94,8 @@ def libreswan_goes_on_from_another_address(guest: Guest) -> None:
     (old,) = json.loads(before)[0]["addr_info"]
     new = f"{CAFE.router.rpartition('.')[0]}.99"
     began = time.monotonic()
-    guest.run(["ip", "address", "add", f"{new}/24", "dev", "eth0"])
     guest.run(["ip", "address", "del", f"{old['local']}/{old['prefixlen']}", "dev", "eth0"])
+    guest.run(["ip", "address", "add", f"{new}/24", "dev", "eth0"])
     guest.run(["ip", "route", "replace", "default", "via", CAFE.router, "dev", "eth0", "src", new])
     wait_until(lambda: f"src {new} dst {VPN_GATEWAY}" in guest.run(["ip", "xfrm", "state"]).stdout,
                "the tunnel to use the new address", PATIENT)  # fmt: skip

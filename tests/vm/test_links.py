@@ -1,35 +1,7 @@
-"""Links made of others, in one boot of Debian's kernel: how each check of `links` went in there."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
+"""Links made of others, in one boot of Debian's kernel."""
 
 from tests.lab import vm
 from tests.vm.links import CHECKS
+from tests.vm.machine import boot
 
-# Seconds.  Two minutes where nothing else runs; how long an emulated processor takes is hard to tell.
-TIMEOUT = 1500.0
-
-
-@pytest.fixture(scope="session")
-def links_report(requirements: None, packages: list[Path]) -> Iterator[vm.Report]:
-    """What the machine said; shown where a test failed."""
-    with vm.install("tests.vm.links", packages, vm.RADIO) as disk:
-        made = vm.run(disk, TIMEOUT)
-    print(f"{made.accelerator}: off after {made.seconds:.0f} s\n{made.console}")
-    print(*made.lines, sep="\n")
-    yield made
-
-
-@pytest.mark.parametrize("name", [check.__name__ for check in CHECKS])
-def test_links(links_report: vm.Report, name: str) -> None:
-    assert name in links_report.outcomes, f"the machine said nothing of it\n{links_report.console[-4000:]}"
-    assert not links_report.outcomes[name], links_report.outcomes[name]
-
-
-def test_the_machine_told_all_it_was_to(links_report: vm.Report) -> None:
-    assert links_report.plan == len(CHECKS)
-    assert list(links_report.outcomes) == [check.__name__ for check in CHECKS]
+report, test_links, test_all_was_printed = boot("tests.vm.links", CHECKS, vm.RADIO)
