@@ -1,7 +1,7 @@
-"""A guarded link while a mapping script looks at it: ifup runs the script before any hook, so no guard is up yet.
+"""Closes a link while a mapping script looks at it.
 
-The script sets the link up to ask its neighbours, and a router that advertises itself gives it an IPv6 address, over
-which everything on this machine could send.
+ifup runs the script before all hooks, so no guard is installed yet.  But the script sets the link up to ask its
+neighbours, and a router advertisement then gives it an IPv6 address: every program on this machine could send.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ SLACK = 5.0
 
 
 def is_any_guarded(stanzas: Iterable[str], path: str = "") -> bool:
-    """Whether one of these ``iface`` stanzas asks for a guard; one that can't be read does.
+    """Whether one of these ``iface`` stanzas asks for a guard; True if one can't be read.
 
-    path: the file they are in, `interfaces.FILE` if empty.
+    path: of the file with the stanzas, `interfaces.FILE` if empty.
     """
     from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
     from netconf_hooks.rules import read_rules
 
     path = path or FILE
     names = read_names(path)
-    # Only those that may have one are asked for: it takes an ifquery, which a mapping without a guard need not pay for.
+    # Ask ifquery only about stanzas that may have a guard: it costs a process, and most mappings have no guard.
     likely = [name for name in dict.fromkeys(stanzas) if _mentions_guard(names, name)]
     if not likely:
         return False
@@ -40,10 +40,11 @@ def is_any_guarded(stanzas: Iterable[str], path: str = "") -> bool:
 
 
 class EarlyGuard:
-    """Keeps a device closed but for what every closed guard lets through, if a stanza of its mapping asks for a guard.
+    """Closes a device if a stanza that its mapping may choose asks for a guard.
 
+    What every closed guard lets through may leave.
     iface: the interface, for the log; stanzas: those that the mapping may choose; path: as for `is_any_guarded`;
-    seconds: after which the kernel opens the link again if nobody else does.
+    seconds: after these the kernel opens the link again, in case the script is killed.
     """
 
     def __init__(self, iface: str, device: str, stanzas: Iterable[str], seconds: float, path: str = "") -> None:
@@ -55,21 +56,21 @@ class EarlyGuard:
         self._closed = False
 
     def close(self) -> None:
-        """Close the device.  Where that can't be done it is logged, and the script goes on."""
+        """Close the device.  If that fails, an error is logged, and the script goes on."""
         if not is_any_guarded(self._stanzas, self._path):
             return
         from netconf_hooks.guard.firewall import GuardError
         from netconf_hooks.guard.firewall.nftables import Firewall
 
         try:
-            # Also if the guard itself will be made with iptables, which has no rule that ends by itself.
+            # Also if the guard itself will use iptables, which has no rules that expire.
             Firewall().close_early(self._device, self._seconds)
             self._closed = True
         except GuardError as error:
             log.error(f"{self._iface}: netconf-guard: traffic can leave while the mapping looks at the link: {error}")
 
     def lift(self) -> None:
-        """Take away what `close` has put up."""
+        """Undo `close`."""
         if not self._closed:
             return
         from netconf_hooks.guard.firewall import GuardError

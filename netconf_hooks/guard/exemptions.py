@@ -1,5 +1,5 @@
-"""What may leave through a closed guard besides the tunnels' packets: what the admin allows, the lease's servers, and
-our own probes.
+"""What passes a closed guard besides the tunnels' packets: what the admin allows, requests to the lease's DHCP server,
+and our own probes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class ProbePass:
-    """Lets our own probes through the guard of a device (context manager): each when it is announced, to exactly where
-    it goes, with our mark, of root.
+    """Lets our own probes through the guard of a device (context manager).
 
-    backend: the firewall that the guard stands in, empty where there is none; seconds: for how long at most.
+    Each probe is let through when it is announced: only to its own destination, only with our mark, only from root.
+    backend: the guard's firewall, empty if there is no guard; seconds: for how long at most.
     """
 
     def __init__(self, device: str, backend: str, seconds: float) -> None:
@@ -45,7 +45,7 @@ class ProbePass:
                 log.error(f"{self._device}: netconf-guard: {error}")
 
     def announce(self, device: str, protocol: str, address: str, port: int) -> None:
-        """Let one probe through; see `observe.probes.View`."""
+        """Let one probe through; see `evidence.probes.View`."""
         exemption = Exemption(protocol, make_network(address), port, uids=(0,), mark=MARK)
         if not self._backend or device != self._device or exemption in self._openings:
             return
@@ -57,15 +57,15 @@ class ProbePass:
 
 
 def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
-    """Return a pass for who only looks, and decides nothing; without effect where there is no guard, or no right."""
+    """Return a pass for a command that only looks; without effect if there is no guard or we are not root."""
     record = read_guard(store, device) if os.geteuid() == 0 else None
     return ProbePass(device, record.backend if record and record.verdict != RELEASED else "", seconds)
 
 
 def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
-    # The addresses of hosts that are named are among the record's exemptions.
+    # Hosts given by name are resolved elsewhere; their addresses are in record.exemptions.
     allowed = [make_allowance(allowance) for allowance in record.rules.allowances if not allowance.host]
-    # Of the client's own port, which takes CAP_NET_BIND_SERVICE; not of a user: dhcpcd has one of its own.
+    # Only from the client's port (CAP_NET_BIND_SERVICE), but from any user: dhcpcd runs as its own.
     leased = [Exemption("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(parse_exemption, record.exemptions))
 

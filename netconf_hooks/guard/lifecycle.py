@@ -1,8 +1,8 @@
 """The life of a guard, from the first pre-up of its device to the last post-down: netconf-interfaces(5), GUARD.
 
-A guard belongs to a device.  It is installed, closed, in pre-up, before the device is configured; only what every
-closed guard allows (`exemptions`) and our own probes may leave then.  It opens when all interfaces on the device that
-have a guard agree, after everything else was done (`enforce`); it shuts before anything else is done (`shut`).
+A guard belongs to a device.  pre-up installs it, closed, before the device is configured: only the exemptions of every
+closed guard (`exemptions`) and our own probes may leave.  It opens last (`enforce`), if all interfaces on the device
+that have a guard agree.  It shuts first (`shut`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf
 
 
 def find_unguardable(invocation: Invocation) -> str:
-    """Return why an interface can't be guarded, in words; empty where it can."""
+    """Return why an interface can't be guarded, in words; empty if it can."""
     device = device_of(invocation.iface)
     if invocation.method in ("ppp", "wvdial") or device.startswith("ppp"):
         return f"a ppp link can't be guarded, since its device does not exist before it is connected: {_ROUTER_DIALS}"
@@ -51,9 +51,9 @@ def find_unguardable(invocation: Invocation) -> str:
 
 
 def prepare_device(store: Store, invocation: Invocation, rules: Rules, again: bool = False) -> bool:
-    """Close the link of an interface before it is configured, if its rules ask for that; return whether it may come up.
+    """Close an interface's link before it is configured, if its rules ask for a guard; return whether it may come up.
 
-    rules: of this pass alone; again: whether pre-up has done so already.  Logs why it may not.
+    rules: of this pass alone; again: whether pre-up has done this already.  Logs why the interface may not come up.
     """
     try:
         if not rules.is_guarded():
@@ -71,11 +71,11 @@ def prepare_device(store: Store, invocation: Invocation, rules: Rules, again: bo
 
 
 def install_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
-    """Close the device of an interface that is about to come up, and remember its guard.
+    """Close the device of an interface that is about to come up, and write the guard's record.
 
-    again: whether the pass was remembered already, by its pre-up.
+    again: whether pre-up has recorded this pass already.
 
-    Raises `GuardError` if the device could not be closed for certain, OSError if that could not be remembered.
+    Raises `GuardError` if it is not certain that the device is closed, OSError if the record can't be written.
     """
     device = device_of(invocation.iface)
     status = netlink.read_link(device)
@@ -90,9 +90,9 @@ def install_guard(store: Store, invocation: Invocation, again: bool = False) -> 
                 store.write_guard(before.change(passes=passes))
                 return
             conflict = find_conflict(passes)
-            # What a later run of ifup is about to replace comes last.
+            # Passes that this run of ifup is going to replace come last.
             rules = read_rules_of(sorted(passes, key=lambda each: not each.reached))
-            # If the stanzas disagree, it stays closed in its present firewall, or else in that of the first stanza.
+            # If the stanzas disagree, keep it closed in its present firewall, or else in the first stanza's one.
             name = before.backend if before and conflict else rules.backend
             backend = firewall.load_firewall(name) if before and conflict else firewall.choose_firewall(name)
             parts = ports.read_ports(device, merge_options(passes), rules.outside_ports)
@@ -123,12 +123,12 @@ def _make_record(
     """Return the record of a closed guard.
 
     before: the record of the device's guard until now.  is_up: whether the link is up already (another address family,
-    or ifup --force): its tunnels go on, and what its other interfaces have seen counts while it is on the same network.
+    or ifup --force): then its tunnels go on, and previous observations count while it is on the same network.
     """
     record = GuardRecord(device, backend, CLOSED, "it is coming up", passes)
     if before is None:
         return record
-    # What is installed elsewhere is removed once the link is closed here; if a hook is killed in between, by the next.
+    # Rules in another firewall are removed after the link is closed in this one; after a kill, by the next hook.
     elsewhere = [name for name in (before.backend, *before.former.split()) if name != backend]
     record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
     if is_up:
@@ -146,9 +146,9 @@ def _remove_former(store: Store, record: GuardRecord) -> None:
 
 
 def join_guard(store: Store, invocation: Invocation, again: bool = False) -> None:
-    """Remember that a pass without a guard of its own comes up on a device that may have one.
+    """Record that a pass without a guard of its own comes up on a device that may have a guard.
 
-    Where the admin has taken the guard out of its last stanza, it goes.  again: as in `install_guard`.
+    If no stanza in force asks for a guard any more, remove the guard.  again: as in `install_guard`.
 
     Raises `GuardError`.
     """
@@ -174,7 +174,7 @@ def join_guard(store: Store, invocation: Invocation, again: bool = False) -> Non
 
 
 def _close_again(store: Store, record: GuardRecord, because: str) -> None:
-    """Close a guard that may be open, or that the admin has released until this ifup.  The lock for acting is held."""
+    """Close a guard that may be open, or that was released until this ifup.  The caller holds the acting lock."""
     with store.lock_records():
         record = record.change(verdict=CLOSED, because=because, done=False)
         store.write_guard(record)
@@ -183,7 +183,7 @@ def _close_again(store: Store, record: GuardRecord, because: str) -> None:
 
 
 def begin_leaving(store: Store, invocation: Invocation) -> None:
-    """down: shut the guard of a device, and what else was let through but the tunnels, before anything else is done."""
+    """down: shut the guard of a device and all its windows before anything else is done; tunnels still pass."""
     iface = invocation.iface
     record = read_guard(store, device_of(iface))
     if not record or record.verdict == RELEASED:
@@ -198,7 +198,7 @@ def begin_leaving(store: Store, invocation: Invocation) -> None:
 
 
 def leave_guard(store: Store, invocation: Invocation) -> None:
-    """post-down: a pass has ended; the guard goes with the last one that asks for it, when the link is down."""
+    """post-down: a pass has ended.  Remove the guard if no remaining pass asks for one and the link is down."""
     device = device_of(invocation.iface)
     with store.lock_acting():
         with store.lock_records():
@@ -221,7 +221,7 @@ def leave_guard(store: Store, invocation: Invocation) -> None:
 
 
 def end_device(store: Store, invocation: Invocation) -> None:
-    """post-down, as `leave_guard`; logs what can't be done."""
+    """post-down: as `leave_guard`, but errors are logged."""
     try:
         leave_guard(store, invocation)
     except GuardError as error:
@@ -229,9 +229,9 @@ def end_device(store: Store, invocation: Invocation) -> None:
 
 
 def end_guards(store: Store) -> bool:
-    """Take away the guards of links that went down after ifdown had left them up; return whether any was.
+    """Remove the guards of links that went down only after their ifdown; return whether there was one.
 
-    A stanza of the method manual leaves the link as it is; wpa_supplicant(8) sets it down after all hooks.
+    ifdown does not set the link of a stanza with the method manual down; wpa_supplicant(8) does it after all hooks.
     """
     ended = False
     with store.lock_records():
@@ -249,7 +249,7 @@ def end_guards(store: Store) -> bool:
 
 
 def _is_over(passes: Sequence[Pass], device: str, up: bool | None = None) -> bool:
-    """Whether nothing is in force on a device any more: ifupdown has taken it down, and the link is down."""
+    """Whether nothing is in force on a device any more: its passes have ended, and the link is down."""
     if not are_over(passes):
         return False
     if up is None:
@@ -259,8 +259,11 @@ def _is_over(passes: Sequence[Pass], device: str, up: bool | None = None) -> boo
 
 
 def _list_passes_of(store: Store, device: str, run: str) -> tuple[Pass, ...]:
-    """Return the passes that have come up on a device without a guard until now: of a record that is still true, or of
-    the same run of ifup, whose first stanza need not have set the link up."""
+    """Return the passes that have come up on a device that had no guard until now.
+
+    These are the passes of records that are still true, and those of the same run of ifup, even if the link is down:
+    its first stanza need not set the link up.
+    """
     link = netlink.read_link(device)
     return tuple(
         each
@@ -272,7 +275,7 @@ def _list_passes_of(store: Store, device: str, run: str) -> tuple[Pass, ...]:
 
 
 def remove_guard(store: Store, record: GuardRecord) -> None:
-    """Take a guard away.  The lock for acting is held.  Raises `GuardError`."""
+    """Remove a guard.  The caller holds the acting lock.  Raises `GuardError`."""
     if record.verdict != RELEASED:
         firewall.load_firewall(record.backend).lift(record.device)
     if record.former:
@@ -284,10 +287,10 @@ def remove_guard(store: Store, record: GuardRecord) -> None:
 
 
 def _lift_former(record: GuardRecord) -> str:
-    """Take away what stands in the firewalls that were used before; return those in which that failed, as
+    """Remove a device's rules from the firewalls that were used before; return those in which that failed, as
     `GuardRecord.former`.
 
-    If one does not work any more, the link is closed in the new one all the same.
+    A failure is only logged: the link is closed in the new firewall in any case.
     """
     left = []
     for name in record.former.split():
@@ -300,14 +303,14 @@ def _lift_former(record: GuardRecord) -> str:
 
 
 def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
-    """Return the passes of an interface, also those that have only come to pre-up; None if its device has no guard."""
+    """Return the passes of an interface, including those that have only run pre-up; None if its device has no guard."""
     with store.lock_records():
         guard = read_guard(store, device_of(iface))
     return list_of(guard.passes, iface) if guard else None
 
 
 def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
-    """Return in words that a firewall does not see all that leaves through a link; else nothing."""
+    """Return, in words, that a firewall does not see everything that leaves through a link; empty if it does."""
     if not ports or not ports.bridge or backend in HOLD_GUESTS:
         return ""
     return (

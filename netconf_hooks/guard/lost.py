@@ -1,8 +1,8 @@
-"""Guards whose record is lost: it can't be read, or is gone.
+"""Guards whose record is lost: it is unreadable or missing.
 
-Such a guard counts as closed.  The firewall's own state knows which devices are guarded; it is told at once, and a
-record takes the place of the lost one that keeps the guard closed until the next ifup or ifdown of the interface.
-Tunnels and `netconf-guard-allow` pass as they do through any closed guard.
+Such a guard counts as closed.  The firewall's rules show which devices are guarded.  The guard is shut there at once,
+and gets a new record that keeps it closed until the next ifup or ifdown of the interface.  Tunnels and
+`netconf-guard-allow` pass as they do through any closed guard.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from netconf_hooks.guard.firewall import AnyFirewall
     from netconf_hooks.state import Store
 
-# What stands in the place of the lost rule.  No rule reads like this, so it keeps the guard closed.
+# Written in place of the lost rule.  It can't be read as a rule, so it keeps the guard closed.
 LOST_RULE = "lost with its record: closed until the next ifup or ifdown"
 
 _GONE = "it is gone, and the firewall has the guard"
 
 
 def restore_records(store: Store, known: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Close each guard whose record is lost, and put a record of a closed guard in its place; return their devices.
+    """Close each guard whose record is lost, and write a record of a closed guard; return their devices.
 
     known: as for `find_lost`.
-    The records' lock is not held by the caller.  Logs what can't be done, and the next call tries it again.
+    The caller must not hold the records' lock.  Logs what fails; the next call tries it again.
     """
     lost = find_lost(store, known)
     for device, problem in lost.items():
         log.error(f"{device}: netconf-guard: closed until the next ifup or ifdown, since its record is lost: {problem}")
         backend = shut_lost(device)
         try:
-            store.prepare()  # whoever has removed the record may have removed its directory, too
+            store.prepare()  # its directory may have been removed with the record
             with store.lock_records():
                 if device in find_lost(store, known):
                     store.write_guard(_make_record(store, device, backend, problem))
@@ -52,10 +52,10 @@ def restore_records(store: Store, known: Mapping[str, str] | None = None) -> tup
 
 
 def find_lost(store: Store, known: Mapping[str, str] | None = None, ask: bool = True) -> dict[str, str]:
-    """Return the devices with a guard whose record can't be read, or is gone, each with the reason.
+    """Return the devices with a guard whose record is unreadable or missing, each with the reason.
 
-    known: devices that had a guard's record, each with its firewall: so a guard is found of which nothing is left here.
-    ask: whether to ask the firewalls that other guards are in, too, for devices of which nothing is left here.
+    known: devices that had a guard's record, each with its firewall; needed for guards without any file left here.
+    ask: whether to look for such guards also in the firewalls that the other guards use.
     Takes no lock.
     """
     lost = {}
@@ -76,16 +76,16 @@ def find_lost(store: Store, known: Mapping[str, str] | None = None, ask: bool = 
     firewalls = FIREWALLS if asking else {*missing.values(), *(used if ask else ())}
     if firewalls:
         standing = {device for guard in _load_guards(firewalls) for device in _list_devices(guard)}
-        # A guard that was put up or taken away meanwhile has its record for longer than its place in the firewall.
+        # Read the names again: a guard's record is written before its rules, and removed after them.
         gone = standing.difference(names, store.list_guarded())
         lost |= dict.fromkeys(sorted(gone if ask else gone & {*asking, *missing}), _GONE)
     return lost
 
 
 def shut_lost(device: str) -> str:
-    """Shut all that is open for a while in each firewall that knows a device; return the name of the first of these.
+    """Shut all windows of a device in each firewall that guards it; return the name of the first such firewall.
 
-    Takes no lock: shutting is never wrong.
+    Takes no lock: shutting is always safe.
     """
     found = ""
     for guard in _load_guards(FIREWALLS):
@@ -103,7 +103,7 @@ def shut_lost(device: str) -> str:
 
 
 def _load_guards(names: Collection[str]) -> list[AnyFirewall]:
-    """Return those of the firewalls that work here."""
+    """Return those of the firewalls that work on this machine."""
     guards = []
     for name in FIREWALLS:
         if name not in names:
@@ -124,9 +124,9 @@ def _list_devices(guard: AnyFirewall) -> tuple[str, ...]:
 
 
 def _make_record(store: Store, device: str, backend: str, problem: str) -> GuardRecord:
-    """Return the record of a closed guard in the place of a lost one.
+    """Return a record of a closed guard to replace a lost one.
 
-    Of the rules of the interfaces on the device that are up it keeps only what passes a closed guard.
+    It keeps only those options of the device's interfaces that say what passes a closed guard.
     """
     passes: list[Pass] = []
     for record in store.read_interfaces(log.error):

@@ -1,4 +1,4 @@
-"""Whether a link is still on the network that its guard's record belongs to."""
+"""Whether a link is still on the network for which its guard was decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_still_there(record: GuardRecord) -> bool:
-    """Whether a link is now, for certain, on the network that its guard's record says."""
+    """Whether it is certain that a link is still on the network that its guard's record names."""
     try:
         now = fingerprint.read_fingerprint(record.device, outside_ports=record.rules.outside_ports)
         return is_same_network(record.fingerprint, now)
@@ -24,7 +24,10 @@ def is_still_there(record: GuardRecord) -> bool:
 
 
 def is_same_network(scene: str, now: Fingerprint) -> bool:
-    """Whether a link is, for certain, on the network that its guard's record says, each router with its MAC address."""
+    """Whether it is certain that a link is on the network of a guard's record: all routers have the same MAC addresses.
+
+    scene: the record's fingerprint, as text; now: the link's fingerprint.
+    """
     try:
         before = parse_fingerprint(scene) if scene else None
     except ValueError:
@@ -34,7 +37,7 @@ def is_same_network(scene: str, now: Fingerprint) -> bool:
 
 
 def has_left(record: GuardRecord, now: Fingerprint) -> bool:
-    """Whether a link has left the network for which its guard lets something through for a time: a portal, names."""
+    """Whether a link has left the network in which a window (captive portal, names) was opened."""
     scenes = [scene for until, scene in (
         (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint)
     ) if until]  # fmt: skip

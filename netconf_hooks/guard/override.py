@@ -1,4 +1,4 @@
-"""What an admin does about a guard by hand: close it before sleep, visit a captive portal, release it."""
+"""What the admin can do to a guard by hand: close all guards, let a captive portal through, release a guard."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ SLEEP_PATIENCE = 2.0
 
 
 def close_guards(store: Store, because: str) -> None:
-    """Close everything until it is decided anew: before the machine sleeps.  Raises OSError.
+    """Close all guards until the next decision, for example before the machine sleeps.  Raises OSError.
 
-    No lock is waited for, whose holder may be frozen already: what can't be noted is decided anew all the same, when
-    the lease in the record is over.
+    because: the reason, for the log and the records.
+    Waits only `SLEEP_PATIENCE` for the records' lock, since its holder may be frozen already.  A record that can't be
+    written then expires with its lease, and the next run decides again.
     """
     if not store.has_guards():
         return
@@ -53,7 +54,7 @@ def close_guards(store: Store, because: str) -> None:
 def open_portal(
     store: Store, device: str, exemptions: Sequence[Exemption], seconds: float, api: str = ""
 ) -> None:
-    """Let `exemptions` through for a time.  Raises `GuardError` where there is no guard, or it can't be done.
+    """Let `exemptions` through for some seconds.  Raises `GuardError` if there is no guard, or if the firewall fails.
 
     api: the URI that says when they are not needed any more (RFC 8908), empty for none.
     """
@@ -77,7 +78,7 @@ def open_portal(
 
 
 def release_guard(store: Store, device: str) -> None:
-    """Open a guard until the next ifup.  Raises `GuardError`; then it is as it was."""
+    """Open a guard until the next ifup.  Raises `GuardError`; then nothing has changed."""
     store.prepare()
     with store.lock_acting():
         with store.lock_records():
@@ -98,8 +99,10 @@ def release_guard(store: Store, device: str) -> None:
 
 
 def find_state(record: GuardRecord) -> str:
-    """Return what a guard is, ``closed``, ``open`` or ``released``: by the firewall, and by its record for who may not
-    ask that, or where it can't be asked."""
+    """Return the state of a guard: ``closed``, ``open`` or ``released``.
+
+    Root asks the firewall.  Other users, and root if the firewall can't be asked, get what the record says.
+    """
     opened = record.is_open(time.time())
     if os.geteuid() == 0:
         try:

@@ -1,8 +1,8 @@
-"""What the admin wrote of PPPoE: which ``ppp`` stanzas dial in over which Ethernet link.
+"""Which ``ppp`` stanzas dial in by PPPoE over which Ethernet link.
 
-pppd(8) reads it in ``/etc/ppp/peers/PROVIDER``, where PROVIDER is the stanza's ``provider`` (interfaces(5)).  There it
-names rp-pppoe.so or pppoe.so as its plugin, and the link as an option of its own (``nic-eth0``, ``eth0``) or after the
-plugin; or ``pppoe -I eth0`` is its pty.  pppoeconf(8) has written both.
+pppd(8) reads ``/etc/ppp/peers/PROVIDER``; PROVIDER is the stanza's ``provider`` option (interfaces(5)).  This file
+either loads the plugin rp-pppoe.so or pppoe.so and names the link, as an option (``nic-eth0``, ``eth0``) or after the
+plugin; or its pty is ``pppoe -I eth0``.  pppoeconf(8) writes either form, depending on its version.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 PEERS = "/etc/ppp/peers"
 
-# What ``pon`` calls without an argument, and so a stanza without ``provider``.
+# The peers file of a stanza without ``provider``: pon(1) without an argument uses it.
 _DEFAULT_PROVIDER = "provider"
 
 _LONGEST = 65536  # bytes of a peers file; real ones have some hundred
 
 
 def find_dialers(device: str, names: Names | None = None, peers: str = PEERS) -> list[tuple[str, str]]:
-    """Return the ``ppp`` stanzas that dial in by PPPoE over a device, each with the file that says so.
+    """Return the ``ppp`` stanzas that dial in by PPPoE over a device, each with its peers file.
 
-    names: of /etc/network/interfaces, where they have been read already.
+    names: of /etc/network/interfaces, if they have been read already.
     """
     if not os.path.isdir(peers):
         return []
@@ -46,7 +46,7 @@ def find_dialers(device: str, names: Names | None = None, peers: str = PEERS) ->
 
 
 def dials_over(path: str, device: str) -> bool:
-    """Whether a peers file dials in by PPPoE over a device; not where it can't be read."""
+    """Whether a peers file dials in by PPPoE over a device; False if the file can't be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             text = file.read(_LONGEST)

@@ -1,4 +1,4 @@
-"""Guards' records: read for whatever is about to be done, before a decision, and written after it."""
+"""Reads the records of guards before a decision, and writes what was decided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_guard(store: Store, device: str) -> GuardRecord | None:
-    """Return the record of a device's guard; None if there is none, or, logged, if it can't be read."""
+    """Return the record of a device's guard; None if there is none, or if it is unreadable, which is logged."""
     try:
         return store.read_guard(device)
     except RecordError as error:
@@ -28,11 +28,14 @@ def read_guard(store: Store, device: str) -> GuardRecord | None:
 
 
 def read_expired(store: Store) -> tuple[GuardRecord, ...]:
-    """Return all guards' records; one whose lease is over is no longer open.  The records' lock is held."""
+    """Return the records of all guards.  A guard whose lease has expired is marked as closed.
+
+    The caller holds the records' lock.
+    """
     guards = []
     for record in store.read_guards(log.error):
         if record.verdict != RELEASED and record.opened and not record.is_open(time.time()):
-            # Nobody has renewed it, and the kernel has closed it.
+            # Nobody has renewed the lease, so the kernel has closed the guard.
             record = record.change(opened=False, done=False)
             store.write_guard(record)
         guards.append(record)
@@ -40,7 +43,7 @@ def read_expired(store: Store) -> tuple[GuardRecord, ...]:
 
 
 def find_renamed(guards: Iterable[GuardRecord], records: Iterable[InterfaceRecord]) -> dict[str, str]:
-    """Return the names of guarded devices that have another one by now, which no rule of the firewall knows."""
+    """Return the guarded devices that have been renamed, each with its new name, which no firewall rule knows."""
     devices = {guard.device for guard in guards}
     renamed = {}
     for record in records:
@@ -56,7 +59,10 @@ def find_renamed(guards: Iterable[GuardRecord], records: Iterable[InterfaceRecor
 
 
 def write_verdicts(store: Store, known: Known, decision: Decision) -> bool:
-    """Record what was decided on the guards; return whether the firewall has to be told.  The records' lock is held."""
+    """Write the verdicts on the guards; return whether the firewall must be changed.
+
+    The caller holds the records' lock.
+    """
     unsettled = False
     for old, new in zip(known.guards, decision.guards, strict=True):
         if new != old:

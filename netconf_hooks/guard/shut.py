@@ -1,7 +1,7 @@
-"""Shutting an open guard at once, before anything else and without waiting for anybody.
+"""Shuts an open guard at once.
 
-The firewall is told first, and the record says so as soon as it can be written.  Shutting is never wrong: so nothing
-here waits for the lock for acting.
+The firewall is changed first, the record as soon as its lock is free.  Shutting is always safe, so nothing here waits
+for the acting lock.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def shut_guard(store: Store, record: GuardRecord, because: str, everything: bool = True) -> None:
-    """Shut an open link at once, before anything else; only a look from after this opens it again.
+    """Shut an open link at once; only a look that begins after this can open it again.
 
-    everything: also what else was let through for a time.
-    The lock for acting is not waited for: shutting is never wrong.  Raises OSError where it can't be noted.
+    everything: also shut the windows for a captive portal and for names.
+    Does not wait for the acting lock.  Raises OSError if the record can't be written.
     """
     if record.verdict == RELEASED:
         return
@@ -38,7 +38,9 @@ def shut_guard(store: Store, record: GuardRecord, because: str, everything: bool
 
 
 def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewall | None = None) -> bool:
-    """Have the firewall shut an open link, whatever its record says, and make all looks void; return whether it did.
+    """Shut an open link in the firewall, whatever its record says; return whether that succeeded.
+
+    Looks that are under way become void.
 
     everything: as for `shut_guard`; guard: the record's firewall, if it is loaded already.
     """
@@ -56,9 +58,9 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
 
 
 def drop_waiting(device: str) -> None:
-    """Drop what has passed the firewall while a link was open, and still waits for the MAC address of its router.
+    """Drop packets that passed the firewall while a link was open and still wait for the MAC address of their router.
 
-    If the link has moved, the router that answers is another network's.
+    If the link has moved, a router of another network answers.
     """
     try:
         with netlink.Netlink() as kernel:
@@ -70,9 +72,9 @@ def drop_waiting(device: str) -> None:
 
 
 def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: bool, everything: bool = True) -> None:
-    """Write down that a guard was shut.  The records' lock is held.  Raises OSError.
+    """Write into its record that a guard was shut.  The caller holds the records' lock.  Raises OSError.
 
-    shut: the record as it was then; when: time.monotonic(); done: whether the firewall did it; everything: as for
+    shut: the record as it was then; when: time.monotonic(); done: whether the firewall has shut it; everything: as for
     `shut_guard`.
     """
     now = read_guard(store, shut.device)
@@ -80,7 +82,7 @@ def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: 
         return
     changes: dict[str, object] = {"shut_at": max(now.shut_at, when)}
     if now.token == shut.token or not _is_open(now):
-        # Else a look from after this has opened it.
+        # Otherwise a later look has opened it again.
         changes |= {"verdict": CLOSED, "because": because, "opened": now.opened and not done}
         changes["done"] = now.done and done and not (now.opened or now.portal_until or now.dns_until)
         if everything:
@@ -89,7 +91,7 @@ def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: 
 
 
 def _is_open(record: GuardRecord) -> bool:
-    """Whether the firewall has a link open, as far as it can be asked."""
+    """Whether a link is open in the firewall; False if the firewall can't be asked."""
     try:
         return firewall.load_firewall(record.backend).is_open(record.device)
     except GuardError:

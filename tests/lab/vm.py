@@ -32,7 +32,7 @@ RECIPE = Recipe(
         # what the product and its packages need
         "ifupdown nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
         # what goes on around it; neither wireguard-go nor the plugin kernel-libipsec (libcharon-extra-plugins)
-        "charon-systemd dnsmasq-base iproute2 iputils-ping isc-dhcp-client libstrongswan-standard-plugins "
+        "charon-systemd dnsmasq-base iproute2 iptables iputils-ping isc-dhcp-client libstrongswan-standard-plugins "
         "strongswan-swanctl wireguard-tools"
     ).split(),
     left_out=LEFT_OUT,

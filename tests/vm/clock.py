@@ -175,9 +175,19 @@ def an_open_guard_with_nftables(guest: Watched) -> None:
     end_an_open_guard_by_the_clock(guest, "nftables")
 
 
+def a_portal_with_iptables(guest: Watched) -> None:
+    visit_a_portal_while_the_clock_is_set(guest, "iptables")
+
+
+def an_open_guard_with_iptables(guest: Watched) -> None:
+    end_an_open_guard_by_the_clock(guest, "iptables")
+
+
 CHECKS: list[Check[Watched]] = [
     a_portal_with_nftables,
     an_open_guard_with_nftables,
+    a_portal_with_iptables,
+    an_open_guard_with_iptables,
 ]
 
 

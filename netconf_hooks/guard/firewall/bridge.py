@@ -1,19 +1,19 @@
-"""What nftables needs beside `nftables` for a link that is made of others: a bridge, a bond.
+"""The nftables rules for a link that is made of other links: a bridge, a bond.
 
-**A bridge's guests.**  What a virtual machine or a container sends is forwarded from one port of the bridge to another.
-It passes neither the host's IP layer, unless br_netfilter is in use, nor the bridge's own device.  The table ``bridge
-netconf-guard`` sees exactly these frames (hook ``forward``).  Each guarded bridge has chains of its own there.  A frame
-that leaves by a port which is known to be a guest's passes; every other port counts as one that leads outside, also one
-that was added a moment ago.  Guests get ARP, DHCP, neighbour discovery and what the admin allows, never what is let
-through for a tunnel, a portal or a probe, which are the host's.
+**A bridge's guests.** A bridge forwards what a virtual machine or a container sends from one port to another.  Such a
+frame passes neither the bridge's own device nor, without br_netfilter, the host's IP layer.  The hook ``forward`` of
+the table ``bridge netconf-guard`` sees exactly these frames; each guarded bridge has its own chains there.  A frame
+may leave by a port that is known to be a guest's.  Every other port counts as one that leads outside, also a port that
+was added a moment ago.  There guests may send ARP, DHCP, neighbour discovery and what the admin allows, but never what
+is let through for the host's tunnels, captive portals or probes.
 
-With br_netfilter (sysctl net.bridge.bridge-nf-call-iptables) the same frames pass the table inet afterwards, as if the
-host forwarded them.  They are marked here, so that the table inet does not decide again by rules that are not meant for
-them.  Nobody else may use this mark: what the host itself sends with it is dropped (hook ``output`` of the bridge,
-which forwarded frames never pass).
+With br_netfilter (sysctl net.bridge.bridge-nf-call-iptables) the same frames then pass the table inet, as if the host
+forwarded them.  They get a mark here, so that the table inet does not judge them again by rules meant for the host.
+No other packet may have this mark: the bridge's hook ``output``, which forwarded frames never pass, drops what the
+host itself sends with it.
 
-**The ports.**  What the host sends through a port's own device, by an address that it still has, would pass beside the
-link.  So it is held as if it left by the link itself.  By name, since the ports may not exist yet.
+**The ports.** A port's device may still have an address of its own.  What the host sends through that device is
+treated as if it left by the link itself.  Ports are matched by name, since they may not exist yet.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from netconf_hooks.guard.firewall import Exemption, Window
     from netconf_hooks.system.nf_tables import Chain
 
-# Before br_netfilter, which hands frames on to iptables and to the table inet (NF_BR_PRI_BRNF, 0).
+# Before br_netfilter, which passes frames to iptables and to the table inet (NF_BR_PRI_BRNF, 0).
 _PRIORITY = -200
 _HOOKS = {"forward": nf_tables.FORWARD, "output": nf_tables.OUTPUT}
 
-# The mark of what was decided here: the upper eight bits; the others stay as they are.
+# The mark of frames that are accepted here: the upper eight bits; the other bits keep their value.
 _MARK, _MARK_MASK = 0x67000000, 0xFF000000
 DECIDED = f"meta mark & {_MARK_MASK:#x} == {_MARK:#x}"
 
-# As every closed link lets them through, but for 802.1X, which is the host's own affair.
+# The frames that every closed link lets through, except 802.1X, which only the host needs.
 GUEST_FRAMES = tuple(frame for frame in FRAMES if "0x888e" not in frame and "0x88c7" not in frame)
 _VLANS = "@ll,96,16 { 0x8100, 0x88a8 }"
 
-# Where a packet of the ports' own devices goes, by hook: as that of the link itself.
+# The chains that judge packets of the ports' own devices: the same as for the link itself.
 _PORT_CHAINS = {
     "ports": ("type filter hook postrouting priority 350; policy accept;", "out"),
     "portforward": ("type filter hook forward priority 10; policy accept;", "forward"),
 }
 
-# Asks whether the kernel knows which bridge a port belongs to (CONFIG_NFT_BRIDGE_META, as in Debian's): added and taken
-# away again in one transaction.
+# Tries whether the kernel knows which bridge a port belongs to (CONFIG_NFT_BRIDGE_META, set in Debian's kernel): one
+# transaction adds these rules and removes them again.
 TRIAL = (
     "add table bridge netconf-guard-trial",
     "add chain bridge netconf-guard-trial trial",
@@ -60,7 +60,7 @@ TRIAL = (
 def build_guest_chains(
     device: str, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
 ) -> dict[str, tuple[str, ...]]:
-    """Return the rules of a bridge's chains in the table bridge, but those of its hooks, by chain.
+    """Return the rules of a bridge's chains in the table bridge, except its hooks, by chain.
 
     now: as time.time().  Raises `GuardError`.
     """
@@ -69,11 +69,11 @@ def build_guest_chains(
     passing = (
         f"oif @guests-{device} {done}",
         f"meta oiftype @{OPEN}-{device} jump {OPEN}-{device}",
-        # A frame with a VLAN's tag is not what it seems to be further in.
+        # In a frame with a VLAN tag, the fields below are elsewhere.
         f"{_VLANS} {drop}",
         *(frame.removesuffix("accept") + done for frame in GUEST_FRAMES),
-        # Not what tells a packet's later fragments by its address alone: there is nothing behind this table that would
-        # stop those of another port.
+        # Only the first form of each rule: the others match later fragments by address alone, and no later table would
+        # drop fragments to other ports.
         *(f"{render_frames(exemption)[0]} {done}".lstrip() for exemption in exemptions if exemption.guests),
     )
     opened = [window for window in windows if window.name == OPEN and window.until > now]
@@ -97,10 +97,10 @@ def render_bridge(
     now: float,
     by_bridge: bool,
 ) -> list[str]:
-    """Return the commands that hold the guests of a bridge, in place of whatever stood for it.
+    """Return the commands that guard the guests of a bridge; they replace all previous rules for it.
 
-    by_bridge: whether the kernel knows which bridge a port belongs to; else all ports count as this bridge's that are
-        not known to be another's.
+    by_bridge: whether the kernel knows which bridge a port belongs to; otherwise each port counts as this bridge's,
+        unless it is known to be another's.
     """
     chains = build_guest_chains(device, exemptions, windows, now)
     belongs = f'meta obrname "{device}"' if by_bridge else f"oif != @others-{device}"
@@ -113,7 +113,7 @@ def render_bridge(
         f"add counter {BRIDGE} dropped-{device}",
         f"add set {BRIDGE} guests-{device} {{ type iface_index; }}",
         f"add set {BRIDGE} others-{device} {{ type iface_index; }}",
-        # Of all bridges, the key is the same; a set with a timeout has to have one.
+        # The key is the same for all bridges; only an element of a set can have a timeout.
         f"add set {BRIDGE} {OPEN}-{device} {{ type iface_type; flags timeout; }}",
         f"flush set {BRIDGE} {OPEN}-{device}",
         *(f"add chain {BRIDGE} {chain}" for chain in chains),
@@ -132,7 +132,7 @@ def render_bridge(
 
 
 def render_ports(device: str, ports: Ports) -> list[str]:
-    """Return the commands that hold what the host sends through the ports' own devices; INET has `device` already."""
+    """Return the commands that guard what the host sends through the ports' devices; INET has `device` already."""
     commands = [f"add set {INET} ports-{device} {{ type ifname; }}"]
     for name, (hook, target) in _PORT_CHAINS.items():
         chain = f"{INET} {name}-{device}"
@@ -146,7 +146,7 @@ def render_ports(device: str, ports: Ports) -> list[str]:
 
 
 def render_members(device: str, ports: Ports) -> list[str]:
-    """Return the commands that tell the table bridge whose the ports are."""
+    """Return the commands that list the guests' and the other bridges' ports in the table bridge."""
     return [
         *_fill_set(BRIDGE, f"guests-{device}", map(str, ports.guests)),
         *_fill_set(BRIDGE, f"others-{device}", map(str, ports.others)),
@@ -154,7 +154,7 @@ def render_members(device: str, ports: Ports) -> list[str]:
 
 
 def render_exemption(device: str, window: Window, now: float) -> list[str]:
-    """Return the commands that open a bridge for its guests as well, until the window closes."""
+    """Return the commands that also open a bridge for its guests until the window closes."""
     return [
         *render_shutting(device),
         *(f"add rule {BRIDGE} {OPEN}-{device} {rule}" for rule in build_window(window)),
@@ -163,7 +163,7 @@ def render_exemption(device: str, window: Window, now: float) -> list[str]:
 
 
 def render_element(device: str, window: Window, now: float) -> list[str]:
-    """Return the command that lets the kernel send frames through the window's chain until it closes."""
+    """Return the command that makes frames pass the window's chain until the window closes."""
     timeout = render_timeout(window, now)
     return [f"add element {BRIDGE} {OPEN}-{device} {{ ether timeout {timeout} }}"] if timeout else []
 
@@ -179,7 +179,7 @@ def list_chains(device: str) -> tuple[str, ...]:
 
 
 def find_problem(chains: dict[str, Chain], device: str) -> str:
-    """Return what of a bridge's part is missing in the table bridge, in words; empty where nothing is."""
+    """Return what is missing for a bridge in the table bridge, in words; empty if nothing is."""
     for name in list_chains(device):
         if name not in chains:
             return f"no chain {name} in table {BRIDGE}"
@@ -196,7 +196,7 @@ def find_problem(chains: dict[str, Chain], device: str) -> str:
 
 
 def list_nameable(devices: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `devices` that a rule can name.  A port that none can name counts as one that leads outside."""
+    """Return those of `devices` that a rule can name.  Any other port counts as one that leads outside."""
     return tuple(device for device in devices if _is_nameable(device))
 
 
