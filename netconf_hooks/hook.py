@@ -229,7 +229,8 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
         if kept:
             _settle(store, record.iface, record.change(passes=kept), replaces=record, leaving=leaving)
             return
-    _settle(store, invocation.iface, ends=make_pass(invocation), leaving=leaving)
+    # If down has forgotten it, post-down only goes on with what that left undone.
+    _settle(store, invocation.iface, ends=make_pass(invocation), leaving=leaving, news=leaving or record is not None)
 
 
 def _settle(
@@ -239,11 +240,12 @@ def _settle(
     replaces: InterfaceRecord | None = None,
     ends: Pass | None = None,
     leaving: bool = False,
+    news: bool = True,
 ) -> None:
     """Settle one change: see `settle.Change` and `settle.settle`."""
     from netconf_hooks.settle import Change, settle  # most runs of pre-up change nothing
 
-    settle(store, [Change(iface, record, replaces, ends)], leaving, tell=_tell_events)
+    settle(store, [Change(iface, record, replaces, ends)], leaving, tell=_tell_events, news=news)
 
 
 def _tell_events(store: Store) -> None:

@@ -351,9 +351,10 @@ def _list_asked(guards: Sequence[GuardRule]) -> tuple[GuardRule, ...]:
     return tuple(guard for guard in guards if guard.condition is not None or not guard.readable)
 
 
-# The options that were parsed last, one mapping for each pass, and the result: a run of a hook parses the same options
-# up to four times.
-_last_read: tuple[list[Mapping[str, str]], Rules] = ([], Rules())
+# What was parsed so far, by the options of each pass: a run of a hook parses the same options up to four times, and
+# with guards those of each guarded interface at each decision.
+_read: dict[tuple[tuple[tuple[str, str], ...], ...], Rules] = {}
+_MOST_READ = 1000
 
 
 def read_rules(*passes: Mapping[str, str]) -> Rules:
@@ -367,10 +368,12 @@ def read_rules(*passes: Mapping[str, str]) -> Rules:
     the strictest ``netconf-trust``, the last ``netconf-timeout`` and ``netconf-linkdown-routes``, and the first
     ``netconf-guard-backend``.
     """
-    global _last_read
-    if list(passes) != _last_read[0]:
-        _last_read = ([dict(options) for options in passes], _read_passes(passes))
-    return _last_read[1]
+    key = tuple(tuple(options.items()) for options in passes)
+    if key not in _read:
+        if len(_read) >= _MOST_READ:
+            _read.clear()
+        _read[key] = _read_passes(passes)
+    return _read[key]
 
 
 def _read_passes(passes: Sequence[Mapping[str, str]]) -> Rules:

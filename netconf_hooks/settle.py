@@ -24,14 +24,19 @@ from netconf_hooks.place import find_place
 from netconf_hooks.record import Record
 from netconf_hooks.state import HELD, InterfaceRecord, RecordError, merge_options
 from netconf_hooks.system import log
+from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from netconf_hooks.state import EventRecord, Pass, PresenceRecord, StopRecord, Store, TunnelRecord
     from netconf_hooks.tunnels import AnyTunnel
+
+
+# For how long a change waits for more, to be decided on with them, seconds.
+GATHERING = 0.2
 
 
 class Change(Record):
@@ -67,6 +72,7 @@ def settle(
     wake: bool = True,
     tell: Callable[[Store], object] | None = None,
     retry: bool = True,
+    news: bool = True,
 ) -> None:
     """Remember `changes`, decide, act on the decision, and run the event scripts.
 
@@ -76,15 +82,14 @@ def settle(
     tell: runs the event scripts, `events.tell_events` if not given; each script has a time limit of its own, so a hook
         suspends its own.
     retry: whether to start tunnels again that could not be started before; the watcher has its own times for that.
+    news: whether anything has happened since the last run; else nothing is done that was done then.
 
     Raises OSError, and what `changes` raises.
     """
     tell = tell or _tell_events
     store.prepare()
     guard.restore_records(store)
-    unsettled: bool | None = None
-    for change in changes:
-        unsettled = remember(store, change)
+    unsettled = _remember_as_they_come(store, changes)
     if unsettled is None:
         unsettled = decide_again(store)
     if wake:
@@ -93,7 +98,7 @@ def settle(
     guarded = store.has_guards()
     if leaving and guarded:
         tell(store)
-    if unsettled or guarded:
+    if unsettled or (guarded and news):
         act(store, retry)
         tell(store)
 
@@ -118,14 +123,15 @@ def leave_events(store: Store) -> None:
 
 
 def look(
-    store: Store, iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT
+    store: Store, iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT, token: str = ""
 ) -> InterfaceRecord:
     """Look at the network of an interface, through the guard of its link, and return what is to be remembered.
 
-    patience: for how many seconds to wait for carrier.  Raises `NetlinkError`, OSError.
+    patience: for how many seconds to wait for carrier; token: of `guard.begin_looks`, empty without.
+    Raises `NetlinkError`, OSError.
     """
     rules = read_rules_of(passes)
-    with guard.look(store, device_of(iface), monotonic() + rules.timeout) as passing:
+    with guard.look(store, device_of(iface), monotonic() + rules.timeout, token) as passing:
         seen = observe(
             iface, rules, merge_options(passes), patience, passing.announce,
             lambda: rules.is_guarded() or _has_scripts(),
@@ -141,24 +147,50 @@ def _has_scripts() -> bool:
 
 def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Change]:
     """Look at the networks of `records` again, one after the other.  Raises as `look` does."""
-    for record in records:
-        if not record.wish:
-            # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
-            passes = guard.find_passes(store, record.iface) or record.passes
-            yield Change(record.iface, look(store, record.iface, passes, patience=0.0), replaces=record)
+    chosen = [record for record in records if not record.wish]
+    tokens = guard.begin_looks(store, tuple(dict.fromkeys(device_of(record.iface) for record in chosen)))
+    for record in chosen:
+        # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
+        passes = guard.find_passes(store, record.iface) or record.passes
+        token = tokens.pop(device_of(record.iface), "")
+        yield Change(record.iface, look(store, record.iface, passes, 0.0, token), replaces=record)
 
 
-def remember(store: Store, change: Change) -> bool:
+def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | None:
+    """Remember changes, those that come within `GATHERING` at once, since each decision is about all interfaces; return
+    whether there is something to do, None without any change.  Raises as `settle`."""
+    unsettled: bool | None = None
+    waiting: list[Change] = []
+    began = 0.0
+    try:
+        for change in changes:
+            began = began if waiting else monotonic()
+            waiting.append(change)
+            if monotonic() >= began + GATHERING:
+                unsettled = remember(store, *waiting)
+                waiting.clear()
+    except (NetlinkError, OSError):
+        if waiting:
+            remember(store, *waiting)
+        raise
+    return remember(store, *waiting) if waiting else unsettled
+
+
+def remember(store: Store, *changes: Change) -> bool:
     """Write down what is to be remembered, and decide; return whether there is something to do.  Raises OSError."""
     with store.lock_records():
-        record = change.record
-        if (change.replaces or change.ends) and not _is_newer(store, change):
-            return _decide(store)
-        if record is None:
-            store.remove_interface(change.iface)
-        else:
-            store.write_interface(record)
-        return _decide(store, record)
+        written: dict[str, InterfaceRecord] = {}
+        for change in changes:
+            if (change.replaces or change.ends) and not _is_newer(store, change):
+                continue
+            written.pop(change.iface, None)
+            record = change.record
+            if record is None:
+                store.remove_interface(change.iface)
+            else:
+                store.write_interface(record)
+                written[record.iface] = record
+        return _decide(store, written)
 
 
 def decide_again(store: Store) -> bool:
@@ -183,10 +215,10 @@ def _is_newer(store: Store, change: Change) -> bool:
     return same and now.observation.observed_at <= change.record.observation.observed_at
 
 
-def _decide(store: Store, written: InterfaceRecord | None = None) -> bool:
+def _decide(store: Store, written: Mapping[str, InterfaceRecord] | None = None) -> bool:
     """Decide, and write the decision down; return whether there is something to do.  The records' lock is held.
 
-    written: the record that the caller has just written.
+    written: the records that the caller has just written, by interface.
     """
     records = store.read_interfaces(log.error, written)
     set_routes(store, records)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+    # Of a file: its inode number, when it was changed, and its size.
+    _Stamp = tuple[int, int, int]
+
 DIRECTORY = "/run/netconf-hooks"
 
 # The tunnels that the admin holds (`held`): not below /run, since a hold survives a reboot.
@@ -494,6 +497,7 @@ class Store:
         self.requests = directory + "/requests"
         self.refreshed = directory + "/requests.refresh"
         self.portals = directory + "/requests.portal"
+        self._known: dict[str, tuple[_Stamp, object]] = {}
 
     def prepare(self) -> None:
         """Make the directories.  Raises OSError."""
@@ -514,21 +518,21 @@ class Store:
 
     def read_interface(self, iface: str) -> InterfaceRecord | None:
         """Return the record of `iface`, or None where there is none.  Raises `RecordError`."""
-        lines = _read_lines(f"{self.interfaces}/{iface}")
-        return _parse_interface(iface, lines) if lines else None
+        return self._read_once(f"{self.interfaces}/{iface}", lambda path: _read_interface(path, iface))
 
     def knows_interface(self, iface: str) -> bool:
         """Whether there is a record of `iface`, or of a guard of its device, readable or not."""
         return os.path.lexists(f"{self.interfaces}/{iface}") or iface.partition(":")[0] in self.list_guarded()
 
     def read_interfaces(
-        self, on_error: Callable[[str], None], written: InterfaceRecord | None = None
+        self, on_error: Callable[[str], None], written: Mapping[str, InterfaceRecord] | None = None
     ) -> tuple[InterfaceRecord, ...]:
         """Return all interfaces' records, by name; what can't be read is told to `on_error` and left out.
 
-        written: one that the caller has just written, under the lock that it still holds: it is not read back.
+        written: those that the caller has just written, by interface, under the lock that it still holds: they are not
+        read back.
         """
-        known = {written.iface: written} if written else {}
+        known = written or {}
         return tuple(_read_all(self.interfaces, lambda name: known.get(name) or self.read_interface(name), on_error))
 
     def write_interface(self, record: InterfaceRecord) -> None:
@@ -546,9 +550,7 @@ class Store:
 
     def read_guard(self, device: str) -> GuardRecord | None:
         """Return the record of a device's guard, or None where there is none.  Raises `RecordError`."""
-        path = f"{self.guards}/{device}"
-        lines = _read_lines(path)
-        return _parse_guard(device, lines) if lines or os.path.lexists(path) else None
+        return self._read_once(f"{self.guards}/{device}", lambda path: _read_guard(path, device))
 
     def read_guards(self, on_error: Callable[[str], None]) -> tuple[GuardRecord, ...]:
         """Return all guards' records, by device; what can't be read is told to `on_error` and left out."""
@@ -577,20 +579,27 @@ class Store:
 
     def list_asking(self) -> list[str]:
         """Return the interfaces that are up whose rules ask for a guard."""
-        return [name for name in _list_names(self.interfaces) if self._asks_for_guard(name)]
+        paths = {name: f"{self.interfaces}/{name}" for name in _list_names(self.interfaces)}
+        return [name for name, path in paths.items() if self._read_once(path, _asks_for_guard, "asks")]
 
-    def _asks_for_guard(self, iface: str) -> bool:
-        # Without reading all of the record: every hook of a machine without guards asks.
+    def _read_once(self, path: str, read: Callable[[str], T], what: str = "") -> T:
+        """Return what `read` makes of a file; it is read again only if it is another one by now.
+
+        what: tells apart what is read of one file.
+        """
+        # A file is never changed, only replaced, and tmpfs gives no inode number twice.
         try:
-            lines = read_file(f"{self.interfaces}/{iface}", _LIMIT, follow=False).split(b"\n")
+            status = os.lstat(path)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:
-            return False
-        for line in lines:
-            if line.startswith(_GUARD_OPTION):
-                option, _, value = line[len(_GUARD_OPTION):].partition(b" ")
-                if not option.strip(b"-0123456789") and value != b"no":
-                    return True
-        return False
+            self._known.pop(what + path, None)
+            return read(path)
+        known = self._known.get(what + path)
+        if known and known[0] == stamp:
+            return known[1]  # type: ignore[return-value]
+        found = read(path)
+        self._known[what + path] = (stamp, found)
+        return found
 
     def read_tunnels(self) -> dict[tuple[str, str], TunnelRecord]:
         """Return the newest decision on each tunnel, by kind and name.  Raises `RecordError`."""
@@ -807,6 +816,31 @@ def _read_all(directory: str, read: Callable[[str], T | None], on_error: Callabl
             continue
         if record:
             yield record
+
+
+def _read_interface(path: str, iface: str) -> InterfaceRecord | None:
+    lines = _read_lines(path)
+    return _parse_interface(iface, lines) if lines else None
+
+
+def _read_guard(path: str, device: str) -> GuardRecord | None:
+    lines = _read_lines(path)
+    return _parse_guard(device, lines) if lines or os.path.lexists(path) else None
+
+
+def _asks_for_guard(path: str) -> bool:
+    """Whether the rules of an interface's record ask for a guard."""
+    # Without reading all of the record: every hook of a machine without guards asks.
+    try:
+        lines = read_file(path, _LIMIT, follow=False).split(b"\n")
+    except OSError:
+        return False
+    for line in lines:
+        if line.startswith(_GUARD_OPTION):
+            option, _, value = line[len(_GUARD_OPTION):].partition(b" ")
+            if not option.strip(b"-0123456789") and value != b"no":
+                return True
+    return False
 
 
 def _list_names(directory: str) -> list[str]:

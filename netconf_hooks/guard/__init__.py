@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Self
 
     from netconf_hooks.decide import Decision, Known
@@ -56,16 +56,25 @@ def is_closed_for(store: Store, invocation: Invocation, rules: Rules, again: boo
     return prepare_device(store, invocation, rules, again)
 
 
-def look(store: Store, device: str, until: float) -> Look | OpenLook:
+def look(store: Store, device: str, until: float, token: str = "") -> Look | OpenLook:
     """Return a look at the network of a device (context manager), whose probes the guard lets through.
 
-    until: time.monotonic().
+    until: time.monotonic(); token: of `begin_looks`, empty without.
     """
     if not store.has_guards():
         return OpenLook()
     from netconf_hooks.guard.guarded_look import Look
 
-    return Look(store, device, until)
+    return Look(store, device, until, token)
+
+
+def begin_looks(store: Store, devices: Collection[str]) -> dict[str, str]:
+    """Begin looks at the networks of several links at once; return what each `look` has to be given, by device."""
+    if len(devices) < 2 or not store.has_guards():
+        return {}
+    from netconf_hooks.guard.guarded_look import begin_looks as begin
+
+    return begin(store, devices)
 
 
 def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:

@@ -18,18 +18,20 @@ from time import monotonic
 
 from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint, make_link
+from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import parse_fingerprint
 from netconf_hooks.guard.exemptions import ProbePass, make_network, make_exemption
 from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
+from netconf_hooks.record import Record
 from netconf_hooks.state import RecordError, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.fingerprint import Fingerprint
@@ -48,11 +50,11 @@ NAT64_TIME = 1.0
 DNS_PORT = 53
 
 
-def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked: bool = False) -> bool:
+def let_tunnels_through(store: Store, asked: bool = False) -> bool:
     """Find out where the packets of the tunnels go that are to be up, and note it for each guarded link that is up.
 
     Returns whether any guard has to be told.  Names are resolved by each link's own name servers, which takes up to
-    `LOOK_UP_TIME`: no lock is held.  records: of the interfaces that are up.
+    `LOOK_UP_TIME`: no lock is held.
 
     asked: whether the tunnels were already asked to start or stop.  Before that, names that are known are resolved
     again while a tunnel is not up, since its server may have moved.  Addresses that were allowed stay allowed: a tunnel
@@ -62,20 +64,33 @@ def let_tunnels_through(store: Store, records: Iterable[InterfaceRecord], asked:
     if not guards:
         return False
     tunnels, problems, restless = _list_endpoints(store)
+    if not (tunnels or problems or any(map(_has_endpoints, guards))):
+        return False
     by_device: dict[str, InterfaceRecord] = {}
-    for up in records:
+    for up in list_current(store.read_interfaces(log.error)):
         if not up.wish:
             by_device.setdefault(device_of(up.iface), up)
     changed = False
+    waiting = []
     for guard in guards:
         if record := by_device.get(guard.device):
             wanted = [*tunnels, *_list_allowed(guard)]
             found = _resolve(guard, wanted, record, restless, asked)
             endpoints = [endpoint for each in wanted for endpoint in each]
-            changed |= _note(store, guard, endpoints, found, problems, keep=not asked)
+            waiting.append(_Finding(guard, endpoints, found, problems, keep=not asked))
+            if found.asked:
+                # The next link's name servers may be silent.
+                changed |= _note_all(store, waiting)
+                waiting = []
         elif asked:
-            changed |= _note(store, guard, (), _Found(), (), keep=False)
-    return changed
+            waiting.append(_Finding(guard, (), _Found(), (), keep=False))
+    return _note_all(store, waiting) or changed
+
+
+def _has_endpoints(guard: GuardRecord) -> bool:
+    """Whether anything is noted of a guard's endpoints, or hosts are allowed by name."""
+    noted = (guard.exemptions, guard.names, guard.silent, guard.problem)
+    return any(noted) or any(allowance.host for allowance in guard.rules.allowances)
 
 
 def _list_allowed(guard: GuardRecord) -> list[tuple[Endpoint, ...]]:
@@ -268,18 +283,42 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
             found.problems.append(f"{name}: {resolution.problem}")
 
 
-def _note(
-    store: Store, guard: GuardRecord, endpoints: Sequence[Endpoint], found: _Found, problems: Sequence[str], keep: bool
-) -> bool:
-    """Write down what is to pass, and pin the names; return whether the firewall has to be told.
+class _Finding(Record):
+    """What is to be noted of a guard.
 
-    keep: whether what passed before still does.
+    guard: its record as it was read; problems: why endpoints are not known; keep: whether what passed before still
+    does.
     """
-    if keep:
-        found.addresses = {**read_names(guard), **found.addresses}
-    if found.asked or found.list_names() != guard.names:
-        with store.lock_acting():
-            _pin(guard, found, endpoints)
+
+    __slots__ = ("guard", "endpoints", "found", "problems", "keep")
+
+    def __init__(
+        self, guard: GuardRecord, endpoints: Sequence[Endpoint], found: _Found, problems: Sequence[str], keep: bool
+    ) -> None:
+        self.guard = guard
+        self.endpoints = endpoints
+        self.found = found
+        self.problems = problems
+        self.keep = keep
+
+
+def _note_all(store: Store, findings: Sequence[_Finding]) -> bool:
+    """Write down what is to pass, and pin the names; return whether the firewall has to be told."""
+    for each in findings:
+        if each.keep:
+            each.found.addresses = {**read_names(each.guard), **each.found.addresses}
+        if each.found.asked or each.found.list_names() != each.guard.names:
+            with store.lock_acting():
+                _pin(each.guard, each.found, each.endpoints)
+    if not findings:
+        return False
+    with store.lock_records():
+        return any([_note(store, each) for each in findings])
+
+
+def _note(store: Store, finding: _Finding) -> bool:
+    """Write down what is to pass; return whether the firewall has to be told.  The records' lock is held."""
+    guard, endpoints, found, keep = finding.guard, finding.endpoints, finding.found, finding.keep
     names = found.list_names()
     exemptions = dict.fromkeys(guard.exemptions if keep else ())
     exemptions |= dict.fromkeys(
@@ -289,31 +328,30 @@ def _note(
         if (":" in address or address.rpartition(".")[2].isdecimal())
         and endpoint.version in (0, 6 if ":" in address else 4)
     )
-    problem = "; ".join((*problems, *found.problems))
+    problem = "; ".join((*finding.problems, *found.problems))
     if not found.asked and (found.addresses or found.silent or endpoints and not keep):
         problem = problem or guard.problem  # of the names, which were not resolved this time
     if problem and problem != guard.problem:
         log.error(f"{guard.device}: netconf-guard: {problem}")
-    with store.lock_records():
-        now = read_guard(store, guard.device)
-        if not now or now.verdict == RELEASED:
-            return False
-        if found.dns_until:
-            now = now.change(
-                dns_until=time.time() + NAMES_TIME,
-                dns_until_boot=boot_time() + NAMES_TIME,
-                dns_exemptions=tuple(map(str, found.dns_until)),
-                dns_fingerprint=found.dns_fingerprint,
+    now = read_guard(store, guard.device)
+    if not now or now.verdict == RELEASED:
+        return False
+    if found.dns_until:
+        now = now.change(
+            dns_until=time.time() + NAMES_TIME,
+            dns_until_boot=boot_time() + NAMES_TIME,
+            dns_exemptions=tuple(map(str, found.dns_until)),
+            dns_fingerprint=found.dns_fingerprint,
+        )
+    same = now.exemptions == tuple(exemptions) and not found.dns_until
+    if not same or (now.names, now.problem, now.silent) != (names, problem, found.silent):
+        store.write_guard(
+            now.change(
+                exemptions=tuple(exemptions), names=names, problem=problem, silent=found.silent,
+                done=now.done and same,
             )
-        same = now.exemptions == tuple(exemptions) and not found.dns_until
-        if not same or (now.names, now.problem, now.silent) != (names, problem, found.silent):
-            store.write_guard(
-                now.change(
-                    exemptions=tuple(exemptions), names=names, problem=problem, silent=found.silent,
-                    done=now.done and same,
-                )
-            )  # fmt: skip
-        return not same
+        )  # fmt: skip
+    return not same
 
 
 def read_names(record: GuardRecord) -> dict[str, tuple[str, ...]]:

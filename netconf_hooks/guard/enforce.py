@@ -13,12 +13,12 @@ import time
 
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import ports
-from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
 from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window, parse_exemption
+    Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window,
+    parse_exemption
 )  # fmt: skip
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
@@ -42,7 +42,7 @@ def close_decided(store: Store) -> None:
     put_back(store)  # also without a watcher
     with store.lock_acting():
         follow_closing(store)
-    let_tunnels_through(store, list_current(store.read_interfaces(log.error)))
+    let_tunnels_through(store)
     with store.lock_acting():
         follow_closing(store)
 
@@ -50,7 +50,7 @@ def close_decided(store: Store) -> None:
 def open_decided(store: Store) -> None:
     """Let through what is only known of running tunnels, and open what is to be open."""
     # Some endpoints are known only from the running daemon, and what has stopped sends nothing any more.
-    changed = let_tunnels_through(store, list_current(store.read_interfaces(log.error)), asked=True)
+    changed = let_tunnels_through(store, asked=True)
     with store.lock_acting():
         if changed:
             follow_closing(store)
@@ -68,8 +68,13 @@ def follow_closing(store: Store) -> None:
                 tokens[record.device] = token
             else:
                 _note_not_open(store, record)
+    closed = []
     for record in _list_undone(store):
-        _tell(store, record, tokens.get(record.device, "") if record.verdict == OPEN else "")
+        if token := tokens.get(record.device, "") if record.verdict == OPEN else "":
+            _tell(store, record, token)
+        else:
+            closed.append(record)
+    _close_all(store, closed)
 
 
 def follow_opening(store: Store) -> None:
@@ -143,6 +148,35 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     mark_applied(store, record, bool(token), until if token and backend.has_lease else 0.0)
 
 
+def _close_all(store: Store, records: Iterable[GuardRecord]) -> None:
+    """Have the firewalls close links as their records say, and note it: one transaction for all links of a firewall."""
+    by_backend: dict[str, list[GuardRecord]] = {}
+    for record in records:
+        by_backend.setdefault(record.backend, []).append(record)
+    for backend, together in by_backend.items():
+        if len(together) > 1 and _close_at_once(backend, together):
+            for record in together:
+                if record.opened:
+                    drop_waiting(record.device)
+                mark_applied(store, record, opened=False)
+        else:
+            for record in together:
+                _tell(store, record)
+
+
+def _close_at_once(backend: str, records: Iterable[GuardRecord]) -> bool:
+    """Have a firewall close links in one transaction; return whether it did."""
+    try:
+        firewall.load_firewall(backend).close_all([
+            Closing(record.device, list_exemptions(record), tuple(_list_windows(record)), find_ports(record))
+            for record in records
+        ])  # fmt: skip
+    except (GuardError, NetlinkError) as error:
+        log.info(f"{', '.join(record.device for record in records)}: netconf-guard: not closed at once: {error}")
+        return False
+    return True
+
+
 def _list_windows(record: GuardRecord) -> list[Window]:
     """Return what is let through for a time, but for the whole link, each for no longer than was asked for."""
     now = time.time()
@@ -191,16 +225,17 @@ def put_back(store: Store) -> str:
         with store.lock_acting():
             # Somebody may have been about to close it, or to take it away.
             now = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
-            for device, (record, problem) in _find_fallen(each for each in now if each.device in fallen).items():
+            fallen = _find_fallen(each for each in now if each.device in fallen)
+            for device, (record, problem) in fallen.items():
                 if problem == UNHOOKED:
                     log.info(f"{device}: netconf-guard: {problem}: hooking it to its frames")
                 else:
                     log.error(
                         f"{device}: netconf-guard: somebody took it away ({record.backend}: {problem}); putting it back"
                     )
-                _tell(store, record)
                 if record.verdict == OPEN:
                     because = "a guard was taken away"
+            _close_all(store, [record for record, _ in fallen.values()])
     _change_ports(store, [record for record in records if record.device not in fallen])
     clock = time.time()
     if any(record.verdict == OPEN and record.opened and not record.is_open(clock) for record in records):

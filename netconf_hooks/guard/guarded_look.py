@@ -18,10 +18,32 @@ from netconf_hooks.system import log, netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from netconf_hooks.state import GuardRecord, Store
 
 # How long a router may take to answer that it is still there, seconds.
 CONFIRMATION = 1.0
+
+
+def begin_looks(store: Store, devices: Iterable[str]) -> dict[str, str]:
+    """Begin looks at the networks of several links, all that are in one firewall at once; return their tokens, by
+    device.  A link without a guard has none, nor has one where it failed: its look begins by itself.
+    """
+    begun: dict[str, str] = {}
+    by_backend: dict[str, dict[str, str]] = {}
+    for device in devices:
+        record = read_guard(store, device)
+        if record and record.verdict != RELEASED:
+            by_backend.setdefault(record.backend, {})[device] = _make_token()
+    for backend, tokens in by_backend.items():
+        try:
+            firewall.load_firewall(backend).begin_looks(tokens)
+        except GuardError as error:
+            log.debug(f"netconf-guard: {error}")
+        else:
+            begun |= tokens
+    return begun
 
 
 class Look:
@@ -30,9 +52,11 @@ class Look:
 
     It notes which network was looked at: the guard opens only while the link is on that one.  It begins with a token in
     the firewall, which whoever shuts the guard removes: what this look decides can't open the guard any more then.
+
+    token: what `begin_looks` has put into the firewall for it; empty if it did not.
     """
 
-    def __init__(self, store: Store, device: str, deadline: float) -> None:
+    def __init__(self, store: Store, device: str, deadline: float, token: str = "") -> None:
         self._store = store
         self._device = device
         self._deadline = deadline
@@ -40,6 +64,7 @@ class Look:
         self._scene: Fingerprint | None = None
         self._outside_ports: tuple[str, ...] = ()
         self._token = ""
+        self._begun = token
         self._began = monotonic()
 
     def __enter__(self) -> Look:
@@ -89,12 +114,14 @@ class Look:
 
     def _begin(self, record: GuardRecord) -> Fingerprint:
         """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
-        self._token = os.urandom(4).hex()
-        try:
-            firewall.load_firewall(record.backend).begin_look(self._device, self._token)
-        except GuardError as error:
-            log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
-            self._token = ""
+        self._token, self._begun = self._begun, ""
+        if not self._token:
+            self._token = _make_token()
+            try:
+                firewall.load_firewall(record.backend).begin_look(self._device, self._token)
+            except GuardError as error:
+                log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
+                self._token = ""
         with netlink.Netlink() as kernel:
             scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
@@ -103,3 +130,7 @@ class Look:
                 kernel.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
                 scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         return scene
+
+
+def _make_token() -> str:
+    return os.urandom(4).hex()

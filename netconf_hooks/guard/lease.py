@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.guard.firewall import AnyFirewall
     from netconf_hooks.state import GuardRecord, Store
-    from netconf_hooks.system.netlink import Message
+    from netconf_hooks.system.netlink import LinkStatus, Neighbour
 
 # How often a lease is renewed while all is well, seconds.
 RENEWAL = 10.0
@@ -68,6 +68,42 @@ class _Judgement(Record):
         self.what = what
         self.because = because
         self.certain = certain
+
+
+class _News(Record):
+    """A piece of news of the kernel.
+
+    kind: RTM_*; devices: the guarded links that it may be about, None for any; link, neighbour: which one it is about;
+    ways: of a route, each the index of its link and its router, empty if it has none.
+    """
+
+    __slots__ = ("kind", "devices", "link", "neighbour", "ways")
+
+    def __init__(
+        self,
+        kind: int,
+        devices: frozenset[str] | None,
+        link: LinkStatus | None = None,
+        neighbour: Neighbour | None = None,
+        ways: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        self.kind = kind
+        self.devices = devices
+        self.link = link
+        self.neighbour = neighbour
+        self.ways = ways
+
+
+class _Sources(Record):
+    """Whose news is news of a guard: links, by index, and neighbours, by address.  record: the guard's, by which this
+    was found."""
+
+    __slots__ = ("record", "indexes", "neighbours")
+
+    def __init__(self, record: GuardRecord, indexes: frozenset[int], neighbours: frozenset[str]) -> None:
+        self.record = record
+        self.indexes = indexes
+        self.neighbours = neighbours
 
 
 class _Shut(Record):
@@ -107,6 +143,7 @@ class Leases:
         self._firewalls: dict[str, AnyFirewall] = {}
         self._devices: dict[int, set[str]] = {}  # whose news it is, by the index of the link that has news
         self._neighbours: set[str] = set()
+        self._sources: dict[str, _Sources] = {}
         self._had_carrier: dict[int, bool] = {}
         self._shuts: dict[str, _Shut] = {}
         self._renewed: dict[str, tuple[GuardRecord, float, float]] = {}
@@ -176,10 +213,11 @@ class Leases:
         except GuardError as error:
             log.error(f"{device}: netconf-guard: {error}")
 
-    def reload(self, renew: bool = False) -> None:
+    def reload(self, renew: bool = False, thorough: bool = True) -> None:
         """Learn which guards there are now, and shut those whose network has changed while nobody listened for it.
 
-        renew: whether leases may be about to end.  Raises `NetlinkError`.
+        renew: whether leases may be about to end; thorough: whether also the links of those whose record is the same
+        may be others.  Raises `NetlinkError`.
         """
         self.check_records()
         records = self.list_guards()
@@ -187,17 +225,16 @@ class Leases:
         self._known = lost | {record.device: record.backend for record in records}
         devices: dict[int, set[str]] = {}
         neighbours: set[str] = set()
+        before = {} if thorough else self._sources
+        self._sources = {}
         for record in records:
-            for name in list_news_devices(record.device):
-                link = self._netlink.get_link(name)
-                if link is not None:
-                    devices.setdefault(link.index, set()).add(record.device)
-                    # What is heard counts, and may be waiting to be heard.
-                    self._had_carrier.setdefault(link.index, link.carrier)
-            for scene in (_read(record.fingerprint), _read(record.portal_fingerprint), _read(record.dns_fingerprint)):
-                if scene is not None:
-                    devices.setdefault(scene.index, set()).add(record.device)
-                    neighbours.update(scene.macs)
+            sources = before.get(record.device)
+            if sources is None or sources.record is not record:
+                sources = self._find_sources(record)
+            self._sources[record.device] = sources
+            for index in sources.indexes:
+                devices.setdefault(index, set()).add(record.device)
+            neighbours |= sources.neighbours
         if (devices, neighbours) != (self._devices, self._neighbours):
             self._devices, self._neighbours = devices, neighbours
             self._news.filter_news(devices.keys(), neighbours)
@@ -222,6 +259,22 @@ class Leases:
         elif self._due is None:
             self._due = monotonic() + RENEWAL
 
+    def _find_sources(self, record: GuardRecord) -> _Sources:
+        """Return whose news is news of a guard's link.  Raises `NetlinkError`."""
+        indexes: set[int] = set()
+        neighbours: set[str] = set()
+        for name in list_news_devices(record.device):
+            link = self._netlink.get_link(name)
+            if link is not None:
+                indexes.add(link.index)
+                # What is heard counts, and may be waiting to be heard.
+                self._had_carrier.setdefault(link.index, link.carrier)
+        for scene in (_read(record.fingerprint), _read(record.portal_fingerprint), _read(record.dns_fingerprint)):
+            if scene is not None:
+                indexes.add(scene.index)
+                neighbours.update(scene.macs)
+        return _Sources(record, frozenset(indexes), frozenset(neighbours))
+
     # --- news
 
     def hear(self) -> bool:
@@ -230,18 +283,17 @@ class Leases:
         messages, dropped = self._news.collect()
         if not messages and not dropped:
             return False
+        news = [self._read_news(kind, body) for kind, body in messages]
         for record in self.list_guards():
             judgement = _Judgement(LOST, "some news of the kernel was lost", certain=True) if dropped else None
-            judgement = judgement or self._judge_all(messages, record)
+            judgement = judgement or self._judge_all(news, record)
             if judgement.what == LOST:
                 self._shut(record, judgement.because, judgement.certain or has_left(record, self._look(record)))
             elif judgement.what == DOUBTFUL:
                 self.verify([record])
-        for kind, body in messages:
-            if kind == RTM_NEWLINK:
-                link = parse_link(body)
-                if link.index in self._had_carrier:
-                    self._had_carrier[link.index] = link.carrier
+        for each in news:
+            if each.kind == RTM_NEWLINK and each.link and each.link.index in self._had_carrier:
+                self._had_carrier[each.link.index] = each.link.carrier
         self._answer_questions()
         return True
 
@@ -281,21 +333,39 @@ class Leases:
             except GuardError as error:
                 log.error(f"{record.device}: netconf-guard: {error}")
 
-    def _judge_all(self, messages: Iterable[Message], record: GuardRecord) -> _Judgement:
-        """Return the worst that the news say of a guard's link."""
-        worst = _Judgement(SAME)
-        for kind, body in messages:
-            judgement = self._judge(kind, body, record)
-            if (judgement.what, judgement.certain) > (worst.what, worst.certain):
-                worst = judgement
-        return worst
-
-    def _judge(self, kind: int, body: bytes, record: GuardRecord) -> _Judgement:
-        device = record.device
+    def _read_news(self, kind: int, body: bytes) -> _News:
+        """Return a piece of news as the guards need it: it is read once for all of them.  Raises `NetlinkError`."""
         if kind in (RTM_NEWLINK, RTM_DELLINK):
             link = parse_link(body)
-            if device not in self._devices.get(link.index, ()):
-                return _Judgement(SAME)
+            return _News(kind, frozenset(self._devices.get(link.index, ())), link=link)
+        if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+            route = parse_route(body)
+            if route is None:
+                return _News(kind, frozenset())
+            if not route.nexthops:
+                return _News(kind, None)
+            devices = (device for way in route.nexthops for device in self._devices.get(way.index, ()))
+            return _News(kind, frozenset(devices), ways=tuple((way.index, way.router) for way in route.nexthops))
+        # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
+            neighbour = parse_neighbour(body)
+            return _News(kind, frozenset(self._devices.get(neighbour.index, ())), neighbour=neighbour)
+        return _News(kind, frozenset())
+
+    def _judge_all(self, news: Iterable[_News], record: GuardRecord) -> _Judgement:
+        """Return the worst that the news say of a guard's link."""
+        worst = _Judgement(SAME)
+        for each in news:
+            if each.devices is None or record.device in each.devices:
+                judgement = self._judge(each, record)
+                if (judgement.what, judgement.certain) > (worst.what, worst.certain):
+                    worst = judgement
+        return worst
+
+    def _judge(self, news: _News, record: GuardRecord) -> _Judgement:
+        """Return what a piece of news says of a guard's link, which it is about."""
+        device, kind = record.device, news.kind
+        if link := news.link:
             scene = _read(record.fingerprint)
             if link.name != device and (scene is None or link.index != scene.index):
                 return _Judgement(DOUBTFUL)  # a port: what it means for the link, a look at the link tells
@@ -303,17 +373,7 @@ class Leases:
             if kind == RTM_DELLINK or lost or link.name != device:
                 return _Judgement(LOST, _GONE, certain=True)
             return _Judgement(DOUBTFUL)
-        if kind in (RTM_NEWROUTE, RTM_DELROUTE):
-            route = parse_route(body)
-            ways = [way for way in route.nexthops if device in self._devices.get(way.index, ())] if route else []
-            if route is None or route.nexthops and not ways:
-                return _Judgement(SAME)
-            scene = _read(record.fingerprint)
-            known = scene is None or any(not way.router or way.router in scene.routers for way in ways)
-            return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
-        # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
-        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
-            neighbour = parse_neighbour(body)
+        if neighbour := news.neighbour:
             scene = _read(record.fingerprint)
             mac = scene.macs.get(neighbour.address) if scene and scene.index == neighbour.index else None
             if mac is None:
@@ -323,7 +383,10 @@ class Leases:
             # A closed link's router may fall silent: that is no other network.
             lost = record.opened or (kind == RTM_NEWNEIGH and bool(neighbour.mac))
             return _Judgement(LOST, _ROUTER) if lost else _Judgement(SAME)
-        return _Judgement(SAME)
+        routers = [router for index, router in news.ways if device in self._devices.get(index, ())]
+        scene = _read(record.fingerprint)
+        known = scene is None or any(not router or router in scene.routers for router in routers)
+        return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
 
     def _look(self, record: GuardRecord) -> Fingerprint:
         """Return how the network of a guard's link looks now; no network at all if the kernel doesn't say."""

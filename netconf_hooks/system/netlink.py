@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     Message = tuple[int, bytes]
+    _Instruction = tuple[int, int, int, int]
 
 AF_INET = int(_socket.AF_INET)
 AF_INET6 = int(_socket.AF_INET6)
@@ -47,7 +48,7 @@ ANSWER_PATIENCE = 1.0
 TABLE_PATIENCE = 5.0
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNEXTHOP, RTM_GETNEXTHOP = 104, 106
@@ -79,6 +80,7 @@ _NHA_ID, _NHA_GROUP, _NHA_OIF, _NHA_GATEWAY = 1, 2, 5, 6
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
+_unpack_attribute = _ATTRIBUTE.unpack_from
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefixlen, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -103,6 +105,7 @@ _ANYWHERE = {AF_INET: ("192.0.0.8", "7.7.7.7"), AF_INET6: ("2001:db8:ffff::1", "
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _NEWS_BUFFER = 2**20
 _BPF = struct.Struct("=HBBI")  # sock_filter: code, jt, jf, k
+_LONGEST_FILTER = 4096  # instructions: BPF_MAXINSNS, linux/bpf_common.h
 
 # The kernel's datagrams are never larger: dumps are split at 32 KiB (net/netlink/af_netlink.c, netlink_dump).
 _DATAGRAM = 65536
@@ -598,9 +601,22 @@ class Netlink:
 
         Classic BPF, socket(7) SO_ATTACH_FILTER: it sees one message of the kernel as it is in memory.
         """
+        self._filter(_build_filter(indexes, neighbours), _build_filter((), (), all_links=True, all_neighbours=True))
+
+    def filter_networks(self, indexes: Collection[int], neighbours: Collection[str], all_addresses: bool) -> None:
+        """As `filter_news`, but for links and addresses: send the events of all links, and those of the addresses of
+        these links, or of all links.
+        """
+        own = None if all_addresses else indexes
+        few = _build_filter(indexes, neighbours, all_links=True, addresses=own)
+        self._filter(few, _build_filter((), (), all_links=True, all_neighbours=True, addresses=None))
+
+    def _filter(self, program: list[_Instruction], simple: list[_Instruction]) -> None:
+        """Attach a filter; `simple` if it is too long for the kernel."""
         from array import array  # only the watcher needs it
 
-        program = _build_filter(indexes, neighbours)
+        if len(program) > _LONGEST_FILTER:
+            program = simple
         code = array("B", b"".join(_BPF.pack(*instruction) for instruction in program))
         try:
             self._socket.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS_BUFFER)
@@ -772,22 +788,35 @@ class Netlink:
         return True
 
 
-def _build_filter(indexes: Collection[int], neighbours: Collection[str]) -> list[tuple[int, int, int, int]]:
-    """Return the instructions of `Netlink.filter_news`: code, jump if true, jump if false, operand (linux/filter.h)."""
+def _build_filter(
+    indexes: Collection[int],
+    neighbours: Collection[str],
+    all_links: bool = False,
+    all_neighbours: bool = False,
+    addresses: Collection[int] | None = (),
+) -> list[_Instruction]:
+    """Return the instructions of `Netlink.filter_news`: code, jump if true, jump if false, operand (linux/filter.h).
+
+    addresses: of which links they are accepted, None for all.
+    """
     load_word, load_half, load_byte, equal, jump, answer = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
     accept = (answer, 0, 0, 0xFFFFFFFF)
     reject = (answer, 0, 0, 0)
 
-    def accept_any(values: Iterable[int]) -> list[tuple[int, int, int, int]]:
+    def accept_any(values: Iterable[int]) -> list[_Instruction]:
         return [step for value in values for step in ((equal, 0, 1, value), accept)]
 
-    # BPF loads in network order, but the kernel wrote the values in the machine's order.  A link's and a neighbour's
-    # index are at the same place; a neighbour's address is its first attribute (neigh_fill_info), and its last four
-    # bytes are compared.
-    numbers = [int.from_bytes(_INT.pack(index), "big") for index in sorted(indexes)]
-    addresses = sorted({int.from_bytes(_pack_address(address)[1][-4:], "big") for address in neighbours})
-    links = [(load_word, 0, 0, 20), *accept_any(numbers), reject]
+    def accept_indexes(values: Iterable[int]) -> list[_Instruction]:
+        # BPF loads in network order, but the kernel wrote the values in the machine's order.  The index of a link, of
+        # an address and of a neighbour is at the same place.
+        numbers = [int.from_bytes(_INT.pack(index), "big") for index in sorted(values)]
+        return [(load_word, 0, 0, 20), *accept_any(numbers), reject]
+
+    # A neighbour's address is its first attribute (neigh_fill_info), and its last four bytes are compared.
+    found = sorted({int.from_bytes(_pack_address(address)[1][-4:], "big") for address in neighbours})
+    links = [accept] if all_links else accept_indexes(indexes)
     routes = [(load_byte, 0, 0, 17), *accept_any([0]), reject]
+    numbers = [int.from_bytes(_INT.pack(index), "big") for index in sorted(indexes)]
     of_links = [step for number in numbers for step in ((equal, 0, 1, number), (jump, 0, 0, 0))]
     tail = [
         (load_half, 0, 0, 28),
@@ -797,16 +826,17 @@ def _build_filter(indexes: Collection[int], neighbours: Collection[str]) -> list
         (equal, 1, 0, int.from_bytes(_U16.pack(20), "big")),
         accept,  # an address of another length: better an event too many than too few
         (load_word, 0, 0, 44),
-        *accept_any(addresses),
+        *accept_any(found),
         reject,
     ]
     of_links = [
         (code, yes, no, len(of_links) - place if code == jump else value)
         for place, (code, yes, no, value) in enumerate(of_links)
     ]  # each jumps over the rest, and the `reject` behind it
-    near = [(load_word, 0, 0, 20), *of_links, reject, *tail]
+    near = [accept] if all_neighbours else [(load_word, 0, 0, 20), *of_links, reject, *tail]
+    own = [accept] if addresses is None else accept_indexes(addresses)
     sections = [(RTM_NEWLINK, links), (RTM_DELLINK, links), (RTM_NEWROUTE, routes), (RTM_DELROUTE, routes),
-                (RTM_NEWNEIGH, near), (RTM_DELNEIGH, near)]  # fmt: skip
+                (RTM_NEWNEIGH, near), (RTM_DELNEIGH, near), (RTM_NEWADDR, own), (RTM_DELADDR, own)]  # fmt: skip
     program = [(load_half, 0, 0, 4)]
     for kind, section in sections:
         program += [(equal, 1, 0, int.from_bytes(_U16.pack(kind), "big")), (jump, 0, 0, len(section)), *section]
@@ -829,14 +859,17 @@ def split_messages(data: bytes) -> list[tuple[int, int, int, int, bytes]]:
 def split_attributes(data: bytes) -> dict[int, bytes]:
     """Return the attributes of a message by type; of a repeated one the last.  Raises `NetlinkError`."""
     attributes = {}
-    offset = 0
-    while offset < len(data):
-        length, kind = _unpack(_ATTRIBUTE, data, offset)
-        if length < _ATTRIBUTE.size or offset + length > len(data):
-            raise NetlinkError(errno.EBADMSG, "an attribute of a message of the kernel has a wrong length")
-        # The two highest bits are flags: NLA_F_NESTED, NLA_F_NET_BYTEORDER.
-        attributes[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size:offset + length]
-        offset += length + 3 & ~3
+    offset, end = 0, len(data)
+    try:
+        while offset < end:
+            length, kind = _unpack_attribute(data, offset)
+            if length < 4 or offset + length > end:
+                raise NetlinkError(errno.EBADMSG, "an attribute of a message of the kernel has a wrong length")
+            # The two highest bits are flags: NLA_F_NESTED, NLA_F_NET_BYTEORDER.
+            attributes[kind & 0x3FFF] = data[offset + 4:offset + length]
+            offset += length + 3 & ~3
+    except struct.error:
+        raise NetlinkError(errno.EBADMSG, "a message of the kernel is too short") from None
     return attributes
 
 
@@ -845,16 +878,28 @@ def read_number(value: bytes) -> int:
     return int.from_bytes(value, sys.byteorder)
 
 
+def read_link_name(body: bytes) -> tuple[int, str, str]:
+    """Return the index, the name and the kind of the device of an RTM_NEWLINK or RTM_DELLINK message, as `LinkStatus`
+    has them; the rest is not read.  Raises `NetlinkError`."""
+    attributes = split_attributes(body[_LINK.size:])
+    name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
+    return _unpack(_LINK, body)[2], name, _read_kind(attributes)
+
+
+def _read_kind(attributes: dict[int, bytes]) -> str:
+    if _IFLA_LINKINFO not in attributes:
+        return ""
+    information = split_attributes(attributes[_IFLA_LINKINFO])
+    return os.fsdecode(information.get(_IFLA_INFO_KIND, b"").partition(b"\0")[0])
+
+
 def parse_link(body: bytes) -> LinkStatus:
     """Return the device of an RTM_NEWLINK message.  Raises `NetlinkError`."""
     _, _, index, flags, _ = _unpack(_LINK, body)
     attributes = split_attributes(body[_LINK.size:])
     name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
     address = attributes.get(_IFLA_ADDRESS, b"").hex(":")
-    kind = ""
-    if _IFLA_LINKINFO in attributes:
-        information = split_attributes(attributes[_IFLA_LINKINFO])
-        kind = os.fsdecode(information.get(_IFLA_INFO_KIND, b"").partition(b"\0")[0])
+    kind = _read_kind(attributes)
     up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
     mtu = read_number(attributes.get(_IFLA_MTU, b""))
     return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes, mtu)

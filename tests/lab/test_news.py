@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from netconf_hooks.system.netlink import (
-    LINKS, NEIGHBOURS, Netlink, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE
+    LINKS, NEIGHBOURS, Netlink, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE
 )  # fmt: skip
-from netconf_hooks.watch import URGENT_GROUPS
+from netconf_hooks.watch import GROUPS, URGENT_GROUPS
 
 from .attacks.place import call_in
 from .namespaces import Namespaces
@@ -102,3 +103,43 @@ def test_hundreds_of_links_and_routers(machine: Namespaces) -> None:
         machine.run(["ip", "neigh", "add", "192.0.2.254", "lladdr", MAC, "dev", "eth0"])
         machine.run(["ip", "link", "set", "eth1", "down"])
         assert [kind for kind, _ in news.collect()[0]] == [RTM_NEWNEIGH]
+
+
+def test_of_networks_all_links_are_heard_and_the_addresses_of_ours(machine: Namespaces) -> None:
+    place = machine.files["net"]
+    index = call_in(place, lambda: socket.if_nametoindex("eth0"))
+    with call_in(place, lambda: Netlink(GROUPS)) as news:
+        def hear(lines: str) -> set[int]:
+            machine.run(["ip", "-batch", "-"], text=lines)
+            messages, dropped = news.collect()
+            assert not dropped
+            return {kind for kind, _ in messages}
+
+        news.filter_networks({index}, {"192.0.2.1"}, False)
+        news.drain()
+        assert hear(NOT_OURS.partition("addr add")[0]) == set()
+        assert hear("addr add 192.0.2.3/24 dev eth0\n") == {RTM_NEWADDR}
+        assert hear("addr del 192.0.2.3/24 dev eth0\n") == {RTM_DELADDR}
+        assert hear("addr add 198.51.100.3/24 dev eth1\n") == set()
+        assert hear("route add default via 192.0.2.1\n") == {RTM_NEWROUTE}
+        assert hear(f"neigh add 192.0.2.1 lladdr {MAC} dev eth0\n") == {RTM_NEWNEIGH}
+        assert RTM_NEWLINK in hear("link set eth1 down\n")
+        assert RTM_DELLINK in hear("link del eth1\n")
+        news.filter_networks({index}, {"192.0.2.1"}, True)
+        assert RTM_NEWADDR in hear("link add eth2 type veth peer name far2\naddr add 198.51.100.4/24 dev eth2\n")
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_of_more_links_than_a_filter_can_tell_apart_all_are_heard(machine: Namespaces, urgent: bool) -> None:
+    """The kernel takes 4096 instructions."""
+    place = machine.files["net"]
+    with call_in(place, lambda: Netlink(URGENT_GROUPS)) as news:
+        if urgent:
+            news.filter_news(range(10_000, 13_000), set())
+        else:
+            news.filter_networks(range(10_000, 13_000), set(), False)
+        news.drain()
+        machine.run(["ip", "neigh", "add", "198.51.100.1", "lladdr", MAC, "dev", "eth1"])
+        machine.run(["ip", "link", "set", "eth1", "down"])
+        kinds = {kind for kind, _ in news.collect()[0]}
+        assert {RTM_NEWNEIGH, RTM_NEWLINK} <= kinds

@@ -70,6 +70,16 @@ class FakeFirewall:
         self.ports[device] = ports
         self.step()
 
+    def close_all(self, closings):
+        """As AnyFirewall.close_all: one transaction."""
+        self._ask(f"close at once {' '.join(each.device for each in closings)}")
+        for each in closings:
+            assert self.permits(each.device) or "open" not in [window.name for window in each.windows]
+            self.stands[each.device] = (each.exemptions, {window.name: window for window in each.windows})
+            self.unhooked.discard(each.device)
+            self.ports[each.device] = each.ports
+        self.step()
+
     def change_ports(self, device, ports):
         if ports != self.ports[device]:
             self._ask(f"change ports of {device}")
@@ -80,6 +90,14 @@ class FakeFirewall:
         if device not in self.stands:
             raise GuardError(f"{device}: not guarded")
         self.tokens.setdefault(device, set()).add(token)
+
+    def begin_looks(self, tokens):
+        """As AnyFirewall.begin_looks."""
+        for device in tokens:
+            if device not in self.stands:
+                raise GuardError(f"{device}: not guarded")
+        for device, token in tokens.items():
+            self.begin_look(device, token)
 
     def _take(self, device, token):
         """Remove the token of a look, or fail."""

@@ -124,7 +124,7 @@ def test_a_hold_with_a_time_ends_by_itself(up, tunnels, monkeypatch):
 def test_the_watcher_looks_again_when_a_hold_ends(monkeypatch):
     monkeypatch.setattr(watch, "monotonic", lambda: 100.0)
     survey = watch._Survey()
-    survey.begin()
+    survey.begin(())
     survey.end(["later 3600.0"], failed=False)
     assert survey.alarm == 3700
     survey.end(["retry", "later 2.0"], failed=False)

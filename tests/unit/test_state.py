@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from many import MANY
 from situations import make_record
 
+from netconf_hooks import state
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place, PortalNotice
 from netconf_hooks.state import (
     DIRECTORY, EventRecord, FORMAT, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
@@ -270,9 +271,44 @@ def test_what_is_no_file_is_an_error_of_ours(store):
 def test_a_record_just_written_is_not_read_back(store):
     store.write_interface(make_record("eth0", 3, ()))
     store.write_interface(make_record("wlan0", 8, ()))
-    assert store.read_interfaces(pytest.fail, OFFICE) == (OFFICE, make_record("wlan0", 8, ()))
+    assert store.read_interfaces(pytest.fail, {"eth0": OFFICE}) == (OFFICE, make_record("wlan0", 8, ()))
     store.remove_interface("eth0")
-    assert store.read_interfaces(pytest.fail, OFFICE) == (make_record("wlan0", 8, ()),)
+    assert store.read_interfaces(pytest.fail, {"eth0": OFFICE}) == (make_record("wlan0", 8, ()),)
+
+
+def test_a_record_is_parsed_once_as_long_as_it_is_the_same_file(store, monkeypatch):
+    parsed = []
+    real = state._parse_interface
+    monkeypatch.setattr(state, "_parse_interface", lambda iface, lines: [parsed.append(iface), real(iface, lines)][1])
+    other = Store(store.directory)
+    store.write_interface(OFFICE)
+    for _ in range(3):
+        assert store.read_interface("eth0") == OFFICE
+        assert store.read_interfaces(pytest.fail) == (OFFICE,)
+    assert parsed == ["eth0"]
+    for routable in (True, False):
+        another = OFFICE.change(observation=OFFICE.observation.change(routable=routable))
+        other.write_interface(another)
+        assert store.read_interface("eth0") == another
+    Path(store.interfaces, "eth0").write_text("cut off\n")
+    with pytest.raises(RecordError):
+        store.read_interface("eth0")
+    other.remove_interface("eth0")
+    assert store.read_interface("eth0") is None
+    assert store.read_interfaces(pytest.fail) == ()
+
+
+def test_which_interfaces_ask_for_a_guard_is_read_once_as_long_as_the_files_are_the_same(store, monkeypatch):
+    read = []
+    real = state.read_file
+    monkeypatch.setattr(state, "read_file", lambda *what, **how: [read.append(what), real(*what, **how)][1])
+    asking = Pass("inet", {"netconf-guard": "yes"}, iface="eth0")
+    store.write_interface(make_record("eth0", 3, (asking,)))
+    read.clear()
+    assert store.list_asking() == store.list_asking() == ["eth0"]
+    assert len(read) == 1
+    store.write_interface(make_record("eth0", 3, (asking.change(options={"netconf-guard": "no"}),)))
+    assert store.list_asking() == []
 
 
 def test_one_damaged_record_does_not_hide_the_others(store):

@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from situations import make_record
 from netconf_hooks import wake, watch
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord, TunnelState
+from netconf_hooks.system.netlink import LinkStatus, pack_attribute
 from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
 
@@ -420,7 +422,7 @@ def test_a_watcher_that_fails_leaves_nothing_open(guarded, error):
     """Nobody would notice that the link has moved."""
     break_down = f"""
 from netconf_hooks import watch
-def fail(rules):
+def fail(*_):
     raise {error}
 watch._concern_us = fail
 class Listener(watch.Listener):
@@ -550,3 +552,181 @@ def test_a_guard_that_could_not_be_told_is_told_again(store, links):
     assert not needs_retry(store, ())
     store.write_guard(OPENED.change(done=False))
     assert needs_retry(store, ())
+
+
+# Which news matter
+
+
+def make_link(index, name, kind=""):
+    """Return the body of an RTM_NEWLINK message."""
+    info = pack_attribute(18, pack_attribute(1, kind.encode() + b"\0")) if kind else b""
+    return struct.pack("=BxHiII", 0, 1, index, 0x11043, 0) + pack_attribute(3, name.encode() + b"\0") + info
+
+
+def make_route(index):
+    """Return the body of the message of a default route; index: of its link, 0 for none that is named."""
+    ways = pack_attribute(4, struct.pack("=i", index)) if index else b""
+    return struct.pack("=8BI", 2, 0, 0, 0, 254, 3, 0, 1, 0) + ways
+
+
+def make_address(index):
+    """Return the body of an RTM_NEWADDR message; that of a neighbour has its index at the same place."""
+    return struct.pack("=BBBBi", 2, 24, 0, 0, index)
+
+
+class FakeKernel:
+    """Links by name; filters: what was asked for."""
+
+    def __init__(self, **links):
+        self.links = links
+        self.filters = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def get_link(self, device):
+        """As Netlink.get_link."""
+        index, kind = self.links.get(device, (0, ""))
+        return LinkStatus(index, device, 0, True, True, "", kind) if index else None
+
+    def filter_networks(self, *wanted):
+        """As Netlink.filter_networks."""
+        self.filters.append(wanted)
+
+
+def learn(store, monkeypatch, kernel, routers=()):
+    """Return the interests of a watcher of eth0, and of what changes with them."""
+    monkeypatch.setattr(watch, "Netlink", lambda: kernel)
+    interests = watch._Interests()
+    store.prepare()
+    more = interests.learn(store, kernel, [in_office()], ("wlan0",), {"eth0": routers})
+    assert more == ({"eth0"} if routers else set())
+    return interests
+
+
+OWN, SELF, NOBODY = {"devices": {"eth0"}}, {"survey": True, "devices": {"eth0"}}, {}
+
+
+@pytest.mark.parametrize("kind, body, tunnels, said", [
+    (16, make_link(7, "eth0"), False, SELF),
+    (17, make_link(7, "eth0"), False, SELF),
+    (16, make_link(9, "eth0"), False, SELF),  # it is another one
+    (16, make_link(7, "lan0"), False, SELF),  # it has another name
+    (16, make_link(8, "wlan0"), False, {"survey": True, "devices": {"wlan0"}}),
+    (16, make_link(50, "veth1", "veth"), False, NOBODY),
+    (16, make_link(50, "veth1", "veth"), True, NOBODY),
+    (16, make_link(50, "tun0", "tun"), False, NOBODY),
+    (16, make_link(50, "tun0", "tun"), True, {"survey": True}),
+    (24, make_route(7), True, OWN),
+    (25, make_route(7), False, OWN),
+    (24, make_route(50), True, NOBODY),
+    (24, make_route(0), False, {"devices": {"eth0", "wlan0"}}),
+    (20, make_address(7), True, OWN),
+    (21, make_address(7), False, OWN),
+    (20, make_address(50), True, {"survey": True}),
+    (28, make_address(7), True, OWN),
+    (28, make_address(50), True, NOBODY),
+])
+def test_which_news_matter(store, monkeypatch, kind, body, tunnels, said):
+    store.prepare()
+    if tunnels:
+        store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "", done=True)})
+    interests = learn(store, monkeypatch, FakeKernel(eth0=(7, ""), wlan0=(8, "")))
+    found = interests.sort([(kind, body)])
+    assert (found.survey, found.devices) == (said.get("survey", False), said.get("devices", set()))
+    assert not found.everywhere
+
+
+def test_of_a_link_that_is_made_of_others_all_news_of_links_matter(store, monkeypatch):
+    kernel = FakeKernel(eth0=(7, "bridge"))
+    interests = learn(store, monkeypatch, kernel)
+    found = interests.sort([(16, make_link(50, "veth1", "veth"))])
+    assert found.survey and found.devices == {"eth0", "wlan0"}
+    assert kernel.filters == [(frozenset({7}), frozenset(), True)]
+
+
+def test_the_kernel_is_asked_for_what_matters_once(store, monkeypatch):
+    kernel = FakeKernel(eth0=(7, ""), wlan0=(8, ""))
+    interests = learn(store, monkeypatch, kernel, (ROUTER,))
+    assert interests.learn(store, kernel, [in_office()], ("wlan0",), {"eth0": (ROUTER,)}) == set()
+    assert kernel.filters == [(frozenset({7, 8}), frozenset({ROUTER}), False)]
+    another = "192.0.2.9"
+    assert interests.learn(store, kernel, [in_office()], ("wlan0",), {"eth0": (ROUTER, another)}) == {"eth0"}
+    assert kernel.filters[1:] == [(frozenset({7, 8}), frozenset({ROUTER, another}), False)]
+
+
+def test_who_is_looked_at(monkeypatch):
+    """At first all; then those that are named, are new, or were decided on anew."""
+    survey = watch._Survey()
+    eth0, eth1 = in_office(), in_office("eth1", 8)
+    assert survey.begin([eth0, eth1])[3] is None
+    survey.end([f"scene {iface}\\n{OFFICE}".replace("\t", "\\t") for iface in ("eth0", "eth1")], failed=False)
+    assert survey.begin([eth0, eth1])[3] == set()
+    survey.request(["eth1"])
+    assert survey.begin([eth0, eth1])[3] == {"eth1"}
+    assert survey.begin([eth0.change(), eth1, in_office("eth2", 9)])[3] == {"eth0", "eth2"}
+    survey.end([], failed=True)
+    assert survey.begin([eth0, eth1])[3] is None
+    survey.demand("somebody asks")
+    assert survey.begin([eth0, eth1])[3] is None
+
+
+def test_a_survey_looks_at_the_chosen_and_at_those_that_were_never_seen(store, monkeypatch, links):
+    store.prepare()
+    for number, iface in enumerate(("eth0", "eth1", "eth2")):
+        store.write_interface(in_office(iface, 7 + number))
+    looked = []
+
+    def look(records):
+        looked.extend(record.iface for record in records)
+        return {record.iface: OFFICE for record in records}
+
+    monkeypatch.setattr(watch, "look", look)
+    monkeypatch.setattr(watch, "_has_changed", lambda scene, scenes, record: False)
+    monkeypatch.setattr("netconf_hooks.leftovers.clear_leftovers", lambda store: None)
+    reports = []
+    watch.survey(store, {"eth0": OFFICE, "eth1": OFFICE}, "", False, reports.append, chosen={"eth1"})
+    assert looked == ["eth1", "eth2"]
+    assert [line.split("\\n")[0] for line in reports if line.startswith("scene")] == ["scene eth1", "scene eth2"]
+    looked.clear()
+    watch.survey(store, {"eth0": OFFICE, "eth1": OFFICE}, "", False, reports.append)
+    assert looked == ["eth0", "eth1", "eth2"]
+
+
+def test_the_listener_itself_sees_whether_a_network_is_another_one(monkeypatch):
+    survey = watch._Survey()
+    record = in_office()
+    survey.begin([record])
+    unknown = change(OFFICE, macs={})
+    survey.end([f"scene eth0\\n{unknown}".replace("\t", "\\t")], failed=False)
+    seen = {"eth0": OFFICE}
+    monkeypatch.setattr(watch, "look", lambda records: seen)
+    assert survey.find_changed([record]) == []
+    # What is known of it since is remembered.
+    seen["eth0"] = change(OFFICE, macs={ROUTER: "00:16:3e:99:99:99"})
+    assert survey.find_changed([record]) == ["eth0"]
+    assert survey.find_changed([]) == []
+
+
+def make_rule(table, chain, kind=6):
+    """Return the news of a rule."""
+    names = ((1, table), (2, chain))
+    attributes = (pack_attribute(number, name.encode() + b"\0") for number, name in names)
+    return (10 << 8 | kind, b"\1\0\0\0" + b"".join(attributes))
+
+
+@pytest.mark.parametrize("table, chain, iptables, concerns", [
+    ("netconf-guard", "pass-eth0", False, True),
+    ("netconf-guard", "probe-eth0", False, False),
+    ("filter", "INPUT", True, False),
+    ("mangle", "POSTROUTING", False, False),
+    ("mangle", "POSTROUTING", True, True),
+    ("mangle", "nch-eth0", True, True),
+    ("mangle", "nchw-open-eth0", True, False),
+    ("mangle", "ncht-eth0", True, False),
+])
+def test_which_rules_guards_stand_on(table, chain, iptables, concerns):
+    assert watch._concerns_us(make_rule(table, chain), iptables) is concerns

@@ -19,7 +19,7 @@ from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
 OPEN = "open"
@@ -117,6 +117,24 @@ class Ports(Record):
         self.others = others
 
 
+class Closing(Record):
+    """What a closed device lets through: see `AnyFirewall.close`."""
+
+    __slots__ = ("device", "exemptions", "windows", "ports")
+
+    def __init__(
+        self,
+        device: str,
+        exemptions: tuple[Exemption, ...],
+        windows: tuple[Window, ...] = (),
+        ports: Ports | None = None,
+    ) -> None:
+        self.device = device
+        self.exemptions = exemptions
+        self.windows = windows
+        self.ports = ports
+
+
 class GuardError(Exception):
     """A guard can't be put up, opened or lifted; the message says why, in the admin's words."""
 
@@ -207,6 +225,11 @@ if TYPE_CHECKING:
             Raises `GuardError`, `TokenGone`; then what stood before stands.
             """
 
+        def close_all(self, closings: Sequence[Closing]) -> None:
+            """Close several devices at once, as `close` does without a token: all or, if it raises, none of them for
+            certain.  Raises `GuardError`.
+            """
+
         def change_ports(self, device: str, ports: Ports) -> None:
             """Tell a closed or open link's firewall what it is made of now.  Raises `GuardError`."""
 
@@ -216,6 +239,11 @@ if TYPE_CHECKING:
             token: 8 lower-case hexadecimal digits, random.  It stays valid until it opens the window `OPEN`, until
             that window is shut, or until the firewall forgets it, after ten minutes at the earliest.
             Raises `GuardError`, also where the device is not guarded.
+            """
+
+        def begin_looks(self, tokens: Mapping[str, str]) -> None:
+            """As `begin_look` for several devices at once: tokens by device.  Raises `GuardError`; then no look has
+            begun.
             """
 
         def open_window(self, device: str, window: Window, token: str = "") -> None:

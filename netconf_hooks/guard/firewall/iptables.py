@@ -27,14 +27,15 @@ from _socket import AF_INET, AF_INET6, inet_ntop
 from binascii import crc32
 
 from netconf_hooks.guard.firewall import (
-    GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption, check_token,
-    read_network
+    Closing, GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption,
+    check_token, read_network
 )  # fmt: skip
-from netconf_hooks.system import programs
+from netconf_hooks.system import nf_tables, programs
+from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 DIRECTORY = "/usr/sbin"
 VARIANTS = {"xtables-legacy-multi": "legacy", "xtables-nft-multi": "nft"}
@@ -263,20 +264,34 @@ class Firewall:
 
         ports: not used.  What a bridge forwards is not seen here, so that `guarding` refuses to guard one.
         """
-        check_device(device)
-        now = time.time()
         taking = bool(token) and any(window.name == OPEN for window in windows)
         if taking:
             check_token(token)
+        self._close([Closing(device, exemptions, windows)], token if taking else "")
+
+    def close_all(self, closings: Sequence[Closing]) -> None:
+        """See `AnyFirewall.close_all`: it is one transaction for each address family."""
+        self._close(closings)
+
+    def _close(self, closings: Sequence[Closing], token: str = "") -> None:
+        """Close devices.  token: of the first one's look, if that opens it."""
+        for each in closings:
+            check_device(each.device)
+        now = time.time()
         changed = False
         try:
             for version in VERSIONS:
-                chains = build_chains(device, version, exemptions, windows, now)
-                self._put(version, device, chains, token if taking else "")
+                wanted = {
+                    each.device: build_chains(each.device, version, each.exemptions, each.windows, now)
+                    for each in closings
+                }
+                self._put(version, wanted, token)
                 changed = True
         except GuardError as error:
-            if any(window.name == OPEN for window in windows) and (changed or isinstance(error, _NotHeld)):
-                self._shut_after_failure(device, OPEN)
+            if changed or isinstance(error, _NotHeld):
+                for each in closings:
+                    if any(window.name == OPEN for window in each.windows):
+                        self._shut_after_failure(each.device, OPEN)
             raise
 
     def change_ports(self, device: str, ports: Ports) -> None:
@@ -284,11 +299,18 @@ class Firewall:
 
     def begin_look(self, device: str, token: str) -> None:
         """See `AnyFirewall.begin_look`."""
-        check_device(device)
-        check_token(token)
-        chain = _name_tokens(device)
+        self.begin_looks({device: token})
+
+    def begin_looks(self, tokens: Mapping[str, str]) -> None:
+        """See `AnyFirewall.begin_looks`."""
+        commands = []
+        for device, token in tokens.items():
+            check_device(device)
+            check_token(token)
+            chain = _name_tokens(device)
+            commands += [f"-D {chain} {TOKENS}", f"-I {chain} 1 {_render_token(token)}"]
         for version in VERSIONS:
-            self._restore(version, [f"-D {chain} {TOKENS}", f"-I {chain} 1 {_render_token(token)}"])
+            self._restore(version, commands)
 
     def open_window(self, device: str, window: Window, token: str = "") -> None:
         """See `AnyFirewall.open_window`."""
@@ -420,23 +442,30 @@ class Firewall:
 
     def list_devices(self) -> tuple[str, ...]:
         """See `AnyFirewall.list_devices`."""
-        return _list_guarded(chain for version in VERSIONS for chain in self._read(version))
+        return _list_guarded(chain for version in VERSIONS for chain in self._list_chains(version))
 
-    def _put(self, version: int, device: str, chains: dict[str, tuple[str, ...]], token: str) -> None:
-        """Make the chains of a device hold exactly these rules, and read back that they do.
+    def _put(self, version: int, wanted: Mapping[str, dict[str, tuple[str, ...]]], token: str) -> None:
+        """Make the chains of devices hold exactly these rules, and read back that they do.
 
-        token: as for `AnyFirewall.close`, if a window `OPEN` is among the rules; else empty.
+        wanted: the rules by device and chain; token: as for `_close`.
         """
-        checksum = _sum_rules(device, chains)
+        checksums = {device: _sum_rules(device, chains) for device, chains in wanted.items()}
+        first = next(iter(wanted), "")
         standing: dict[str, list[str]] = {}
         problem = ""
-        for attempt in range(_ATTEMPTS):
-            commands = _take_token(device, token) if token else []
-            commands += _fill(device, chains, checksum, renew_tokens=attempt > 0 and not token)
-            # At first as if the guard stood already, which saves reading the table; then as if it did not.
-            hooks = _list_hooks(device)
-            commands += _unhook(device, standing) if attempt else [f"-D {hook} {rule}" for hook, rule in hooks]
-            commands += [f"-I {hook} 1 {rule}" for hook, rule in hooks]
+        # At first as if the guards stood already, which saves reading the table; then as if they did not.
+        begin = 0 if token or self._may_stand(version, wanted) else 1
+        if begin and len(wanted) > 1:
+            standing = self._read(version)
+        last = begin + _ATTEMPTS - 1
+        for attempt in range(begin, last + 1):
+            commands = _take_token(first, token) if token else []
+            for device, chains in wanted.items():
+                anew = attempt > 0 and not token and len(standing.get(_name_tokens(device), ())) != TOKENS
+                commands += _fill(device, chains, checksums[device], renew_tokens=anew)
+                hooks = _list_hooks(device)
+                commands += _unhook(device, standing) if attempt else [f"-D {hook} {rule}" for hook, rule in hooks]
+                commands += [f"-I {hook} 1 {rule}" for hook, rule in hooks]
             try:
                 self._restore(version, commands)
             except _Busy:
@@ -445,22 +474,41 @@ class Firewall:
                 if token and isinstance(error, _Killed):
                     # The token may be used up, and the window open.
                     raise _NotHeld(str(error)) from None
-                if attempt == _ATTEMPTS - 1:
+                if attempt == last:
                     raise
-                if token or attempt:
+                if token or attempt or len(wanted) > 1:
                     standing = self._read(version)
-                if token and not _has_token(standing, device, token):
-                    raise TokenGone(device) from None
+                if token and not _has_token(standing, first, token):
+                    raise TokenGone(first) from None
                 continue
             standing = self._read(version)
-            problem = _find_problem(device, standing) or _compare(chains, standing)
+            problem = next(filter(None, (_find_difference(*each, standing) for each in wanted.items())), "")
             if not problem:
                 return
             if token:
                 break  # it is used up
             # A later iptables-save may write our rules in other words: what it wrote is what counts from now on.
-            checksum = _sum_rules(device, standing)
-        raise _NotHeld(f"{device}: {self.name} does not hold what was put in it: {problem}")
+            checksums = {device: _sum_rules(device, standing) for device in wanted}
+        raise _NotHeld(f"{', '.join(wanted)}: {self.name} does not hold what was put in it: {problem}")
+
+    def _may_stand(self, version: int, devices: Iterable[str]) -> bool:
+        """Whether all of these devices may have a guard already: without a program only the nft variant's tables tell.
+        """
+        if self._variant == "legacy":
+            return True
+        standing = self._list_chains(version)
+        return all(f"nch-{device}" in standing for device in devices)
+
+    def _list_chains(self, version: int) -> Collection[str]:
+        """Return the names of all chains of the table.  Raises `GuardError`."""
+        if self._variant == "legacy":
+            return self._read(version)
+        try:
+            # These are nf_tables' own, and 40 guards take a program a hundred times as long to list.
+            with nf_tables.Tables() as kernel:
+                return kernel.list_empty_chains(nf_tables.IP if version == 4 else nf_tables.IP6, TABLE)
+        except NetlinkError as error:
+            raise GuardError(f"{self.name}: {error}") from None
 
     def _shut_after_failure(self, device: str, name: str) -> None:
         """Shut a window that could be opened or renewed for one of the families only.
@@ -670,6 +718,11 @@ def _compare(wanted: dict[str, tuple[str, ...]], chains: dict[str, list[str]]) -
         if len(chains.get(name, ())) != len(rules):
             return f"{len(chains.get(name, ()))} rules instead of {len(rules)} in chain {name}"
     return ""
+
+
+def _find_difference(device: str, wanted: dict[str, tuple[str, ...]], standing: dict[str, list[str]]) -> str:
+    """Return in words what of a device does not stand as `wanted`; empty if all of it does."""
+    return _find_problem(device, standing) or _compare(wanted, standing)
 
 
 def _sum_rules(device: str, chains: Mapping[str, Sequence[str]]) -> str:

@@ -34,7 +34,7 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guard.firewall import (
-    GuardError, OPEN, Exemption, Ports, TokenGone, UNHOOKED, WINDOWS, Window, check_device, check_exemption,
+    Closing, GuardError, OPEN, Exemption, Ports, TokenGone, UNHOOKED, WINDOWS, Window, check_device, check_exemption,
     check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
@@ -264,6 +264,7 @@ class Firewall:
     has_news = True
 
     def __init__(self, thorough: bool = False) -> None:
+        self._asking = _Asking()
         try:
             import nftables
 
@@ -287,29 +288,52 @@ class Firewall:
         ports: Ports | None = None,
     ) -> None:
         """See `AnyFirewall.close`.  The egress chain is added where the device exists."""
-        check_device(device)
+        if not any(window.name == OPEN for window in windows):
+            token = ""
+        self._close([Closing(device, exemptions, windows, ports)], token)
+
+    def close_all(self, closings: Sequence[Closing]) -> None:
+        """See `AnyFirewall.close_all`: it is one transaction."""
+        self._close(closings)
+
+    def _close(self, closings: Sequence[Closing], token: str = "") -> None:
+        """Close devices in one transaction.  token: of the first one's look, if that opens it."""
+        commands: list[str] = []
+        frames: dict[str, list[str]] = {}
+        wanted: dict[str, dict[tuple[str, str], int | None]] = {}
+        of_netdev: dict[str, dict[tuple[str, str], int]] = {}
+        bridges = set()
         now = time.time()
-        parts, decided = self._render_parts(device, ports, exemptions, windows, now) if ports else ([], "")
-        chains = build_chains(device, exemptions, windows, now, decided)
-        frames = build_frame_chains(device, exemptions, windows, now)
-        commands = _fill(INET, device, chains, _render_hooks(device))
-        for window in windows:
-            commands += _render_element(device, window, now)
-        commands += parts
-        if token and any(window.name == OPEN for window in windows):
-            commands = _take_token(device, token) + commands
+        for device, exemptions, windows, ports in (
+            (each.device, each.exemptions, each.windows, each.ports) for each in closings
+        ):
+            check_device(device)
+            parts, decided = self._render_parts(device, ports, exemptions, windows, now) if ports else ([], "")
+            chains = build_chains(device, exemptions, windows, now, decided)
+            of_frames = build_frame_chains(device, exemptions, windows, now)
+            commands += _fill(INET, device, chains, _render_hooks(device))
+            for window in windows:
+                commands += _render_element(device, window, now)
+            commands += parts
+            frames[device] = _fill(NETDEV, device, of_frames, ())
+            wanted[device] = {(INET, chain): len(rules) for chain, rules in chains.items()}
+            wanted[device] |= {(INET, chain): 1 for chain in HOOKS}
+            of_netdev[device] = {(NETDEV, chain): len(rules) for chain, rules in of_frames.items()}
+            if decided:
+                bridges.add(device)
+        if token:
+            commands = _take_token(closings[0].device, token) + commands
         try:
-            hooked = self._put(device, commands, _fill(NETDEV, device, frames, ()))
+            hooked = self._put(commands, frames)
         except GuardError as error:
-            raise _find_gone(error, device, token) from None
-        wanted = {(INET, chain): len(rules) for chain, rules in chains.items()}
-        wanted |= {(INET, chain): 1 for chain in HOOKS}
-        if not self.lacks:
-            wanted |= {(NETDEV, chain): len(rules) for chain, rules in frames.items()}
-        if hooked:
-            wanted[NETDEV, f"egress-{device}"] = 1
-        if problem := self._find_problem(device, wanted, bool(decided)):
-            raise GuardError(f"{device}: the firewall does not hold what was put in it: {problem}")
+            raise _find_gone(error, closings[0].device, token) from None
+        for device in () if self.lacks else of_netdev:
+            wanted[device] |= of_netdev[device]
+        for device in hooked:
+            wanted[device][NETDEV, f"egress-{device}"] = 1
+        if problems := self._find_problems(wanted, bridges):
+            device = next(iter(problems))
+            raise GuardError(f"{device}: the firewall does not hold what was put in it: {problems[device]}")
 
     def change_ports(self, device: str, ports: Ports) -> None:
         """See `AnyFirewall.change_ports`.  Nothing is written where it knows them."""
@@ -325,10 +349,18 @@ class Firewall:
 
     def begin_look(self, device: str, token: str) -> None:
         """See `AnyFirewall.begin_look`."""
-        check_device(device)
-        element = f"{_render_token(token)} timeout {_TOKEN_TIME}m"
-        if not self._change_window(device, f"add element {INET} token-{device} {{ {element} }}"):
-            raise GuardError(f"{device}: not guarded, so no look can open it")
+        self.begin_looks({device: token})
+
+    def begin_looks(self, tokens: Mapping[str, str]) -> None:
+        """See `AnyFirewall.begin_looks`."""
+        for device in tokens:
+            check_device(device)
+        commands = (
+            f"add element {INET} token-{device} {{ {_render_token(token)} timeout {_TOKEN_TIME}m }}"
+            for device, token in tokens.items()
+        )
+        if not self._change_window(", ".join(tokens), *commands):
+            raise GuardError(f"{', '.join(tokens)}: not guarded, so no look can open it")
 
     def open_window(self, device: str, window: Window, token: str = "") -> None:
         """See `AnyFirewall.open_window`."""
@@ -381,13 +413,7 @@ class Firewall:
         """See `AnyFirewall.lift`."""
         check_device(device)
         for attempt in range(_ATTEMPTS):
-            commands: list[str] = []
-            try:
-                with nf_tables.Tables() as kernel:
-                    for table in (INET, NETDEV, BRIDGE):
-                        commands += _take_away(kernel, table, device)
-            except NetlinkError as error:
-                raise GuardError(f"{device}: what stands can't be listed: {error}") from None
+            commands = self._asking.list_parts(device)
             try:
                 self._run(device, *commands)
                 return
@@ -406,7 +432,7 @@ class Firewall:
         waiting = list(devices)
         for _ in range(_ATTEMPTS if devices else 0):
             # A list is taken in several steps, and torn where others change their tables meanwhile.
-            standing = _read_tables() if len(waiting) > _FEW else None
+            standing = self._asking.read_tables() if len(waiting) > _FEW else None
             found = {device: self._find_standing_problem(device, standing) for device in waiting}
             fallen = {device: problem for device, problem in found.items() if problem}
             waiting = list(fallen)
@@ -483,17 +509,21 @@ class Firewall:
         """See `AnyFirewall.list_devices`."""
         return tuple(sorted({device for name in MAPS for device in self._list_names(INET, name) or ()}))
 
-    def _put(self, device: str, commands: list[str], frames: list[str]) -> bool:
-        """Run the transaction, with what looks at `frames` where the kernel can.
+    def _put(self, commands: list[str], frames: Mapping[str, list[str]]) -> list[str]:
+        """Run the transaction, with what looks at `frames`, by device, where the kernel can.
 
-        Returns whether it is hooked to the device, which is where that exists.
+        Returns the devices that it is hooked to, which are those that exist.
         """
-        again: list[str] = []
+        names = ", ".join(frames)
+        again: dict[str, list[str]] = {}
         for attempt in range(_ATTEMPTS):
-            hooked = not self.lacks and _exists(device)
+            hooked = [] if self.lacks else [device for device in frames if _exists(device)]
+            whole = list(commands)
+            for device, rules in {} if self.lacks else frames.items():
+                whole += rules
+                whole += again.get(device, []) + _hook_frames(device) if device in hooked else []
             try:
-                hook = again + _hook_frames(device) if hooked else []
-                self._run(device, *commands, *([] if self.lacks else frames), *hook)
+                self._run(names, *whole)
                 return hooked
             except GuardError as error:
                 if attempt == _ATTEMPTS - 1:
@@ -502,8 +532,11 @@ class Firewall:
                     self.lacks = (NO_EGRESS,)
                     continue
             # The hook may be on another device, which was called so before it was renamed.
-            chain = f"egress-{device}"
-            again = _delete_chains(NETDEV, [chain]) if _read_chains(NETDEV, [chain]) else []
+            standing = self._asking.read_chains(NETDEV, [f"egress-{device}" for device in frames])
+            again = {
+                device: _delete_chains(NETDEV, [f"egress-{device}"])
+                for device in frames if f"egress-{device}" in standing
+            }  # fmt: skip
         raise AssertionError("not reached")
 
     def _has_element(self, name: str, device: str) -> bool:
@@ -540,30 +573,39 @@ class Firewall:
         chain = f"{NETDEV} {name}-{device}"
         return [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in rules)]
 
-    def _find_problem(self, device: str, wanted: Mapping[tuple[str, str], int | None], bridge: bool) -> str:
-        """Return what of the `wanted` chains does not stand, in words; empty where all do.
+    def _find_problems(
+        self, wanted: Mapping[str, Mapping[tuple[str, str], int | None]], bridges: Collection[str]
+    ) -> dict[str, str]:
+        """Return what of the `wanted` chains does not stand, in words, by device; nothing of those where all do.
 
-        wanted: the number of rules by table and chain; None where another rule tells it, or nobody cares.
-        bridge: whether the device is a bridge, whose guests are held, too.
+        wanted: by device, the number of rules by table and chain; None where another rule tells it, or nobody cares.
+        bridges: those that are bridges, whose guests are held, too.
         """
-        problem = ""
+        problems: dict[str, str] = {}
+        waiting = list(wanted)
         for _ in range(_ATTEMPTS):
             # Others may change their tables meanwhile.
-            problem = self._look(device, wanted, bridge)
-            if not problem:
+            standing = self._asking.read_tables() if len(waiting) > _FEW else None
+            found = {device: self._look(device, wanted[device], device in bridges, standing) for device in waiting}
+            problems = {device: problem for device, problem in found.items() if problem}
+            waiting = list(problems)
+            if not waiting:
                 break
-        return problem
+        return problems
 
     def _look(
         self, device: str, wanted: Mapping[tuple[str, str], int | None], bridge: bool,
         standing: _Standing | None = None,
     ) -> str:
-        """As `_find_problem`, by one look; standing: as for `_find_standing_problem`."""
+        """Return what of the `wanted` chains does not stand, in words, by one look: see `_find_problems`.
+
+        standing: as for `_find_standing_problem`.
+        """
         from netconf_hooks.guard.firewall.bridge import find_problem, list_chains
 
         for table in (INET, NETDEV):
             chains = {chain: count for (where, chain), count in wanted.items() if where == table}
-            found = standing.chains[table] if standing else _read_chains(table, chains)
+            found = standing.chains[table] if standing else self._asking.read_chains(table, chains)
             for chain, count in chains.items():
                 if problem := _compare(found, chain, count):
                     return f"{problem} in table {table}"
@@ -573,7 +615,7 @@ class Firewall:
                 for name in MAPS:
                     if device not in (standing.maps[name] if standing else self._list_names(INET, name) or ()):
                         return f"no {device} in map {name}"
-                if not _has_set(INET, f"token-{device}"):
+                if not self._asking.has_set(INET, f"token-{device}"):
                     return f"no set token-{device}"
             elif f"frames-{device}" in chains:
                 problem = _compare_last(found, f"frames-{device}", f"frames-{device}", 1)
@@ -581,16 +623,18 @@ class Firewall:
                 return f"{problem} in table {table}"
         if not bridge:
             return ""
-        return find_problem(standing.chains[BRIDGE] if standing else _read_chains(BRIDGE, list_chains(device)), device)
+        if standing:
+            return find_problem(standing.chains[BRIDGE], device)
+        return find_problem(self._asking.read_chains(BRIDGE, list_chains(device)), device)
 
     def _list_names(self, table: str, name: str) -> frozenset[str] | None:
         """Return the devices that are the keys of a set or map; None if there is none of that name."""
-        keys = _list_keys(table, name)
+        keys = self._asking.list_keys(table, name)
         return None if keys is None else frozenset(map(_read_device, keys))
 
     def _list_indexes(self, name: str) -> frozenset[int] | None:
         """Return the indexes that are the keys of a set in the table bridge; None if there is none of that name."""
-        keys = _list_keys(BRIDGE, name)
+        keys = self._asking.list_keys(BRIDGE, name)
         return None if keys is None else frozenset(map(read_number, keys))
 
     def _run(self, device: str, *commands: str) -> None:
@@ -737,40 +781,53 @@ class _Standing:
         self.maps = maps
 
 
-def _read_tables() -> _Standing:
-    """Return all that stands, by one listing of each table.  Raises `GuardError`."""
-    try:
-        with nf_tables.Tables() as kernel:
-            chains = {table: kernel.list_chains(*_split(table)) for table in (INET, NETDEV, BRIDGE)}
-            keys = {name: kernel.list_keys(*_split(INET), name) or () for name in MAPS}
-    except NetlinkError as error:
-        raise GuardError(str(error)) from None
-    return _Standing(chains, {name: frozenset(map(_read_device, found)) for name, found in keys.items()})
+class _Asking:
+    """Questions about what stands, over one socket; each raises `GuardError`."""
 
+    def __init__(self) -> None:
+        self._conversation = nf_tables.Conversation()
 
-def _read_chains(table: str, names: Collection[str]) -> dict[str, Chain]:
-    """Return those chains of `names` that stand.  Raises `GuardError`."""
-    try:
-        with nf_tables.Tables() as kernel:
-            return kernel.get_chains(*_split(table), names)
-    except NetlinkError as error:
-        raise GuardError(str(error)) from None
+    def read_tables(self) -> _Standing:
+        """Return all that stands, by one listing of each table."""
+        try:
+            with self._conversation as kernel:
+                chains = {table: kernel.list_chains(*_split(table)) for table in (INET, NETDEV, BRIDGE)}
+                keys = {name: kernel.list_keys(*_split(INET), name) or () for name in MAPS}
+        except NetlinkError as error:
+            raise GuardError(str(error)) from None
+        return _Standing(chains, {name: frozenset(map(_read_device, found)) for name, found in keys.items()})
 
+    def read_chains(self, table: str, names: Collection[str]) -> dict[str, Chain]:
+        """Return those chains of `names` that stand."""
+        try:
+            with self._conversation as kernel:
+                return kernel.get_chains(*_split(table), names)
+        except NetlinkError as error:
+            raise GuardError(str(error)) from None
 
-def _list_keys(table: str, name: str) -> frozenset[bytes] | None:
-    try:
-        with nf_tables.Tables() as kernel:
-            return kernel.list_keys(*_split(table), name)
-    except NetlinkError as error:
-        raise GuardError(str(error)) from None
+    def list_keys(self, table: str, name: str) -> frozenset[bytes] | None:
+        """Return the keys of a set or map; None if there is none of that name."""
+        try:
+            with self._conversation as kernel:
+                return kernel.list_keys(*_split(table), name)
+        except NetlinkError as error:
+            raise GuardError(str(error)) from None
 
+    def has_set(self, table: str, name: str) -> bool:
+        """Whether there is a set of this name."""
+        try:
+            with self._conversation as kernel:
+                return kernel.has_set(*_split(table), name)
+        except NetlinkError as error:
+            raise GuardError(str(error)) from None
 
-def _has_set(table: str, name: str) -> bool:
-    try:
-        with nf_tables.Tables() as kernel:
-            return kernel.has_set(*_split(table), name)
-    except NetlinkError as error:
-        raise GuardError(str(error)) from None
+    def list_parts(self, device: str) -> list[str]:
+        """Return the commands that take all of a device away."""
+        try:
+            with self._conversation as kernel:
+                return [each for table in (INET, NETDEV, BRIDGE) for each in _take_away(kernel, table, device)]
+        except NetlinkError as error:
+            raise GuardError(f"{device}: what stands can't be listed: {error}") from None
 
 
 def _split(table: str) -> tuple[int, str]:

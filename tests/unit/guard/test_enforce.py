@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from guarded import LEASE, OFFICE, assert_closed, assert_open, refresh
+from guarded import GUARD, LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
 
 from netconf_hooks.guard import enforce
+from netconf_hooks.guard.firewall import Exemption, GuardError, parse_exemption
 from netconf_hooks.guard.override import release_guard
 from netconf_hooks.state import boot_time
 
@@ -104,3 +105,83 @@ def test_a_link_that_was_shut_since_the_look_began_is_not_opened_and_says_why(ca
     assert record.because == "the network changed while it was looked at"
     assert record.shut_at > before
     assert any("eth0: netconf-guard: not opened:" in message for message in messages)
+
+
+@pytest.fixture
+def three(cafe, firewall):
+    """The store; three links have a closed guard of which the firewall has to be told."""
+    record = cafe.read_guard("eth0")
+    for device in ("eth0", "eth1", "eth2"):
+        cafe.write_guard(record.change(device=device, done=False, exemptions=(NEW,)))
+        firewall.stands.setdefault(device, ((), {}))
+    firewall.asked.clear()
+    return cafe
+
+
+NEW = str(Exemption("udp", "198.51.100.7/32", 1194))
+
+
+def test_what_is_to_be_told_of_many_links_is_one_transaction(three, firewall):
+    enforce.follow_closing(three)
+    assert firewall.asked == ["close at once eth0 eth1 eth2"]
+    for device in ("eth0", "eth1", "eth2"):
+        assert three.read_guard(device).done
+        assert parse_exemption(NEW) in firewall.list_exemptions(device)
+    enforce.follow_closing(three)
+    assert firewall.asked == ["close at once eth0 eth1 eth2"]
+
+
+def test_where_one_link_can_not_be_told_the_others_are(three, firewall, messages):
+    real = firewall.close
+
+    def close(device, *arguments, **named):
+        if device == "eth1":
+            raise GuardError("eth1: no")
+        real(device, *arguments, **named)
+
+    def close_all(closings):
+        raise GuardError("eth1: no")
+
+    firewall.close, firewall.close_all = close, close_all
+    enforce.follow_closing(three)
+    assert [three.read_guard(device).done for device in ("eth0", "eth1", "eth2")] == [True, False, True]
+    assert "error: eth1: netconf-guard: eth1: no" in messages
+
+
+def test_an_open_link_is_told_by_itself_and_stays_open(office, firewall):
+    record = office.read_guard("eth0")
+    for device in ("eth1", "eth2"):
+        office.write_guard(record.change(device=device, verdict="closed", opened=False, done=False, token=""))
+    office.write_guard(record.change(done=False))
+    firewall.asked.clear()
+    enforce.follow_closing(office)
+    assert firewall.asked == ["renew eth0 open", "close eth0 open", "close at once eth1 eth2"]
+    assert_open(office, firewall)
+
+
+def test_all_that_was_taken_away_is_put_back_in_one_transaction(three, firewall):
+    firewall.stands.clear()
+    enforce.put_back(three)
+    assert firewall.asked == ["close at once eth0 eth1 eth2"]
+    assert list(firewall.stands) == ["eth0", "eth1", "eth2"]
+
+
+def test_the_looks_at_several_links_begin_in_one_transaction(cafe, links, network, firewall):
+    ifup(cafe, links, "eth1", **GUARD)
+    begun = []
+    real = firewall.begin_looks
+    firewall.begin_looks = lambda tokens: [begun.append(tuple(tokens)), real(tokens)][1]
+    network["gateway"] = OFFICE
+    refresh(cafe)
+    assert begun == [("eth0", "eth1")]
+    for device in ("eth0", "eth1"):
+        assert_open(cafe, firewall, device)
+
+
+def test_looks_that_can_not_begin_at_once_begin_one_by_one(cafe, links, network, firewall):
+    ifup(cafe, links, "eth1", **GUARD)
+    del firewall.stands["eth1"]
+    firewall.begin_looks = lambda tokens: (_ for _ in ()).throw(GuardError("eth1: not guarded"))
+    network["gateway"] = OFFICE
+    refresh(cafe)
+    assert_open(cafe, firewall)

@@ -79,7 +79,7 @@ class FakeNftables:
             found[kind].setdefault(name, {"elem": []})
 
     def _change_element(self, verb: str, holder: dict[str, Any], text: str, is_map: bool) -> None:
-        key = text.split('"')[1]
+        key = text.split('"')[1] if '"' in text else text.split()[1]
         keys = [element[0] if is_map else element for element in holder["elem"]]
         if verb == "delete":
             if key not in keys:
@@ -100,18 +100,17 @@ class FakeTables:
     def __init__(self, nft: FakeNftables) -> None:
         self._nft = nft
 
-    def __enter__(self) -> FakeTables:
-        if self._nft.unlistable:
-            raise NetlinkError(self._nft.unlistable)
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def _get(self, family: int, table: str, kind: str) -> dict[str, Any]:
+        if self._nft.unlistable:
+            raise NetlinkError(self._nft.unlistable)
         return self._nft.tables.get(f"{FAMILIES[family]} {table}", {}).get(kind, {})
 
     def has_table(self, family: int, table: str) -> bool:
+        if self._nft.unlistable:
+            raise NetlinkError(self._nft.unlistable)
         return f"{FAMILIES[family]} {table}" in self._nft.tables
 
     def has_set(self, family: int, table: str, name: str) -> bool:

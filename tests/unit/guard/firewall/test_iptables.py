@@ -10,6 +10,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.guard.firewall import (
-    Exemption, GuardError, OPEN, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
+    Closing, Exemption, GuardError, OPEN, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
 )  # fmt: skip
 from netconf_hooks.guard.firewall.iptables import Firewall, parse_save
-from netconf_hooks.system import programs
+from netconf_hooks.system import nf_tables, programs
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/iptables-save"
 CAPTURED = sorted(path.name for path in FIXTURES.iterdir())
@@ -58,6 +59,16 @@ class Tables:
         self.inputs: list[tuple[int, str]] = []
         self.broken: dict[int, programs.Result] = {}
         self.then: Callable[[int], None] = lambda version: None
+
+    @contextmanager
+    def talk(self) -> Iterator[types.SimpleNamespace]:
+        """Stand in for `nf_tables.Tables`, in which the nft variant's tables are."""
+
+        def list_empty_chains(family: int, table: str) -> dict[str, nf_tables.Chain]:
+            assert table == "mangle"
+            return {name: nf_tables.Chain() for name in self.chains[{2: 4, 10: 6}[family]]}
+
+        yield types.SimpleNamespace(list_empty_chains=list_empty_chains)
 
     def run(
         self, argv: list[str], timeout: float, stdin: str | None, variables: dict[str, str], limit: int
@@ -154,6 +165,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tables]:
     """The machine's tables."""
     made = Tables()
     monkeypatch.setattr(programs, "run", made.run)
+    monkeypatch.setattr(nf_tables, "Tables", made.talk)
     monkeypatch.setattr(iptables, "_has_legacy_table", lambda version: True)
     yield made
 
@@ -435,6 +447,37 @@ def test_token(guard: Firewall, tables: Tables) -> None:
     tables.chains[6].clear()
     with pytest.raises(TokenGone):
         guard.close("eth0", (), (opened(),), "00000006")
+
+
+def test_many_are_closed_in_one_transaction_for_each_family(guard: Firewall, tables: Tables) -> None:
+    """Whether they stand already or not; the tokens of looks stay valid."""
+    guard.close("eth1", SSH)
+    guard.begin_look("eth1", "0badcafe")
+    devices = ("eth0", "eth1", "eth2")
+    for _ in range(2):
+        guard.close_all([Closing(device, ()) for device in devices])
+        assert not guard.find_fallen(devices)
+        assert "--dport 22" not in str(tables.chains)
+    tables.inputs.clear()
+    guard.close_all([Closing(device, SSH) for device in devices])
+    assert [version for version, _ in tables.inputs] == [6, 4]
+    assert not guard.find_fallen(devices)
+    guard.close("eth1", (), (opened(),), "0badcafe")
+    assert not guard.find_fallen(devices)
+
+
+def test_looks_begin_in_one_transaction_for_each_family(guard: Firewall, tables: Tables) -> None:
+    guard.close_all([Closing(device, ()) for device in ("eth0", "eth1")])
+    tables.inputs.clear()
+    guard.begin_looks({"eth0": "00000001", "eth1": "00000002"})
+    assert [version for version, _ in tables.inputs] == [6, 4]
+    with pytest.raises(TokenGone):
+        guard.open_window("eth1", opened(), "00000001")
+    guard.open_window("eth1", opened(), "00000002")
+    with pytest.raises(GuardError, match="not a token"):
+        guard.begin_looks({"eth0": "00000003", "eth1": "nothing"})
+    with pytest.raises(GuardError):
+        guard.begin_looks({"eth0": "00000003", "wlan0": "00000004"})
 
 
 def test_tokens_do_not_pile_up(guard: Firewall, tables: Tables) -> None:

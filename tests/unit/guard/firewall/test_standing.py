@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 import types
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 from fake_nft import MISSING, FakeNftables, FakeTables
 
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, UNHOOKED, WINDOWS, Window, nftables
+    Closing, GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window,
+    nftables
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
 
@@ -262,6 +264,46 @@ def test_all_guards_are_judged_from_one_listing(nft: FakeNftables, guard: nftabl
     nft.tables[INET]["chain"]["out-eth3"]["rules"].clear()
     assert guard.find_fallen(devices) == {"eth3": "0 rules instead of 2 in chain out-eth3 in table inet netconf-guard"}
     assert guard.find_fallen(["eth1", "eth2"]) == guard.find_fallen([]) == {}
+
+
+def test_many_are_closed_in_one_transaction(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    devices = [f"eth{number}" for number in range(5)]
+    guard.close_all([Closing(device, ALLOWED) for device in devices])
+    assert len(nft.ran) == 1
+    assert not guard.find_fallen(devices)
+    together = json.dumps(nft.tables, sort_keys=True)
+    nft.tables.clear()
+    for device in devices:
+        guard.close(device, ALLOWED)
+    assert json.dumps(nft.tables, sort_keys=True) == together
+
+
+def test_of_many_the_one_that_does_not_stand_is_named(
+    nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = nft.cmd
+
+    def forget(text: str) -> tuple[int, str, str]:
+        answer = real(text)
+        nft.tables[INET]["chain"].pop("out-eth3", None)
+        return answer
+
+    monkeypatch.setattr(nft, "cmd", forget)
+    with pytest.raises(GuardError, match="eth3: the firewall does not hold what was put in it: no chain out-eth3"):
+        guard.close_all([Closing(f"eth{number}", ALLOWED) for number in range(5)])
+
+
+def test_looks_begin_in_one_transaction(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close_all([Closing(device, ()) for device in ("eth0", "eth1")])
+    nft.ran.clear()
+    guard.begin_looks({"eth0": "00000001", "eth1": "00000002"})
+    assert len(nft.ran) == 1
+    window = Window(OPEN, (Exemption(),), time.time() + 30)
+    with pytest.raises(TokenGone):
+        guard.open_window("eth1", window, "00000001")
+    guard.open_window("eth1", window, "00000002")
+    with pytest.raises(GuardError, match="eth0, wlan0: not guarded, so no look can open it"):
+        guard.begin_looks({"eth0": "00000003", "wlan0": "00000004"})
 
 
 # Windows

@@ -1,0 +1,198 @@
+"""Forty guards at once: what is done for one link, or for all in one transaction, opens none of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from ..guarded import list_guards
+from ..namespaces import Running
+from ..network import HOME
+from ..waiting import wait_until
+from .capture import Allowed, Capture, find_leaks
+from .scene import BACKENDS, BOTH, Scene, tell
+from .traffic import Job, mark_data
+
+COUNT = 39
+WIRES = tuple(f"wire{number}" for number in range(1, COUNT + 1))
+
+_STANZA = """
+iface {wire} inet static
+    address 10.77.{number}.2/24
+    netconf-location home-lan gateway-mac={mac}
+"""
+_GUARD = "    netconf-guard unless home-lan\n    netconf-guard-backend {backend}\n"
+
+
+class Wires:
+    """More links of the laptop: on each of them root and nobody send all the time, and all of it is captured (context
+    manager)."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._undo = ExitStack()
+        self._captures: dict[str, Capture] = {}
+
+    def __enter__(self) -> Wires:
+        scene = self._scene
+        # A namespace for the far ends, in which nobody answers.
+        scene.network.run("internet", ["ip", "netns", "add", "wires"])
+        lines = "".join(
+            f"link add {wire} type veth peer name {wire} netns laptop\nlink set {wire} addrgenmode none up\n"
+            for wire in WIRES
+        )
+        scene.network.run("internet", ["ip", "-n", "wires", "-batch", "-"], text=lines)
+        for wire in WIRES:
+            self._captures[wire] = self._undo.enter_context(Capture(scene.network.namespace("wires"), wire))
+        for sender in ("root", "nobody"):
+            jobs = []
+            for number, wire in enumerate(WIRES, 1):
+                for how, device in (("bound", wire), ("routed", "")):
+                    kind = f"{sender}/udp4/{how}/{wire}"
+                    jobs.append(Job(kind, "udp", f"10.77.{number}.9", 9, device, data=mark_data(kind)))
+            scene.traffic.add(f"{sender}-wires", jobs, pause=10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def write_stanzas(self) -> None:
+        """Add the wires to what the laptop's stanzas are."""
+        path = "/etc/network/interfaces"
+        text = self._scene.laptop.read(path)
+        for number, wire in enumerate(WIRES, 1):
+            text += _STANZA.format(wire=wire, number=number, mac=HOME.router_mac)
+            text += _GUARD.format(backend=self._scene.backend) if self._scene.guarded else ""
+        self._scene.laptop.write(path, text)
+
+    def forget(self) -> None:
+        """Look at nothing that was sent until now."""
+        for capture in self._captures.values():
+            capture.read()
+
+    def judge(self, what: str, leaking: bool = True) -> None:
+        """Look, as `Scene.judge`: with guards not one packet may have left; without, by every wire if `leaking`."""
+        self._scene.traffic.wait_rounds(3)
+        frames = {wire: capture.read() for wire, capture in self._captures.items()}
+        leaks = {wire: find_leaks(found, Allowed()) for wire, found in frames.items()}
+        if self._scene.guarded:
+            found = [leak for each in leaks.values() for leak in each]
+            assert not found, f"{what}: {len(found)} packets leaked:\n{tell(found)}"
+        elif leaking:
+            silent = [wire for wire, each in leaks.items() if not each]
+            assert not silent, f"{what}: without a guard these should leak: {silent}"
+
+
+@pytest.fixture
+def wires(scene: Scene) -> Iterator[Wires]:
+    """The wires of the scene's laptop."""
+    with Wires(scene) as made:
+        yield made
+
+
+def run_at_once(scene: Scene, program: str, names: tuple[str, ...]) -> None:
+    """Run ifup or ifdown for each of some interfaces, all at the same time."""
+    running: list[Running] = [scene.laptop.start([program, name]) for name in names]
+    assert [each.wait(120).returncode for each in running] == [0] * len(names)
+
+
+def answer_neighbours(scene: Scene) -> None:
+    """Let the kernel know a MAC address for what is sent to on each wire: nothing stays for want of one."""
+    lines = "".join(
+        f"neigh replace 10.77.{number}.9 lladdr 02:00:00:00:00:99 dev {wire} nud permanent\n"
+        for number, wire in enumerate(WIRES, 1)
+    )
+    scene.laptop.run(["ip", "-batch", "-"], text=lines)
+
+
+@BOTH
+def test_nothing_leaves_while_forty_guards_come_change_and_go(scene: Scene, wires: Wires) -> None:
+    laptop = scene.laptop
+    scene.write_stanza()
+    scene.tunnel_everything()
+    wires.write_stanzas()
+    wires.judge("before ifup", leaking=False)
+    for wire in WIRES[:20]:
+        laptop.ifup(wire)
+    run_at_once(scene, "ifup", WIRES[20:])
+    answer_neighbours(scene)
+    wires.judge("all up")
+
+    # Now every guard is to let the tunnel's packets through: they are told at once.
+    scene.arrive()
+    scene.wait_for_tunnel()
+    wires.judge("the tunnel's server has been let through")
+    scene.judge("eth0 with the tunnel", "*/udp4/bound")
+    if scene.guarded:
+        assert [wire for wire in WIRES if not lets_tunnel_through(scene, wire)] == []
+
+    laptop.run(["netconf-hooks", "refresh"])
+    refreshing = laptop.start(["netconf-hooks", "refresh"])
+    run_at_once(scene, "ifdown", WIRES[:10])
+    assert refreshing.wait(120).returncode == 0
+    wires.judge("ten went while all were looked at", leaking=False)
+    run_at_once(scene, "ifup", WIRES[:10])
+    answer_neighbours(scene)
+    wires.judge("ten have come back")
+
+    laptop.run(["ip", "link", "set", WIRES[0], "down"])
+    laptop.run(["ip", "link", "set", WIRES[0], "up"])
+    answer_neighbours(scene)
+    laptop.run(["netconf-hooks", "refresh"])
+    wires.judge("one was pulled and plugged in")
+
+    laptop.ifdown("eth0")
+    wires.judge("eth0 and its tunnel have gone")
+    run_at_once(scene, "ifdown", WIRES)
+    wires.judge("all down", leaking=False)
+    if scene.guarded:
+        assert list_guards(laptop) == []
+
+
+def lets_tunnel_through(scene: Scene, device: str) -> bool:
+    """Whether the guard of a device lets the tunnel's packets through, and the firewall was told."""
+    record = scene.laptop.read(f"/run/netconf-hooks/guards/{device}")
+    return "\nopening " in record and "\ndone 1\n" in record
+
+
+@pytest.mark.parametrize("guard", BACKENDS)
+def test_one_opens_and_the_others_stay_closed(scene: Scene, wires: Wires) -> None:
+    laptop = scene.laptop
+    scene.write_stanza("trust hints", vpn="")
+    wires.write_stanzas()
+    run_at_once(scene, "ifup", WIRES)
+    answer_neighbours(scene)
+    scene.arrive(HOME.name)
+    scene.wait_for_guard("open")
+    wires.judge("at home")
+    assert {"root/udp4/beyond", "nobody/tcp4/beyond"} <= {leak.kind for leak in scene.find(scene.look())}
+    laptop.run(["netconf-hooks", "refresh"])
+    scene.wait_for_guard("open")
+    wires.judge("all were looked at")
+    laptop.run(["netconf-hooks", "close"])
+    scene.forget()
+    wires.judge("all closed")
+    scene.judge("eth0 closed")
+
+
+@pytest.mark.parametrize("guard", BACKENDS)
+def test_all_that_somebody_took_away_is_put_back_at_once(scene: Scene, wires: Wires) -> None:
+    """Between the two there is a moment without any guard, which netconf-interfaces(5) tells of."""
+    laptop = scene.laptop
+    scene.write_stanza(vpn="")
+    wires.write_stanzas()
+    scene.arrive()
+    run_at_once(scene, "ifup", WIRES)
+    answer_neighbours(scene)
+    wires.judge("all up")
+    programs = [scene.guard, f"ip6{scene.guard[2:]}"] if scene.guard != "nftables" else []
+    flushes = [[program, "-t", "mangle", "-F"] for program in programs] or [["nft", "flush", "ruleset"]]
+    for flush in flushes:
+        laptop.run(flush)
+    wait_until(lambda: laptop.log().count("somebody took it away") >= COUNT, "all to be put back", 30)
+    laptop.run(["netconf-hooks", "refresh", "--guards"])
+    wires.forget()
+    wires.judge("all put back")
+    assert "not closed at once" not in laptop.log()
