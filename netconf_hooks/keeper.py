@@ -13,7 +13,7 @@ from netconf_hooks.decide import CLOSED
 from netconf_hooks.record import Record
 from netconf_hooks.settle import ask_again
 from netconf_hooks.state import RecordError, TunnelState, boot_time
-from netconf_hooks.supervision import Facts, NUDGE, RESTART, START, supervise
+from netconf_hooks.supervision import Facts, LISTEN, NUDGE, RESTART, START, supervise
 from netconf_hooks.system import log
 from netconf_hooks.system.processes import read_start
 from netconf_hooks.system.systemd import Systemd
@@ -21,6 +21,8 @@ from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent, load_tun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from netconf_hooks.state import Store, TunnelRecord
     from netconf_hooks.supervision import Step
     from netconf_hooks.tunnels import AnyTunnel
@@ -53,14 +55,15 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
         log.error(f"watch: {error}")
         before = {}
     try:
-        wanted = [
-            record
-            for record in store.read_tunnels().values()
-            if record.verdict == "up" and not record.held and (record.done or record.problem)
-        ]
+        tunnels = store.read_tunnels().values()
     except RecordError as error:
         log.error(f"watch: {error}")
         return Hearing((), False, None)
+    held = [record for record in tunnels if record.held]
+    wanted = [
+        record for record in tunnels
+        if record.verdict == "up" and not record.held and (record.done or record.problem)
+    ]  # fmt: skip
     leaving = bool(wanted) and (systemd or Systemd()).is_running() and (systemd or Systemd()).is_leaving()
     states: dict[tuple[str, str], TunnelState] = {}
     pids: list[tuple[int, str]] = []
@@ -88,9 +91,40 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
         guard.open_guards(store)
     if states != before:
         store.write_states(states.values())
-    associations = any(record.kind == "ipsec" for record in wanted)
+    for pid, check in _look_at_held(store, held):
+        if pid:
+            pids.append((pid, read_start(pid)))
+        else:
+            times.append(check)
+    associations = any(record.kind == "ipsec" for record in (*wanted, *held))
     pause = max(0.0, min(times) - boot_time()) if times else None
     return Hearing(tuple(pid for pid in pids if pid[1]), associations, pause)
+
+
+def _look_at_held(store: Store, held: Sequence[TunnelRecord]) -> list[tuple[int, float]]:
+    """Write down how the tunnels are doing that the admin holds, for `monitor`; nothing is done about them.
+
+    Return for each the pid of the process with which it ends, 0 if there is none, and when to look again.
+    """
+    try:
+        before = store.read_held_states()
+    except RecordError:
+        before = {}
+    states: dict[tuple[str, str], TunnelState] = {}
+    found = []
+    now = boot_time()
+    for record in held:
+        known = before.get((record.kind, record.name)) or TunnelState(record.kind, record.name)
+        condition = _inspect(record, closed=False)
+        up = condition.up or (condition.up is None and condition.running)
+        state = known.change(up_since=(known.up_since or now) if up else 0.0)
+        if not known.since or bool(state.up_since) != bool(known.up_since):
+            state = state.change(since=now)
+        states[record.kind, record.name] = state
+        found.append((condition.pid, now + LISTEN))
+    if states != before:
+        store.write_held_states(states.values())
+    return found
 
 
 def _inspect(record: TunnelRecord, closed: bool) -> Condition:

@@ -492,6 +492,7 @@ class Store:
         self.fifo = directory + "/watch.fifo"
         self.abandoned = directory + "/watch.abandoned"
         self.states = directory + "/watch.tunnels"
+        self.held_states = directory + "/watch.held"
         self.reasons = directory + "/reasons"
         self.orders = directory + "/orders"
         self.requests = directory + "/requests"
@@ -670,6 +671,15 @@ class Store:
     def write_states(self, records: Iterable[TunnelState]) -> None:
         """Replace that; only the watcher does.  Raises OSError."""
         _write_or_remove(self.states, [_format_state(record) for record in records])
+
+    def read_held_states(self) -> dict[tuple[str, str], TunnelState]:
+        """Return what the watcher has last seen of the tunnels that are held.  Raises `RecordError`."""
+        records = [_parse_state(self.held_states, line) for line in _read_lines(self.held_states)]
+        return {(record.kind, record.name): record for record in records}
+
+    def write_held_states(self, records: Iterable[TunnelState]) -> None:
+        """Write down what the watcher sees of the tunnels that are held.  Raises OSError."""
+        _write_or_remove(self.held_states, [_format_state(record) for record in records])
 
     def read_reason(self, kind: str, name: str) -> str:
         """Return why the last initiator of a tunnel failed (`tunnels.attempt`), in words; empty if it did not."""

@@ -96,10 +96,14 @@ def list_facts(seen: Seen) -> list[Fact]:
         state = seen.states_of_guards[guard.device]
         facts.append(Fact(f"guard of {guard.device}", f"{state}{portal}", guard.problem))
     for (kind, name), tunnel in seen.tunnels.items():
-        held = ", held" if (kind, name) in seen.held else ""
         up = seen.up[kind, name]
-        facts.append(Fact(f"{kind} {name}", f"{_name_state(tunnel, up)}{held}", tunnel.problem))
+        held = (kind, name) in seen.held
+        words = f"{_HELD[up]}, held" if held else _name_state(tunnel, up)
+        facts.append(Fact(f"{kind} {name}", words, tunnel.problem))
     return facts
+
+
+_HELD = {True: "connected", False: "not connected", None: "not known"}
 
 
 def _name_state(tunnel: TunnelRecord, up: bool | None) -> str:

@@ -25,7 +25,7 @@ from netconf_hooks.tunnels import TunnelError, load_tunnel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from netconf_hooks.observation import Observation
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store, TunnelState
@@ -139,15 +139,19 @@ def read_seen(store: Store, ask: bool = True) -> Seen:
     held = {**{tunnel: stop.because for tunnel, stop in store.read_stops().items()}, **read_held()}
     tunnels = {**{tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, done=True) for tunnel in held}, **store.read_tunnels()}
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
-    states = _read_tunnel_states(store)
+    states = _read_tunnel_states(store.read_states)
+    # Without an interface that is up nobody looks at them.
+    held_states = _read_tunnel_states(store.read_held_states) if records and held and not ask else {}
     return Seen(
         records=records,
         current=list_current(records),
         tunnels=tunnels,
         up={
-            tunnel: _ask_is_up(record) if ask else _find_is_up(record, states.get(tunnel))
+            tunnel: _ask_is_up(record) if ask
+            else _is_up(held_states.get(tunnel)) if tunnel in held
+            else _find_is_up(record, states.get(tunnel))
             for tunnel, record in tunnels.items()
-        },
+        },  # fmt: skip
         states=states,
         guards=guards,
         states_of_guards={device: find_state(guard) if ask else _find_state(guard) for device, guard in guards.items()},
@@ -165,7 +169,11 @@ def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
 def _find_is_up(tunnel: TunnelRecord, state: TunnelState | None) -> bool | None:
     """Return whether a tunnel is up as far as the watcher and the hooks have written it down."""
     if tunnel.verdict == DOWN:
-        return False if tunnel.done and not tunnel.held else None
+        return False if tunnel.done else None
+    return _is_up(state)
+
+
+def _is_up(state: TunnelState | None) -> bool | None:
     return bool(state.up_since) if state else None
 
 
@@ -175,10 +183,10 @@ def _find_state(guard: GuardRecord) -> str:
     return RELEASED if guard.verdict == RELEASED else OPEN
 
 
-def _read_tunnel_states(store: Store) -> dict[Tunnel, TunnelState]:
-    """Return what the watcher has last seen of the tunnels that should be up; complain of what can't be read."""
+def _read_tunnel_states(read: Callable[[], dict[Tunnel, TunnelState]]) -> dict[Tunnel, TunnelState]:
+    """Return what the watcher has last seen of tunnels; complain of what can't be read."""
     try:
-        return store.read_states()
+        return read()
     except RecordError as error:
         log.complain(str(error))
         return {}

@@ -121,8 +121,39 @@ def test_a_daemon_that_answers_late_is_not_restarted(machine, tunnels):
     assert tunnels.asked == []
 
 
+@pytest.mark.parametrize("verdict", ["up", "down"])
+def test_one_that_is_held_is_looked_at_and_nothing_else(machine, tunnels, monkeypatch, verdict):
+    monkeypatch.setattr(keeper, "read_start", lambda pid: "77")
+    decide(machine.store, verdict, held="held by the admin")
+    machine.condition = Condition(True, True, pid=9)
+    hearing = machine.keep()
+    assert (hearing.pids, hearing.pause) == (((9, "77"),), None)
+    assert machine.store.read_held_states()[CORP].up_since == 1000.0
+    machine.keep(after=5)
+    assert machine.store.read_held_states()[CORP].up_since == 1000.0
+    machine.condition = Condition(False, False)
+    assert machine.keep(after=5).pause == 10.0
+    ended = machine.store.read_held_states()[CORP]
+    assert (ended.up_since, ended.since) == (0.0, 1010.0)
+    machine.condition = Condition(None, True)
+    machine.keep(after=5)
+    assert machine.store.read_held_states()[CORP].up_since == 1015.0
+    assert (tunnels.asked, machine.store.read_states()) == ([], {})
+    decide(machine.store, verdict)
+    machine.keep(after=5)
+    assert machine.store.read_held_states() == {}
+
+
+def test_a_damaged_record_of_held_ones_is_written_again(machine):
+    decide(machine.store, "up", held="held by the admin")
+    with open(machine.store.held_states, "w", encoding="ascii") as file:
+        file.write("nonsense")
+    machine.keep()
+    assert machine.store.read_held_states()[CORP].up_since == 1000.0
+
+
 @pytest.mark.parametrize("verdict, fields", [
-    ("down", {}), ("up", {"held": "held by the admin"}), ("up", {"done": False}),
+    ("down", {}), ("up", {"done": False}),
 ])
 def test_what_is_not_to_be_up_is_not_looked_after(machine, tunnels, verdict, fields):
     machine.keep()

@@ -14,6 +14,7 @@ from situations import make_record
 
 from netconf_hooks.commands import monitor
 from netconf_hooks.commands.status import read_seen
+from netconf_hooks.held import hold
 from netconf_hooks.state import GuardRecord, Store, TunnelRecord, TunnelState
 from tests.lab.waiting import wait_until
 
@@ -198,6 +199,25 @@ def test_what_tunnels_are_called(store, links, record, words):
     store.prepare()
     store.write_tunnels({CORP: record})
     assert monitor.format_line(read_seen(store, ask=False)) == f"openvpn corp: {words}"
+
+
+@pytest.mark.parametrize("verdict", ["up", "down"])
+def test_a_held_tunnel_is_what_the_watcher_sees_of_it(store, links, held_file, verdict):
+    hold(*CORP)
+    store.prepare()
+    store.write_interface(make_record("eth0", 7, ()))
+    store.write_tunnels({CORP: TunnelRecord(*CORP, verdict, "", True, held="held by the admin")})
+
+    def read_words():
+        return monitor.format_line(read_seen(store, ask=False)).partition("openvpn corp: ")[2]
+
+    assert read_words() == "not known, held"
+    store.write_held_states([TunnelState(*CORP, up_since=7.0)])
+    assert read_words() == "connected, held"
+    store.write_held_states([TunnelState(*CORP)])
+    assert read_words() == "not connected, held"
+    store.remove_interface("eth0")  # so that there is no watcher
+    assert read_words() == "not known, held"
 
 
 def test_where_interfaces_are(store, links):
