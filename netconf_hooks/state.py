@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/netconf-hooks"
 
+# For how long after its last change a file may be replaced by another one that looks the same, nanoseconds.
+_YOUNG = 50_000_000
+
 # The tunnels that the admin holds (`held`): not below /run, since a hold survives a reboot.
 HELD = "/var/lib/netconf-hooks/held"
 
@@ -588,7 +591,8 @@ class Store:
 
         what: tells apart what is read of one file.
         """
-        # A file is never changed, only replaced, and tmpfs gives no inode number twice.
+        # A file is never changed, only replaced.  Other file systems than tmpfs use the inode number of a removed file
+        # again at once, and times have the granularity of the kernel's clock: so a young file is read each time.
         try:
             status = os.lstat(path)
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -599,7 +603,8 @@ class Store:
         if known and known[0] == stamp:
             return known[1]  # type: ignore[return-value]
         found = read(path)
-        self._known[what + path] = (stamp, found)
+        if time.time_ns() - status.st_mtime_ns > _YOUNG:
+            self._known[what + path] = (stamp, found)
         return found
 
     def read_tunnels(self) -> dict[tuple[str, str], TunnelRecord]:
