@@ -24,7 +24,7 @@ from netconf_hooks.commands.want import unwant_wish, want_wish
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.settle import look_again, settle
+from netconf_hooks.settle import Change, look_again, settle
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -32,7 +32,7 @@ from netconf_hooks.wake import wake_watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import NoReturn
 
@@ -333,10 +333,14 @@ def decide_again(options: argparse.Namespace, store: Store) -> int:
         raise CommandError(f"{', '.join(unknown)}: not up, or without netconf rules")
     chosen = [records[iface] for iface in options.ifaces or records]
     longest = sum(record.rules.timeout for record in chosen)
-    with tell_if_slow(f"looking at {', '.join(record.iface for record in chosen)}: at most {longest:g} s"):
-        looked = look_again(store, chosen)
-    with tell_if_slow("waiting for tunnels to start and stop, and for event scripts"):
-        settle(store, looked, wake=False)
+    looking = f"looking at {', '.join(record.iface for record in chosen)}: at most {longest:g} s"
+    with tell_if_slow(looking) as wait_for:
+
+        def look() -> Iterator[Change]:
+            yield from look_again(store, chosen)
+            wait_for("waiting for tunnels to start and stop, and for event scripts")
+
+        settle(store, look(), wake=False)
     wake_watcher(store)
     return OK
 

@@ -214,6 +214,7 @@ def _find_no_carrier(uplink: str) -> str:
     was_up = link.up
     if not was_up:
         run(["ip", "link", "set", "dev", device, "up"], timeout=5)
+    log.tell(f"{uplink}: waiting for its carrier, at most {CARRIER_TIMEOUT:g} s")
     with Netlink((LINKS,)) as netlink:
         netlink.wait_for_carrier(device, monotonic() + CARRIER_TIMEOUT)
     link = read_link(device)

@@ -9,19 +9,27 @@ from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SLOW = 1.0
 """Seconds after which it is told."""
 
 
 @contextmanager
-def tell_if_slow(message: str) -> Iterator[None]:
-    """Tell `message`, on a terminal, if the block takes longer than `SLOW`."""
-    before = signal.signal(signal.SIGALRM, lambda *_: log.tell(message))
-    signal.setitimer(signal.ITIMER_REAL, SLOW)
+def tell_if_slow(message: str) -> Iterator[Callable[[str], None]]:
+    """Tell `message`, on a terminal, if the block takes longer than `SLOW`.
+
+    The block gets a function for what is waited for from then on.
+    """
+
+    def wait_for(what: str) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: log.tell(what))
+        signal.setitimer(signal.ITIMER_REAL, SLOW)
+
+    before = signal.getsignal(signal.SIGALRM)
+    wait_for(message)
     try:
-        yield
+        yield wait_for
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from office import AT_OFFICE, CORP, OFFICE, tidy
 from situations import make_record
 
+from netconf_hooks import cli
 from netconf_hooks.evidence import ports
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord
@@ -205,6 +207,27 @@ def test_a_path_is_no_interface(command, at_office, tmp_path):
 
 
 # refresh
+
+
+def test_refresh_says_that_it_looks_and_that_it_waits(command, at_office, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    said = []
+
+    @contextmanager
+    def tell_if_slow(message):
+        said.append(message)
+        yield said.append
+
+    def look_again(store, chosen):
+        said.append([record.iface for record in chosen])
+        return ()
+
+    monkeypatch.setattr(cli, "tell_if_slow", tell_if_slow)
+    monkeypatch.setattr(cli, "look_again", look_again)
+    assert command("refresh") == (0, "", "")
+    assert said == [
+        "looking at eth0: at most 5 s", ["eth0"], "waiting for tunnels to start and stop, and for event scripts"
+    ]
 
 
 def test_refresh_needs_root(command, at_office, monkeypatch):

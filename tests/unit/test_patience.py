@@ -47,6 +47,18 @@ def test_a_slow_wait_is_told(monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_what_is_waited_for_next_is_told_too(monkeypatch):
+    monkeypatch.setattr(patience, "SLOW", 0.05)
+    with terminal() as shown:
+        with tell_if_slow("looking at eth0") as wait_for:
+            wait_for("looking at wlan0")
+            signal.pause()
+            wait_for("waiting for tunnels")
+            signal.pause()
+        assert shown() == "netconf-hooks: looking at wlan0\r\nnetconf-hooks: waiting for tunnels\r\n"
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
 def test_a_quick_one_is_not():
     with terminal() as shown:
         with tell_if_slow("looking at eth0"):
