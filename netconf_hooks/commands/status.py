@@ -9,6 +9,7 @@ import time
 
 from netconf_hooks.decide import CLOSED, DOWN, NO_RULE, OPEN, RELEASED
 from netconf_hooks.commands.entry import OK
+from netconf_hooks.commands.unprivileged import has_polkit
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.override import find_state
@@ -275,7 +276,7 @@ def _make_guard_row(guard: GuardRecord, seen: Seen, store: Store) -> Row:
     if state == RELEASED:
         helps = f"sudo ifup --force {guard.device}"
     elif state == CLOSED and left <= 0 and _may_need_portal(guard, seen):
-        helps = f"sudo netconf-hooks portal {guard.device}"
+        helps = _offer(f"portal {guard.device}")
     meaning = {CLOSED: BROKEN if guard.problem else FINE, OPEN: FINE, RELEASED: BROKEN}[state]
     return Row(
         f"guard of {guard.device}", state, meaning, store.read_guard_since(guard.device),
@@ -311,13 +312,19 @@ def _make_tunnel_row(tunnel: TunnelRecord, seen: Seen, verdicts: Mapping[Tunnel,
     meaning = FINE if as_wanted else QUIET if up is None or hold else BROKEN if tunnel.problem else WAITING
     helps = ""
     if hold:
-        helps = f"sudo netconf-hooks unhold {name}"
+        helps = _offer(f"unhold {name}")
     elif tunnel.problem and not as_wanted:
         helps = "netconf-hooks check"
     elif tunnel.verdict == DOWN and up:
-        helps = "sudo netconf-hooks refresh"
+        helps = _offer("refresh")
     since = verdicts.get(key, ("", 0.0))[1] if not state or tunnel.verdict == DOWN else state.up_since or state.since
     return Row(name, _UP_WORDS[up], meaning, since, reason, helps, notes)
+
+
+def _offer(command: str) -> str:
+    """Return a command line as this user can give it: polkit allows it, or sudo."""
+    by_polkit = os.geteuid() != 0 and has_polkit()
+    return f"{'' if by_polkit else 'sudo '}netconf-hooks {command}"
 
 
 def name_place(record: InterfaceRecord) -> str:

@@ -60,12 +60,17 @@ def ask_polkit(options: Namespace, arguments: Sequence[str]) -> int:
         raise CommandError(f"{error}: {by_root}") from error
     if command in ("want", "unwant"):
         _check_wish(options.name)
-    if not (os.isatty(0) and os.isatty(2) and os.path.isdir(BOOTED) and os.path.exists(PKEXEC)):
+    if not (os.isatty(0) and os.isatty(2) and has_polkit()):
         raise CommandError(f"{command}: only root may do this: {by_root}")
     status = _run([PKEXEC, "--disable-internal-agent", ENTRY, command, *words])
     if status in (_DISMISSED, _REFUSED):
         log.complain(f"{command}: polkit has not allowed it; as root: {by_root}")
     return status
+
+
+def has_polkit() -> bool:
+    """Whether polkit can be asked on this machine."""
+    return os.path.isdir(BOOTED) and os.path.exists(PKEXEC)
 
 
 def list_words(options: Namespace) -> list[str] | None:

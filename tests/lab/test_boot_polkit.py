@@ -20,7 +20,8 @@ from .vpn import NAME, VpnServer
 from .waiting import wait_until
 
 RULE = "/usr/share/doc/netconf-hooks/examples/polkit/50-netconf-hooks.rules"
-COMMAND = "/usr/sbin/netconf-hooks"
+# As it is for users, who have no /usr/sbin on their PATH.
+COMMAND = "/usr/bin/netconf-hooks"
 # What pkexec is to run; an enemy calls it without our command.
 PKEXEC = ("pkexec", "--disable-internal-agent", "/usr/lib/netconf-hooks/request")
 PASSWORD = "correct horse"
@@ -164,6 +165,7 @@ def test_a_rule_lets_a_group_bring_wishes_up_and_nothing_else(machine, network, 
     network.unplug("eth0")
     failed = member.start([COMMAND, "want", NAME], typed=()).wait()
     assert failed.returncode == 1
+    assert "eth0: waiting for its carrier, at most 3 s" in failed.stdout
     assert "no way to the internet: eth0 has no carrier" in failed.stdout
     assert not is_configured(machine, NAME)
 
@@ -256,7 +258,7 @@ def test_limits_that_leave_it_no_air_do_nothing_by_half(machine, network, vpn, l
     wait_until_connected(machine)
 
 
-@pytest.mark.parametrize("how", ["Ctrl-Z", "a frozen control group", "the terminal goes"])
+@pytest.mark.parametrize("how", ["Ctrl-Z", "Ctrl-C", "a frozen control group", "the terminal goes"])
 def test_a_user_who_stops_holds_nobody_up(machine, network, vpn, how):
     boot(machine, network, vpn, f"{WISH}{GATED}")
     allow_group(machine)
@@ -268,6 +270,7 @@ def test_a_user_who_stops_holds_nobody_up(machine, network, vpn, how):
         typed=[
             ("$ ", f"{shlex.join([*PKEXEC, 'want', NAME])}\n"),
             *([("raising eth0", "\x1a"), ("Stopped", "echo $((6*7))\n")] if how == "Ctrl-Z" else []),
+            *([("raising eth0", "\x03")] if how == "Ctrl-C" else []),
         ],
     )
     machine.run(["cat", "/run/begun"])
@@ -276,6 +279,9 @@ def test_a_user_who_stops_holds_nobody_up(machine, network, vpn, how):
     if how == "Ctrl-Z":
         wait_until(lambda: "42" in shell.read_output(), "the shell, once the job is stopped")
         assert "State:\tT" in machine.read(f"/proc/{asker}/status")
+    elif how == "Ctrl-C":
+        said = f"want: it goes on without you; netconf-hooks unwant {NAME} ends it"
+        wait_until(lambda: said in shell.read_output(), "what became of it")
     elif how == "a frozen control group":
         group = read_process(machine, asker)["group"].partition("::")[2]
         machine.write("/run/freeze", "1\n")
@@ -292,7 +298,7 @@ def test_a_user_who_stops_holds_nobody_up(machine, network, vpn, how):
     machine.run(["sh", "-c", "echo >/run/gate"])
     assert same.wait().returncode == 0
     wait_until_connected(machine)
-    assert machine.exists(f"/proc/{asker}") == (how != "the terminal goes")
+    assert machine.exists(f"/proc/{asker}") == (how in ("Ctrl-Z", "a frozen control group"))
     assert list_fulfilled(machine) == [f"want {NAME}"]
     # Nor does who is stopped hold up the way back, by root or by others.
     assert member.start([*PKEXEC, "unwant", NAME], typed=()).wait().returncode == 0

@@ -92,6 +92,8 @@ def test_the_shebangs_are_as_they_were_written(packages, tmp_path):
     for name in HOOK_DIRECTORIES:
         hook = tmp_path / "usr/lib/netconf-hooks" / name / "netconf-hooks"
         assert hook.read_bytes() == (ROOT / name / "netconf-hooks").read_bytes()
+    # Users have no /usr/sbin on their PATH.
+    assert os.readlink(tmp_path / "usr/bin/netconf-hooks") == "../sbin/netconf-hooks"
     assert (tmp_path / "usr/sbin/netconf-hooks").read_bytes() == (ROOT / "sbin/netconf-hooks").read_bytes()
 
 

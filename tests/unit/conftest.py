@@ -16,7 +16,7 @@ from guarded import CountingStore, FakeFirewall, FakeNetwork, OFFICE, Steps, ass
 from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
-from netconf_hooks.commands import check, check_guard, explain, portal, recording, status
+from netconf_hooks.commands import check, check_guard, explain, portal, recording, status, unprivileged
 from netconf_hooks.evidence import address, fingerprint, lease, look, names, nat64, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
@@ -104,6 +104,12 @@ def held_file(tmp_path, monkeypatch):
     monkeypatch.setattr(held, "HELD", str(path))
     monkeypatch.setattr(settle, "HELD", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_polkit(monkeypatch):
+    """Whatever this machine has."""
+    monkeypatch.setattr(unprivileged, "PKEXEC", "/nowhere")
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,9 @@ import pytest
 from office import AT_OFFICE, CORP, OFFICE, tidy
 from situations import make_record
 
-from netconf_hooks.commands import status
+from netconf_hooks.commands import status, unprivileged
 from netconf_hooks.commands.status import BROKEN, FINE, QUIET, Row, WAITING, format_age, format_rows, wants_colour
+from netconf_hooks.held import hold
 from netconf_hooks.state import GuardRecord, Pass, TunnelRecord, TunnelState
 
 
@@ -152,6 +153,18 @@ def test_a_portal_is_offered_where_it_may_help(
     store.write_guard(GUARD.change(portal_until=portal))
     offered = "; try: sudo netconf-hooks portal eth0\n" in command("status")[1]
     assert offered == expected
+
+
+def test_where_polkit_is_asked_no_sudo_is_offered(command, at_office, store, tunnel, monkeypatch):
+    hold("openvpn", "corp")
+    offered = "try: {}netconf-hooks unhold openvpn corp\n"
+    monkeypatch.setattr(unprivileged, "PKEXEC", "/bin/sh")
+    monkeypatch.setattr(unprivileged, "BOOTED", "/")
+    for uid, sudo in ((0, "sudo "), (1000, "")):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert offered.format(sudo) in tidy(command("status")[1])
+    monkeypatch.setattr(unprivileged, "PKEXEC", "/nowhere")
+    assert offered.format("sudo ") in tidy(command("status")[1])
 
 
 def test_the_command_that_helps(command, at_office, store, tunnel):
