@@ -267,18 +267,23 @@ class Allowance(Record):
         NETWORK:PROTO/PORT          192.0.2.7:tcp/22  [2001:db8::/32]:tcp/22
         NAME:PROTO/PORT             ntp.example.org:udp/123             to that port of this host
         in:PROTO/PORT[@NETWORK]     in:tcp/22  in:tcp/22@192.0.2.0/24   replies to connections (from there)
+        lan                         the link's own prefixes, and how devices are found there
 
     NETWORK is an address, with or without a length; brackets are needed around IPv6 if ``:PROTO`` follows, and allowed
     elsewhere.  NAME has at least one dot.  PROTO is tcp or udp, PORT a number.
 
     incoming: ``in:``, replies to incoming connections; protocol: ``tcp``, ``udp`` or empty for any; port: 0 for any;
     network: ``ADDRESS/LENGTH`` or empty for any; text: the word, as `format_allowance` writes it.
-    host: a name, which the guard resolves (`guard.endpoints`); then the network is empty *and does not mean any*.
+    host: a name, which the guard resolves (`guard.endpoints`); lan: whether it is ``lan``, for which the guard looks at
+    the link (`guard.exemptions`).  With either of them the network is empty *and does not mean any*.
     """
 
-    __slots__ = ("incoming", "protocol", "port", "network", "text", "host")
+    __slots__ = ("incoming", "protocol", "port", "network", "text", "host", "lan")
 
-    def __init__(self, incoming: bool, protocol: str, port: int, network: str, text: str, host: str = "") -> None:
+    def __init__(
+        self, incoming: bool, protocol: str, port: int, network: str, text: str, host: str = "", lan: bool = False
+    ) -> None:
+        self.lan = lan
         self.host = host
         self.incoming = incoming
         self.protocol = protocol
@@ -856,7 +861,7 @@ def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
         else:
             reasons.append(
                 "expected something like 192.0.2.0/24, udp/123, 192.0.2.7:tcp/22, [2001:db8::7]:tcp/22, "
-                f"ntp.example.org:udp/123, in:tcp/22 or in:tcp/22@192.0.2.0/24, not {_quote(word)}"
+                f"ntp.example.org:udp/123, in:tcp/22, in:tcp/22@192.0.2.0/24 or lan, not {_quote(word)}"
             )
     return () if reasons else tuple(allowances)
 
@@ -864,6 +869,8 @@ def _read_allowances(line: str, reasons: list[str]) -> tuple[Allowance, ...]:
 def _read_allowance(word: str) -> Allowance:
     """Return what the word allows; with an empty text if it can't be read."""
     unreadable = Allowance(False, "", 0, "", "")
+    if word == "lan":
+        return Allowance(False, "", 0, "", word, lan=True)
     incoming = word.startswith("in:")
     host = ""
     if incoming:

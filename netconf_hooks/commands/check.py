@@ -91,7 +91,7 @@ def _check_stanza(iface: str, output: str, names: Names, report: Report) -> bool
         _list_debian_starts(parse_options(output), rules),
         _list_trust_warnings(rules),
         list_shared_warnings(rules),
-        list_guard_warnings(iface, rules),
+        list_guard_warnings(iface, rules, parse_options(output)),
         # The rules are read from the passes, which have no pre-up lines.
         list_early_lines(iface, parse_options(output), rules, names),
     ):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.decide import can_open
+from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.evidence.names import is_address
 from netconf_hooks.evidence.ports import is_bridge
+from netconf_hooks.guard.exemptions import allows_lan
 from netconf_hooks.guard.firewall import GuardError, Ports, choose_firewall, read_network
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.hosts import find_names
@@ -14,6 +16,7 @@ from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
 from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.place import is_proof
 from netconf_hooks.rules import RuleError, SITUATIONS
+from netconf_hooks.system.addresses import format_address, pack_address, read_prefix
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -205,12 +208,34 @@ def _find_set_up_by_ip(arguments: Sequence[str]) -> list[str]:
     return settings[named:named + 1]
 
 
-def list_guard_warnings(iface: str, rules: Rules) -> list[RuleError]:
-    """Return warnings about what the guard of an interface does not stop, and who can open it."""
+def list_guard_warnings(iface: str, rules: Rules, options: Mapping[str, str] | None = None) -> list[RuleError]:
+    """Return warnings about what the guard of an interface does not stop, and who can open it.
+
+    options: of the stanza.
+    """
     if not rules.is_guarded() or rules.guard is None:
         used = {"netconf-guard-allow": bool(rules.allowances), "netconf-guard-backend": rules.backend != "auto"}
         return [RuleError(option, None, "it has no effect without netconf-guard") for option in used if used[option]]
-    return list(_find_warnings(iface, rules))
+    return [*_find_warnings(iface, rules), *_find_lan_warnings(rules, options or {})]
+
+
+def _find_lan_warnings(rules: Rules, options: Mapping[str, str]) -> list[RuleError]:
+    """Return a warning if ``netconf-guard-allow lan`` does not include the static address of a stanza."""
+    if not allows_lan(rules):
+        return []
+    networks = []
+    for address in options.get("address", "").split():
+        mask = "" if "/" in address else options.get("netmask", "").strip()
+        if prefix := read_prefix(f"{address}/{_count_bits(mask)}" if mask else address):
+            networks.append((format_address(prefix[0]), prefix[1]))
+    refused = find_lan(networks)[1]
+    return [RuleError("netconf-guard-allow", "lan", f"{reason}, so it is not included") for reason in refused]
+
+
+def _count_bits(mask: str) -> str:
+    """Return the length of a netmask, ``255.255.255.0`` or ``24``."""
+    packed = pack_address(mask)
+    return str(int.from_bytes(packed, "big").bit_count()) if packed else mask
 
 
 def _find_warnings(iface: str, rules: Rules) -> Iterator[RuleError]:

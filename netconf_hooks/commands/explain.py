@@ -12,9 +12,11 @@ from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.recording import describe_answers, read_observation
 from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
+from netconf_hooks.evidence import address
+from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.evidence.look import complete_observation, observe
 from netconf_hooks.evidence.shared_macs import find_user
-from netconf_hooks.guard.exemptions import make_pass
+from netconf_hooks.guard.exemptions import allows_lan, make_pass
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import query_passes
 from netconf_hooks.observation import Answer, OPEN
@@ -171,6 +173,8 @@ def _list_lines(explanation: Explanation) -> list[str]:
     for guard in rules.guards:
         decided = decide_guard(guard, record)
         lines.append(f"  netconf-guard {guard.text}: {decided.state}: {decided.because}")
+    if rules.guards and allows_lan(rules):
+        lines.append(f"  netconf-guard-allow lan: {_explain_lan(explanation)}")
     if conflict := find_conflict(record.passes):
         lines.append(f"  error: {conflict}: the guard stays closed")
     return lines
@@ -185,6 +189,14 @@ def _find_wait(kind: str, name: str, explanation: Explanation) -> str:
     except RecordError:
         return ""  # `status` names the file
     return describe_state(state, boot_time()) if state else ""
+
+
+def _explain_lan(explanation: Explanation) -> str:
+    """Say which prefixes of the link count as its LAN, and why others don't."""
+    if explanation.recorded:
+        return "depends on the link's own prefixes, which are not in the recording"
+    prefixes, refused = find_lan(address.list_networks(device_of(explanation.record.iface)))
+    return "; ".join((f"allows {', '.join(prefixes) or 'nothing here'}", *(f"not {reason}" for reason in refused)))
 
 
 def _explain_wireless(explanation: Explanation) -> str:

@@ -271,6 +271,8 @@ def _make_guard_row(guard: GuardRecord, seen: Seen, store: Store) -> Row:
     left = guard.portal_left()
     if left > 0:
         notes.append(f"a captive portal may be visited for another {left:.0f} s")
+    if guard.lan and state == CLOSED:
+        notes.append(f"the LAN may be reached: {', '.join(guard.lan)}")
     if guard.problem:
         notes.append(guard.problem)
     if state == RELEASED:
@@ -375,6 +377,7 @@ def describe_seen(seen: Seen) -> dict[str, object]:
                 "because": guard.because,
                 "backend": guard.backend,
                 "portal": round(guard.portal_left(), 1),
+                "lan": list(guard.lan),
                 "problem": guard.problem or None,
             }
             for guard in seen.guards.values()

@@ -5,9 +5,10 @@ exchange or its signature) and does not just replay the certificate.  The certif
 not matter.
 
 A certificate does not prove where the server is.  So there are more conditions: the server has a private or link-scope
-address, or one on the link's own prefix; the link does not lead to another place as a whole (a tunnel, ppp); IPsec
-policies are bypassed; and the server was never seen elsewhere (`known_servers`).  If the certificate is right, the same
-address is also asked through each tunnel that is up: a host that can use the tunnel can relay the server, too.
+address, or one on the link's own prefix, within the bounds of `lan`; the link does not lead to another place as a whole
+(a tunnel, ppp); IPsec policies are bypassed; and the server was never seen elsewhere (`known_servers`).  If the
+certificate is right, the same address is also asked through each tunnel that is up: a host that can use the tunnel can
+relay the server, too.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import time
 from netconf_hooks.evidence import router
 from netconf_hooks.evidence.connection import Way, connect, split_service
 from netconf_hooks.evidence.known_servers import Server, Servers, ServersError
+from netconf_hooks.evidence.lan import is_local
 from netconf_hooks.evidence.names import is_address, resolve
 from netconf_hooks.evidence.probes import Outcome, Wait
 from netconf_hooks.record import Record
-from netconf_hooks.system.addresses import share_prefix
 from netconf_hooks.system.netlink import IFF_NOARP, IFF_UP, Netlink
 
 TYPE_CHECKING = False
@@ -40,11 +41,6 @@ TUNNEL_PATIENCE = 1.0
 
 MOST_BYTES = 256 * 1024
 """Of a handshake; OpenSSL accepts a certificate chain of up to 100 KiB (SSL_CTX_set_max_cert_list(3))."""
-
-# RFC 1918, RFC 3927; RFC 4193, RFC 4291 2.5.6.
-PRIVATE = (
-    ("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("169.254.0.0", 16), ("fc00::", 7), ("fe80::", 10),
-)  # fmt: skip
 
 _IFF_POINTOPOINT = 0x10  # netdevice(7)
 _CHUNK = 16384
@@ -118,11 +114,6 @@ def ask(question: Question, view: View) -> Steps:
     if server.elsewhere:
         return Outcome(problem=_explain_elsewhere(server.elsewhere, servers))
     return Outcome((question.value,))
-
-
-def is_local(address: str, networks: Sequence[tuple[str, int]]) -> bool:
-    """Whether an address is private, link-scope, or on one of the link's own `networks`."""
-    return any(share_prefix(base, address, length) for base, length in (*PRIVATE, *networks))
 
 
 def is_tunnel(status: LinkStatus) -> bool:

@@ -15,7 +15,7 @@ from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import ports
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
-from netconf_hooks.guard.exemptions import list_exemptions
+from netconf_hooks.guard.exemptions import list_exemptions, make_lan
 from netconf_hooks.guard.firewall import (
     Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window,
     parse_exemption
@@ -178,7 +178,8 @@ def _close_at_once(backend: str, records: Iterable[GuardRecord]) -> bool:
 
 
 def _list_windows(record: GuardRecord) -> list[Window]:
-    """Return what is let through for a time, but for the whole link, each for no longer than was asked for."""
+    """Return what is let through for a time, but for the whole link, each for no longer than was asked for; and the
+    LAN."""
     now = time.time()
     windows = []
     for name, left, exemptions in (
@@ -186,7 +187,8 @@ def _list_windows(record: GuardRecord) -> list[Window]:
     ):  # fmt: skip
         if left:
             windows.append(Window(name, tuple(map(parse_exemption, exemptions)), now + left))
-    return windows
+    lan = make_lan(record.lan)
+    return [*windows, lan] if lan else windows
 
 
 def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
@@ -204,7 +206,7 @@ def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0
     with store.lock_records():
         now = read_guard(store, told.device)
         if now and now.verdict != RELEASED:
-            passing = [(record.exemptions, record.servers, record.passes, record.dns_until) for record in (now, told)]
+            passing = [(each.exemptions, each.servers, each.passes, each.dns_until, each.lan) for each in (now, told)]
             done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
             lease_until_boot = boot_time() + LEASE if lease else 0.0
             store.write_guard(

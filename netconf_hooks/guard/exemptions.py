@@ -6,19 +6,31 @@ from __future__ import annotations
 
 import os
 import time
+from math import inf
 
 from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.firewall import GuardError, Exemption, PROBE, Window, parse_exemption
+from netconf_hooks.guard.firewall import GuardError, Exemption, LAN, PROBE, Window, parse_exemption
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from netconf_hooks.rules import Allowance
+    from collections.abc import Sequence
+
+    from netconf_hooks.rules import Allowance, Rules
     from netconf_hooks.state import GuardRecord, Store
     from netconf_hooks.tunnels import Endpoint
+
+
+DISCOVERY = (
+    ("224.0.0.251", 5353), ("ff02::fb", 5353),  # mDNS (RFC 6762 3)
+    ("239.255.255.250", 1900), ("ff02::c", 1900),  # SSDP (UPnP Device Architecture 1.1, 1.2 and annex A)
+    ("224.0.0.252", 5355), ("ff02::1:3", 5355),  # LLMNR (RFC 4795 2)
+    ("239.255.255.250", 3702), ("ff02::c", 3702),  # WS-Discovery (OASIS WS-Discovery 1.1, 2.4)
+)  # fmt: skip
+"""The groups and UDP ports by which devices on a LAN are found."""
 
 
 class ProbePass:
@@ -63,19 +75,40 @@ def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
 
 
 def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
-    # Hosts given by name are resolved elsewhere; their addresses are in record.exemptions.
-    allowed = [make_allowance(allowance) for allowance in record.rules.allowances if not allowance.host]
+    # Hosts given by name are resolved elsewhere; their addresses are in record.exemptions.  A LAN has its own window.
+    plain = [allowance for allowance in record.rules.allowances if not (allowance.host or allowance.lan)]
+    allowed = [make_allowance(allowance) for allowance in plain]
     # Only from the client's port (CAP_NET_BIND_SERVICE), but from any user: dhcpcd runs as its own.
     leased = [Exemption("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(parse_exemption, record.exemptions))
 
 
 def make_allowance(allowance: Allowance) -> Exemption:
-    """Return what one word of ``netconf-guard-allow`` allows, if it names no host."""
-    assert not allowance.host, allowance
+    """Return what one word of ``netconf-guard-allow`` allows, if it names no host, nor the LAN."""
+    assert not (allowance.host or allowance.lan), allowance
     if allowance.incoming:
         return Exemption(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
     return Exemption(allowance.protocol, allowance.network, allowance.port, guests=True)
+
+
+def allows_lan(rules: Rules) -> bool:
+    """Whether ``netconf-guard-allow lan`` is written."""
+    return any(allowance.lan for allowance in rules.allowances)
+
+
+def make_lan(prefixes: Sequence[str]) -> Window | None:
+    """Return the window of the LAN with these prefixes, None if there are none.
+
+    For each address family that has a prefix, devices can also be found there: by mDNS, SSDP, LLMNR and WS-Discovery.
+    """
+    if not prefixes:
+        return None
+    versions = {6 if ":" in prefix else 4 for prefix in prefixes}
+    services = [
+        Exemption("udp", make_network(group), port)
+        for group, port in DISCOVERY if (6 if ":" in group else 4) in versions
+    ]  # fmt: skip
+    return Window(LAN, (*(Exemption(network=prefix) for prefix in prefixes), *services), inf)
 
 
 def make_exemption(endpoint: Endpoint, address: str) -> Exemption:

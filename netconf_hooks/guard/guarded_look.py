@@ -6,10 +6,11 @@ import os
 from time import monotonic
 
 from netconf_hooks.decide import RELEASED
-from netconf_hooks.evidence import fingerprint, lease
+from netconf_hooks.evidence import address, fingerprint, lease
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint
+from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.exemptions import ProbePass
+from netconf_hooks.guard.exemptions import ProbePass, allows_lan
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.network import has_left, is_same_network
 from netconf_hooks.guard.records import read_guard
@@ -18,7 +19,7 @@ from netconf_hooks.system import log, netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from netconf_hooks.state import GuardRecord, Store
 
@@ -63,6 +64,7 @@ class Look:
         self._passing = ProbePass(device, "", 0.0)
         self._scene: Fingerprint | None = None
         self._outside_ports: tuple[str, ...] = ()
+        self._allows_lan = False
         self._token = ""
         self._begun = token
         self._began = monotonic()
@@ -72,6 +74,7 @@ class Look:
         record = read_guard(self._store, self._device)
         if record and record.verdict != RELEASED:
             self._outside_ports = record.rules.outside_ports
+            self._allows_lan = allows_lan(record.rules)
             scene = self._begin(record)
             if (record.fingerprint and not is_same_network(record.fingerprint, scene)) or has_left(record, scene):
                 # What was seen before, of any interface on the device, does not count on another network.
@@ -81,9 +84,9 @@ class Look:
             self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
         return self
 
-    def announce(self, device: str, protocol: str, address: str, port: int) -> None:
-        """Let one probe through."""
-        self._passing.announce(device, protocol, address, port)
+    def announce(self, device: str, protocol: str, host: str, port: int) -> None:
+        """Let one probe through.  host: its address."""
+        self._passing.announce(device, protocol, host, port)
 
     def __exit__(self, *_: object) -> None:
         if not self._scene:
@@ -99,18 +102,27 @@ class Look:
         known = self._scene.macs.keys() >= now.macs.keys()
         certain = len(answered) == len(routers) and known and self._scene.is_like(now)
         servers = lease.find_dhcp_servers(self._device)
+        lan: tuple[str, ...] = ()
+        refused: tuple[str, ...] = ()
+        if self._allows_lan and now.carrier:
+            lan, refused = find_lan(address.list_networks(self._device))
         with self._store.lock_records():
             record = read_guard(self._store, self._device)
             if record:
                 # Where it changed under our eyes nobody knows which of the two was seen.
                 scene = str(now.complete(self._scene)) if certain else ""
                 token = self._token if certain else ""
-                done = record.done and servers == record.servers
+                done = record.done and servers == record.servers and lan == record.lan
                 # After an uncertain look nobody knows on which network the other interfaces on the device were seen.
                 shut_at = record.shut_at if record.fingerprint else max(record.shut_at, self._began)
+                if lan != record.lan:
+                    _tell_lan(self._device, lan, refused)
                 self._store.write_guard(
-                    record.change(fingerprint=scene, token=token, servers=servers, shut_at=shut_at, done=done)
-                )
+                    record.change(
+                        fingerprint=scene, token=token, servers=servers, shut_at=shut_at, done=done, lan=lan,
+                        lan_fingerprint=str(now) if lan else "",
+                    )
+                )  # fmt: skip
 
     def _begin(self, record: GuardRecord) -> Fingerprint:
         """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
@@ -134,3 +146,10 @@ class Look:
 
 def _make_token() -> str:
     return os.urandom(4).hex()
+
+
+def _tell_lan(device: str, prefixes: Sequence[str], refused: Sequence[str]) -> None:
+    """Log what ``netconf-guard-allow lan`` allows now, and which of the link's prefixes it does not."""
+    allowed = ", ".join(prefixes) or "nothing"
+    left_out = f" (not {'; '.join(refused)})" if refused else ""
+    log.info(f'{device}: netconf-guard-allow "lan" allows {allowed}{left_out}')

@@ -269,7 +269,8 @@ class Leases:
                 indexes.add(link.index)
                 # What is heard counts, and may be waiting to be heard.
                 self._had_carrier.setdefault(link.index, link.carrier)
-        for scene in (_read(record.fingerprint), _read(record.portal_fingerprint), _read(record.dns_fingerprint)):
+        scenes = (record.fingerprint, record.portal_fingerprint, record.dns_fingerprint, record.lan_fingerprint)
+        for scene in map(_read, scenes):
             if scene is not None:
                 indexes.add(scene.index)
                 neighbours.update(scene.macs)
@@ -301,7 +302,7 @@ class Leases:
         """Shut each guard that lets something through for a time and whose link is not on that network any more."""
         for record in self.list_guards() if records is None else records:
             shut = self._shuts.get(record.device)
-            is_open = record.opened or record.portal_until or record.dns_until
+            is_open = record.opened or record.portal_until or record.dns_until or record.lan
             if not is_open or (shut and shut.record.token == record.token):
                 continue
             now = self._look(record)
@@ -404,6 +405,7 @@ class Leases:
         done = self._shut_firewall(record, everything)
         if record.opened:
             log.info(f"{record.device}: netconf-guard: closed: {because}")
+        if record.opened or record.lan:
             self.must_look = self.must_look or because
         before = self._shuts.get(record.device)
         everything = everything or bool(before and before.everything)

@@ -37,9 +37,10 @@ def is_same_network(scene: str, now: Fingerprint) -> bool:
 
 
 def has_left(record: GuardRecord, now: Fingerprint) -> bool:
-    """Whether a link has left the network in which a window (captive portal, names) was opened."""
+    """Whether a link has left the network in which a window (captive portal, names, LAN) was opened."""
     scenes = [scene for until, scene in (
-        (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint)
+        (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint),
+        (record.lan, record.lan_fingerprint),
     ) if until]  # fmt: skip
     try:
         return any(not scene or parse_fingerprint(scene).is_left(now) for scene in scenes)

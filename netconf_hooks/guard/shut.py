@@ -10,7 +10,7 @@ from time import monotonic
 
 from netconf_hooks.decide import CLOSED, RELEASED
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN as OPEN_WINDOW, PORTAL
+from netconf_hooks.guard.firewall import GuardError, LAN, NAMES, OPEN as OPEN_WINDOW, PORTAL
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import NetlinkError
@@ -47,8 +47,8 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
     try:
         guard = guard or firewall.load_firewall(record.backend)
         guard.shut_window(record.device, OPEN_WINDOW)
-        for name, until in ((PORTAL, record.portal_until), (NAMES, record.dns_until)):
-            if until and everything:
+        for name, is_used in ((PORTAL, record.portal_until), (NAMES, record.dns_until), (LAN, record.lan)):
+            if is_used and everything:
                 guard.shut_window(record.device, name)
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
@@ -84,9 +84,9 @@ def note_shut(store: Store, shut: GuardRecord, because: str, when: float, done: 
     if now.token == shut.token or not _is_open(now):
         # Otherwise a later look has opened it again.
         changes |= {"verdict": CLOSED, "because": because, "opened": now.opened and not done}
-        changes["done"] = now.done and done and not (now.opened or now.portal_until or now.dns_until)
+        changes["done"] = now.done and done and not (now.opened or now.portal_until or now.dns_until or now.lan)
         if everything:
-            changes |= {"portal_until": 0.0, "dns_until": 0.0}
+            changes |= {"portal_until": 0.0, "dns_until": 0.0, "lan": ()}
     store.write_guard(now.change(**changes))
 
 

@@ -299,7 +299,8 @@ def _build_ip4(
 ) -> bytes:
     words = (20 + len(options)) // 4
     total = 4 * words + len(content)
-    header = struct.pack("!BBHHHBB", 0x40 | words, 0, total, number, 0x2000 * more | offset // 8, 64, packet.protocol)
+    pieces = 0x2000 * more | offset // 8
+    header = struct.pack("!BBHHHBB", 0x40 | words, 0, total, number, pieces, packet.hops, packet.protocol)
     addresses = _pack(source) + _pack(packet.destination) + options
     checksum = sum(struct.unpack(f"!{2 * words - 1}H", header + addresses))
     while checksum > 0xFFFF:

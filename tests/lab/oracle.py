@@ -13,9 +13,9 @@ import enum
 import ipaddress
 from typing import NamedTuple
 
-from netconf_hooks.guard.firewall import OPEN, Exemption
+from netconf_hooks.guard.firewall import LAN, OPEN, Exemption
 
-TCP, UDP, ESP, ICMP, ICMP6 = 6, 17, 50, 1, 58
+TCP, UDP, ESP, ICMP, IGMP, ICMP6 = 6, 17, 50, 1, 2, 58
 ARP, EAPOL, PREAUTH, IPV4, IPV6 = 0x0806, 0x888E, 0x88C7, 0x0800, 0x86DD
 VLANS = (0x8100, 0x88A8)
 PROTOCOLS = {"": 0, "tcp": TCP, "udp": UDP, "esp": ESP}
@@ -25,6 +25,10 @@ LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT2 = 131, 132, 143
 # What only the kernel may say to its neighbours: a process that makes these up could put anything in them.
 KERNELS_OWN = frozenset(range(ROUTER_SOLICITATION, REDIRECT + 1)) | {LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT2}
 SOLICITED_NODES = ipaddress.ip_network("ff02::1:ff00:0/104")
+# On a LAN the kernel may say that it is in a group by which devices are found: to all routers that listen for that, or
+# to the group itself.
+JOINED = ("224.0.0.22", "224.0.0.2", "224.0.0.251", "224.0.0.252", "239.255.255.250")
+JOINED6 = ("ff02::fb", "ff02::1:3", "ff02::c")
 
 
 class Origin(enum.Enum):
@@ -122,13 +126,17 @@ def _is_let_through(packet: Packet, guard: Guarded) -> bool:
         return True
     if packet.origin is Origin.FORWARDED:
         return False
-    others = [exemption for name, exemptions in guard.windows if name != OPEN for exemption in exemptions]
+    others = [exemption for name, found in guard.windows if name not in (OPEN, LAN) for exemption in found]
     if packet.protocol == ICMP6 and packet.version == 6 and packet.icmp in KERNELS_OWN:
         # Also where all of IPv6 is allowed.
         if packet.origin is Origin.PROCESS:
             return _is_router_solicitation(packet)
         if _is_neighbourly(packet):
             return True
+    elif any(_matches(exemption, packet) for exemption in windows.get(LAN, ())):
+        return True
+    if LAN in windows and packet.origin is Origin.KERNEL and _is_join(packet):
+        return True
     return _is_dhcp(packet) or any(_matches(exemption, packet) for exemption in (*guard.exemptions, *others))
 
 
@@ -147,6 +155,8 @@ def _judge_frame(packet: Packet, guard: Guarded) -> Verdict:
         return Verdict.DROPPED
     later = packet.pieces is Pieces.LATER
     if not later and (_is_dhcp(packet) or _is_router_solicitation(packet) or _is_neighbourly(packet)):
+        return Verdict.PASSES
+    if not later and LAN in windows and _is_join(packet):
         return Verdict.PASSES
     exemptions = (*guard.exemptions, *(exemption for _, found in guard.windows for exemption in found))
     for exemption in exemptions:
@@ -202,6 +212,17 @@ def _is_router_solicitation(packet: Packet) -> bool:
         and packet.length <= 24
         and not packet.extended
     )
+
+
+def _is_join(packet: Packet) -> bool:
+    """Return whether it has the shape of the kernel's report that it is in a group by which devices on a LAN are found
+    (RFC 2236, 2; RFC 3376, 4; RFC 2710, 3).
+    """
+    if packet.hops != 1:
+        return False
+    if packet.protocol == IGMP:
+        return packet.destination in JOINED
+    return (packet.protocol, packet.icmp) == (ICMP6, LISTENER_REPORT) and packet.destination in JOINED6
 
 
 def _is_neighbourly(packet: Packet) -> bool:

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netconf_hooks.guard.firewall import NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_exemption, load_firewall
+from netconf_hooks.guard.exemptions import DISCOVERY, make_lan
+from netconf_hooks.guard.firewall import (
+    LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_exemption, load_firewall
+)  # fmt: skip
 
 from .crossing import ABSENT, CLOSED_PORT, FAR, FREE, GUARDED, Crossing, Made
 from .oracle import (
-    ADVERTISEMENT, ARP, EAPOL, ESP, ICMP, ICMP6, IPV4, IPV6, LISTENER_DONE, LISTENER_REPORT, LISTENER_REPORT2, PREAUTH,
-    PROTOCOLS, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOLICITATION, TCP, UDP, VLANS, Guarded, Origin,
-    Packet, Pieces, Verdict, judge
+    ADVERTISEMENT, ARP, EAPOL, ESP, ICMP, ICMP6, IGMP, IPV4, IPV6, JOINED, JOINED6, LISTENER_DONE, LISTENER_REPORT,
+    LISTENER_REPORT2, PREAUTH, PROTOCOLS, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, SOLICITATION, TCP, UDP,
+    VLANS, Guarded, Origin, Packet, Pieces, Verdict, judge
 )  # fmt: skip
 from .waiting import wait_until
 
@@ -36,17 +39,17 @@ MARK = 0x6E636866
 
 UIDS = (0, 1, 1000, 65534)
 MARKS = (0, MARK, 7)
-PORTS = (22, 53, 67, 123, 443, 547, 1194)
+PORTS = (22, 53, 67, 123, 443, 547, 1194, 5353)
 SOURCE_PORTS = (22, 68, 500, 546, 4001)
 GRE, SCTP, UDPLITE, PRIVATE = 47, 132, 136, 253
-NUMBERS = (UDP, UDP, UDP, TCP, TCP, ESP, GRE, SCTP, UDPLITE, PRIVATE)
+NUMBERS = (UDP, UDP, UDP, TCP, TCP, ESP, GRE, SCTP, UDPLITE, PRIVATE, IGMP)
 UNICAST = {
     4: (FAR[4], "192.0.2.9", "198.51.100.7", "198.51.100.8", "203.0.113.1"),
     6: (FAR[6], "2001:db8:2::7", "2001:db8:2:1::7", "2001:db8:3::1"),
 }
 SPECIAL = {
-    4: ("255.255.255.255", "192.0.2.255", "224.0.0.251"),
-    6: ("fe80::1", "ff02::fb", "ff02::1:2", "ff02::2", "ff02::16", "ff02::1:ff00:7", "ff05::4711"),
+    4: ("255.255.255.255", "192.0.2.255", "224.0.0.251", "239.255.255.250"),
+    6: ("fe80::1", "ff02::fb", "ff02::c", "ff02::1:2", "ff02::2", "ff02::16", "ff02::1:ff00:7", "ff05::4711"),
 }
 FREE_ADDRESSES = {4: "10.9.0.2", 6: "2001:db8:f::2"}
 NETWORKS = (
@@ -54,6 +57,7 @@ NETWORKS = (
     "203.0.113.1/32", "224.0.0.0/4", "10.77.0.0/16", "::/0", "2001:db8:1::1/128", "2001:db8:2::/64", "2001:db8:2::/47",
     "2001:db8:2::7/128", "fe80::/10", "ff00::/8", "2001:db8:77::/64",
 )  # fmt: skip
+LANS = ("192.0.2.0/24", "198.51.100.0/24", "2001:db8:2::/64", "2001:db8:77::/64", "fe80::/64")
 ND = (
     ROUTER_SOLICITATION, ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT,
     LISTENER_REPORT, LISTENER_DONE, LISTENER_REPORT2,
@@ -73,8 +77,8 @@ class Maker:
         """Return a guard as it may be: mostly some exemptions, sometimes a window."""
         exemptions = tuple(self._make_opening() for _ in range(self._random.randrange(6)))
         windows = []
-        for name in (OPEN, PORTAL, PROBE, NAMES):
-            if self._random.random() < (0.1 if name == OPEN else 0.2):
+        for name in (OPEN, PORTAL, PROBE, NAMES, LAN):
+            if self._random.random() < {OPEN: 0.1, LAN: 0.4}.get(name, 0.2):
                 windows.append((name, (Exemption(),) if name == OPEN else self._make_window(name)))
         return Guarded(GUARDED, exemptions, tuple(windows), frames)
 
@@ -83,6 +87,7 @@ class Maker:
         kinds = {
             self._make_process: 40, self._make_forwarded: 15, self._make_frame: 15, self._make_kernels: 8,
             self._make_answer: 6, self._make_dhcp: 6, self._make_neighbourly: 9, self._make_absent: 1,
+            self._make_discovery: 5,
         }  # fmt: skip
         make = self._random.choices(list(kinds), list(kinds.values()))[0]
         return make(guard)
@@ -104,6 +109,10 @@ class Maker:
 
     def _make_window(self, name: str) -> tuple[Exemption, ...]:
         pick = self._random
+        if name == LAN:
+            window = make_lan(pick.sample(LANS, pick.randrange(1, 4)))
+            assert window is not None
+            return window.exemptions
         address = pick.choice(UNICAST[4] + UNICAST[6])
         network = f"{address}/{128 if ':' in address else 32}"
         if name == PROBE:
@@ -198,6 +207,8 @@ class Maker:
             packet = self._make_dhcp(guard)[0]
         if pick.random() < 0.2:
             packet = self._make_neighbourly(guard)[0]
+        if pick.random() < 0.2:
+            packet = self._make_discovery(guard)[0]
         right = IPV4 if packet.version == 4 else IPV6
         ether = pick.choice((right, right, right, right, right, 0x88B5, *VLANS))
         claimed = pick.choice((ether, ether, ether, ether, right, ARP))
@@ -252,6 +263,22 @@ class Maker:
             hops=pick.choice((usual, usual, usual, 64)), length=pick.choice((24, 24, 32)),
         )  # fmt: skip
         return self._extend(packet) if pick.random() < 0.3 else (packet, "")
+
+    def _make_discovery(self, guard: Guarded) -> Made:
+        """Return a question for devices on the LAN, or what looks like the kernel's report of a group for that."""
+        pick = self._random
+        uid, mark = pick.choice(UIDS), pick.choice(MARKS)
+        if pick.random() < 0.4:
+            group = pick.choice((*JOINED, *JOINED6, "ff02::2"))
+            protocol, icmp = (IGMP, 0) if "." in group else (ICMP6, LISTENER_REPORT)
+            packet = Packet(Origin.PROCESS, GUARDED, group, protocol, uid=uid, mark=mark, icmp=icmp)
+            return packet._replace(hops=pick.choice((1, 1, 64))), ""
+        group, port = pick.choice(DISCOVERY)
+        packet = Packet(Origin.PROCESS, GUARDED, group, UDP, port, pick.choice((9999, 5353)), uid, mark)
+        for name, value in (("port", 53), ("protocol", TCP), ("destination", "224.0.0.250")):
+            if pick.random() < 0.15:
+                packet = packet._replace(**{name: value})  # type: ignore[arg-type]
+        return (packet, "socket") if packet.protocol == UDP and pick.random() < 0.5 else self._extend(packet)
 
     def _make_absent(self, guard: Guarded) -> Made:
         version = self._random.choice((4, 6))

@@ -62,7 +62,7 @@ def find_errors(iface="eth0", headings=(), **options):
 def find_warnings(iface="eth0", **options):
     """Return the warnings of a stanza, likewise."""
     written = {f"netconf-{option.replace('_', '-')}": value for option, value in options.items()}
-    return [str(warning) for warning in list_guard_warnings(iface, read_rules(written))]
+    return [str(warning) for warning in list_guard_warnings(iface, read_rules(written), written)]
 
 
 def test_without_a_guard_there_is_nothing_to_say():
@@ -397,3 +397,17 @@ def test_a_hosts_file_that_cannot_be_read_has_no_names(monkeypatch):
     monkeypatch.setattr(Tunnel, "known", NAMED)
     monkeypatch.setattr(check_guard, "find_names", refuse)
     assert len(find_nameless()) == 1
+
+
+@pytest.mark.parametrize("address, netmask, warned", [
+    ("192.168.1.7/24", "", ""), ("192.168.1.7", "255.255.255.0", ""), ("10.0.0.7", "16", ""),
+    ("10.0.0.7/8", "", "10.0.0.7/8 is larger than a /16"), ("10.0.0.7", "255.0.0.0", "10.0.0.7/8 is larger than a /16"),
+    ("192.0.2.7/24", "", "192.0.2.7/24 is no private address"), ("fd00::7", "48", "fd00::7/48 is larger than a /64"),
+    ("nonsense", "", ""), ("192.168.1.7", "nonsense", ""), ("", "", ""),
+])
+def test_a_static_address_that_is_no_lan_is_named(address, netmask, warned):
+    rules = read_rules({"netconf-guard": "yes", "netconf-guard-allow": "lan"})
+    options = {"address": address, "netmask": netmask}
+    found = [str(each) for each in list_guard_warnings("eth0", rules, options) if each.value == "lan"]
+    assert found == ([f'netconf-guard-allow "lan": {warned}, so it is not included'] if warned else [])
+    assert not any(each.value == "lan" for each in list_guard_warnings("eth0", read_rules({"netconf-guard": "yes"})))

@@ -1,9 +1,12 @@
 """What passes a closed guard: what the admin allows, and the tunnels' own packets, wherever their servers are."""
 
 import time
+from math import inf
 
 import pytest
-from guarded import ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup, refresh
+from guarded import (
+    ELSEWHERE, GUARD, ROUTER, assert_closed, assert_open, ifdown, ifup, listen, refresh, run_hook
+)  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
@@ -15,8 +18,8 @@ from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.guard import hosts
 from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
 from netconf_hooks.guard.enforce import put_back
-from netconf_hooks.guard.exemptions import make_allowance, make_exemption
-from netconf_hooks.guard.override import release_guard
+from netconf_hooks.guard.exemptions import DISCOVERY, make_allowance, make_exemption
+from netconf_hooks.guard.override import close_guards, release_guard
 from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.guard.firewall import GuardError, Exemption, check_exemption, parse_exemption
 from netconf_hooks.observation import Answer
@@ -67,6 +70,89 @@ def test_all_stanzas_allowances_pass_from_the_first_moment(store, links, firewal
 def test_a_line_of_allowances_that_can_not_be_read_lets_nothing_through(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123 nonsense\ntcp/22")
     assert firewall.list_exemptions("eth0") == (Exemption("tcp", "", 22, guests=True),)
+
+
+# The LAN
+
+
+HOME_LAN = (("192.168.1.7", 24), ("fe80::7", 64), ("2001:db8::7", 64))
+PREFIXES = ("192.168.1.0/24", "fe80::/64")
+
+
+@pytest.fixture
+def lan(store, links, firewall, place, network):
+    """eth0 came up, and may reach its LAN."""
+    place.networks = HOME_LAN
+    assert ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="lan") == 0
+    return firewall
+
+
+def test_the_lan_passes_and_how_devices_are_found_there(lan, store, messages):
+    assert store.read_guard("eth0").lan == PREFIXES
+    window = lan.get_window("eth0", "lan")
+    assert window.until == inf
+    assert window.exemptions[:2] == tuple(Exemption(network=prefix) for prefix in PREFIXES)
+    found = {(each.network, each.port) for each in window.exemptions[2:]}
+    assert found == {(f"{group}/{128 if ':' in group else 32}", port) for group, port in DISCOVERY}
+    for exemption in window.exemptions:
+        check_exemption(exemption)
+    assert any('"lan" allows 192.168.1.0/24, fe80::/64 (not 2001:db8::7/64 is no private' in each for each in messages)
+    assert lan.list_exemptions("eth0") == ()
+
+
+def test_before_the_link_is_looked_at_no_lan_passes(store, links, firewall, place):
+    run_hook(store, "pre-up", **GUARD, IF_NETCONF_GUARD_ALLOW="lan")
+    assert firewall.get_window("eth0", "lan") is None
+
+
+def test_of_a_family_without_a_lan_nothing_passes(store, links, firewall, place, network):
+    place.networks = (("10.0.0.7", 8), ("fe80::7", 64))
+    ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="lan")
+    window = firewall.get_window("eth0", "lan")
+    assert all(":" in exemption.network for exemption in window.exemptions)
+    place.networks = (("10.0.0.7", 8),)
+    refresh(store)
+    assert firewall.get_window("eth0", "lan") is None
+    assert store.read_guard("eth0").lan == ()
+
+
+def test_without_the_word_no_lan_passes(store, links, firewall, place, network):
+    place.networks = HOME_LAN
+    ifup(store, links)
+    assert firewall.get_window("eth0", "lan") is None
+
+
+def test_the_lan_is_shut_where_the_link_leaves_it(lan, store, place):
+    place.scenes["eth0"] = ELSEWHERE
+    leases, _ = listen(store)
+    assert lan.get_window("eth0", "lan") is None
+    assert store.read_guard("eth0").lan == ()
+    assert leases.take_reason(), "the networks are looked at again"
+    refresh(store)
+    assert lan.get_window("eth0", "lan") is not None
+
+
+def test_the_lan_stays_where_the_link_stays(lan, store, place):
+    asked = len(lan.asked)
+    listen(store)
+    refresh(store)
+    assert lan.get_window("eth0", "lan") is not None
+    assert not any(what.startswith("shut") for what in lan.asked[asked:])
+
+
+def test_the_lan_is_shut_by_ifdown_and_before_sleep(lan, store, links):
+    close_guards(store, "the machine goes to sleep")
+    assert lan.get_window("eth0", "lan") is None
+    refresh(store)
+    assert lan.get_window("eth0", "lan") is not None
+    run_hook(store, "down", **GUARD, IF_NETCONF_GUARD_ALLOW="lan")
+    assert lan.get_window("eth0", "lan") is None
+
+
+def test_another_prefix_replaces_the_first(lan, store, place):
+    place.networks = (("192.168.2.7", 24),)
+    refresh(store)
+    assert [each.network for each in lan.get_window("eth0", "lan").exemptions[:1]] == ["192.168.2.0/24"]
 
 
 # Tunnels

@@ -629,9 +629,16 @@ def test_a_host_may_be_allowed_by_its_name(word, host):
     assert read_rules({"netconf-guard-allow": expected.text}).allowances == (expected,)
 
 
+def test_the_lan_may_be_allowed():
+    read = read_rules({"netconf-guard-allow": "udp/123 lan"})
+    assert read.allowances[1] == Allowance(False, "", 0, "", "lan", lan=True)
+    assert read.errors == ()
+
+
 @pytest.mark.parametrize(
     "word",
-    ["192.0.2.0/33", "example.com", "example:tcp/22", "a..b:tcp/22", "192.0.2.300:tcp/22", "[a.example]:tcp/22",
+    ["LAN", "lan:tcp/631", "in:lan", "[lan]", "lan/24", "lan,", "192.0.2.0/33",
+     "example.com", "example:tcp/22", "a..b:tcp/22", "192.0.2.300:tcp/22", "[a.example]:tcp/22",
      "in:tcp/22@a.example", "a.example:tcp/0", "a.example/24:tcp/22", "tcp",
      "tcp/", "tcp/0", "tcp/65536", "tcp/ssh", "icmp/8",
      "tcp/22@192.0.2.0/24", "2001:db8::7:tcp/22", "[192.0.2.1]:tcp/22", "[::1]tcp/22", "[::1]:", "[::1", "[::1]/64",

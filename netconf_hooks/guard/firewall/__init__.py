@@ -26,11 +26,21 @@ OPEN = "open"
 PORTAL = "portal"
 PROBE = "probe"
 NAMES = "names"
+LAN = "lan"
 UNHOOKED = "its device has come since it was put up"
 """What is wrong with a guard that does not see its device's frames yet, and otherwise stands."""
 
-WINDOWS = (OPEN, PORTAL, PROBE, NAMES)
-"""The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up."""
+WINDOWS = (OPEN, PORTAL, PROBE, NAMES, LAN)
+"""The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up; the
+LAN that the link is on (``netconf-guard-allow lan``), which is shut when the link leaves it."""
+
+JOINS = {
+    4: ("224.0.0.22", "224.0.0.2", "224.0.0.251", "224.0.0.252", "239.255.255.250"),
+    6: ("ff02::fb", "ff02::1:3", "ff02::c"),
+}
+"""To which groups, by version, the kernel reports that it is in one of those by which devices are found on a LAN: while
+the window `LAN` is open this passes, with a TTL or hop limit of 1.  IGMP: all of its routers (RFC 3376 4.2.14; RFC 2236
+9), and the groups themselves in version 1 and 2.  MLD: version 1; reports of version 2 always pass."""
 
 
 class Exemption(Record):
@@ -84,6 +94,7 @@ class Window(Record):
 
     name: one of `WINDOWS`; a link has at most one of each.
     until: when it closes, in seconds since 1970 (time.time()); also the limit where the machine sleeps meanwhile.
+    Infinite for `LAN`, which no clock closes.
     """
 
     __slots__ = ("name", "exemptions", "until")

@@ -18,8 +18,10 @@ treated as if it left by the link itself.  Ports are matched by name, since they
 
 from __future__ import annotations
 
-from netconf_hooks.guard.firewall import GuardError, OPEN, Ports, check_device
-from netconf_hooks.guard.firewall.nftables import BRIDGE, FRAMES, INET, render_end, render_frames, render_timeout
+from netconf_hooks.guard.firewall import GuardError, LAN, OPEN, Ports, check_device
+from netconf_hooks.guard.firewall.nftables import (
+    BRIDGE, FRAMES, INET, LAN_FRAMES, render_end, render_frames, render_timeout
+)  # fmt: skip
 from netconf_hooks.system import nf_tables
 
 TYPE_CHECKING = False
@@ -75,11 +77,14 @@ def build_guest_chains(
         # Only the first form of each rule: the others match later fragments by address alone, and no later table would
         # drop fragments to other ports.
         *(f"{render_frames(exemption)[0]} {done}".lstrip() for exemption in exemptions if exemption.guests),
+        f"jump {LAN}-{device}",
     )
+    lan = [window for window in windows if window.name == LAN]
     opened = [window for window in windows if window.name == OPEN and window.until > now]
     return {
         f"decided-{device}": (f"meta mark set meta mark & {~_MARK_MASK & 0xFFFFFFFF:#x} | {_MARK:#x} accept",),
         f"{OPEN}-{device}": build_window(opened[0]) if opened else (),
+        f"{LAN}-{device}": build_lan(device, lan[0]) if lan else (),
         f"frames-{device}": (*passing, f'{drop} comment "behind {len(passing)} rules"'),
     }
 
@@ -87,6 +92,13 @@ def build_guest_chains(
 def build_window(window: Window) -> tuple[str, ...]:
     """Return the rules of the chain that every frame passes while a bridge is open."""
     return (render_end(window), "accept")
+
+
+def build_lan(device: str, window: Window) -> tuple[str, ...]:
+    """Return the rules of the chain that lets guests reach the LAN that a bridge is on."""
+    done = f"goto decided-{device}"
+    joins = (frame.removesuffix("accept") + done for frame in LAN_FRAMES)
+    return (*joins, *(f"{render_frames(exemption)[0]} {done}" for exemption in window.exemptions))
 
 
 def render_bridge(
@@ -173,9 +185,20 @@ def render_shutting(device: str) -> list[str]:
     return [f"flush set {BRIDGE} {OPEN}-{device}", f"flush chain {BRIDGE} {OPEN}-{device}"]
 
 
+def render_arriving(device: str, window: Window) -> list[str]:
+    """Return the commands that let guests reach the LAN that a bridge is on."""
+    chain = f"{BRIDGE} {LAN}-{device}"
+    return [*render_leaving(device), *(f"add rule {chain} {rule}" for rule in build_lan(device, window))]
+
+
+def render_leaving(device: str) -> list[str]:
+    """Return the commands that end what guests may send to the LAN that a bridge was on."""
+    return [f"flush chain {BRIDGE} {LAN}-{device}"]
+
+
 def list_chains(device: str) -> tuple[str, ...]:
     """Return the chains of a bridge in the table bridge."""
-    return tuple(f"{kind}-{device}" for kind in (*_HOOKS, "frames", "decided", OPEN))
+    return tuple(f"{kind}-{device}" for kind in (*_HOOKS, "frames", "decided", OPEN, LAN))
 
 
 def find_problem(chains: dict[str, Chain], device: str) -> str:

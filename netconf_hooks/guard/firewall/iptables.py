@@ -25,9 +25,10 @@ import os
 import time
 from _socket import AF_INET, AF_INET6, inet_ntop
 from binascii import crc32
+from math import inf
 
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption,
+    Closing, GuardError, JOINS, LAN, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption,
     check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables, programs
@@ -63,7 +64,17 @@ NO_NEWS = "no news of changed rules: if somebody flushes the table mangle, only 
 
 _IPSEC = "-m policy --dir out --pol ipsec -j RETURN"
 _USER = "-m owner --uid-owner 0-4294967294"  # any
+_KERNELS_OWN = (133, 134, 135, 136, 137, 131, 132, 143)
 _NO_TOKEN = "none"
+
+# On a LAN: the kernel's own reports of the groups by which devices are found.  For MLD it has a socket, but of no user.
+_KERNEL = "-m owner ! --uid-owner 0-4294967294"
+_JOINS = {
+    4: tuple(f"-d {group}/32 -p 2 -m ttl --ttl-eq 1 {_KERNEL}" for group in JOINS[4]),
+    6: tuple(
+        f"-d {group}/128 -p ipv6-icmp -m icmp6 --icmpv6-type 131 -m hl --hl-eq 1 {_KERNEL}" for group in JOINS[6]
+    ),
+}
 
 # What every closed link lets through, by family: see nftables.ALWAYS.  All rules here are written as iptables-save
 # writes them, because the two are compared.
@@ -75,10 +86,7 @@ ALWAYS = {
         # 40 bytes of header, 24 of a router solicitation.
         "-d ff02::2/128 -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m hl --hl-eq 255 -m length --length 0:64 -j RETURN",
         # ND, MLD and MLDv2 (linux/icmpv6.h).
-        *(
-            f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} {_USER} -j DROP"
-            for number in (133, 134, 135, 136, 137, 131, 132, 143)
-        ),
+        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} {_USER} -j DROP" for number in _KERNELS_OWN),
         "-p ipv6-icmp -m icmp6 --icmpv6-type 135/0 -m hl --hl-eq 255 -j RETURN",
         "-p ipv6-icmp -m icmp6 --icmpv6-type 136/0 -m hl --hl-eq 255 -j RETURN",
         "-d ff02::16/128 -p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN",
@@ -90,6 +98,7 @@ ALWAYS = {
 
 _ATTEMPTS = 3  # at finding the table as it was read: others change it meanwhile
 
+_FIRST_TIME = 86400  # libxt_time writes no earlier date
 _LAST_TIME = 2**31 - 2  # libxt_time reads no later date than 2**31 - 1, which it does not write: no limit
 
 
@@ -127,6 +136,11 @@ def render_window(window: Window | None, version: int, now: float) -> tuple[str,
     """
     if window is None or window.until <= now or now > _LAST_TIME:
         return ()
+    if window.name == LAN:
+        # No clock ends it: the times only make it a window's rule.
+        time_match = f"-m time --datestart {_format_time(_FIRST_TIME)} --datestop {_format_time(_LAST_TIME)}"
+        networks = (match for exemption in window.exemptions for match in render_exemption(exemption, version))
+        return tuple(f"{match} {time_match} -j RETURN" for match in (*_JOINS[version], *networks))
     last = min(-int(-window.until // 1) - 1, _LAST_TIME)
     time_match = f"-m time --datestart {_format_time(now - SLACK)} --datestop {_format_time(last)}"
     matches = (match for exemption in window.exemptions for match in render_exemption(exemption, version))
@@ -137,7 +151,13 @@ def build_window(device: str, name: str, version: int, window: Window | None, no
     """Return the rules of a window's chain; of one that is shut if `window` is None or over."""
     place = WINDOWS.index(name) + 1
     following = _name_window(device, WINDOWS[place]) if place < len(WINDOWS) else f"nch-{device}"
-    return (*render_window(window, version, now), f"-g {following}")
+    rules = render_window(window, version, now)
+    if name == LAN and version == 6:
+        # All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.  Also if the window is shut.
+        left = (f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -g {following}" for number in _KERNELS_OWN)
+        joins = len(_JOINS[version])
+        rules = (*rules[:joins], *left, *rules[joins:])
+    return (*rules, f"-g {following}")
 
 
 def build_forward(version: int, window: Window | None, now: float) -> tuple[str, ...]:
@@ -527,7 +547,8 @@ class Firewall:
         now = time.time()
         everything = (Exemption("udp", "", 53, 53, (0,), 1), Exemption("tcp", "", source_port=22, reply=True))
         for version in VERSIONS:
-            chains = build_chains("lo", version, everything, (Window(OPEN, everything, now + 1),), now)
+            windows = (Window(OPEN, everything, now + 1), Window(LAN, everything, inf))
+            chains = build_chains("lo", version, everything, windows, now)
             self._restore(version, _fill("lo", chains, _sum_rules("lo", chains), renew_tokens=True), "--test")
 
     def _read(self, version: int) -> dict[str, list[str]]:

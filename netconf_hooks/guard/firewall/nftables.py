@@ -34,8 +34,8 @@ import time
 from _socket import AF_INET, if_nametoindex, inet_ntop
 
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, OPEN, Exemption, Ports, TokenGone, UNHOOKED, WINDOWS, Window, check_device, check_exemption,
-    check_token, read_network
+    Closing, GuardError, JOINS, LAN, OPEN, Exemption, Ports, TokenGone, UNHOOKED, WINDOWS, Window, check_device,
+    check_exemption, check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
 from netconf_hooks.system.netlink import NetlinkError, read_number
@@ -86,25 +86,44 @@ _DHCP = "udp sport 68 udp dport 67 ip daddr 255.255.255.255"
 # All_DHCP_Relay_Agents_and_Servers, and a server that asked to be spoken to itself (RFC 8415 7.1, 18.2.10).
 _DHCP6 = "udp sport 546 udp dport 547 ip6 daddr { ff02::1:2, fe80::/10 }"
 
+# ND and MLD, which only the kernel may send, whose sockets have no user; and a socket of any user.
+_KERNELS_OWN = (
+    "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, "
+    "mld2-listener-report, mld-listener-report, mld-listener-done }"
+)
+_USER = "meta skuid 0-4294967294"
+
 # What every closed link lets through.
 ALWAYS = (
     f"{_DHCP} accept",
     f"{_DHCP6} accept",
     # dhcpcd solicits routers itself, in place of the kernel.
     f"{_SOLICITATION} accept",
-    # All other ND and MLD is the kernel's own, whose sockets have no user: what a process made up has one.
-    "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, "
-    "mld2-listener-report, mld-listener-report, mld-listener-done } meta skuid 0-4294967294 drop",
+    # All other ND and MLD is the kernel's own: what a process made up has a user.
+    f"{_KERNELS_OWN} {_USER} drop",
     f"{_NEIGHBOURS} accept",
     *(f"{listener} accept" for listener in _LISTENERS),
     # A policy will encrypt it: ip-xfrm(8).
     "rt ipsec exists accept",
 )
 
-# The same in the shape of frames.  Frames with a VLAN's tag are a child's: closed, whatever is in them.  The ether type
-# is read at its place as well as in the packet's own field, which whoever sends a raw frame may fill as he likes
-# (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.  Links of another kind
-# (InfiniBand) have something else at that place.
+# What passes on a LAN besides what its window lets through: the kernel's own reports of the groups by which devices are
+# found.  All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.
+_JOINS = (
+    f"ip ttl 1 ip protocol igmp ip daddr {{ {', '.join(JOINS[4])} }}",
+    f"ip6 hoplimit 1 icmpv6 type mld-listener-report ip6 daddr {{ {', '.join(JOINS[6])} }}",
+)
+LAN_RULES = (
+    *(f"{join} {_USER} return" for join in _JOINS),
+    *(f"{join} accept" for join in _JOINS),
+    f"{_KERNELS_OWN} return",
+)
+LAN_FRAMES = tuple(f"{join} accept" for join in _JOINS)
+
+# The same as `ALWAYS` in the shape of frames.  Frames with a VLAN's tag are those of a child: closed, whatever is in
+# them.  The ether type is read at its place as well as in the packet's own field, which whoever sends a raw frame may
+# fill as he likes (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.  Links of
+# another kind (InfiniBand) have something else at that place.
 _ETHERNET = (
     "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
     # Sent as something else, it would still be read as IP by the rules below.
@@ -223,7 +242,8 @@ def build_chains(
 
 def build_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table inet."""
-    return (render_end(window), *(f"{render_exemption(exemption)} accept".lstrip() for exemption in window.exemptions))
+    first = LAN_RULES if window.name == LAN else (render_end(window),)
+    return (*first, *(f"{render_exemption(exemption)} accept".lstrip() for exemption in window.exemptions))
 
 
 def build_frame_chains(
@@ -249,7 +269,8 @@ def build_frame_chains(
 def build_frame_window(window: Window) -> tuple[str, ...]:
     """Return the rules of a window's chain in the table netdev."""
     matches = (match for exemption in window.exemptions for match in render_frames(exemption))
-    return (render_end(window), *(f"{match} accept".lstrip() for match in matches))
+    first = LAN_FRAMES if window.name == LAN else (render_end(window),)
+    return (*first, *(f"{match} accept".lstrip() for match in matches))
 
 
 class Firewall:
@@ -404,6 +425,10 @@ class Firewall:
                 from netconf_hooks.guard.firewall.bridge import render_shutting
 
                 guests = render_shutting(device)
+        if name == LAN and is_bridge(device):
+            from netconf_hooks.guard.firewall.bridge import render_leaving
+
+            guests = render_leaving(device)
         # Somebody may have taken a table away alone: what IP sends is judged by the first one.
         for more in ((*frames, *guests), frames, guests, ()):
             if self._change_window(device, *commands, *more):
@@ -476,9 +501,9 @@ class Firewall:
         return commands, bridge.DECIDED
 
     def _open_bridge(self, device: str, window: Window, now: float) -> list[str]:
-        from netconf_hooks.guard.firewall.bridge import render_exemption
+        from netconf_hooks.guard.firewall.bridge import render_arriving, render_exemption
 
-        return render_exemption(device, window, now)
+        return render_exemption(device, window, now) if window.name == OPEN else render_arriving(device, window)
 
     def close_early(self, device: str, seconds: float) -> None:
         """Close a device, in a table of its own, for so many seconds at most: before a mapping looks at it.
@@ -554,7 +579,7 @@ class Firewall:
             *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
             *_render_element(device, window, now),
             *self._change_frames(device, window.name, build_frame_window(window)),
-            *(self._open_bridge(device, window, now) if window.name == OPEN and is_bridge(device) else ()),
+            *(self._open_bridge(device, window, now) if window.name in (OPEN, LAN) and is_bridge(device) else ()),
         ]
 
     def _change_window(self, device: str, *commands: str) -> bool:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from many import MANY
 
 from netconf_hooks.evidence import router, tls
-from netconf_hooks.evidence.tls import is_local, is_tunnel
+from netconf_hooks.evidence.lan import is_local
+from netconf_hooks.evidence.tls import is_tunnel
 from netconf_hooks.system.netlink import LinkStatus
 
 BROADCAST, POINTOPOINT, NOARP = 0x11043, 0x110D1, 0x80
@@ -36,6 +37,13 @@ BROADCAST, POINTOPOINT, NOARP = 0x11043, 0x110D1, 0x80
     ("2001:db8::1", (("2001:db8::99", 64), ("10.0.0.1", 8)), True),
     ("2001:db8:0:1::1", (("2001:db8::99", 64),), False),
     ("::ffff:10.0.0.1", (), False),
+    # A prefix that the network makes larger than any LAN's.
+    ("198.51.100.7", (("198.18.0.1", 1),), False),
+    ("198.51.100.7", (("198.51.0.1", 16),), True),
+    ("198.51.100.7", (("198.51.0.1", 15),), False),
+    ("2001:db8:1::1", (("2001:db8::99", 32),), False),
+    ("2001:db8::1", (("2001:db8::99", 63),), False),
+    ("203.0.113.1", (("0.0.0.0", 0),), False),
 ])
 def test_what_is_local(address, networks, local):
     assert is_local(address, networks) is local

@@ -1,8 +1,10 @@
 """What nftables makes of a bridge's guests and of ports, as text; that it does what it says is shown in the lab."""
 
+from math import inf
+
 import pytest
 
-from netconf_hooks.guard.firewall import OPEN, Exemption, PORTAL, Ports, Window, bridge, nftables
+from netconf_hooks.guard.firewall import LAN, OPEN, Exemption, PORTAL, Ports, Window, bridge, nftables
 from netconf_hooks.system.nf_tables import Chain
 
 NOW = 1_700_000_000.0
@@ -29,7 +31,21 @@ def test_what_is_not_known_to_be_a_guests_is_outside():
     frames = build()["frames-br0"]
     assert frames[0] == "oif @guests-br0 goto decided-br0"
     assert frames[-1] == f'counter name "dropped-br0" drop comment "behind {len(frames) - 1} rules"'
-    assert all(rule.endswith("goto decided-br0") for rule in frames[3:-1])
+    assert all(rule.endswith("goto decided-br0") for rule in frames[3:-2])
+    assert frames[-2] == "jump lan-br0"
+
+
+def test_guests_reach_the_lan_while_the_bridge_is_on_it():
+    window = Window(LAN, (Exemption(network="192.168.1.0/24"), Exemption("udp", "224.0.0.251/32", 5353)), inf)
+    assert build()["lan-br0"] == ()
+    rules = build(windows=(window,))["lan-br0"]
+    assert rules[-2:] == (
+        "ip daddr 192.168.1.0/24 goto decided-br0", "ip daddr 224.0.0.251/32 udp dport 5353 goto decided-br0"
+    )  # fmt: skip
+    assert all(rule.endswith("goto decided-br0") for rule in rules)
+    commands = bridge.render_arriving("br0", window)
+    assert commands[0] == "flush chain bridge netconf-guard lan-br0" == bridge.render_leaving("br0")[0]
+    assert commands[1:] == [f"add rule bridge netconf-guard lan-br0 {rule}" for rule in rules]
 
 
 @pytest.mark.parametrize("windows, rules", [
@@ -94,7 +110,8 @@ def stand():
     """The chains of a table as `nf_tables.Tables` returns them."""
     return {
         "decided-br0": Chain(rules=1), "open-br0": Chain(), "forward-br0": Chain(2, -200, (), 1),
-        "output-br0": Chain(3, -200, (), 1), "frames-br0": Chain(rules=2, drops=True, comment="behind 1 rules"),
+        "output-br0": Chain(3, -200, (), 1), "lan-br0": Chain(),
+        "frames-br0": Chain(rules=2, drops=True, comment="behind 1 rules"),
     }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_every_window_is_asked_before_a_frame_is_dropped() -> None:
     """That of an open link before a VLAN's tag is looked at, the others after that; each once."""
     frames = nftables.build_frame_chains("eth0", (), (), NOW)["frames-eth0"]
     assert [rule for rule in frames if rule.startswith("jump ")] == [
-        "jump open-eth0", "jump portal-eth0", "jump probe-eth0", "jump names-eth0",
+        "jump open-eth0", "jump portal-eth0", "jump probe-eth0", "jump names-eth0", "jump lan-eth0",
     ]  # fmt: skip
     assert frames[0] == "jump open-eth0"
-    assert frames[4:7] == ("jump portal-eth0", "jump probe-eth0", "jump names-eth0")
+    assert frames[4:8] == ("jump portal-eth0", "jump probe-eth0", "jump names-eth0", "jump lan-eth0")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from math import inf
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_device, check_exemption, iptables, nftables,
-    read_network
+    GuardError, JOINS, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, WINDOWS, Window, check_device,
+    check_exemption, iptables, nftables, read_network
 )  # fmt: skip
 
 NOW = 1_700_000_000.0
@@ -176,7 +177,7 @@ def test_whole_chains() -> None:
     """The list of exemptions stands behind what every closed link lets through, and a drop at the end, in both."""
     exemption = Exemption("udp", "203.0.113.1/32", 1194)
     chains = nftables.build_chains("eth0", (exemption,), (), NOW)
-    assert chains["pass-eth0"][4:-1] == nftables.ALWAYS
+    assert chains["pass-eth0"][5:-1] == nftables.ALWAYS
     assert chains["pass-eth0"][-1] == "ip daddr 203.0.113.1/32 udp dport 1194 accept"
     count = len(chains["pass-eth0"])
     assert chains["out-eth0"][-1] == f'counter name "dropped-eth0" drop comment "behind {count} rules"'
@@ -194,10 +195,43 @@ def test_whole_chains() -> None:
 
 def test_iptables_never_accepts() -> None:
     """Everything returns to the admin's own rules, drops, or goes on to the next chain of ours."""
-    windows = tuple(Window(name, (Exemption(),), NOW + 5) for name in (OPEN, PORTAL, PROBE, NAMES))
+    windows = tuple(Window(name, (Exemption(),), NOW + 5) for name in WINDOWS)
     for version in (4, 6):
         for rules in iptables.build_chains("eth0", version, (Exemption(),), windows, NOW).values():
             assert all(re.search(r"-j (RETURN|DROP)$|-g nchw?-[a-z0-9-]+$", rule) for rule in rules)
+
+
+LAN_WINDOW = Window(LAN, (Exemption(network="192.168.1.0/24"), Exemption(network="fe80::/64")), inf)
+
+
+def test_a_lan_has_no_end_and_leaves_neighbour_discovery_to_the_kernel() -> None:
+    """Whatever the clock says; what a process makes up is dropped behind it, also to the LAN's own prefixes."""
+    rules = nftables.build_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
+    assert rules[-2] == "ip daddr 192.168.1.0/24 accept"
+    assert rules[-1] == "ip6 daddr fe80:0000:0000:0000:0000:0000:0000:0000/64 accept"
+    assert rules[-3].startswith("icmpv6 type {") and rules[-3].endswith("} return")
+    assert not any("meta time" in rule for rule in rules)
+    joins = [rule for rule in rules if "meta skuid 0-4294967294 return" in rule]
+    assert len(joins) == 2 and all(group in " ".join(joins) for groups in JOINS.values() for group in groups)
+    element = [command for command in nftables._render_element("eth0", LAN_WINDOW, NOW)]
+    assert element == ['add element inet netconf-guard lan-eth0 { "eth0" timeout 3650d0s0ms }']
+    frames = nftables.build_frame_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
+    assert frames[0].startswith("ip ttl 1 ip protocol igmp") and frames[-1].startswith("ip6 daddr fe80")
+
+
+def test_a_lan_with_iptables() -> None:
+    for version in (4, 6):
+        shut = iptables.build_chains("eth0", version, (), (), NOW)["nchw-lan-eth0"]
+        rules = iptables.build_chains("eth0", version, (), (LAN_WINDOW,), NOW)["nchw-lan-eth0"]
+        # What is not a window's rule is the same in both: by these a changed guard is noticed.
+        assert tuple(rule for rule in rules if not iptables._is_timed(rule)) == shut
+        joins = [rule for rule in rules if "! --uid-owner" in rule]
+        assert [rule.split()[1].partition("/")[0] for rule in joins] == list(JOINS[version])
+        assert rules[: len(joins)] == tuple(joins)
+        assert rules[-1] == "-g nch-eth0"
+        for now in (0.0, NOW, NOW + 4e8):
+            rule = iptables.render_window(LAN_WINDOW, version, now)[-1]
+            assert iptables._is_within(rule, NOW) and iptables._is_within(rule, 90000.0)
 
 
 def test_forwarded_users() -> None:
