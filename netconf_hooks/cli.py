@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from netconf_hooks.commands.check import check_stanzas
 from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
 from netconf_hooks.commands.explain import explain_rules
+from netconf_hooks.commands.forget import forget_server, read_fingerprint
 from netconf_hooks.commands.hold import hold_tunnel, read_hold_time, unhold_tunnel
 from netconf_hooks.commands.import_whereami import import_whereami
 from netconf_hooks.commands.monitor import monitor_changes
@@ -251,6 +252,16 @@ def _make_parser() -> argparse.ArgumentParser:
         "netconf-hooks close",
     )  # fmt: skip
 
+    forget = _add_command(
+        commands, "forget-server", forget_server, "forget where the server of a certificate was seen",
+        "A server that a tls test has seen elsewhere proves nothing any more.  If that was your own network with a new "
+        "router, this makes its certificate count again.  Needs root.",
+        "netconf-hooks forget-server 3f1c...    (explain shows the whole command)",
+    )  # fmt: skip
+    forget.add_argument(
+        "certificate", metavar="SHA256", type=_read_certificate, help="its fingerprint, as in the tls test"
+    )
+
     whereami = _add_command(
         commands, "import-whereami", import_whereami, "netconf-location lines from whereami's detect.conf",
         "Prints the location lines that do what a detect.conf of whereami 0.3.34 does, and says of every other "
@@ -273,6 +284,13 @@ def _read_time(text: str) -> float:
 
 def _read_hold_time(text: str) -> float:
     return _read_seconds(text, read_hold_time)
+
+
+def _read_certificate(text: str) -> str:
+    try:
+        return read_fingerprint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _read_seconds(text: str, read: Callable[[str], float]) -> float:

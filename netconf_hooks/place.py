@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from netconf_hooks.observation import Place
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS
+from netconf_hooks.rules import TESTS, format_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 HINT = "hint"
 AUTHENTICATED = "authenticated"
+
+# What tells one network from another, beside the router's MAC address.
+_TELLING = ("gateway", "dns-domain", "dns-server", "address", "ssid", "bssid", "peer", "reach", "tls")
 
 # May take time, since the router may have to be asked: looked at after all that takes none.
 ROUTER_MAC = "gateway-mac"
@@ -67,6 +70,51 @@ def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
         if verdict is None:
             open_names.append(location.name)
     return Place(undecided=bool(open_names), words=words)
+
+
+class NewRouter(Record):
+    """A location of which all but the router's MAC address is as one of its lines says.
+
+    location: its name; macs: of the routers that are there; line: what to add if they are the location's, as a value of
+    ``netconf-location``.
+    """
+
+    __slots__ = ("location", "macs", "line")
+
+    def __init__(self, location: str, macs: tuple[str, ...], line: str) -> None:
+        self.location = location
+        self.macs = macs
+        self.line = line
+
+    def __str__(self) -> str:
+        return (
+            f"everything but the router's MAC address ({', '.join(self.macs)}) is as at {self.location}: a new "
+            f"router?  If it is yours, add: netconf-location {self.line}"
+        )
+
+
+def find_new_router(rules: Rules, answers: Mapping[str, Answer]) -> NewRouter | None:
+    """Return the first location that this would be if its router had been replaced; None if no line holds but for that.
+
+    A line counts if at least one more of its tests tells networks apart, and holds; what was not asked (a certificate
+    is asked for only if all else holds) must not be refuted.
+    """
+    seen = answers[ROUTER_MAC].values if ROUTER_MAC in answers else ()
+    for location in rules.locations:
+        macs = [test for test in location.tests if test.key == ROUTER_MAC and not test.negated]
+        others = [test for test in location.tests if test not in macs]
+        verdicts = {test: judge(test, answers) for test in others}
+        if (
+            seen
+            and len(macs) == 1
+            and judge(macs[0], answers) is False
+            and not any(verdict is False for verdict in verdicts.values())
+            and not any(verdict is None and not TESTS[test.key].asked for test, verdict in verdicts.items())
+            and any(verdict and not test.negated and test.key in _TELLING for test, verdict in verdicts.items())
+        ):
+            words = [format_test(ROUTER_MAC, seen) if test in macs else test.text for test in location.tests]
+            return NewRouter(location.name, seen, " ".join((location.name, *words)))
+    return None
 
 
 def is_proof(location: Location) -> bool:

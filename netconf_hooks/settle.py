@@ -20,7 +20,7 @@ from netconf_hooks.evidence.look import CARRIER_TIMEOUT, observe
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.linkdown import set_routes
 from netconf_hooks.passes import is_overtaken, read_rules_of
-from netconf_hooks.place import find_place
+from netconf_hooks.place import find_new_router, find_place
 from netconf_hooks.record import Record
 from netconf_hooks.state import HELD, InterfaceRecord, RecordError, merge_options
 from netconf_hooks.system import log
@@ -123,11 +123,17 @@ def leave_events(store: Store) -> None:
 
 
 def look(
-    store: Store, iface: str, passes: tuple[Pass, ...], patience: float = CARRIER_TIMEOUT, token: str = ""
+    store: Store,
+    iface: str,
+    passes: tuple[Pass, ...],
+    patience: float = CARRIER_TIMEOUT,
+    token: str = "",
+    before: InterfaceRecord | None = None,
 ) -> InterfaceRecord:
     """Look at the network of an interface, through the guard of its link, and return what is to be remembered.
 
     patience: for how many seconds to wait for carrier; token: of `guard.begin_looks`, empty without.
+    before: what is recorded, to log only what is new.
     Raises `NetlinkError`, OSError.
     """
     rules = read_rules_of(passes)
@@ -136,7 +142,11 @@ def look(
             iface, rules, merge_options(passes), patience, passing.announce,
             lambda: rules.is_guarded() or _has_scripts(),
         )  # fmt: skip
-    return InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers))
+    record = InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers))
+    if not record.place.location and (router := find_new_router(rules, seen.answers)):
+        if before is None or find_new_router(before.rules, before.observation.answers) != router:
+            log.warning(f"{iface}: {router}")
+    return record
 
 
 def _has_scripts() -> bool:
@@ -153,7 +163,7 @@ def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Cha
         # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
         passes = guard.find_passes(store, record.iface) or record.passes
         token = tokens.pop(device_of(record.iface), "")
-        yield Change(record.iface, look(store, record.iface, passes, 0.0, token), replaces=record)
+        yield Change(record.iface, look(store, record.iface, passes, 0.0, token, record), replaces=record)
 
 
 def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | None:

@@ -52,7 +52,7 @@ function __netconf_hooks_has_command
 end
 
 set -l commands status explain plan probe location check monitor refresh hold unhold want unwant portal \
-    release close import-whereami watch
+    release close forget-server import-whereami watch
 set -l none "not __netconf_hooks_has_command $commands"
 
 complete -c netconf-hooks -f

@@ -21,7 +21,7 @@ from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import query_passes
 from netconf_hooks.observation import Answer, OPEN
 from netconf_hooks.passes import describe_pass, find_conflict, make_passes
-from netconf_hooks.place import AUTHENTICATED, find_place, is_proof, judge, judge_tests
+from netconf_hooks.place import AUTHENTICATED, find_new_router, find_place, is_proof, judge, judge_tests
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
 from netconf_hooks.settle import read_held
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from netconf_hooks.decide import Verdict
+    from netconf_hooks.place import NewRouter
     from netconf_hooks.rules import Location, Rules, Test
 
 # The origins of the rules.
@@ -156,6 +157,8 @@ def _list_lines(explanation: Explanation) -> list[str]:
         proof = ", proof" if verdict and is_proof(location) else ""
         lines.append(f"  netconf-location {location.text}: {_name_verdict(verdict, explanation)}{first}{proof}")
         lines += [f"    {_explain_test(test, explanation)}" for test in location.tests]
+    if router := _find_new_router(explanation):
+        lines.append(f"  {log.printable(str(router))}")
     lines += [f"  as a word: {word}: {_WORDS[verdict]}" for word, verdict in record.place.words.items()]
     if record.place.location:
         grade = "proven" if record.place.grade == AUTHENTICATED else "recognised by hints"
@@ -189,6 +192,12 @@ def _find_wait(kind: str, name: str, explanation: Explanation) -> str:
     except RecordError:
         return ""  # `status` names the file
     return describe_state(state, boot_time()) if state else ""
+
+
+def _find_new_router(explanation: Explanation) -> NewRouter | None:
+    """Return the location that this would be if its router had been replaced; None at a location that is known."""
+    record = explanation.record
+    return None if record.place.location else find_new_router(record.rules, explanation.answers)
 
 
 def _explain_lan(explanation: Explanation) -> str:
@@ -255,6 +264,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
         return {**described, "uplinks": list(rules.uplinks), "raised": list(record.raised)}
     answers = explanation.answers
     guard = None
+    router = _find_new_router(explanation)
     verdicts = [decide_guard(rule, record) for rule in rules.guards]
     if verdicts:
         # All must agree before it opens.
@@ -288,6 +298,7 @@ def _describe(explanation: Explanation) -> dict[str, object]:
             }
             for location in rules.locations
         ],
+        "new-router": {"location": router.location, "line": router.line} if router else None,
         "words": dict(record.place.words),
         "seen": describe_answers(answers),
         "tunnels": {

@@ -4,7 +4,7 @@ A certificate proves which server answered, not where: a café can relay to any 
 know that we have met this server before, nor behind which router.  So the home of each certificate is recorded: the
 routers that its ``netconf-location`` lines name by ``gateway-mac`` or, if they name none, those behind which it was
 first seen.  If the server answers behind another router, or through a tunnel, it can be reached from elsewhere.  From
-then on its certificate proves nothing, not even at home, until the admin removes it from the file.
+then on its certificate proves nothing, not even at home, until the admin has it forgotten (``forget-server``).
 
 This is the only file that an observer writes.  It is written at once, so that the fact is not lost if the hook is
 killed a moment later.
@@ -105,6 +105,15 @@ class Servers:
             after = Server(before.home, _date(where))
             self._write({**servers, certificate: after})
             return after
+
+    def forget(self, certificate: str) -> Server | None:
+        """Forget a certificate, and return what was known about it; None if nothing was.  Raises `ServersError`."""
+        with self._lock():
+            servers = self.read()
+            known = servers.pop(certificate, None)
+            if known:
+                self._write(servers)
+            return known
 
     def _read_line(self, line: str) -> tuple[str, Server]:
         words = line.split()

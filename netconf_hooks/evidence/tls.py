@@ -82,7 +82,7 @@ def ask(question: Question, view: View) -> Steps:
     servers = Servers()
     try:
         if elsewhere := servers.read().get(wanted, Server()).elsewhere:
-            return Outcome(problem=_explain_elsewhere(elsewhere, servers))
+            return Outcome(problem=_explain_elsewhere(elsewhere, wanted))
     except ServersError as error:
         return Outcome(problem=f"not asked, it may have been seen elsewhere: {error}")
     found = yield from resolve(host, view)
@@ -112,7 +112,7 @@ def ask(question: Question, view: View) -> Steps:
     except ServersError as error:
         return Outcome(problem=f"not counted, where it was seen can't be kept: {error}")
     if server.elsewhere:
-        return Outcome(problem=_explain_elsewhere(server.elsewhere, servers))
+        return Outcome(problem=_explain_elsewhere(server.elsewhere, wanted))
     return Outcome((question.value,))
 
 
@@ -229,5 +229,8 @@ def _find_routers(view: View, server: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(neighbour.mac for neighbour in known.values() if neighbour.mac))
 
 
-def _explain_elsewhere(where: str, servers: Servers) -> str:
-    return f"its certificate proves nothing: the server also answers elsewhere ({where}; kept in {servers.path})"
+def _explain_elsewhere(where: str, certificate: str) -> str:
+    return (
+        f"its certificate proves nothing: the server also answers elsewhere ({where}); if that was your own network: "
+        f"netconf-hooks forget-server {certificate}"
+    )

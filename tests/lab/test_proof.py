@@ -12,7 +12,7 @@ import pytest
 from .lab import Lab
 from .network import CAFE, OFFICE
 from .servers import Certificate, Far
-from .stanzas import find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
+from .stanzas import find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 MEMORY = "/var/lib/netconf-hooks/servers"
@@ -88,11 +88,38 @@ def test_a_relaying_cafe_is_found_out(lab: Lab, certificate: Certificate) -> Non
     assert arrive(lab, "office") == (None, None)
     wait_for_tunnel(lab)
     assert f"also answers elsewhere (behind {CAFE.router_mac} on eth0" in explain(lab)
-    assert MEMORY in explain(lab)
-    # The admin takes it out.
-    lab.laptop.run(["rm", MEMORY])
-    assert arrive(lab, "office") == ("office-lan", "authenticated")
+    # The admin has it forgotten, by the command that explain shows.
+    command = f"netconf-hooks forget-server {certificate.sha256}"
+    assert command in explain(lab)
+    said = lab.laptop.run(command.split()).stdout
+    assert f"forgotten; it was also seen behind {CAFE.router_mac} on eth0" in said
+    lab.laptop.run(["netconf-hooks", "refresh"])
+    assert read_location(lab) == "office-lan"
     wait_for_no_tunnel(lab)
+    again = lab.laptop.run(["netconf-hooks", "forget-server", f"router:443/sha256:{certificate.sha256}"])
+    assert f"it was at home behind {OFFICE.router_mac}" in again.stdout
+    third = lab.laptop.run(command.split(), check=False)
+    assert third.returncode == 1 and "nothing to forget" in third.stderr
+
+
+@ONE_CLIENT
+def test_a_new_router_is_named_with_the_line_to_add(lab: Lab) -> None:
+    """Field case F28: all else is as in the office; explain and the log say what to add, and with that it is known."""
+    line = f"location office-lan gateway-mac={OFFICE.router_mac} dns-domain={OFFICE.domain}"
+    write_stanza(lab, line)
+    lab.network.run("office", ["ip", "link", "set", "lan", "address", "02:00:5e:00:02:99"])
+    assert arrive(lab, "office") == (None, None)
+    added = f"netconf-location office-lan gateway-mac=02:00:5e:00:02:99 dns-domain={OFFICE.domain}"
+    said = "everything but the router's MAC address (02:00:5e:00:02:99) is as at office-lan: a new router?"
+    assert f"{said}  If it is yours, add: {added}\n" in explain(lab)
+    assert lab.laptop.log().count(said) == 1
+    lab.laptop.run(["netconf-hooks", "refresh"])
+    assert lab.laptop.log().count(said) == 1
+    write_stanza(lab, line, added.removeprefix("netconf-"))
+    assert arrive(lab, "office") == ("office-lan", "hint")
+    assert said not in explain(lab)
+    assert arrive(lab, "cafe") == (None, None)
+    assert "a new router?" not in explain(lab)
 
 
 @ONE_CLIENT

@@ -316,7 +316,8 @@ def test_status_says_what_the_firewall_was_told(command, at_office, store, firew
     assert said["interfaces"]["eth0"]["guard"] == state
     assert said["guards"] == {
         "eth0": {
-            "state": state, "because": "eth0 is at office", "backend": "nftables", "portal": 0.0, "problem": None
+            "state": state, "because": "eth0 is at office", "backend": "nftables", "portal": 0.0, "lan": [],
+            "problem": None,
         }
     }  # fmt: skip
 

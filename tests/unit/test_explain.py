@@ -392,3 +392,20 @@ def test_explain_says_that_many_networks_share_a_mac_address(command, network, l
     rules = {"netconf-location": f"office gateway-mac={VRRP}", "netconf-vpn": "openvpn corp unless office"}
     monkeypatch.setattr(explain, "query_passes", lambda name: as_stanza(rules))
     assert f"({VRRP} is the same in many networks: VRRP or CARP)" in command("explain", "eth0")[1]
+
+
+def test_explain_names_a_new_router_and_the_line_to_add(command, store, links, network):
+    rules = {"netconf-location": "office gateway-mac=52:54:00:0a:00:01 dns-domain=corp.example.com"}
+    links.plug("eth0", 7)
+    store.prepare()
+    store.write_interface(make_record("eth0", 7, (Pass("inet", rules),)))
+    network["gateway-mac"] = Answer(("52:54:00:0a:00:02",))
+    network["dns-domain"] = Answer(("corp.example.com",))
+    line = "office gateway-mac=52:54:00:0a:00:02 dns-domain=corp.example.com"
+    said = f"is as at office: a new router?  If it is yours, add: netconf-location {line}\n"
+    assert said in command("explain", "eth0")[1]
+    described = json.loads(command("explain", "--json", "eth0")[1])["interfaces"]["eth0"]
+    assert described["new-router"] == {"location": "office", "line": line}
+    network["gateway-mac"] = Answer(("52:54:00:0a:00:01",))
+    assert "a new router" not in command("explain", "eth0")[1]
+    assert json.loads(command("explain", "--json", "eth0")[1])["interfaces"]["eth0"]["new-router"] is None

@@ -554,3 +554,50 @@ def test_leases_are_read_in_full_only_if_one_has_a_portal(tmp_path, name, text, 
     (tmp_path / name).write_text(text)
     leases = [(directory.replace("/var/lib", str(tmp_path)), *rest) for directory, *rest in look._LEASES]
     assert look._may_announce("eth0", leases) == announces
+
+
+# A new router
+
+
+OFFICE_LINE = f"office gateway-mac={MAC} dns-domain=corp.example.com interface=eth*"
+SEEN = {
+    "gateway-mac": Answer((OTHER_MAC,)), "dns-domain": Answer(("corp.example.com",)), "interface": Answer(("eth0",)),
+}  # fmt: skip
+
+
+def find_router(line, **changes):
+    """Return the line to add; empty where there is no new router."""
+    seen = {**SEEN, **{key.replace("_", "-"): answer for key, answer in changes.items()}}
+    found = place_module.find_new_router(read_rules({"netconf-location": line}), seen)
+    return found.line if found else ""
+
+
+@pytest.mark.parametrize("line, added", [
+    (OFFICE_LINE, f"office gateway-mac={OTHER_MAC} dns-domain=corp.example.com interface=eth*"),
+    (f"home address=10.0.0.0/8 gateway-mac={MAC}\n{OFFICE_LINE}",
+     f"office gateway-mac={OTHER_MAC} dns-domain=corp.example.com interface=eth*"),
+    # A certificate is not asked for where the MAC address is another one.
+    (f"office gateway-mac={MAC} dns-domain=corp.example.com tls=a.example:443/sha256:{64 * '0'}",
+     f"office gateway-mac={OTHER_MAC} dns-domain=corp.example.com tls=a.example:443/sha256:{64 * '0'}"),
+    (f"office !dns-server=192.0.2.1 gateway-mac={MAC} dns-domain=*.example.com",
+     f"office !dns-server=192.0.2.1/32 gateway-mac={OTHER_MAC} dns-domain=*.example.com"),
+])
+def test_a_new_router_is_known_by_the_rest_of_the_line(line, added):
+    assert find_router(line, dns_server=Answer(("192.0.2.2",)), address=Answer(("192.0.2.9",))) == added
+
+
+@pytest.mark.parametrize("line, changes", [
+    (f"office gateway-mac={MAC}", {}),  # nothing else is known of it
+    (f"office gateway-mac={MAC} interface=eth*", {}),  # that tells no networks apart
+    (f"office gateway-mac={MAC} !dns-domain=cafe.example", {}),  # nor does what it is not
+    (OFFICE_LINE, {"dns_domain": Answer(("cafe.example",))}),
+    (OFFICE_LINE, {"dns_domain": SILENT}),
+    (OFFICE_LINE, {"gateway_mac": Answer((MAC,))}),  # the same router
+    (OFFICE_LINE, {"gateway_mac": SILENT}),
+    (OFFICE_LINE, {"gateway_mac": NOTHING}),
+    (f"office !gateway-mac={OTHER_MAC} dns-domain=corp.example.com", {}),
+    (f"office gateway-mac={MAC} dns-domain=corp.example.com peer=192.0.2.7",
+     {"peer": Answer((), settled=("192.0.2.7",), refuted=("192.0.2.7",))}),
+])
+def test_no_new_router(line, changes):
+    assert find_router(line, **changes) == ""

@@ -93,3 +93,18 @@ def test_any_file_is_read_or_refused(tmp_path_factory, data):
         Servers(str(directory)).read()
     except ServersError:
         pass
+
+
+def test_what_is_forgotten_is_learned_anew(memory):
+    memory.note(HEX, (A,), (), "eth0")
+    memory.note(OTHER, (B,), (), "eth0")
+    memory.note_elsewhere(HEX, "through tun0")
+    assert memory.forget(HEX) == Server((), f"through tun0, {TODAY}")
+    assert memory.read() == {OTHER: Server((B,))}
+    assert memory.note(HEX, (C,), (), "eth0") == Server((C,))
+    assert memory.forget(64 * "1") is None
+
+
+def test_nothing_is_forgotten_where_nothing_is_known(memory):
+    assert memory.forget(HEX) is None
+    assert memory.read() == {}
