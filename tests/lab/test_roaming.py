@@ -16,7 +16,8 @@ from .attacks.capture import Capture, find_leaks
 from .guarded import HINTS, LO, judge, list_guards, list_ruleset, make_allowed, make_stanza, read_guard, send_everything
 from .lab import Lab
 from .laptop import Image
-from .network import CAFE
+from .network import CAFE, HOME, OFFICE
+from .old_guessnet import SCRIPT as OLD_GUESSNET, fetch_guessnet, install_guessnet
 from .stanzas import find_records, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 
@@ -256,3 +257,62 @@ def test_another_stanza_raised_by_hand(lab: Lab, capture: Capture) -> None:
     lab.laptop.ifdown("wlan0")
     assert_nothing_is_left(lab)
     assert not find_leaks(capture.read(), ALLOWED)
+
+
+# --- guessnet as a mapping script of wpa_action
+
+# As guessnet(8) and wpa_action(8) say; a map line comes through an unquoted echo of the shell.
+MAPPED = """\
+    wpa-mapping-script {script}
+    wpa-mapping-script-priority 1
+    wpa-map0 home-net   cafe-net
+    wpa-map1 default:    elsewhere
+    wpa-map2 timeout: 3
+"""
+CANDIDATES = [
+    f"iface home-net inet dhcp\n    test peer address {HOME.router} mac {HOME.router_mac}\n",
+    f"iface cafe-net inet dhcp\n    test1 peer address {CAFE.router} mac {CAFE.router_mac}\n    test2 command false\n",
+    "iface elsewhere inet manual\n",
+]
+
+
+@pytest.fixture(params=["ours", "guessnet 0.56"])
+def mapping_script(lab: Lab, request: pytest.FixtureRequest) -> str:
+    """The mapping script: guessnet itself, or its successor."""
+    if request.param == "ours":
+        return "guessnet-ifupdown"
+    try:
+        install_guessnet(lab.laptop, fetch_guessnet())
+    except ArchiveError as error:
+        pytest.skip(f"guessnet 0.56 can't be had: {error}")
+    return OLD_GUESSNET
+
+
+def test_guessnet_chooses_what_wpa_action_raises(lab: Lab, mapping_script: str) -> None:
+    """Field case F30: it is called with the link associated and up, each time that it is."""
+    roaming = ROAMING + MAPPED.format(script=mapping_script)
+    write(lab, roaming, *CANDIDATES)
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "cafe-net")
+    for site, logical in ((HOME, "home-net"), (OFFICE, "elsewhere"), (CAFE, "cafe-net")):
+        call_wpa(lab, "disconnect")
+        wait_for_action(lab, "")
+        lab.plug(site.name, "wlan0")
+        call_wpa(lab, "reconnect")
+        wait_for_action(lab, logical)
+    stop(lab)
+
+
+def test_guessnet_chooses_while_the_guard_is_closed(lab: Lab, capture: Capture) -> None:
+    """What it asks is ARP, which every guard lets through; the guard of the roaming stanza stays as it is."""
+    roaming = make_stanza(HINTS, GUARD, head=(ROAMING + MAPPED.format(script="guessnet-ifupdown")).rstrip())
+    write(lab, roaming, *CANDIDATES)
+    lab.plug("cafe", "wlan0")
+    lab.laptop.ifup("wlan0")
+    wait_for_action(lab, "cafe-net")
+    assert read_guard(lab, "wlan0") == "closed"
+    send(lab, capture)
+    assert "wlan0: cafe-net: " in lab.laptop.log()
+    stop(lab)
+    assert_nothing_is_left(lab)
