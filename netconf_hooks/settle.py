@@ -1,11 +1,11 @@
-"""The one way from news to done, for hooks, the command and the watcher alike.
+"""The one sequence that hooks, the command and the watcher all go through:
 
-    look at the network  →  remember what was seen, and decide  →  act on the decision  →  run the event scripts
+    look at the network  →  record what was seen, and decide  →  act on the decision  →  run the event scripts
 
-Whoever changes a record decides at once, under the records' lock, and writes the decision down.  Acting has a lock of
-its own, whose holder always follows the newest decision: of two hooks at the same time, the one that waits finds the
-work done, or does what the other could not know yet.  If a hook is killed in between, the decision stays marked as not
-done, and the next run follows it.
+Each change of a record is followed by a decision, under the records' lock; the decision is written down.  Acting has a
+lock of its own, and its holder always acts on the newest decision: if two hooks run at the same time, the second one
+finds the work done, or does what the first one could not know.  If a hook is killed in between, the decision stays
+marked as not done, and the next run acts on it.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ if TYPE_CHECKING:
     from netconf_hooks.tunnels import AnyTunnel
 
 
-# For how long a change waits for more, to be decided on with them, seconds.
+# For how many seconds a change waits for others, so that one decision covers them all.
 GATHERING = 0.2
 
 
 class Change(Record):
-    """What is to be remembered of an interface from now on.
+    """A change of an interface's record.
 
-    record: None if it is to be forgotten.
-    replaces: the record that this one is a newer version of, or that is to be forgotten: then nothing is changed if
-        the interface came or went since (ifdown, ifup), if the device is another one of that name, or if somebody has
-        looked later (a DHCP client's hook and the watcher look at the same time).  None: whatever is recorded.
-    ends: the pass that a hook of ifdown ends: then nothing is forgotten if an ifup has begun since
-        (`passes.is_overtaken`).
+    record: the new record; None to remove the record.
+    replaces: the record that is to be replaced or removed.  Nothing is changed if the interface came or went since
+        (ifdown, ifup), if the device is another one with the same name, or if a later look was recorded (a DHCP
+        client's hook and the watcher may look at the same time).  None: replace any record.
+    ends: the pass that a hook of ifdown ends.  Nothing is removed if an ifup has begun since (`passes.is_overtaken`).
     """
 
     __slots__ = ("iface", "record", "replaces", "ends")
@@ -74,15 +73,15 @@ def settle(
     retry: bool = True,
     news: bool = True,
 ) -> None:
-    """Remember `changes`, decide, act on the decision, and run the event scripts.
+    """Record `changes`, decide, act on the decision, and run the event scripts.
 
-    changes: may look at the network while it is iterated (`look_again`).  Without any, only what is recorded counts.
-    leaving: whether a link is about to go down: if there are guards, its events come before the tunnels are stopped.
-    wake: whether to tell the watcher.
-    tell: runs the event scripts, `events.tell_events` if not given; each script has a time limit of its own, so a hook
-        suspends its own.
-    retry: whether to start tunnels again that could not be started before; the watcher has its own times for that.
-    news: whether anything has happened since the last run; else nothing is done that was done then.
+    changes: may look at the network while it is iterated (`look_again`).  If there are none, decide on the records.
+    leaving: whether a link is about to go down: if there are guards, its events run before the tunnels are stopped.
+    wake: whether to notify the watcher.
+    tell: runs the event scripts, by default `events.tell_events`.  Each script has a time limit, so a hook suspends its
+        own time limit meanwhile.
+    retry: whether to start tunnels again that could not be started before; the watcher has its own schedule for that.
+    news: whether anything may have happened since the last run; otherwise what was done then is not done again.
 
     Raises OSError, and what `changes` raises.
     """
@@ -94,7 +93,7 @@ def settle(
         unsettled = decide_again(store)
     if wake:
         wake_watcher(store)
-    # Behind a guard also if nothing has changed: the servers of a tunnel that does not come up may have moved.
+    # With a guard, act even if nothing has changed: the server of a tunnel that does not connect may have moved.
     guarded = store.has_guards()
     if leaving and guarded:
         tell(store)
@@ -119,7 +118,7 @@ def _read_queue(store: Store) -> tuple[EventRecord, ...]:
 
 
 def leave_events(store: Store) -> None:
-    """Run no event script: the watcher does, in a process of its own."""
+    """Run no event scripts: the watcher runs them in another child."""
 
 
 def look(
@@ -130,7 +129,7 @@ def look(
     token: str = "",
     before: InterfaceRecord | None = None,
 ) -> InterfaceRecord:
-    """Look at the network of an interface, through the guard of its link, and return what is to be remembered.
+    """Look at an interface's network, through the guard of its link, and return the new record.
 
     patience: for how many seconds to wait for carrier; token: of `guard.begin_looks`, empty without.
     before: what is recorded, to log only what is new.
@@ -167,8 +166,11 @@ def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Cha
 
 
 def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | None:
-    """Remember changes, those that come within `GATHERING` at once, since each decision is about all interfaces; return
-    whether there is something to do, None without any change.  Raises as `settle`."""
+    """Record changes and decide; return whether there is something to do, None if there was no change.
+
+    One decision covers the changes that come within `GATHERING`, since each decision is about all interfaces.  Raises
+    as `settle`.
+    """
     unsettled: bool | None = None
     waiting: list[Change] = []
     began = 0.0
@@ -187,7 +189,7 @@ def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | No
 
 
 def remember(store: Store, *changes: Change) -> bool:
-    """Write down what is to be remembered, and decide; return whether there is something to do.  Raises OSError."""
+    """Write changed records, and decide; return whether there is something to do.  Raises OSError."""
     with store.lock_records():
         written: dict[str, InterfaceRecord] = {}
         for change in changes:
@@ -204,7 +206,7 @@ def remember(store: Store, *changes: Change) -> bool:
 
 
 def decide_again(store: Store) -> bool:
-    """Decide on what is recorded; return whether there is something to do.  Raises OSError."""
+    """Decide on the present records; return whether there is something to do.  Raises OSError."""
     with store.lock_records():
         return _decide(store)
 
@@ -213,7 +215,7 @@ def _is_newer(store: Store, change: Change) -> bool:
     try:
         now = store.read_interface(change.iface)
     except RecordError:
-        return bool(change.ends)  # else the caller has read it: somebody is at work there
+        return bool(change.ends)  # otherwise the caller could read it before: somebody is changing it
     if change.ends:
         return now is None or not is_overtaken(now.passes, change.ends)
     if now is None or change.replaces is None:
@@ -226,8 +228,9 @@ def _is_newer(store: Store, change: Change) -> bool:
 
 
 def _decide(store: Store, written: Mapping[str, InterfaceRecord] | None = None) -> bool:
-    """Decide, and write the decision down; return whether there is something to do.  The records' lock is held.
+    """Decide, and write the decision; return whether there is something to do.
 
+    The caller holds the records' lock.
     written: the records that the caller has just written, by interface.
     """
     records = store.read_interfaces(log.error, written)
@@ -248,14 +251,14 @@ def _decide(store: Store, written: Mapping[str, InterfaceRecord] | None = None) 
     untold = guard.write_guards(store, known, decision)
     queue = _read_queue(store)
     if {presence.name: presence for presence in decision.presences} != {each.name: each for each in known.presences}:
-        # The events first: if this is killed in between, they run twice, not never.
+        # Write the events first: if we are killed in between, they run twice instead of never.
         store.write_events((*queue, *decision.events))
         store.write_presences(decision.presences)
     return bool(queue or decision.events) or untold or any(not tunnel.done for tunnel in decision.tunnels.values())
 
 
 def act(store: Store, retry: bool = True) -> None:
-    """Do what was decided: close guards, start and stop tunnels, open guards.  Raises OSError.
+    """Act on the decision: close guards, start and stop tunnels, open guards.  Raises OSError.
 
     retry: as for `settle`.
     """
@@ -265,9 +268,9 @@ def act(store: Store, retry: bool = True) -> None:
 
 
 def ask_tunnels(store: Store, retry: bool = True) -> None:
-    """Start and stop tunnels as it was decided.  Raises OSError.
+    """Start and stop tunnels as decided.  Raises OSError.
 
-    What fails is logged, stays undone, and is tried again by the next run, not by this one.
+    A failure is logged; this run does not try again, the next one does.
     retry: as for `settle`.
     """
     failed = set()
@@ -291,9 +294,9 @@ def ask_tunnels(store: Store, retry: bool = True) -> None:
 
 
 def ask_again(store: Store, record: TunnelRecord, work: Callable[[AnyTunnel], object]) -> None:
-    """Do something about a tunnel that was asked to be up before, unless that has changed meanwhile.
+    """Do something with a tunnel that should be up, unless the verdict has changed meanwhile.
 
-    work: is given the tunnel; raises `TunnelError` if it fails, which is logged and recorded.  Raises OSError.
+    work: called with the tunnel; a `TunnelError` that it raises is logged and recorded.  Raises OSError.
     """
     from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -314,7 +317,7 @@ def ask_again(store: Store, record: TunnelRecord, work: Callable[[AnyTunnel], ob
 
 
 def _ask_tunnel(record: TunnelRecord) -> str:
-    """Start or stop a tunnel; return what went wrong, in words, else nothing."""
+    """Start or stop a tunnel; return what went wrong, in words; empty if nothing did."""
     from netconf_hooks.tunnels import TunnelError, load_tunnel
 
     try:
@@ -331,13 +334,16 @@ def _ask_tunnel(record: TunnelRecord) -> str:
 
 
 def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
-    """Note that a decision was followed, unless a newer one has replaced it.  The records' lock is held."""
+    """Record that a decision was carried out, unless a newer one has replaced it.
+
+    The caller holds the records' lock.
+    """
     records = _read_tunnels(store)
     tunnel = (applied.kind, applied.name)
     if tunnel in records and records[tunnel].verdict == applied.verdict:
         newest = records[tunnel]
         if newest.held:
-            return  # since it was asked
+            return  # it was held meanwhile
         if applied.verdict == "down" and not problem and newest.because == NO_RULE:
             del records[tunnel]
         else:
@@ -346,7 +352,7 @@ def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
 
 
 def read_held() -> dict[tuple[str, str], str]:
-    """Return that the admin holds a tunnel, in words, by kind and name."""
+    """Return the tunnels that the admin holds, by kind and name, each with words that say so."""
     if not os.path.exists(HELD):
         return {}
     from netconf_hooks.held import read_holds

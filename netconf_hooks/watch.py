@@ -1,17 +1,18 @@
-"""What happens between ifup and ifdown: cables move, leases change, laptops sleep, and no hook runs.
+"""Notices what happens between ifup and ifdown, when no hook runs: cables are moved, leases change, laptops sleep.
 
-``netconf-hooks watch`` is one small process that exists only while there is a record or a guard.  It listens to the
-kernel's news of links, addresses, routes and neighbours, and does nothing slow: it never waits, and takes no lock that
-somebody may hold.  So nothing delays what it does itself: it shuts the guard of a link that has lost its carrier or its
-router, and renews the lease of an open one (`leases`).
+``netconf-hooks watch`` is one small process.  It exists only while there is a record or a guard.  It listens to the
+kernel's events about links, addresses, routes and neighbours.  It never does anything slow and never waits for a lock,
+so nothing can delay its own two tasks (`guard.lease`): it shuts the guard of a link that has lost its carrier or its
+router, and it renews the leases of open guards.
 
-All else is done by children, at most two, each with a deadline (`children`).  One looks and acts: it compares how the
-networks look now with how they looked before, by the kernel's own tables, so a burst of a thousand route changes costs
-one look.  If they differ, it does what ``netconf-hooks refresh`` does, by the same code.  While something is undecided
-it also does so by timer.  Then it looks after the tunnels that should be up (`keeper`), and tells this process what to
-listen to: the end of their daemons, and of IPsec's security associations.  The other child runs event scripts.
+Children do everything else.  There are at most two, each with a deadline (`system.children`).  One looks and acts: it
+compares the networks with what was seen before, by the kernel's tables, so a burst of a thousand route changes costs
+one look.  If something differs, it does the same as ``netconf-hooks refresh``, with the same code; while something is
+undecided, it does so by timer, too.  Then it takes care of the tunnels that should be up (`keeper`), and reports what
+this process is to listen to: the end of their daemons and of IPsec's security associations.  The other child runs
+event scripts.
 
-What only DHCP clients know, a new domain, their hooks tell by ``refresh``.
+Hooks of DHCP clients call ``refresh`` for what the kernel does not know, such as a new domain.
 """
 
 from __future__ import annotations
@@ -47,58 +48,57 @@ if TYPE_CHECKING:
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
 _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES = 5, 7, 9, 11
 GROUPS = (LINKS, NEIGHBOURS, _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES, _IPV6_ROUTES)
-# Of carriers and routers; these have a socket of their own, with a filter, while there is a guard.
+# Events about carriers and routers.  While there is a guard, they have a socket of their own, with a filter.
 URGENT_GROUPS = (LINKS, NEIGHBOURS, _IPV4_ROUTES, _IPV6_ROUTES)
 
-# linux/netlink.h; of its groups (enum nfnetlink_groups) the one that tells of changed rules.
+# linux/netlink.h; the group (enum nfnetlink_groups) of events about changed rules.
 NETLINK_NETFILTER, _NFTABLES = 12, 7
 # linux/netlink.h, linux/xfrm.h (enum xfrm_nlgroups): security associations that come and go.
 _NETLINK_XFRM, _ASSOCIATIONS = 6, 3
-# linux/netfilter/nf_tables.h: types of messages, and attributes, of which the first names the table in all of them.
+# linux/netfilter/nf_tables.h: types of messages; attributes: the first one is the table's name in all of them.
 _NEWRULE, _DELRULE, _NEWELEMENT, _DELELEMENT = 6, 8, 12, 14
 _TABLE, _CHAIN_OR_SET = 1, 2
 _OUR_TABLE, _IPTABLES_TABLE = b"netconf-guard", b"mangle"
-# The chains and sets of a device whose content comes and goes with probes and renewals.
+# The prefixes of chains and sets whose content changes with each probe and renewal.
 _PASSING = (b"open-", b"portal-", b"probe-", b"names-", b"token-", b"nchw-", b"ncht-")
 
-# Seconds.  News come in bursts, a link that comes up sends a dozen: they are over when it was quiet for so long...
+# Seconds.  Events come in bursts: a link that comes up causes a dozen.  A burst is over after so much silence...
 QUIET = 0.1
-# ... or when the burst has lasted for so long.
+# ... or when it has lasted for so long.
 BURST = 1.0
 
-# After how many seconds to ask again while something is open, and then each time the last.
+# After how many seconds to look again while something is undecided; the last one is repeated.
 PAUSES = (5.0, 15.0, 30.0, 60.0)
 
-# What a child that looks may take beyond the netconf-timeout of all interfaces, and how often a child that runs event
-# scripts has to have run those of one event, seconds.
+# Seconds that the looking child has beyond the sum of all netconf-timeouts, and seconds within which the other child
+# must have run the scripts of one event.
 ACTING_TIME = 20.0
 EVENT_TIME = 600.0
 
-# How long to wait before the records' lock is tried again, to see whether this process may leave, seconds.
+# Seconds until the records' lock is tried again, to see whether this process may end.
 LEAVING_PAUSE = 0.5
 
-# Real time with a priority that any other real-time process has as well: this process hardly ever runs, but when it
-# does, a guard may have to be shut while the machine is busy.
+# The lowest real-time priority: this process hardly ever runs, but it may have to shut a guard on a busy machine.
 _PRIORITY = 1
 
 
 def watch(store: Store) -> None:
-    """Watch until there is no record any more; returns at once where there is none, or another watcher.
+    """Watch until there is no record any more; return at once if there is none, or if another watcher runs.
 
-    Raises OSError, and `NetlinkError` where the kernel's news can't be had.
+    Raises OSError, and `NetlinkError` if the kernel sends no events.
     """
     store.prepare()
     lock = store.lock_watcher()
     if not lock.take():
         log.debug("another watcher runs")
         return
-    # One that was killed did not take its FIFO with it: what happened since then nobody saw.
+    # A killed watcher leaves its FIFO behind: nobody has seen what happened since then.
     orphaned = os.path.exists(store.fifo)
     if not orphaned:
         os.mkfifo(store.fifo, 0o600)
     _raise_priority()
     log.set_waiting(False)
-    # For reading and writing, fifo(7): so it is never at its end, and never without a reader.
+    # Open it for reading and writing, fifo(7), so that there is always a reader and never an end of file.
     fifo = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)
     ended = False
     try:
@@ -109,15 +109,15 @@ def watch(store: Store) -> None:
         if not ended and store.has_guards():
             from netconf_hooks.guard.override import close_guards
 
-            # Nobody would notice that an open link has moved to another network, until its lease ends.
+            # Otherwise nobody would notice that an open link has moved to another network until its lease ends.
             close_guards(store, "the watcher has failed")
 
 
 class Listener:
-    """The process that listens: it never waits but for news, and takes no lock that it can't have at once.
+    """The listening process: it waits only for events, and never for a lock.
 
-    lock: the watcher's, which it holds; fifo: where hooks tell that records have changed.
-    news: of the networks; rules: of the firewall's.
+    lock: the watcher's lock, which it holds; fifo: hooks write to it when records have changed.
+    news: events about networks; rules: events about the firewall's rules.
     """
 
     def __init__(self, store: Store, lock: Lock, fifo: int, news: Netlink, rules: Netlink) -> None:
@@ -182,24 +182,23 @@ class Listener:
         return some
 
     def _hear_news(self) -> None:
-        """Take the news of the networks.  Until the burst of them is over the rest is left where it is: each message
-        would wake us."""
+        """Read the events about networks, then stop polling until the burst is over: each event would wake us."""
         if not self._take_news():
             return
         self._burst.hear()
         self._poll.unregister(self._news.fileno())
         if self._guards and self._burst.concerns_networks():
-            # An address that went makes another network, too.
+            # Also if only an address has gone: that may be another network.
             self._guards.verify(self._survey)
 
     def _take_news(self) -> bool:
-        """Take the news that have come, and remember which links they are about; return whether there were any."""
+        """Read the events that have come, and note which links they are about; return whether there were any."""
         messages, dropped = self._news.collect()
         self._burst.note(self._interests.sort(messages) if not dropped else _EVERYTHING)
         return bool(messages) or dropped
 
     def _end_burst(self) -> None:
-        """Go on where more news have come meanwhile; else have the networks looked at that may have changed."""
+        """Continue the burst if more events have come; otherwise request a look at networks that may have changed."""
         more = self._take_news()
         if more and self._guards and self._burst.concerns_networks():
             self._guards.verify(self._survey)
@@ -214,9 +213,9 @@ class Listener:
             self._survey.request(changed)
 
     def _find_changed(self, devices: Collection[str]) -> list[str]:
-        """Return the interfaces on these links whose network is another one than was seen before.
+        """Return the interfaces on these links whose network has changed since it was last seen.
 
-        It takes 0.3 ms a link, and a child that looks a hundred times as long.
+        This takes 0.3 ms for each link; a child takes a hundred times as long.
         """
         if not devices:
             return []
@@ -229,8 +228,8 @@ class Listener:
             return [record.iface for record in records]
 
     def _follow_networks(self) -> Collection[str]:
-        """Learn which news matter from now on, and have the kernel send no others; return the links of which more is
-        sent than before."""
+        """Determine which events matter from now on, and filter out the others; return the links about which the kernel
+        now sends more events than before."""
         records = self._store.read_interfaces(log.error)
         guards = self._guards.list_known() if self._guards else {}
         try:
@@ -241,8 +240,11 @@ class Listener:
             return ()
 
     def _reload(self, renew: bool = False, thorough: bool = True) -> None:
-        """Learn which guards there are.  renew: whether the leases of open ones may be about to end; thorough: whether
-        also the links of those whose record is the same may be others."""
+        """Read which guards there are.
+
+        renew: whether leases of open guards may be about to end; thorough: whether to check also the links of guards
+        whose record has not changed.
+        """
         if self._guards is None and self._store.has_guards():
             self._guards = _Guards(self._store, self._poll)
         if self._guards:
@@ -257,7 +259,7 @@ class Listener:
     # --- children
 
     def _start_actor(self) -> None:
-        """Start the child that looks, if that is requested and none is at work."""
+        """Start the looking child, if a look is requested and no such child runs."""
         if self._actor or not self._survey.is_requested:
             return
         records = self._store.read_interfaces(log.error)
@@ -265,7 +267,7 @@ class Listener:
             record.rules.timeout for record in records if not record.wish
         )
         demand, scenes, timed, chosen = self._survey.begin(records)
-        # Before it looks: whatever changes from then on is news.
+        # Before it looks, so that no later change is missed.
         self._follow_networks()
         slept = self._survey.has_slept()
         guards = self._guards.list_known() if self._guards else {}
@@ -298,7 +300,7 @@ class Listener:
             self._finish(self._actor)
             self._actor = None
             self._reload()
-            # What happened to these before the kernel sent it, nobody has heard.
+            # Events about these links before the filter was changed were not received.
             if missed := self._find_changed(self._follow_networks()):
                 self._survey.request(missed)
             if not self._teller and self._store.has_events():
@@ -313,7 +315,7 @@ class Listener:
                 self._note_abandoned()
 
     def _is_over(self, child: Child) -> bool:
-        """Whether a child has ended, or is given up."""
+        """Whether a child has ended, or has been abandoned."""
         if child.has_ended():
             return True
         child.keep_time()
@@ -337,7 +339,7 @@ class Listener:
     # --- time
 
     def _get_patience(self) -> float | None:
-        """Return for how long to wait for news, in milliseconds; None where nothing else is to be done."""
+        """Return for how many milliseconds to wait for events; None if nothing is due at any time."""
         times = [self._burst.due, self._survey.alarm, self._survey.check, self._leave_after or None]
         times += [child.next_time for child in (self._actor, self._teller) if child]
         if self._guards:
@@ -346,9 +348,9 @@ class Listener:
         return None if until is None else max(0.0, until - monotonic()) * 1000
 
     def _leave(self) -> bool:
-        """Leave if there is nothing to watch any more; return whether this process is to end.
+        """Prepare to end if there is nothing left to watch; return whether this process is to end.
 
-        All of it while the records are held: who adds one after this finds nobody, and starts another.
+        This happens under the records' lock: a hook that adds a record afterwards finds no watcher and starts another.
         """
         self._leave_after = 0.0
         busy = self._actor or self._teller or self._survey.is_requested or (self._guards and self._guards.has_lost())
@@ -376,7 +378,7 @@ class Listener:
 
 
 class _Tunnels:
-    """The part of listening that is about tunnels that should be up: whether one has ended."""
+    """Listens for the end of tunnels that should be up."""
 
     def __init__(self, poll: select.poll) -> None:
         self._poll = poll
@@ -384,18 +386,18 @@ class _Tunnels:
         self._associations: Netlink | None = None
 
     def list_descriptors(self) -> list[int]:
-        """Return the descriptors that no child may have."""
+        """Return the descriptors that children must not inherit."""
         return [*self._daemons.values(), *([self._associations.fileno()] if self._associations else [])]
 
     def follow(self, report: list[str]) -> bool:
-        """Listen to what a child's report names: a line ``daemon PID START`` each, and ``associations``.
+        """Listen to what a child's report names: lines ``daemon PID START``, and ``associations``.
 
-        Return whether all of it is there; else some tunnel has ended already.
+        Return False if one of the daemons has already ended.
         """
         complete = True
         wanted = {line for line in report if line.startswith("daemon ")}
         if not any(line.partition(" ")[0] == "kept" for line in report):
-            return True  # it has not come so far
+            return True  # the child ended before it came to the tunnels
         for line in list(self._daemons):
             if line not in wanted:
                 self._forget(line)
@@ -407,7 +409,7 @@ class _Tunnels:
                 complete = False
                 continue
             if read_start(int(pid)) != start:
-                # It has ended meanwhile, and another process has its number.
+                # It has ended, and another process has its pid.
                 os.close(descriptor)
                 complete = False
                 continue
@@ -417,7 +419,7 @@ class _Tunnels:
             try:
                 self._associations = Netlink((_ASSOCIATIONS,), _NETLINK_XFRM)
             except NetlinkError as error:
-                log.debug(f"watch: no news of IPsec: {error}")  # a kernel without it: it is asked by time
+                log.debug(f"watch: no news of IPsec: {error}")  # a kernel without XFRM: the tunnels are asked by timer
             else:
                 self._poll.register(self._associations.fileno(), select.POLLIN)
         elif "associations" not in report and self._associations:
@@ -427,7 +429,7 @@ class _Tunnels:
         return complete
 
     def hear(self, ready: set[int]) -> bool:
-        """Return whether a tunnel may have ended.  ready: the descriptors that poll(2) has named."""
+        """Return whether a tunnel may have ended.  ready: the descriptors that poll(2) has returned."""
         ended = [line for line, descriptor in self._daemons.items() if descriptor in ready]
         for line in ended:
             self._forget(line)
@@ -441,10 +443,10 @@ class _Tunnels:
 
 
 class _Guards:
-    """The part of listening that there is only while there are guards: carriers and routers, leases, the clock."""
+    """Listens, while there are guards, to carriers, routers and the clock, and keeps leases."""
 
     def __init__(self, store: Store, poll: select.poll) -> None:
-        # Only where there is a guard: with its firewall they take a third of this process's memory.
+        # Imported only if there is a guard: with the firewall they take a third of this process's memory.
         from netconf_hooks.guard import lease
         from netconf_hooks.system.clock import Clock
         from netconf_hooks.system.directory import Directory
@@ -479,33 +481,33 @@ class _Guards:
         self._leases.close()
 
     def list_known(self) -> dict[str, str]:
-        """Return the devices that have a guard, each with its firewall, whatever has become of their records."""
+        """Return the devices that have a guard, each with its firewall, even if the record is lost."""
         return self._leases.list_known()
 
     def has_lost(self) -> bool:
-        """Whether the record of a guard is lost, and was not written anew yet."""
+        """Whether the record of a guard is lost and has not been replaced yet."""
         return self._leases.has_lost()
 
     def listen(self, survey: _Survey) -> None:
-        """Take the news of carriers, routers, the clock and the records, and shut what is lost."""
+        """Read the events about carriers, routers, the clock and the records, and shut guards that they concern."""
         self._do(self._leases.hear, survey)
         if self._clock.was_set():
             self._do(self._leases.change_clock, survey)
         if self._records and self._records.has_changed():
             self._records.watch()
-            # Most changes are our own; and what a hook has changed, it tells by the FIFO once it is done.
+            # Most changes are our own, and hooks report theirs by the FIFO when they are done.
             self._do(self._leases.check_records, survey)
 
     def verify(self, survey: _Survey) -> None:
-        """Shut what is on another network by now."""
+        """Shut the guards of links that are now on another network."""
         self._do(self._leases.verify, survey)
 
     def reload(self, survey: _Survey, renew: bool, thorough: bool) -> None:
-        """Learn which guards there are."""
+        """Read which guards there are."""
         self._do(lambda: self._leases.reload(renew, thorough), survey)
 
     def keep_time(self, survey: _Survey) -> None:
-        """Renew what is to be renewed."""
+        """Renew the leases that are due."""
         self._do(self._leases.keep_time, survey)
 
     def next_time(self) -> float | None:
@@ -525,10 +527,10 @@ class _Guards:
 
 
 class _News(Record):
-    """What news say, together.
+    """What several events mean together.
 
-    survey: whether somebody has to look, whatever the networks look like; devices: the links whose network may be
-    another one; everywhere: whether all may be, since news were lost.
+    survey: whether a child has to run even if no network has changed; devices: the links whose network may have
+    changed; everywhere: whether any network may have changed, since events were lost.
     """
 
     __slots__ = ("survey", "devices", "everywhere")
@@ -543,7 +545,7 @@ _EVERYTHING = _News(survey=True, everywhere=True)
 
 
 class _Interests:
-    """Which news of networks matter: of a thousand routes and containers that come and go, none do."""
+    """Which events about networks matter: not those of a thousand routes and containers that come and go."""
 
     def __init__(self) -> None:
         self._devices: dict[int, str] = {}
@@ -556,10 +558,9 @@ class _Interests:
         self, store: Store, news: Netlink, records: Iterable[InterfaceRecord], guards: Iterable[str],
         routers: Mapping[str, Collection[str]],
     ) -> frozenset[str]:
-        """Learn what there is to listen to, and have the kernel send that; return the links of which more is sent than
-        before.
+        """Determine which events matter, and set the kernel's filter; return the links about which it now sends more.
 
-        guards: the devices that have one; routers: by interface.  Raises `NetlinkError` if the kernel can't be asked.
+        guards: the devices that have a guard; routers: of each interface.  Raises `NetlinkError`.
         """
         found: dict[str, set[str]] = {device: set() for device in guards}
         for record in records:
@@ -567,7 +568,7 @@ class _Interests:
                 found.setdefault(device_of(record.iface), set()).update(routers.get(record.iface, ()))
         with Netlink() as kernel:
             links = [link for link in map(kernel.get_link, found) if link is not None]
-        # A link that is made of others is on the network of whatever becomes its port.
+        # Any link may become a port of a link that is made of others, and so change its network.
         self._composed = any(link.kind in COMPOSED for link in links)
         try:
             self._tunnels = bool(store.read_tunnels())
@@ -586,14 +587,14 @@ class _Interests:
         return frozenset(device for device, each in self._routers.items() if each - before.get(device, frozenset()))
 
     def sort(self, messages: Iterable[Message]) -> _News:
-        """Return what events of the kernel say, together.  Raises `NetlinkError`."""
+        """Return what events of the kernel mean together.  Raises `NetlinkError`."""
         survey = False
         devices: set[str] = set()
         for kind, body in messages:
             if kind in (RTM_NEWLINK, RTM_DELLINK):
                 index, name, driver = read_link_name(body)
                 own = [each for each in (self._devices.get(index, ""), name) if each in self._routers]
-                # A tunnel's device, or a port.  A veth is a container's.
+                # It may be a tunnel's device, or a port; but a veth belongs to a container.
                 survey = survey or bool(own) or self._composed or (self._tunnels and driver != "veth")
                 devices.update(self._routers if self._composed else own)
             elif kind in (RTM_NEWROUTE, RTM_DELROUTE):
@@ -608,7 +609,7 @@ class _Interests:
 
 
 class _Burst:
-    """A burst of news.  due: when to see whether it is over, time.monotonic(); None while there is none."""
+    """A burst of events.  due: when to check whether it is over, time.monotonic(); None if there is no burst."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -616,7 +617,7 @@ class _Burst:
         self.due: float | None = None
 
     def hear(self, survey: bool = False) -> None:
-        """Begin, if it has not yet.  survey: whether somebody has to look when it is over."""
+        """Begin, unless it has begun.  survey: whether a child has to run when it is over."""
         if survey:
             self.note(_News(survey=True))
         if self.due is None:
@@ -624,14 +625,14 @@ class _Burst:
             self.due = self._began + QUIET
 
     def note(self, news: _News) -> None:
-        """Remember what some of its news say."""
+        """Note what some of its events mean."""
         before = self._news
         self._news = _News(
             before.survey or news.survey, before.devices | news.devices, before.everywhere or news.everywhere
         )
 
     def concerns_networks(self) -> bool:
-        """Whether the network of any link may be another one."""
+        """Whether the network of any link may have changed."""
         return bool(self._news.devices) or self._news.everywhere
 
     def is_over(self) -> bool:
@@ -639,7 +640,7 @@ class _Burst:
         return self.due is not None and monotonic() >= self.due
 
     def go_on(self) -> bool:
-        """Wait until it was quiet again; return False where it has lasted for long enough."""
+        """Wait for silence once more; return False if the burst has lasted for long enough."""
         now = monotonic()
         if now >= self._began + BURST:
             return False
@@ -647,17 +648,16 @@ class _Burst:
         return True
 
     def end(self) -> _News:
-        """There is none any more; return what its news said."""
+        """End the burst; return what its events meant."""
         self.due = None
         news, self._news = self._news, _News()
         return news
 
 
 class _Survey:
-    """When the networks are to be looked at, and what was seen the last time.
+    """When a child is to look at the networks, and what was seen last.
 
-    alarm: when to decide again although there is no news, time.monotonic(); None if there is no need; check: when to
-    look at the tunnels.
+    alarm: when to decide again even without events, time.monotonic(), or None; check: when to look at the tunnels.
     """
 
     def __init__(self) -> None:
@@ -676,27 +676,27 @@ class _Survey:
         self._pause = 0.0
 
     def request(self, ifaces: Iterable[str] = ()) -> None:
-        """Have somebody look after all that there is, and at the networks of these interfaces, of those that are new
-        and of those that were decided on anew; where nothing has changed, nothing is done."""
+        """Request a child that checks tunnels and guards, and looks at the networks of these interfaces and of those
+        with a new record.  If nothing has changed, it does nothing."""
         self.is_requested = True
         self._chosen.update(ifaces)
 
     def request_everywhere(self) -> None:
-        """As `request`, for all interfaces."""
+        """Request the same for all interfaces."""
         self.is_requested = self._everywhere = True
 
     def demand(self, why: str) -> None:
-        """Have the networks looked at, and decided on again even if they are the same."""
+        """Request a look at all networks, and a decision even if nothing has changed.  why: the reason, for the log."""
         self.request_everywhere()
         self._demand = self._demand or why
 
     def retry(self) -> None:
-        """Look again after a pause, which grows."""
+        """Request a look after a pause; each pause is longer than the one before."""
         self._pause = next(self._pauses, self._pause)
         self.alarm = monotonic() + self._pause
 
     def keep_time(self) -> None:
-        """Look if that is due."""
+        """Request a look if one is due."""
         if self.alarm is not None and monotonic() >= self.alarm:
             self.alarm = None
             self._timed = not self.is_requested
@@ -713,10 +713,10 @@ class _Survey:
     def begin(
         self, records: Iterable[InterfaceRecord]
     ) -> tuple[str, dict[str, Fingerprint], bool, frozenset[str] | None]:
-        """Return why to decide again in any case (else empty), what was seen, whether only the timer says so, and which
-        interfaces to look at; None for all.
+        """Begin a look.  Return why to decide even if nothing has changed (or empty), what was seen last, whether only
+        the timer asks for this look, and the interfaces to look at (None for all).
 
-        records: of all interfaces.  What is requested from now on is done by the next look.
+        records: of all interfaces.  Later requests are for the next look.
         """
         demand, timed = self._demand, self._timed and not self._demand
         known = {record.iface: record for record in records if not record.wish}
@@ -731,7 +731,7 @@ class _Survey:
         return demand, self._scenes, timed, None if everywhere else chosen
 
     def find_changed(self, records: Iterable[InterfaceRecord]) -> list[str]:
-        """Return which of these interfaces are on another network than they were.  Raises `NetlinkError`."""
+        """Return those of these interfaces whose network has changed.  Raises `NetlinkError`."""
         records = [record for record in records if not record.wish]
         seen = look(records) if records else {}
         changed = [record.iface for record in records if _has_changed(seen[record.iface], self._scenes, record)]
@@ -741,11 +741,11 @@ class _Survey:
         return changed
 
     def list_routers(self) -> dict[str, tuple[str, ...]]:
-        """Return the routers of each interface, as they were last seen."""
+        """Return the routers of each interface, as last seen."""
         return {iface: scene.routers for iface, scene in self._scenes.items()}
 
     def end(self, report: list[str], failed: bool) -> None:
-        """Take what a look has reported."""
+        """Process the report of a look."""
         decided = again = False
         later: float | None = None
         if failed:
@@ -776,7 +776,7 @@ class _Survey:
 
 
 def _time_asleep() -> float:
-    """Return for how many seconds this machine has slept since its boot: the difference of both clocks."""
+    """Return for how many seconds the machine has slept since its boot: the difference of the two clocks."""
     return boot_time() - monotonic()
 
 
@@ -787,15 +787,16 @@ def survey(
     store: Store, scenes: Mapping[str, Fingerprint], demand: str, timed: bool, report: Callable[[str], None],
     guards: Mapping[str, str] | None = None, slept: bool = False, chosen: Collection[str] | None = None,
 ) -> None:
-    """Look at the networks and, where they are not what they were, decide again and follow the decision.
+    """Look at the networks; if they have changed, decide again and act on the decision.
 
-    scenes: what was seen before, by interface; demand: why to decide again in any case, else empty; timed: whether
-    only the timer asks for it, which is not worth a line in the log.
-    report: takes a line for each ``scene``, ``decided`` if so, ``retry`` where asking again may help, ``later`` with
-    the seconds after which the admin's hold of a tunnel ends, and what to listen to (`_Tunnels.follow`).
-    guards: the devices that had a guard when this was asked for, each with its firewall; slept: whether the machine has
-    slept since the last time.
-    chosen: the interfaces to look at, if there is no other reason to look at all of them; None for all.
+    scenes: what was seen last, by interface; demand: why to decide even if nothing has changed, or empty; timed:
+    whether only the timer asks for this, which is not logged.
+    report: called with a line for each ``scene``; with ``decided`` after a decision; with ``retry`` if asking again may
+    help; with ``later`` and the seconds after which a hold of the admin's ends; and with what to listen to
+    (`_Tunnels.follow`).
+    guards: the devices that had a guard when this was requested, each with its firewall; slept: whether the machine has
+    slept since the last look.
+    chosen: the interfaces to look at, unless there is a reason to look at all; None for all.
     """
     from netconf_hooks.leftovers import clear_leftovers, end_passes
     from netconf_hooks.stops import note_starts, note_stops
@@ -817,19 +818,19 @@ def survey(
         if demand or changed:
             log.info(f"deciding again: {demand or 'the network has changed'}")
         try:
-            # A link that came is no reason to look at all others.
+            # A change of one link is no reason to look at all others.
             again = records if demand or timed else changed
             settle(store, look_again(store, again), wake=False, tell=leave_events, retry=False)
         except (NetlinkError, RecordError, OSError) as error:
             log.error(f"watch: {error}")
         report("decided")
-    # What has changed since the look that was decided on shows at the next one.
+    # Changes since the look for the decision are noticed by the next look.
     for iface, scene in seen.items():
         whole = scene.complete(scenes[iface]) if iface in scenes else scene
         text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
         report(f"scene {text}")
     ended, pause = _end_visits(store)
-    # Who has logged in at a captive portal waits for the tunnels.
+    # Somebody who has logged in at a captive portal is waiting for the tunnels.
     news = bool(changed) or slept or ended
     known = {**scenes, **seen}
     _keep_tunnels(store, news, any(scene.routers for scene in known.values()) or not known, report, pause)
@@ -843,7 +844,7 @@ def survey(
 
 
 def _end_visits(store: Store) -> tuple[bool, float | None]:
-    """Do what `guard.end_visits` does; a guard that can't be written is tried again later."""
+    """Call `guard.end_visits`; if a record can't be written, try again later."""
     try:
         return guard.end_visits(store)
     except OSError as error:
@@ -854,7 +855,7 @@ def _end_visits(store: Store) -> tuple[bool, float | None]:
 def _keep_tunnels(
     store: Store, news: bool, routable: bool, report: Callable[[str], None], pause: float | None = None
 ) -> None:
-    """Look after the tunnels, and report what to listen to.  pause: after how many seconds to look at the latest."""
+    """Take care of the tunnels, and report what to listen to.  pause: seconds until the next look at the latest."""
     from netconf_hooks.keeper import keep_up
 
     hearing = keep_up(store, news, routable)
@@ -867,14 +868,14 @@ def _keep_tunnels(
 
 
 def tell(store: Store, report: Callable[[str], None]) -> None:
-    """Run the event scripts for all events that are to be told; report each."""
+    """Run the event scripts of all queued events; report each event."""
     from netconf_hooks.events import tell_events
 
     tell_events(store, progress=lambda: report("told"))
 
 
 def look(records: Iterable[InterfaceRecord]) -> dict[str, Fingerprint]:
-    """Return how the networks of `records` look now, by interface.  Raises `NetlinkError`."""
+    """Return the present fingerprints of these interfaces' networks.  Raises `NetlinkError`."""
     with Netlink() as netlink:
         return {
             record.iface: read_fingerprint(device_of(record.iface), netlink, record.rules.outside_ports)
@@ -884,7 +885,7 @@ def look(records: Iterable[InterfaceRecord]) -> dict[str, Fingerprint]:
 
 
 def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> str:
-    """Put back what somebody took away; return why to decide anew, empty if there is no need.
+    """Restore rules and records of guards that somebody has removed; return why to decide again, or empty.
 
     guards: as for `survey`.
     """
@@ -896,7 +897,7 @@ def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> str:
 
 
 def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
-    """Whether asking again may help: a location is undecided, something could not be done, a wanted tunnel is down."""
+    """Whether looking again may help: a location is undecided, something failed, or a wanted tunnel is not up."""
     current = list_current(records)
     if any(record.place.undecided for record in current):
         return True
@@ -908,15 +909,15 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
             return True
     if store.is_unfinished():
         return True
-    # The names of its servers may lead elsewhere by now: behind a guard we resolve them.
+    # With a guard it is us who resolve the names of its servers, whose addresses may have changed.
     return store.has_guards() and any(not state.up_since for state in store.read_states().values())
 
 
 def _has_changed(scene: Fingerprint, scenes: Mapping[str, Fingerprint], record: InterfaceRecord) -> bool:
-    """Whether the network of an interface is not the one that was seen before; at first sight, by its record."""
+    """Whether an interface's network differs from what was seen last; the first time, from its record."""
     if record.iface in scenes:
         return not scene.is_like(scenes[record.iface])
-    # Between the hook's look and ours the cable may have been pulled, or a router have announced itself.
+    # Since the hook's look, the cable may have been pulled, or a router may have announced itself.
     seen = record.observation
     recorded = seen.answers["gateway"].values if "gateway" in seen.answers else None
     routers = tuple(router for router in scene.routers if router != NO_ADDRESS)
@@ -932,10 +933,10 @@ def _has_changed(scene: Fingerprint, scenes: Mapping[str, Fingerprint], record: 
 
 
 def _concern_us(rules: Netlink, iptables: bool) -> bool:
-    """Take the news of changed rules; return whether any may have changed what guards stand on.
+    """Read the events about changed rules; return whether one may concern a guard.
 
-    iptables: whether a guard is in the tables of iptables' nft variant.
-    The windows' own rules and elements don't: they come and go with probes and renewals.
+    Changes of windows do not count: they come with each probe and renewal.
+    iptables: whether a guard uses the tables of iptables' nft variant.
     """
     messages, dropped = rules.collect()
     return dropped or any(_concerns_us(message, iptables) for message in messages)
@@ -953,9 +954,9 @@ def _concerns_us(message: Message, iptables: bool) -> bool:
 
 
 def _raise_priority() -> None:
-    """Run at once whenever there is news, however busy the machine is.
+    """Get a real-time priority, so that events are processed at once even on a busy machine.
 
-    The programs that shut a guard (iptables-restore) inherit that; a `Child` gives it up.
+    Programs that shut a guard (iptables-restore) inherit it; a `Child` gives it up.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
@@ -964,10 +965,9 @@ def _raise_priority() -> None:
 
 
 def _tell_leaving(address: str) -> None:
-    """Tell systemd, sd_notify(3), that this service is about to end: whoever asks for it now gets another process, and
-    not this one for the moment that it still takes.
+    """Tell systemd, sd_notify(3), that this service is about to end: a request to start it now starts another process.
 
-    address: of systemd's socket, empty where there is none.
+    address: of systemd's socket, empty if there is none.
     """
     if not address:
         return
