@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from netconf_hooks.commands.check_guard import list_early_lines, list_guard_errors, list_guard_warnings
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.report import ERROR, Report, WARNING
@@ -57,7 +59,8 @@ def check_stanzas(options: Namespace, store: Store) -> int:
     errors = report.print()
     mapped = ", ".join(names.mapped)
     mappings = "mapping scripts not run" if ifupdown == IFUPDOWN else f"{ifupdown} has no mappings, and ignores"
-    print(f"{examined} stanzas examined, {errors} errors" + (f"; {mappings}: {mapped}" if mapped else ""))
+    unread = "; not everything can be read without root" if errors and os.geteuid() != 0 else ""
+    print(f"{examined} stanzas examined, {errors} errors{unread}" + (f"; {mappings}: {mapped}" if mapped else ""))
     if not options.ifaces and examined and not ruled and not errors and not names.problems:
         print(_BEGIN)
     return FAILED if errors else OK

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.recording import describe_answers, read_observation
 from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
@@ -78,7 +79,10 @@ def explain_rules(options: Namespace, store: Store) -> int:
         if not options.iface and not records:
             raise CommandError("no interface with netconf rules is up; to explain a stanza, name its interface")
         ifaces = [options.iface] if options.iface else list(records)
-        explanations = [_explain_interface(iface, records.get(iface)) for iface in ifaces]
+        explanations = []
+        for iface in ifaces:
+            with tell_if_slow(f"looking at {iface}"):
+                explanations.append(_explain_interface(iface, records.get(iface)))
     if options.json:
         described = {explanation.record.iface: _describe(explanation) for explanation in explanations}
         print(json.dumps({"interfaces": described}, indent=2, sort_keys=True))

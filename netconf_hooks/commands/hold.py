@@ -7,6 +7,7 @@ import time
 
 from netconf_hooks import held
 from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.portal import read_duration
 from netconf_hooks.rules import find_tunnel_errors
 from netconf_hooks.settle import read_stops, settle
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 LONGEST_HOLD = 366 * 86400.0
 PATIENCE = 20.0
 
+_SETTLING = "waiting for tunnels to start and stop, and for event scripts"
+
 
 def read_hold_time(text: str) -> float:
     """Return the seconds that ``30m``, ``2h`` or ``3d`` mean.  Raises ValueError, also beyond a year."""
@@ -34,11 +37,13 @@ def hold_tunnel(options: Namespace, store: Store) -> int:
     store.prepare()
     with store.lock_records():
         held.hold(options.kind, options.name, until)
-    settle(store, ())
+    with tell_if_slow(_SETTLING):
+        settle(store, ())
     # A process that is about to start or stop it has decided before.  Don't wait for one that hangs.
-    acting = store.lock_acting()
-    if acting.take_until(time.monotonic() + PATIENCE):
-        acting.release()
+    with tell_if_slow(f"waiting for a process that starts or stops tunnels: at most {PATIENCE:g} s"):
+        acting = store.lock_acting()
+        if acting.take_until(time.monotonic() + PATIENCE):
+            acting.release()
     print(f"{options.kind} {options.name}: {held.Hold(options.kind, options.name, until)}; it is left as it is")
     return OK
 
@@ -53,7 +58,8 @@ def unhold_tunnel(options: Namespace, store: Store) -> int:
         stops = read_stops(store)
         was_stopped = stops.pop((options.kind, options.name), None) is not None
         store.write_stops(stops)
-    settle(store, ())
+    with tell_if_slow(_SETTLING):
+        settle(store, ())
     now = "follows the rules again" if was_held or was_stopped else "was not held"
     print(f"{options.kind} {options.name}: {now}")
     return OK

@@ -255,7 +255,8 @@ def release_link(options: Namespace, store: Store) -> int:
     """``netconf-hooks release IFACE``: opens its guard until the next ifup."""
     _need_root("release")
     try:
-        release_guard(store, device_of(options.iface))
+        with tell_if_slow(f"{options.iface}: waiting for whoever changes guards and tunnels, and for the firewall"):
+            release_guard(store, device_of(options.iface))
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
     wake_watcher(store)

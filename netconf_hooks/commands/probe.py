@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netconf_hooks.commands.entry import CommandError, OK
+from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.recording import find_passes, format_observation
 from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.evidence.look import complete_observation, observe, observe_everything
@@ -37,11 +38,14 @@ def probe_network(options: Namespace, store: Store) -> int:
     It sends no more than the kernel would, except with ``--json``, what the interface's own rules ask.
     """
     record = InterfaceRecord(options.iface, find_passes(options.iface, store))
-    seen = observe_everything(options.iface, record.options, DEFAULT_TIMEOUT)
-    if seen is None:
-        raise CommandError(f"{options.iface}: no such interface")
+    with tell_if_slow(f"looking at {options.iface}"):
+        seen = observe_everything(options.iface, record.options, DEFAULT_TIMEOUT)
+        if seen is None:
+            raise CommandError(f"{options.iface}: no such interface")
+        if options.json:
+            seen = _ask_rules(record, seen, store)
     if options.json:
-        print(format_observation(_ask_rules(record, seen, store)))
+        print(format_observation(seen))
         return OK
     for key, answer in seen.answers.items():
         found = ", ".join(answer.values) or f"nothing ({answer.problem})"

@@ -142,17 +142,20 @@ def read_seen(store: Store, ask: bool = True) -> Seen:
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     states = _read_tunnel_states(store.read_states)
     # Without an interface that is up nobody looks at them.
-    held_states = _read_tunnel_states(store.read_held_states) if records and held and not ask else {}
+    held_states = _read_tunnel_states(store.read_held_states) if records and held else {}
+
+    def find_up(tunnel: Tunnel, record: TunnelRecord) -> bool | None:
+        up = _ask_is_up(record) if ask else None
+        if up is None and (not ask or os.geteuid() != 0):
+            # Some users may not ask some tunnels; the watcher may, and any user may read what it has seen.
+            return _is_up(held_states.get(tunnel)) if tunnel in held else _find_is_up(record, states.get(tunnel))
+        return up
+
     return Seen(
         records=records,
         current=list_current(records),
         tunnels=tunnels,
-        up={
-            tunnel: _ask_is_up(record) if ask
-            else _is_up(held_states.get(tunnel)) if tunnel in held
-            else _find_is_up(record, states.get(tunnel))
-            for tunnel, record in tunnels.items()
-        },  # fmt: skip
+        up={tunnel: find_up(tunnel, record) for tunnel, record in tunnels.items()},
         states=states,
         guards=guards,
         states_of_guards={device: find_state(guard) if ask else _find_state(guard) for device, guard in guards.items()},

@@ -57,7 +57,8 @@ def ask_polkit(options: Namespace, arguments: Sequence[str]) -> int:
     try:
         read_request([command, *([str(os.getuid())] if has_uid(command) else []), *words])
     except RequestError as error:
-        raise CommandError(f"{error}: {by_root}") from error
+        # Root may use any name of an interface.
+        raise CommandError(f"{error}: {by_root}" if command in ("portal", "release") else str(error)) from error
     if command in ("want", "unwant"):
         _check_wish(options.name)
     if not (os.isatty(0) and os.isatty(2) and has_polkit()):

@@ -1,5 +1,7 @@
 """netconf-hooks check: what it finds in stanzas."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,13 @@ def run_check(command, *arguments):
 def test_check_of_good_stanzas(command, stanzas):
     stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints"}
     assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
+
+
+def test_check_says_that_a_user_may_not_read_everything(command, stanzas, monkeypatch):
+    stanzas[0]["eth0"] = {"netconf-vpn": "openvpn"}
+    for uid, words in ((0, ""), (1000, "; not everything can be read without root")):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert command("check")[1].splitlines()[-1] == f"2 stanzas examined, 1 errors{words}"
 
 
 @pytest.mark.parametrize("ifupdown, kept, lost", [("ifupdown-ng", "last", "a"), ("ifupdown2", "first", "b")])

@@ -536,7 +536,8 @@ def test_elsewhere_the_line_with_sudo_is_printed(user, monkeypatch, missing):
     (("want", "eth0"), "eth0: no stanza of this name has netconf-uplink"),
     (("portal", "a b"), "portal: \"a b\" can't be an interface: sudo netconf-hooks portal 'a b'"),
     (("portal", "a\nb"), "portal: \"a\\nb\" can't be an interface: sudo netconf-hooks portal 'a\\nb'"),
-    (("hold", "openvpn", "on"), 'hold: "on" can\'t be the name of a tunnel: '),
+    (("hold", "openvpn", "on"), 'hold: "on" can\'t be the name of a tunnel: the word has a meaning of its own\n'),
+    (("want", "*"), 'want: "*" can\'t be a stanza with netconf-uplink\n'),
 ])
 def test_what_can_not_be_asked_for_is_one_clear_line(user, arguments, said):
     status, output, errors = user(*arguments)

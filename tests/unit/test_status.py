@@ -167,6 +167,21 @@ def test_where_polkit_is_asked_no_sudo_is_offered(command, at_office, store, tun
     assert offered.format("sudo ") in tidy(command("status")[1])
 
 
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("uid, words", [(65534, "connected"), (0, "not known")])
+def test_what_a_user_may_not_ask_the_watcher_has_written(
+    command, at_office, store, tunnel, monkeypatch, uid, words, held
+):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    write_tunnel(store)
+    tunnel.up["openvpn corp"] = None
+    store.write_states([TunnelState(*CORP, up_since=0.0 if held else 1.0)])
+    store.write_held_states([TunnelState(*CORP, up_since=1.0)])
+    if held:
+        hold(*CORP)
+    assert f"openvpn corp {words} " in tidy(command("status")[1])
+
+
 def test_the_command_that_helps(command, at_office, store, tunnel):
     store.write_guard(GUARD.change(verdict="released", opened=True))
     assert "try: sudo ifup --force eth0" in command("status")[1]

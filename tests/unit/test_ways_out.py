@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from contextlib import contextmanager
 
 import pytest
 from guarded import GUARD, ROUTER, assert_closed, assert_open, ifup, refresh, run_hook
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from office import tidy
 
 from netconf_hooks import guard
-from netconf_hooks.commands import explain, portal as portal_module
+from netconf_hooks.commands import explain, hold, portal as portal_module, probe
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_portal_exemptions, read_duration
 from netconf_hooks.evidence import portal_page
@@ -20,7 +21,7 @@ from netconf_hooks.evidence.captive_portal import Portal, describe_refusal, read
 from netconf_hooks.evidence.portal_page import PageError, State
 from netconf_hooks.guard.firewall import Exemption, check_exemption
 from netconf_hooks.guard.visits import PAUSE
-from netconf_hooks.observation import Answer, PortalNotice
+from netconf_hooks.observation import Answer, Observation, PortalNotice
 
 
 @pytest.fixture(autouse=True)
@@ -388,3 +389,28 @@ def test_only_root_may(command, cafe, monkeypatch, arguments):
     assert (status, output) == (FAILED, "")
     assert "only root" in errors
     assert (cafe.stands, len(cafe.asked)) == before
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (("release", "eth0"), ["eth0: waiting for whoever changes guards and tunnels, and for the firewall"]),
+    (("explain", "eth0"), ["looking at eth0"]),
+    (("probe", "--json", "eth0"), ["looking at eth0"]),
+    (("hold", "openvpn", "corp"), [
+        "waiting for tunnels to start and stop, and for event scripts",
+        "waiting for a process that starts or stops tunnels: at most 20 s",
+    ]),
+    (("unhold", "openvpn", "corp"), ["waiting for tunnels to start and stop, and for event scripts"]),
+])  # fmt: skip
+def test_a_long_wait_says_what_for(command, cafe, monkeypatch, arguments, said):
+    told = []
+
+    @contextmanager
+    def tell_if_slow(message):
+        told.append(message)
+        yield
+
+    for module in (explain, hold, portal_module, probe):
+        monkeypatch.setattr(module, "tell_if_slow", tell_if_slow)
+    monkeypatch.setattr(probe, "observe_everything", lambda *_: Observation("eth0", 7))
+    assert command(*arguments)[0] == OK
+    assert told == said
