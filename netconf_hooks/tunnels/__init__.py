@@ -1,10 +1,12 @@
 """The tunnels that rules can name: one module for each kind.
 
 A new kind is a module here with a class `Tunnel`, and one line in `rules.TUNNEL_KINDS`.  `wireguard` is the template:
-the shortest that has everything (with systemd and without, a configuration to read, endpoints).  A kind whose programs
-block until the tunnel is connected starts them by `attempt`, as `ipsec` does.  What modules share: `systemd` (units,
-`Systemd.find_wants` for `boot_start`), `detached` (programs that may block; `detached.is_halting`, since nothing is
-started while the system stops), `destination` (hosts and ports in configurations), `ike` (IPsec's endpoints).
+it is the shortest module that has everything (with systemd and without, a configuration to read, endpoints).  If the
+kind's programs block until the tunnel is connected, start them by `attempt`, as `ipsec` does.
+
+Shared modules: `systemd` (units; `Systemd.find_wants` for `boot_start`), `detached` (programs that may block;
+`detached.is_halting`, since nothing is started while the system stops), `destination` (hosts and ports in
+configurations), `ike` (IPsec's endpoints).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
         """
 
         def check(self) -> None:
-            """Raise `TunnelError` if there is no usable configuration; the message says where it was looked for.
+            """Raise `TunnelError` if there is no usable configuration; the message names the files that were searched.
 
             ``netconf-hooks check`` reports it as an error of the rule.
             """
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
         def start(self) -> None:
             """Start the tunnel; if it is up or is being started, do nothing.
 
-            May return before it is known whether the tunnel can be started.  A daemon that fails after it has detached
-            is noticed only by `is_up`, which then returns False, and its reason is only in its own log: raise what is
-            known within some seconds.
+            May return before it is known whether the tunnel can be started.  But raise each failure that shows within
+            some seconds: if a daemon fails after it has detached, only `is_up` notices (it returns False), and only the
+            daemon's own log has the reason.
 
             Raises `TunnelError`: the reason is logged, ``status`` shows it, and the watcher calls `start` again.
             """
@@ -52,76 +54,76 @@ if TYPE_CHECKING:
         def is_up(self) -> bool | None:
             """Return whether packets pass the tunnel now.
 
-            True: ``status`` says so, and an ``ifup`` that waits for the tunnel (``netconf-uplink``) succeeds.
+            True: ``status`` shows it as up, and an ``ifup`` that waits for the tunnel (``netconf-uplink``) succeeds.
             False: the watcher decides again after 5 to 60 seconds, and behind a guard the names of all endpoints are
-            resolved again.  Return it only if it is certain.
-            None: it can't be told, by this user or at all.  ``status`` says so, the watcher does nothing about the
+            resolved again.  Return False only if it is certain.
+            None: unknown, to this user or to anybody.  ``status`` shows that, the watcher does nothing about the
             tunnel, and a waiting ``ifup`` stops waiting after some seconds and succeeds.
 
-            May raise `TunnelError`: as False for the watcher, an error for a waiting ``ifup``.
+            May raise `TunnelError`: the watcher treats it as False, and a waiting ``ifup`` fails.
             """
 
         def is_running(self) -> bool:
-            """Return whether anything of the tunnel runs, connected or not; True if that can't be told.
+            """Return whether any part of the tunnel runs, connected or not; True if that is unknown.
 
-            While it does, a closed guard lets the packets of a held tunnel pass, also if no rule wants it.
+            While it runs, a closed guard lets the packets of a held tunnel pass, even if no rule wants the tunnel.
             """
 
-        # What the watcher keeps a tunnel up with.  One without these four methods has ended if `is_up` returns False.
+        # The watcher needs these four methods to keep a tunnel up.  If a kind lacks them, the watcher only calls
+        # `is_up`, and takes False as the end of the tunnel.
 
         def inspect(self) -> Condition:
-            """Return how a tunnel that should be up is doing; the watcher asks, as root.
+            """Return the state of a tunnel that should be up.  The watcher calls this, as root.
 
-            What it says decides what the watcher does: see `Condition`.  It may take seconds, but never waits for a
-            server.  Raises `TunnelError`: as a tunnel that has ended, with that reason; the watcher calls `start`
-            after a pause, which grows.
+            The watcher acts on the result: see `Condition`.  This may take seconds, but must not wait for a server.
+            Raises `TunnelError`: the watcher takes it as the reason why the tunnel has ended, and calls `start` after
+            a pause, which grows.
             """
 
         def count_received(self) -> int | None:
-            """Return a number that changes whenever anything comes back through the tunnel, None if there is none.
+            """Return a counter that changes whenever a packet arrives through the tunnel; None if there is none.
 
             Called after the network has changed under a tunnel that is up, and again `supervision.PROOF` seconds later.
-            The same number twice: the first of the `Condition.remedies` is applied, which interrupts the tunnel.  So
-            also send something that is answered.  None: the tunnel is left as it is.
+            If the number has not changed, the first of the `Condition.remedies` is applied, which interrupts the
+            tunnel.  So this also has to send a packet that the other end answers.  None: nothing is done.
             """
 
         def nudge(self) -> str:
-            """Have a tunnel that runs connect again; return what was done, in words, empty if there was nothing to do.
+            """Make a running tunnel connect again; return a description of what was done, empty if nothing was.
 
-            The words are logged.  Raises `TunnelError`, which is logged.
+            The description is logged.  Raises `TunnelError`, which is logged, too.
             """
 
         def restart(self) -> None:
-            """Stop the tunnel and start it anew, so that nothing of its network configuration is left in between.
+            """Stop the tunnel completely, with its routes and addresses, and start it again.
 
             Raises `TunnelError` as `start` does.
             """
 
         def list_units(self) -> tuple[str, ...]:
-            """Return the units of systemd whose stop by hand is a stop of the tunnel; ``()`` if there are none.
+            """Return the systemd units of this tunnel: if the admin stops one, the tunnel counts as stopped by hand.
 
-            A kind without this method has none.  Raises `TunnelError`.
+            A kind without this method has no units.  Raises `TunnelError`.
             """
 
         def find_stop(self) -> str:
-            """Return what somebody did that shows that he has stopped the tunnel by hand, in words; empty if nothing
-            does.
+            """Return the command by which somebody has stopped the tunnel; empty if nothing shows that.
 
-            Only a kind that knows it without systemd has this method; its `list_units` is not asked.
+            Only for kinds that can find this out without systemd; `list_units` is then not called.
             """
 
         def list_warnings(self) -> tuple[str, ...]:
             """Return what keeps the tunnel from connecting by itself, in words: ``netconf-hooks check`` warns of it.
 
-            A kind without this method warns of nothing.
+            A kind without this method has no warnings.
             """
 
         def list_relays(self) -> tuple[str, ...]:
-            """Return what keeps the tunnel from connecting through a guard, in words: its servers that are programs on
-            this machine (`describe_relays`).
+            """Return a warning for each of the tunnel's servers that is a program on this machine (`describe_relays`):
+            through a guard the tunnel can't connect by it.
 
-            ``netconf-hooks check`` warns of it if there is a guard, and ``status`` says it while the guard is closed.
-            A kind without this method has none.
+            ``netconf-hooks check`` prints the warnings if there is a guard, and ``status`` while the guard is closed.
+            A kind without this method has no warnings.
             """
 
         def boot_start(self) -> str:
@@ -133,35 +135,35 @@ if TYPE_CHECKING:
         def endpoints(self) -> tuple[Endpoint, ...]:
             """Return where this tunnel's own packets go; a closed guard lets exactly these packets pass.
 
-            Called before each start, and again afterwards, since some of it is known only from the running daemon.
+            Called before each start, and again afterwards, since only the running daemon knows some of the endpoints.
 
-            ``()``: the guard lets nothing pass for this tunnel, without any message.  Right only if nothing is known
-            now and will be once the tunnel runs (a port that the kernel chooses), or if the admin has to list the
-            packets in ``netconf-guard-allow`` (`unit`).
-            Too much: whatever is returned leaves in the clear, so return the narrowest match that is certain.
+            ``()``: the guard lets nothing pass for this tunnel, and logs no message.  Return it only if nothing is
+            known before the tunnel runs (a port that the kernel chooses), or if the admin has to list the packets in
+            ``netconf-guard-allow`` (`unit`).
+            Each packet that matches leaves unencrypted by this tunnel, so return the narrowest match that is certain.
 
-            Raises `TunnelError`, naming the option, if it can't be known: the guard lets nothing new pass for this
-            tunnel, so it can't connect; the log and ``status`` say why, and ``check`` reports an error.
+            Raises `TunnelError`, naming the option, if the endpoints can't be known: the guard lets nothing new pass
+            for this tunnel, so it can't connect; the log and ``status`` say why, and ``check`` reports an error.
             """
 
 
 class Condition(Record):
-    """How a tunnel is doing that should be up.
+    """The state of a tunnel that should be up.
 
-    up: as `AnyTunnel.is_up` says.
-    running: whether something is at work for it: a daemon, a device, an initiator, a job of systemd.  False: it has
-        ended, and the watcher starts it again.
-    helpless: whether that can't bring it up by itself once it is not: then the watcher nudges it after a pause, which
-        grows.
+    up: as `AnyTunnel.is_up` returns it.
+    running: whether the tunnel has a daemon, a device, an initiator or a systemd job.  False: it has ended, and the
+        watcher starts it again.
+    helpless: whether it runs but can't connect by itself: then the watcher nudges it after a pause, which grows.
     final: whether it must not be started again although it has ended: systemd does that itself, or it has done its job.
-    pid: of the process with which it ends; the watcher notices that end at once.  0 where there is none: then the
-        watcher calls `inspect` every 10 s.  (The end of a device, and of IPsec's security associations, is heard.)
-    words: why it is not up, in words, as far as it can be known: what it waits for, or why it has ended.  They are
-        logged when they change, so nothing in them may count seconds.
+    pid: the process whose end is the end of the tunnel, which the watcher notices at once.  0 if there is none: then
+        the watcher calls `inspect` every 10 s.  (The kernel reports when a device or an IPsec security association is
+        deleted.)
+    words: why it is not up, if known: what it waits for, or why it has ended.  The text is logged whenever it changes,
+        so it must not contain a count of seconds.
     refused: whether the server has refused its user name or password: then there are only three attempts.
-    files: its configuration files: after a change of them it is tried again even if its password was refused.
-    remedies: what may be done, one after the other, if it runs and nothing comes back: ``nudge``, ``restart``.
-    stuck: whether it is certain that its server has not answered yet what it was last asked, although it is up.
+    files: its configuration files: after a change in them it is tried again even if its password was refused.
+    remedies: what the watcher may do, in this order, if it runs and no packets come back: ``nudge``, ``restart``.
+    stuck: whether it is up, but its server has certainly not answered the last request yet.
     """
 
     __slots__ = ("up", "running", "helpless", "final", "pid", "words", "refused", "files", "remedies", "stuck")
@@ -192,14 +194,14 @@ class Condition(Record):
 
 
 class Endpoint(Record):
-    """Where a tunnel's own packets go, and how they differ from other packets to the same place.
+    """Where a tunnel's own packets go, and what distinguishes them from other packets to the same destination.
 
-    host: an address as inet_ntop(3) writes it, or a name still to be resolved.
+    host: an address as inet_ntop(3) writes it, or a name that is not resolved yet.
     protocol: ``udp``, ``tcp`` or ``esp``; port: 0 for ``esp``.
-    version: 4 or 6 where only addresses of that family are used, else 0.
+    version: 4 or 6 if only addresses of that family are used, else 0.
     uids: for packets that a daemon sends: the users who can own its sockets.
-    mark, source_port: for packets that the kernel sends, whose socket is that of the packet inside: their mark, or the
-        port that they are sent from; 0 for none.
+    mark, source_port: for packets that the kernel sends: their mark or source port; 0 for none.  The socket of such a
+        packet is the socket of the packet inside it, so the uid does not match.
     """
 
     __slots__ = ("host", "protocol", "port", "version", "uids", "mark", "source_port")
@@ -224,16 +226,16 @@ class Endpoint(Record):
 
 
 class TunnelError(Exception):
-    """A tunnel can't be started, stopped or asked; the message says why, in the admin's words."""
+    """A tunnel can't be started, stopped or queried; the message says why, in the admin's words."""
 
 
 class TunnelSilent(TunnelError):
-    """The program that was asked about a tunnel did not answer in time: whether it runs is not known."""
+    """The program that reports the tunnel's state did not answer in time, so it is unknown whether the tunnel runs."""
 
 
 def describe_relays(hosts: Iterable[str]) -> tuple[str, ...]:
-    """Return, in words, for each host that is this machine itself, that the endpoints which a guard lets pass are not
-    where the packets go."""
+    """Return a warning for each host that is this machine: a program here sends the packets on, and the guard, which
+    lets only packets to the tunnel's own endpoints pass, drops them."""
     return tuple(
         f"its server {host} is a program on this machine, whose own packets the guard drops unless netconf-guard-allow "
         "names where they go"

@@ -3,8 +3,10 @@
 A hook must not wait for ``swanctl --initiate`` or ``ipsec up``, and these must not run in the control group of
 ifup@.service or networking.service, which systemd kills with the service.  So the hook requests an initiator:
 ``/usr/lib/netconf-hooks/tunnel start KIND-NAME``, with systemd as the unit netconf-hooks-tunnel@KIND-NAME.service,
-otherwise in a session of its own.  The initiator calls the tunnel's `connect`, which returns when the tunnel is up (or
-what it has done instead, in words) and otherwise raises `TunnelError` with the reason, logs the outcome, and exits.
+otherwise in a session of its own.  The initiator calls the tunnel's `connect`, logs the outcome, and exits.
+
+`connect` returns when the tunnel is up, and raises `TunnelError` with the reason if it is not.  It may return a
+description, which is logged instead of "connected".
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Initiator:
         entry: str = ENTRY,
         runlevel: str = "runlevel",
     ) -> None:
-        # [A-Za-z0-9@._-] is all that the rules allow in a name: it stands for itself in an instance, systemd.unit(5).
+        # The rules allow only [A-Za-z0-9@._-] in a name: an instance needs no escapes for these, systemd.unit(5).
         self._instance = f"{kind}-{name}"
         self._unit = f"netconf-hooks-tunnel@{self._instance}.service"
         self._systemd = systemd
@@ -70,18 +72,18 @@ class Initiator:
                 raise TunnelError(str(error)) from None
 
     def is_running(self) -> bool:
-        """Whether one is at work, or about to be.  Raises `TunnelError`."""
+        """Whether an initiator runs, or is queued to run.  Raises `TunnelError`."""
         if self._systemd.is_running():
             return not self._is_unit_idle()
         return bool(self._find_running())
 
     def read_reason(self) -> str:
-        """Return why the last one failed, in words; empty if it did not."""
+        """Return why the last initiator failed; empty if it did not."""
         kind, _, name = self._instance.partition("-")
         return Store().read_reason(kind, name)
 
     def cancel(self) -> None:
-        """Stop the initiator, whoever started it; afterwards it does nothing any more.  Raises `TunnelError`."""
+        """Stop the initiator, whoever started it, and wait for its end.  Raises `TunnelError`."""
         if self._systemd.is_running():
             # Stop the unit first: its start may still be queued, since at boot it waits for basic.target.
             self._systemd.stop([self._unit])
@@ -104,7 +106,7 @@ class Initiator:
                         words = os.fsdecode(file.read()).split("\0")[:-1]
                 except OSError:
                     continue  # it has ended, or is hidden from this user
-                # The words before are the interpreter and its options.
+                # The words before these three are the interpreter and its options.
                 if words[-3:] == ours and int(entry) != os.getpid():
                     found.append(int(entry))
         return found
@@ -130,7 +132,7 @@ class Initiator:
 
 
 class Work(Record):
-    """The tunnel that an initiator is to bring up, as its command line names it."""
+    """The tunnel that an initiator has to bring up, from its command line."""
 
     __slots__ = ("kind", "name")
 
@@ -144,7 +146,7 @@ class Ended(BaseException):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as an initiator: ``start KIND-NAME``.  Return the exit status: 0 connected, 1 not, 2 wrong usage."""
+    """Run as an initiator: ``start KIND-NAME``.  Return the exit status: 0 connected, 1 failed, 2 wrong usage."""
     import sys
 
     log.fill_descriptors()
@@ -157,15 +159,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _connect(work)
     except Ended:
-        # A client (swanctl) must not send its request to the daemon any more: the process that cancelled us stops the
-        # tunnel next, and does not know of this client.
+        # Kill our client (swanctl) before it sends another request to the daemon: the process that cancelled us stops
+        # the tunnel next, and does not know of this client.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _kill_children()
         return 1
 
 
 def read_arguments(arguments: Sequence[str]) -> Work | None:
-    """Return what the command line asks for, or None where it can't be read."""
+    """Return the tunnel that the command line names, or None if the command line is wrong."""
     if len(arguments) != 2 or arguments[0] != "start":
         return None
     kind, dash, name = arguments[1].partition("-")
@@ -192,11 +194,11 @@ def _connect(work: Work) -> int:
 
 
 def _note(work: Work, reason: str) -> None:
-    """Write down for the watcher and `status` why the tunnel is not connected."""
+    """Record why the tunnel is not connected, for the watcher and `status`."""
     try:
         Store().write_reason(work.kind, work.name, reason)
     except OSError as error:
-        log.error(f"the reason can't be written down: {error}")
+        log.error(f"can't record the reason: {error}")
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
@@ -210,7 +212,8 @@ def _log_exception(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 def _kill_children() -> None:
-    """Kill the programs that we have started, each with its session: `programs.run` lets them run on."""
+    """Kill the programs that we have started, each with its session: `programs.run` does not end its program when an
+    exception interrupts it."""
     pid = os.getpid()
     try:
         # This process has one thread, so all children are listed here, proc(5).

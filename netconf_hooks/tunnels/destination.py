@@ -1,6 +1,6 @@
-"""Where a tunnel's packets go, as configurations write it: ``vpn.example.com``, ``2001:db8::1``, ``1194``, ``https``.
+"""Hosts and ports as VPN configurations write them: ``vpn.example.com``, ``2001:db8::1``, ``1194``, ``https``.
 
-Read as getaddrinfo(3) reads it, to which OpenVPN and WireGuard hand it as it stands.
+They are read as getaddrinfo(3) reads them, since OpenVPN and WireGuard pass them to it unchanged.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from netconf_hooks.tunnels import TunnelError
 
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_NAME = 254
-"""Characters in a name with the dot at its end, RFC 1035 section 2.3.4."""
+"""Characters in a name, including the final dot: RFC 1035 section 2.3.4."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
 """The prefix of IPv4-mapped IPv6 addresses, RFC 4291 section 2.5.5.2."""
@@ -27,13 +27,13 @@ def read_host(text: str) -> tuple[str, int]:
         address = text.partition("%")[0]
         try:
             packed = _socket.inet_pton(_socket.AF_INET6, address)
-        except (OSError, ValueError):  # ValueError: what can't be in a C string
+        except (OSError, ValueError):  # ValueError: a NUL, which can't be in a C string
             raise TunnelError(f'"{text}" is no address') from None
         if packed.startswith(_MAPPED):
             return _socket.inet_ntop(_socket.AF_INET, packed[len(_MAPPED):]), 4
         return _socket.inet_ntop(_socket.AF_INET6, packed), 6
     if not text or len(text) > _MAX_NAME or not _NAME.issuperset(text) or text[0] in ".-" or ".." in text:
-        raise TunnelError(f'"{text}" is neither an address nor a name that could have one')
+        raise TunnelError(f'"{text}" is neither an address nor a host name')
     try:
         return _socket.inet_ntop(_socket.AF_INET, _socket.inet_aton(text)), 4
     except OSError:

@@ -1,20 +1,19 @@
 """``netconf-vpn ifup NAME``: a stanza of /etc/network/interfaces that is itself a tunnel: WireGuard by ifupdown, tinc,
 vpnc, L2TP, PPP ...
 
-It is brought up by a real ``ifup NAME`` and taken down by ``ifdown NAME``.  Both run in an initiator (`attempt`), never
-in a hook: they wait for ifupdown's lock of NAME, which an ``ifup -a`` may hold, and NAME's own hooks take locks that
-our caller holds.  What was asked for last is written down (`Store.write_order`), so that one initiator at a time does
-whatever is newest.
+``ifup NAME`` brings it up and ``ifdown NAME`` takes it down.  Both run in an initiator (`attempt`), never in a hook:
+they wait for ifupdown's lock of NAME, which an ``ifup -a`` may hold, and NAME's own hooks take locks that our caller
+holds.  The latest order is recorded (`Store.write_order`), and a single initiator carries it out.
 
-ifupdown-ng reads its state file when a run begins and replaces it at the end: of two runs at the same time, one is
-forgotten.  ifupdown2 refuses to run twice.  With these two the initiator first waits until all other runs have ended,
-and nobody waits for it: a hook is part of such a run.
+ifupdown-ng reads its state file when a run begins and replaces it at the end, so if two runs overlap, the changes of
+one are lost.  ifupdown2 refuses a second run.  With these two the initiator first waits until all other runs have
+ended, and a hook never waits for the initiator, since the hook is part of such a run.
 
-**Up** means that ifupdown has NAME configured, and that the interface of this name, if there is one, is up with
-carrier.  Many stanzas (PPP, L2TP, vpnc) make an interface of another name, or make it later: until an interface called
-NAME has been seen up, a missing one says nothing.
+**Up** means that ifupdown has NAME configured, and that the interface of this name, if it exists, is up with carrier.
+Many stanzas (PPP, L2TP, vpnc) create an interface of another name, or create it later.  So a missing interface is an
+error only after an interface called NAME has been seen up.
 
-**Its own packets** are not known: behind a guard, ``netconf-guard-allow`` has to name them.
+**Its own packets** are not known: behind a guard the admin has to list them in ``netconf-guard-allow``.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ OTHERS_TIMEOUT = 60.0
 """Seconds that an initiator waits for other runs of ifupdown-ng or ifupdown2 to end."""
 
 STOP_TIMEOUT = 5.0
-"""Seconds that `Tunnel.stop` waits for ifdown; after that the watcher asks again."""
+"""Seconds that `Tunnel.stop` waits for ifdown; after that the watcher calls `Tunnel.stop` again."""
 
 _PROGRAMS = frozenset(("ifup", "ifdown", "ifreload", "ifupdown"))
 
 UP, ANEW, DOWN = "up", "anew", "down"
-"""What an initiator is to do: ifup; ifdown and then ifup; ifdown."""
+"""Orders to an initiator: run ifup; run ifdown and then ifup; run ifdown."""
 
 RAISED, SEEN = "raised", "seen"
-"""What is known afterwards: ifup succeeded; and an interface called NAME was seen up."""
+"""States without an order: ifup succeeded; an interface called NAME has also been seen up."""
 
 
 class Tunnel:
     """The stanza NAME.
 
-    path: of the file with the stanzas, as far as `check` reads it.
+    path: the file with the stanzas, /etc/network/interfaces.
     """
 
     def __init__(
@@ -74,10 +73,10 @@ class Tunnel:
         self._store = store or Store()
 
     def check(self) -> None:
-        """Raise `TunnelError` if there is no stanza NAME, or if its own rules would wait for it: a wish, or rules that
-        lead back to it."""
+        """Raise `TunnelError` if there is no stanza NAME, if it is a wish, or if its own rules start it again, directly
+        or by the rules of other stanzas."""
         todo, seen = [self._name], {self._name}
-        for name in todo:  # which grows by the tunnels that the stanzas themselves want
+        for name in todo:  # the loop appends the tunnels that each stanza starts
             try:
                 options = query_options(name, self._path)
             except InterfacesError as error:
@@ -95,32 +94,33 @@ class Tunnel:
                     todo.append(rule.name)
 
     def start(self) -> None:
-        """Have ifup run; one that is up, or about to be, is left as it is.  Raises `TunnelError`."""
+        """Request an ifup, unless the tunnel is up or an ifup is under way.  Raises `TunnelError`."""
         self.check()
         order = self._store.read_order("ifup", self._name)
         if self.is_up() is not False:
             if order not in (RAISED, SEEN):
-                self._note(RAISED)  # somebody else has brought it up
+                self._record(RAISED)  # somebody else has brought it up
             return
         if order in (UP, ANEW) and self._initiator.is_running():
             return
-        self._ask(ANEW if is_configured(self._name) else UP)
+        self._request(ANEW if is_configured(self._name) else UP)
 
     def stop(self) -> None:
-        """Have ifdown run, whoever ran ifup, and wait some seconds for its end.  Raises `TunnelError`.
+        """Request an ifdown, whoever ran ifup, and wait some seconds for its end.  Raises `TunnelError`.
 
-        Don't wait if NAME has a record: its own hooks need the lock that our caller holds; nor with ifupdown-ng and
-        ifupdown2, see above.  While the system stops, ``ifdown -a`` takes it down.
+        Don't wait if NAME has a record, since its own hooks need the lock that our caller holds, and don't wait with
+        ifupdown-ng and ifupdown2 (see the head of this module).  While the system stops, do nothing: ``ifdown -a``
+        takes NAME down.
         """
         order = self._store.read_order("ifup", self._name)
         if order in ("", RAISED, SEEN) and not is_configured(self._name):
-            self._note("")  # there is nothing to do, or somebody else has done it
+            self._record("")  # it was never up, or somebody else has taken it down
             return
         try:
             if order in (UP, ANEW):
                 self._initiator.cancel()
             if order != DOWN or not self._initiator.is_running():
-                self._ask(DOWN)
+                self._request(DOWN)
         except SystemStopping:
             return
         if self._has_record() or not _runs_in_parallel():
@@ -128,10 +128,10 @@ class Tunnel:
         wait_until(lambda: self._read_outcome() is not None, STOP_TIMEOUT, 0.05)
         outcome = self._read_outcome()
         if outcome != "":
-            raise TunnelError(outcome or f"ifdown {self._name} is still at work")
+            raise TunnelError(outcome or f"ifdown {self._name} is still running")
 
     def connect(self) -> str:
-        """Do what was asked for last, and return what was done; what an initiator does.  Raises `TunnelError`."""
+        """Carry out the latest order, and return what was done.  The initiator calls this.  Raises `TunnelError`."""
         while True:
             if not _runs_in_parallel():
                 wait_until(lambda: not is_any_running(_PROGRAMS), OTHERS_TIMEOUT, 0.05)
@@ -153,32 +153,32 @@ class Tunnel:
         return self._inspect_link()[0] if is_configured(self._name) else False
 
     def is_running(self) -> bool:
-        """Whether ifupdown has it configured, or an initiator is at work."""
+        """Whether ifupdown has it configured, or an initiator is running."""
         try:
             return is_configured(self._name) or self._initiator.is_running()
         except TunnelError:
             return True
 
     def inspect(self) -> Condition:
-        """Return how the stanza is doing.  The end of its interface is news of a link, so it needs no process."""
+        """Return the stanza's state.  There is no pid to watch: the kernel reports the end of an interface."""
         self.check()
         files = (self._path,)
         order = self._store.read_order("ifup", self._name)
         if is_configured(self._name):
             up, fault = self._inspect_link()
             if up and order == RAISED:
-                self._note(SEEN)
+                self._record(SEEN)
             if up is not False:
                 return Condition(up, True, files=files)
             if not self._initiator.is_running():
                 return Condition(False, order in ("", RAISED), words=f"its interface {fault}", files=files)
         if self._initiator.is_running():
-            return Condition(False, True, words="ifup is at work", files=files)
+            return Condition(False, True, words="ifup is running", files=files)
         words = self._initiator.read_reason() or ("ifdown has taken it down" if self.find_stop() else "")
         return Condition(False, False, words=words, files=files)
 
     def count_received(self) -> int | None:
-        """Return None: it is not known what would be answered."""
+        """Return None: no packet is known that the other end answers."""
         return None
 
     def nudge(self) -> str:
@@ -186,20 +186,20 @@ class Tunnel:
         return ""
 
     def restart(self) -> None:
-        """Have ifdown and then ifup run.  Raises `TunnelError`."""
+        """Request an ifdown and then an ifup.  Raises `TunnelError`."""
         self.check()
         if self._store.read_order("ifup", self._name) != ANEW or not self._initiator.is_running():
             self._initiator.cancel()
-            self._ask(ANEW)
+            self._request(ANEW)
 
     def list_units(self) -> tuple[str, ...]:
-        """Return no unit: the stop of ``ifup@NAME`` runs ifdown, which `find_stop` tells."""
+        """Return no unit: stopping ``ifup@NAME`` runs ifdown, and `find_stop` notices that."""
         return ()
 
     def find_stop(self) -> str:
-        """Return that somebody has run ifdown, in words; empty if nothing shows that.
+        """Return the ifdown that somebody has run; empty if nothing shows that.
 
-        ifupdown forgets only what its ifdown has taken down: an interface that is deleted stays configured.
+        Only ifdown makes ifupdown forget an interface: one that is deleted in another way stays configured.
         """
         order = self._store.read_order("ifup", self._name)
         return f"ifdown {self._name}" if order in (RAISED, SEEN) and not is_configured(self._name) else ""
@@ -209,13 +209,13 @@ class Tunnel:
         return f"auto or allow-hotplug {self._name} in {self._path}" if self._name in list_boot_links() else ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return ``()``: it is not known what its programs send, and where to."""
+        """Return ``()``: it is unknown what its programs send, and where."""
         return ()
 
     def _inspect_link(self) -> tuple[bool | None, str]:
-        """Return whether the interface called NAME is up, and else what is wrong with it.
+        """Return whether the interface called NAME is up, and what is wrong with it if it is not.
 
-        None: there was none since ifup, or that can't be told.
+        None: it has not existed since ifup, or its state is unknown.
         """
         try:
             link = read_link(device_of(self._name))
@@ -228,22 +228,22 @@ class Tunnel:
             return False, "is down"
         return link.carrier, "" if link.carrier else "has no carrier"
 
-    def _ask(self, order: str) -> None:
-        """Have an initiator do something.  Raises `TunnelError`."""
+    def _request(self, order: str) -> None:
+        """Record an order and start an initiator for it.  Raises `TunnelError`."""
         try:
             with self._store.lock_records():
                 self._store.write_reason("ifup", self._name, "")
                 self._store.write_order("ifup", self._name, order)
         except OSError as error:
-            raise TunnelError(f"what is to be done can't be written down: {error}") from None
+            raise TunnelError(f"can't record the order for the initiator: {error}") from None
         self._initiator.request()
 
-    def _note(self, order: str) -> None:
+    def _record(self, order: str) -> None:
         try:
             with self._store.lock_records():
                 self._store.write_order("ifup", self._name, order)
         except OSError as error:
-            log.error(f"ifup {self._name}: its state can't be written down: {error}")
+            log.error(f"ifup {self._name}: can't record its state: {error}")
 
     def _has_record(self) -> bool:
         try:
@@ -252,16 +252,17 @@ class Tunnel:
             return True
 
     def _read_outcome(self) -> str | None:
-        """Return how an ifdown has ended: empty if it is done, a reason if it failed, None if it is at work."""
+        """Return how an ifdown has ended: empty if it succeeded, a reason if it failed, None if it is still running."""
         if self._store.read_order("ifup", self._name) != DOWN:
             return ""
         return self._initiator.read_reason() or None
 
     def _bring_up(self, anew: bool) -> None:
-        """Run ifup.  One that fails leaves everything that it has done so far: the next one would stumble over it.
+        """Run ifup.  If it fails, run ifdown: ifup does not undo what it has done, and the next ifup would fail, too.
 
-        anew: ifdown was run just now.  If it failed, an empty state file lets ifupdown-ng run ifup again: with --force
-        it would count one interface more, and keep the stanza configured after the next ifdown.
+        anew: ifdown has just been run.  If it failed, give ifup an empty state file, so that ifupdown-ng runs it again.
+        Don't use --force: ifupdown-ng would count one interface more, and keep the stanza configured after the next
+        ifdown.
         """
         if anew and is_configured(self._name):
             from tempfile import TemporaryDirectory
@@ -277,10 +278,10 @@ class Tunnel:
             raise TunnelError(reason)
 
     def _take_down(self, anew: bool) -> None:
-        """Run ifdown, also if ifupdown has forgotten the interface since its ifup failed.
+        """Run ifdown, by --force even if ifupdown does not have NAME configured, as after an ifup that failed.
 
-        anew: ifup comes next.  Then an ifdown that fails is no error: ifupdown-ng leaves a stanza configured if one of
-        its commands fails, as ``ip link del`` does when the interface is gone.
+        anew: ifup comes next, so a failed ifdown is no error.  ifupdown-ng leaves a stanza configured if one of its
+        commands fails, as ``ip link del`` does if the interface is gone.
         """
         reason = _run(["ifdown", "--force", self._name], DOWN_TIMEOUT)
         if is_configured(self._name) and not anew:
@@ -304,7 +305,7 @@ def _run(argv: list[str], timeout: float) -> str:
     if result.status == 0:
         return ""
     lines = [log.printable(line) for line in result.output.splitlines() if line.strip()]
-    # ifup's own last line says only that it failed.
+    # ifup's own last line only says that it failed, not why.
     general = (f"{argv[0]}: failed to bring", "run-parts: failed")
     told = [line for line in lines if not line.startswith(general)] or lines
     return f"{' '.join(argv)}: {'; '.join(told[-2:]) if told else f'exit status {result.status}'}"

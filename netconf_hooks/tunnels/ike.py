@@ -1,13 +1,13 @@
-"""IKE and ESP: where the packets of an IPsec connection go, whichever daemon it belongs to.
+"""IKE and ESP: where the packets of an IPsec connection go.  The same for all daemons.
 
 IKE is UDP from port 500 to port 500.  Behind a NAT, and always with MOBIKE, both ends move to port 4500 (RFC 7296
 section 2.23, RFC 4555 section 3.3), and ESP is sent there too, in UDP (RFC 3948); otherwise ESP is a protocol of its
-own.  Packets from port 4500 are sent by the daemon or by the kernel, and those of the kernel have the socket of the
-packet inside: so all of them are matched by source port.
+own.  Both the daemon and the kernel send packets from port 4500.  A packet of the kernel has the socket of the packet
+inside it, so its uid proves nothing, and all of them are matched by source port.
 
-**Not let through**: further addresses of the peer, to which MOBIKE may move (RFC 4555) or an IKEv2 gateway may redirect
-(RFC 5685), since only the gateway knows them; a gateway behind a NAT that answers from other ports; AH, which does not
-encrypt.
+**The guard drops** packets to other addresses of the peer, to which MOBIKE may move (RFC 4555) or an IKEv2 gateway may
+redirect (RFC 5685), since only the gateway knows them; packets to a gateway behind a NAT that answers from other ports;
+and AH, which does not encrypt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAT_PORT = 4500
 
 _FAMILIES = {"%any4": 4, "%any6": 6, "0.0.0.0": 4, "::": 6}
 _ANY = ("%any", *_FAMILIES)
-"""Any peer, or any of our own addresses: host_create_from_string() of strongSwan's host.c."""
+"""Words for any peer, or for any of our own addresses: host_create_from_string() of strongSwan's host.c."""
 
 
 class Flow(Record):
@@ -47,8 +47,8 @@ ESP = Flow("esp")
 class Peer(Record):
     """The other end of a connection.
 
-    place: where it is configured, in words; hosts: addresses and names; version: 4 or 6 if only that one is used, else
-    0; local_port, remote_port: of IKE, 0 for the daemon's default.
+    place: where it is configured, in words; hosts: addresses and names; version: 4 or 6 if only that version of IP is
+    used, else 0; local_port, remote_port: of IKE, 0 for the daemon's default.
     """
 
     __slots__ = ("place", "hosts", "version", "local_port", "remote_port")
@@ -64,7 +64,7 @@ class Peer(Record):
 
 
 def make_endpoints(peer: Peer, flows: Iterable[Flow]) -> tuple[Endpoint, ...]:
-    """Return an endpoint for each of the peer's hosts and each flow, none twice."""
+    """Return an endpoint for each pair of a host of the peer and a flow, without duplicates."""
     kinds = tuple(dict.fromkeys(flows))
     return tuple(
         Endpoint(
@@ -81,9 +81,9 @@ def make_endpoints(peer: Peer, flows: Iterable[Flow]) -> tuple[Endpoint, ...]:
 
 
 def read_hosts(option: str, value: str) -> tuple[str, ...]:
-    """Return the addresses and names in a list with commas, as ``remote_addrs`` of swanctl.conf(5) takes it.
+    """Return the addresses and names in a list with commas, as in ``remote_addrs`` of swanctl.conf(5).
 
-    An initiator connects to one of these; ``%any``, networks and ranges in the list are for responders, and left out.
+    An initiator connects to one of these.  ``%any``, networks and ranges in the list are for responders, and left out.
     option: the name of the list, for messages.  Raises `TunnelError` if nothing is left, or if a word is neither an
     address nor a name.
     """
@@ -98,13 +98,13 @@ def read_hosts(option: str, value: str) -> tuple[str, ...]:
         if host not in _ANY:
             hosts.append(host)
     if not hosts:
-        raise TunnelError(f'{option} "{value}" names no address that could be let through')
+        raise TunnelError(f'{option} "{value}" names no address that the guard could let pass')
     return tuple(hosts)
 
 
 def find_family(value: str) -> int:
-    """Return 4 or 6 if all addresses in a list of our own are of one family, else 0 (ike_cfg_get_family() of
-    ike_cfg.c)."""
+    """Return 4 or 6 if all addresses in a list of our own addresses are of one family, else 0: ike_cfg_get_family() of
+    strongSwan's ike_cfg.c."""
     versions = {_FAMILIES.get(word, 0) or find_version(word) for word in _split(value)}
     return versions.pop() if len(versions) == 1 else 0
 
@@ -127,10 +127,10 @@ def find_version(host: str) -> int:
 
 
 def is_own(address: str) -> bool:
-    """Whether an address is one of this machine's, now.
+    """Whether this machine has the address now.
 
-    Don't try to bind a socket to it: with net.ipv4.ip_nonlocal_bind=1, and while no interface has an address, that
-    works for any address.
+    Binding a socket to it would prove nothing: that works for any address with net.ipv4.ip_nonlocal_bind=1, and while
+    no interface has an address.
     """
     if not find_version(address) or address in _ANY:
         return False
@@ -142,9 +142,9 @@ def is_own(address: str) -> bool:
 
 
 def refuse_ah(option: str, value: str) -> None:
-    """Raise `TunnelError` for a connection that uses AH, which does not encrypt: a guard must not let it through."""
+    """Raise `TunnelError` for a connection that uses AH, which does not encrypt: a guard must not let it pass."""
     if value:
-        raise TunnelError(f'{option} "{value}": AH does not encrypt, so it is not let through')
+        raise TunnelError(f'{option} "{value}": AH does not encrypt, so the guard does not let it pass')
 
 
 def _split(value: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``netconf-vpn ipsec NAME``: a connection of strongSwan or Libreswan, whichever of them knows one of that name.
+"""``netconf-vpn ipsec NAME``: the connection NAME of strongSwan or Libreswan.
 
 =======================  =============================================  ==========================================
 configuration            NAME is                                        daemon
@@ -9,14 +9,15 @@ configuration            NAME is                                        daemon
 /etc/ipsec.conf          a ``conn`` of strongSwan                       charon: strongswan-starter.service,
                                                                         ``ipsec start``
 /etc/ipsec.conf          a ``conn`` of Libreswan                        pluto: ipsec.service, ``ipsec pluto``
-(loaded by others)       what charon or pluto list                      runs
+(loaded by others)       what charon or pluto lists                     already runs
 =======================  =============================================  ==========================================
 
 The programs block until the gateway answers, and the daemon may have to be started first.  So `start` requests an
 initiator (see `attempt`), which calls `connect`.  The daemon keeps running after the tunnel has ended.
 
-**Connected** means that a CHILD_SA is installed (Libreswan: an IPsec SA is established), whether the kernel encrypts
-(policies, no interface) or charon itself (the plugin kernel-libipsec, a tun device).  Exit statuses don't count.
+**Connected** means that a CHILD_SA is installed (Libreswan: an IPsec SA is established).  It does not matter whether
+the kernel encrypts (policies, no interface) or charon itself (the plugin kernel-libipsec, a tun device).  The programs'
+exit statuses are unreliable and not used.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from netconf_hooks.tunnels import Endpoint
     from netconf_hooks.tunnels.strongswan import Child, Session
 
-    class Voice(Protocol):
-        """A way to speak with charon; `strongswan` says what is raised."""
+    class Client(Protocol):
+        """A program that talks to charon.  The classes in `strongswan` document what is raised."""
 
         program: str
 
@@ -61,40 +62,40 @@ if TYPE_CHECKING:
             """Return the remote and the local addresses of all connections that charon has loaded."""
 
         def load(self) -> str:
-            """Have the configuration read again, and return what was complained of."""
+            """Make charon read the configuration again, and return its complaints."""
 
         def initiate(self, connection: Connection, child: str) -> str:
-            """Bring up a child; return the reason why it is not up, or nothing."""
+            """Bring up a child; return why it is not up, empty if it is."""
 
         def terminate(self, session: Session, child: Child | None) -> None:
             """End an IKE_SA, or one CHILD_SA of it."""
 
         def end_daemon(self) -> bool:
-            """End charon if that is the only way to end what is left; return whether it has ended."""
+            """End charon if only that ends the remaining sessions; return whether it has ended."""
 
     class Implementation(Protocol):
-        """One of the programs that may know a connection."""
+        """An IPsec implementation on this machine, with its configuration and its daemon."""
 
         def read(self, name: str) -> Found:
             """Look for `name` in the configuration files."""
 
         def ask(self, name: str) -> Found:
-            """Look for `name` among what the daemon has loaded."""
+            """Look for `name` among the connections that the daemon has loaded."""
 
         def is_up(self, name: str) -> bool:
-            """Whether it is connected now.  Raises `TunnelError` when that can't be told."""
+            """Whether it is connected now.  Raises `TunnelError` if that is unknown."""
 
         def is_trying(self, name: str) -> bool:
-            """Whether the daemon is about to bring it up.  Raises `TunnelError`."""
+            """Whether the daemon is bringing it up.  Raises `TunnelError`."""
 
         def is_stuck(self, name: str) -> bool:
-            """Whether the gateway has not answered yet what it was asked last; False if that can't be told.
+            """Whether the gateway has not answered the last request yet; False if that is unknown.
 
             Raises `TunnelError`.
             """
 
         def connect(self, connection: Connection) -> None:
-            """Bring it up, the daemon first.  Raises `TunnelError`."""
+            """Bring it up; start the daemon first if it does not run.  Raises `TunnelError`."""
 
         def disconnect(self, name: str) -> None:
             """End it.  Raises `TunnelError`."""
@@ -110,14 +111,17 @@ ANSWER_TIMEOUT = 10.0
 """Seconds until a running daemon must answer, which usually takes 0.1 s."""
 
 LOAD_TIMEOUT = 2.0
-"""Seconds until a connection must be loaded: the starter does that later than its start."""
+"""Seconds until a connection must be loaded: the starter loads connections some time after its start."""
 
 LAUNCH_TIMEOUT = 10.0
 """Seconds that one step of starting a daemon may take."""
 
 
 class Found(Record):
-    """The result of a search for a name.  connections: what it can mean; looked: files and daemons, in words."""
+    """The result of a search for a name.
+
+    connections: those that the name can mean; looked: the files and daemons that were searched, in words.
+    """
 
     __slots__ = ("connections", "looked")
 
@@ -129,8 +133,9 @@ class Found(Record):
 class Daemon:
     """How to start a daemon.
 
-    units: with systemd, the first of these that exists is started; commands: without systemd, the programs that start
-    it, one after the other, the last in a process of its own if `detached`.
+    units: with systemd, the first of these that exists is started.
+    commands: without systemd, these programs are run one after the other.  detached: whether the last one is the daemon
+        itself, which does not return.
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class Daemon:
         self._detached = detached
 
     def start(self, answers: Callable[[], bool]) -> None:
-        """Start it and return when it answers.  Raises `TunnelError`."""
+        """Start it, and wait until it answers.  Raises `TunnelError`."""
         if self._systemd.is_running():
             self._start_unit(answers)
             return
@@ -153,7 +158,7 @@ class Daemon:
             try:
                 programs.run(preparation, LAUNCH_TIMEOUT)
             except programs.ProgramError:
-                pass  # the daemon itself says what it misses
+                pass  # the daemon itself reports what is missing
         try:
             if self._detached:
                 programs.spawn(command)
@@ -183,13 +188,13 @@ class Daemon:
 
 
 class ByCharon:
-    """strongSwan's daemon, whoever speaks to it.
+    """strongSwan: what is the same with swanctl and ipsec(8).
 
-    configuration: the file that names the connections; settings: strongswan.conf.
+    configuration: the file with the connections; settings: strongswan.conf.
     """
 
-    def __init__(self, voice: Swanctl | Stroke, daemon: Daemon, configuration: str, settings: str) -> None:
-        self._voice = voice
+    def __init__(self, client: Swanctl | Stroke, daemon: Daemon, configuration: str, settings: str) -> None:
+        self._client = client
         self._daemon = daemon
         self._configuration = configuration
         self._settings = settings
@@ -200,20 +205,20 @@ class ByCharon:
 
     def is_up(self, name: str) -> bool:
         """Whether all children of the connection `name`, or the child, are installed."""
-        return _is_up(self._voice, self.read(name).connections, name)
+        return _is_up(self._client, self.read(name).connections, name)
 
     def is_trying(self, name: str) -> bool:
-        """Whether an IKE_SA of it is being set up."""
+        """Whether one of its IKE_SAs is being set up."""
         return any(session.state == "CONNECTING" for session in self._list_sessions(name))
 
     def is_stuck(self, name: str) -> bool:
-        """Whether an IKE_SA of it waits for an answer."""
+        """Whether one of its IKE_SAs waits for an answer."""
         return any(session.state == "ESTABLISHED" and session.waits for session in self._list_sessions(name))
 
     def _list_sessions(self, name: str) -> list[Session]:
         """Return its IKE_SAs."""
         try:
-            sessions = self._voice.list_sessions()
+            sessions = self._client.list_sessions()
         except NotRunning:
             return []
         return [
@@ -224,47 +229,47 @@ class ByCharon:
         ]
 
     def connect(self, connection: Connection) -> None:
-        """Bring up all children that are not."""
-        _connect(self._voice, self._daemon, connection)
+        """Bring up all children that are not up."""
+        _connect(self._client, self._daemon, connection)
 
     def disconnect(self, name: str) -> None:
         """End the connection `name`, or the child."""
-        _disconnect(self._voice, self.read(name).connections, name)
+        _disconnect(self._client, self.read(name).connections, name)
 
 
 class BySwanctl(ByCharon):
     """strongSwan, by swanctl.  configuration: swanctl.conf; settings: strongswan.conf."""
 
     def read(self, name: str) -> Found:
-        """Look for `name` in swanctl.conf and what it includes."""
+        """Look for `name` in swanctl.conf and the files that it includes."""
         reading = swanctl_conf.read_configuration(self._configuration)
         return Found(choose(reading.connections, name), reading.files)
 
     def ask(self, name: str) -> Found:
-        """Look for `name` among what charon has loaded."""
-        return _ask_charon(self._voice, f"{self._voice.program} --list-conns", name)
+        """Look for `name` among the connections that charon has loaded."""
+        return _ask_charon(self._client, f"{self._client.program} --list-conns", name)
 
     def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
-        """Return where its packets go, by swanctl.conf, else by charon, which does not tell ports."""
+        """Return where its packets go: from swanctl.conf, or else from charon, which does not report ports."""
         peer = swanctl_conf.read_peer(self._configuration, connection)
-        return _list_endpoints(peer or _ask_peer(self._voice, connection.name), self._settings)
+        return _list_endpoints(peer or _ask_peer(self._client, connection.name), self._settings)
 
 
 class ByStarter(ByCharon):
     """strongSwan, by ipsec(8).  configuration: its ipsec.conf; settings: strongswan.conf."""
 
     def read(self, name: str) -> Found:
-        """Look for `name` in ipsec.conf and what it includes."""
+        """Look for `name` in ipsec.conf and the files that it includes."""
         return _read_conns(self._configuration, name)
 
     def ask(self, name: str) -> Found:
-        """Look for `name` among what charon has loaded."""
-        return _ask_charon(self._voice, f"{self._voice.program} statusall", name)
+        """Look for `name` among the connections that charon has loaded."""
+        return _ask_charon(self._client, f"{self._client.program} statusall", name)
 
     def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
-        """Return where its packets go, by ipsec.conf, else by charon, which does not tell ports."""
+        """Return where its packets go: from ipsec.conf, or else from charon, which does not report ports."""
         peer = None if connection.name else read_starter_peer(self._configuration, *connection.children)
-        return _list_endpoints(peer or _ask_peer(self._voice, connection.name), self._settings)
+        return _list_endpoints(peer or _ask_peer(self._client, connection.name), self._settings)
 
 
 class ByLibreswan:
@@ -276,11 +281,11 @@ class ByLibreswan:
         self._configuration = configuration
 
     def read(self, name: str) -> Found:
-        """Look for `name` in ipsec.conf and what it includes."""
+        """Look for `name` in ipsec.conf and the files that it includes."""
         return _read_conns(self._configuration, name)
 
     def ask(self, name: str) -> Found:
-        """Look for `name` among what pluto has loaded."""
+        """Look for `name` among the connections that pluto has loaded."""
         asked = f"pluto ({self._pluto.program} whack --status)"
         try:
             names = [found for found in self._pluto.list_connections() if belongs(found, name)]
@@ -298,16 +303,16 @@ class ByLibreswan:
             return False
 
     def is_trying(self, name: str) -> bool:
-        """Whether pluto does anything for the connection."""
+        """Whether pluto has any state for the connection."""
         try:
             return any(belongs(found, name) for found in self._pluto.list_states())
         except NotRunning:
             return False
 
     def is_stuck(self, name: str) -> bool:
-        """Whether its packets leave by an address that this machine no longer has: pluto does not change it by itself.
+        """Whether its packets leave from an address that this machine has lost: pluto does not replace it by itself.
 
-        pluto does not say whether it waits for an answer.
+        Whether the gateway has answered is unknown: pluto does not report it.
         """
         try:
             pairs = self._pluto.list_addresses(name)
@@ -317,21 +322,21 @@ class ByLibreswan:
             return any(not any(map(netlink.is_own, pair)) for pair in pairs)
 
     def connect(self, connection: Connection) -> None:
-        """Bring it up."""
+        """Bring it up; start pluto first if it does not run."""
         (name,) = connection.children
         if not _answers(self._pluto.list_up):
             self._daemon.start(lambda: _answers(self._pluto.list_up))
         if self.is_up(name):
             return
-        # What pluto starts with is loaded by a process of its own, a little later.
+        # Soon after its start another process loads the configured connections.
         wait_until(lambda: bool(self.ask(name).connections), LOAD_TIMEOUT / 4, 0.05)
-        # Also if it is loaded: then left=%defaultroute is the address that this machine had at that time.
-        told = self._pluto.load(name)
+        # Load it again even if it is loaded: left=%defaultroute may stand for an address that this machine has lost.
+        complaint = self._pluto.load(name)
         if not self.ask(name).connections:
-            raise TunnelError(f"pluto did not load it{f': {told}' if told else ''}")
-        told = self._pluto.initiate(name)
+            raise TunnelError(f"pluto did not load it{f': {complaint}' if complaint else ''}")
+        reason = self._pluto.initiate(name)
         if not self.is_up(name):
-            raise TunnelError(told or "no IPsec SA was established")
+            raise TunnelError(reason or "no IPsec SA was established")
 
     def disconnect(self, name: str) -> None:
         """End the connection."""
@@ -342,7 +347,7 @@ class ByLibreswan:
         self._pluto.terminate(name)
 
     def list_endpoints(self, connection: Connection) -> tuple[Endpoint, ...]:
-        """Return where its packets go, by ipsec.conf."""
+        """Return where its packets go, from ipsec.conf."""
         (name,) = connection.children
         parameters = read_parameters(self._configuration, name)
         if not parameters:
@@ -377,26 +382,26 @@ class Tunnel:
         self._implementations: tuple[Implementation, ...] | None = None
 
     def check(self) -> None:
-        """Raise `TunnelError` unless exactly one connection has this name, saying where it was looked for."""
+        """Raise `TunnelError` unless exactly one connection has this name; the message says where we looked."""
         self._find()
 
     def start(self) -> None:
-        """Ask for the tunnel; one that is up is left as it is.  Raises `TunnelError`."""
+        """Request an initiator, unless the tunnel is up.  Raises `TunnelError`."""
         implementation, _ = self._find()
         try:
             if implementation.is_up(self._name):
                 return
         except TunnelError:
-            pass  # a daemon in trouble is the attempt's to report
+            pass  # the initiator will report what is wrong with the daemon
         self._initiator.request()
 
     def connect(self) -> None:
-        """Bring the tunnel up and return when it is; what an attempt does.  Raises `TunnelError` with the reason."""
+        """Bring the tunnel up, and return when it is up.  The initiator calls this.  Raises `TunnelError`."""
         implementation, connection = self._find()
         implementation.connect(connection)
 
     def stop(self) -> None:
-        """End the tunnel, whoever started it and even if its configuration is gone; the daemon goes on running.
+        """End the tunnel, whoever started it and even if its configuration is gone; the daemon keeps running.
 
         Raises `TunnelError`.
         """
@@ -405,25 +410,25 @@ class Tunnel:
             implementation.disconnect(self._name)
 
     def is_up(self) -> bool | None:
-        """Whether the tunnel's CHILD_SA is installed; None where this user may not know, or a daemon does not say."""
-        told = True
+        """Whether the tunnel's CHILD_SA is installed; None if a daemon does not tell that to this user, or at all."""
+        known = True
         for implementation in self._list_implementations():
             try:
                 if implementation.is_up(self._name):
                     return True
             except TunnelError:
-                told = False
-        return False if told else None
+                known = False
+        return False if known else None
 
     def is_running(self) -> bool:
-        """Whether it is connected, or that can't be told: an attempt that has not succeeded yet does not count."""
+        """Whether it is connected, or that is unknown.  An initiator that has not succeeded yet does not count."""
         try:
             return self.is_up() is not False
         except TunnelError:
             return True
 
     def inspect(self) -> Condition:
-        """Return how the tunnel is doing: the kernel tells when a security association comes or goes."""
+        """Return the tunnel's state.  There is no pid to watch: the kernel reports changes of security associations."""
         files = (self._swanctl_conf, self._ipsec_conf, "/etc/ipsec.secrets")
         up = self.is_up()
         if up is not False:
@@ -439,9 +444,9 @@ class Tunnel:
         return Condition(False, running, words=words, refused=refused, files=files)
 
     def count_received(self) -> int | None:
-        """Return None: the daemon itself asks the gateway after each change (MOBIKE, dead peer detection).
+        """Return None: the daemon itself queries the gateway after each change (MOBIKE, dead peer detection).
 
-        `inspect` says whether the gateway has answered.
+        If the gateway has not answered, `inspect` returns `stuck`.
         """
         return None
 
@@ -450,7 +455,7 @@ class Tunnel:
         return ""
 
     def restart(self) -> None:
-        """End the tunnel and initiate it again: a gateway that has forgotten it answers only that.
+        """End the tunnel and initiate it again.  A gateway that has lost its state answers only a new initiation.
 
         Raises `TunnelError`.
         """
@@ -458,7 +463,7 @@ class Tunnel:
         self.start()
 
     def boot_start(self) -> str:
-        """Say what has the daemon bring this tunnel up when it starts; empty when nothing does."""
+        """Return the settings by which the daemon starts this tunnel when it starts itself; empty if there are none."""
         found = [
             connection.start
             for implementation in self._list_implementations()
@@ -467,16 +472,16 @@ class Tunnel:
         return "; ".join(start for start in found if start)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the tunnel's packets go: IKE and ESP to each peer that the configuration names (see `ike`, also
-        for what does not pass).
+        """Return where the tunnel's packets go: IKE and ESP to each peer in the configuration.
 
-        Raises `TunnelError`, naming the option, where that can't be known beforehand.
+        `ike` lists packets that are not included.  Raises `TunnelError`, naming the option, if the peer can't be known
+        beforehand.
         """
         implementation, connection = self._find()
         return implementation.list_endpoints(connection)
 
     def _find(self) -> tuple[Implementation, Connection]:
-        """Return the one connection of this name and who knows it.  Raises `TunnelError`."""
+        """Return the one connection of this name, and its implementation.  Raises `TunnelError`."""
         implementations = self._list_implementations()
         if not implementations:
             raise TunnelError("neither swanctl (strongSwan) nor ipsec (strongSwan, Libreswan) is installed")
@@ -511,7 +516,7 @@ class Tunnel:
                 charon = self._make_charon(units, ipsec, maker)
                 found.append(ByStarter(Stroke(ipsec), charon, self._ipsec_conf, self._strongswan_conf))
             elif maker == "Libreswan":
-                # As its ipsec.service does it, which also makes the key database where there is none.
+                # As Libreswan's ipsec.service: checknss creates the key database if it is missing.
                 commands = ((ipsec, "_stackmanager", "start"), (ipsec, "checknss"), (ipsec, "pluto"))
                 daemon = Daemon(self._systemd, ("ipsec.service",), commands)
                 found.append(ByLibreswan(Pluto(ipsec), daemon, self._ipsec_conf))
@@ -527,7 +532,7 @@ class Tunnel:
 
 
 def explain_reason(reason: str) -> tuple[str, bool]:
-    """Return what a daemon's reason means in the admin's words, and whether a secret or a password was refused."""
+    """Return a daemon's reason in the admin's words, and whether the gateway has refused a secret or password."""
     for sign, words, refused in _REASONS:
         if sign in reason:
             return f"{words} ({sign})", refused
@@ -563,7 +568,7 @@ def _find_program(name: str, path: str) -> str:
 
 
 def _ask_maker(ipsec: str) -> str:
-    """Return whose ipsec(8) this is: ``strongSwan``, ``Libreswan``, or nothing."""
+    """Return which project's ipsec(8) this is: ``strongSwan``, ``Libreswan``, or empty if unknown."""
     try:
         output = programs.run([ipsec, "--version"], 2.0).output
     except programs.ProgramError:
@@ -586,20 +591,20 @@ def _read_conns(path: str, name: str) -> Found:
     return Found(tuple(found), reading.files)
 
 
-def _ask_charon(voice: Voice, question: str, name: str) -> Found:
+def _ask_charon(client: Client, question: str, name: str) -> Found:
     asked = f"charon ({question})"
     try:
-        return Found(choose(voice.list_connections(), name), (asked,))
+        return Found(choose(client.list_connections(), name), (asked,))
     except NotRunning:
         return Found((), (f"{asked}: it does not run",))
     except TunnelError as error:
         return Found((), (f"{asked}: {error}",))
 
 
-def _ask_peer(voice: Voice, name: str) -> Peer:
+def _ask_peer(client: Client, name: str) -> Peer:
     place = f"connection {name} in charon"
     try:
-        remote, local = voice.list_peers().get(name, ("", ""))
+        remote, local = client.list_peers().get(name, ("", ""))
         return Peer(place, read_hosts("remote address", remote), find_family(local))
     except NotRunning:
         raise TunnelError(f"{place}: charon does not run any more") from None
@@ -608,7 +613,7 @@ def _ask_peer(voice: Voice, name: str) -> Peer:
 
 
 def _list_endpoints(peer: Peer, settings: str) -> tuple[Endpoint, ...]:
-    """Return where charon's packets to a peer go, whichever of its daemons runs; settings: strongswan.conf."""
+    """Return where the packets of charon and charon-systemd to a peer go.  settings: strongswan.conf."""
     found: list[Endpoint] = []
     for charon in swanctl_conf.read_daemons(settings):
         version = charon.version or peer.version
@@ -617,66 +622,66 @@ def _list_endpoints(peer: Peer, settings: str) -> tuple[Endpoint, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _is_up(voice: Voice, connections: Sequence[Connection], name: str) -> bool:
+def _is_up(client: Client, connections: Sequence[Connection], name: str) -> bool:
     try:
-        sessions = voice.list_sessions()
+        sessions = client.list_sessions()
     except NotRunning:
         return False
-    return any(is_installed(sessions, meant) for meant in connections or _guess(sessions, name))
+    return any(is_installed(sessions, each) for each in connections or _guess(sessions, name))
 
 
 def _guess(sessions: Sequence[Session], name: str) -> tuple[Connection, ...]:
-    """Return what `name`, which no file knows, can mean among what there is."""
+    """Return what `name` can mean if it is in no configuration file: an IKE_SA of that name, or a CHILD_SA."""
     ours = tuple(child.name for session in sessions if session.name == name for child in session.children)
     return (Connection(name, ours, ""), Connection("", (name,), ""))
 
 
-def _connect(voice: Voice, daemon: Daemon, connection: Connection) -> None:
+def _connect(client: Client, daemon: Daemon, connection: Connection) -> None:
     def is_loaded() -> bool:
         return any(
             connection.name in ("", loaded.name) and set(connection.children) <= set(loaded.children)
-            for loaded in voice.list_connections()
+            for loaded in client.list_connections()
         )
 
     if not connection.children:
         raise TunnelError(f"{connection.place} has no children")
-    if not _answers(voice.list_sessions):
-        daemon.start(lambda: _answers(voice.list_sessions))
-    # The starter loads ipsec.conf, and strongswan.service swanctl.conf, when charon answers already.
+    if not _answers(client.list_sessions):
+        daemon.start(lambda: _answers(client.list_sessions))
+    # charon already answers while the starter still loads ipsec.conf, or strongswan.service swanctl.conf.
     if not is_loaded() and not wait_until(is_loaded, LOAD_TIMEOUT / 4, 0.05):
-        complaint = voice.load()
+        complaint = client.load()
         if not wait_until(is_loaded, LOAD_TIMEOUT, 0.05):
             raise TunnelError(f"charon did not load it{f': {complaint}' if complaint else ''}")
     reasons = []
     for child in connection.children:
-        if not is_installed(voice.list_sessions(), Connection(connection.name, (child,), "")):
-            reasons.append(voice.initiate(connection, child))
-    if not is_installed(voice.list_sessions(), connection):
+        if not is_installed(client.list_sessions(), Connection(connection.name, (child,), "")):
+            reasons.append(client.initiate(connection, child))
+    if not is_installed(client.list_sessions(), connection):
         raise TunnelError("; ".join(reason for reason in reasons if reason) or "no CHILD_SA was installed")
 
 
-def _disconnect(voice: Swanctl | Stroke, connections: Sequence[Connection], name: str) -> None:
+def _disconnect(client: Swanctl | Stroke, connections: Sequence[Connection], name: str) -> None:
     try:
-        sessions = voice.list_sessions()
+        sessions = client.list_sessions()
         meant = connections or _guess(sessions, name)
         for connection in meant:
             for session, child in find_ending(sessions, connection):
-                voice.terminate(session, child)
-        sessions = voice.list_sessions()
+                client.terminate(session, child)
+        sessions = client.list_sessions()
         if not any(is_installed(sessions, connection) for connection in meant):
             return
         ending = [session for connection in meant for session, child in find_ending(sessions, connection) if not child]
         others = [session.name for session in sessions if session not in ending]
         if others:
             raise TunnelError(f"it is still installed, and charon can't be ended because of {', '.join(others)}")
-        if not voice.end_daemon():
+        if not client.end_daemon():
             raise TunnelError("it is still installed")
     except NotRunning:
         return
 
 
 def _answers(question: Callable[[], object]) -> bool:
-    """Whether a daemon can be asked; one that runs and refuses this user raises `NotAllowed`."""
+    """Whether a daemon answers.  Raises `NotAllowed` if it refuses this user."""
     try:
         question()
     except NotAllowed:

@@ -1,7 +1,8 @@
-"""ipsec.conf(5), of strongSwan's starter and of Libreswan: which connections it has.
+"""ipsec.conf(5): the connections that it defines, for strongSwan's starter and for Libreswan.
 
-Both mean by it: sections that begin in the first column (``conn NAME``), parameters on lines that do not, ``#``
-comments, ``also=`` to take over another section's parameters, ``conn %default`` for all, and ``include``.
+Both have the same syntax: a section begins in the first column (``conn NAME``), its parameters are on indented lines,
+``#`` begins a comment, ``also=`` takes over another section's parameters, ``conn %default`` holds for all, ``include``
+reads another file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MAGIC = ("%any", "%any4", "%any6", "%defaultroute", "%group", "%opportunistic",
 
 
 class Conn(Record):
-    """A ``conn`` section.  file: where it stands; auto: its ``auto=``, also inherited, or empty."""
+    """A ``conn`` section.  file: the file that it is in; auto: its ``auto=``, own or inherited, or empty."""
 
     __slots__ = ("name", "file", "auto")
 
@@ -37,7 +38,7 @@ class Conn(Record):
 
 
 class Reading(Record):
-    """What was read.  conns: all sections; files: what was looked at, with the reason where it could not be read."""
+    """What was read.  conns: all sections; files: each file, with the reason if it could not be read."""
 
     __slots__ = ("conns", "files")
 
@@ -47,7 +48,7 @@ class Reading(Record):
 
 
 class Section:
-    """A section as it is written.  file: where it begins; parameters: in their order."""
+    """A section as it is written.  file: the file in which it begins; parameters: in their order."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -55,7 +56,7 @@ class Section:
 
 
 def read_conns(path: str) -> Reading:
-    """Read the ``conn`` sections of an ipsec.conf and of what it includes; files that can't be read hold none."""
+    """Read the ``conn`` sections of an ipsec.conf and the files that it includes; skip files that can't be read."""
     sections, looked = _read_sections(path)
     autos = _find_autos(sections)
     default = autos.get("%default")
@@ -70,10 +71,11 @@ def read_conns(path: str) -> Reading:
 
 
 def read_parameters(path: str, name: str) -> dict[str, str]:
-    """Return all parameters of a ``conn`` by their names in lower case; none where there is no such section.
+    """Return all parameters of a ``conn`` by their names in lower case; none if there is no such section.
 
-    They are its own, those of the sections that it names by ``also`` and, left and right exchanged, by ``alsoflip``,
-    and those of ``%default``.  Of one written twice the nearest counts, and in one section the last.
+    These are its own parameters, those of the sections named by ``also`` and by ``alsoflip`` (with left and right
+    exchanged), and those of ``%default``.  If a parameter occurs in several sections, the nearest one counts; if it
+    occurs twice in one section, the last one counts.
     """
     sections, _ = _read_sections(path)
     return _collect(sections, name) if name in sections else {}
@@ -82,7 +84,7 @@ def read_parameters(path: str, name: str) -> dict[str, str]:
 def _collect(sections: dict[str, Section], name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     seen = set()
-    # What is looked at next stands last; a section that comes again adds nothing.
+    # A stack: the next section is the last one.  A section that was already read adds nothing.
     waiting = [("%default", False), (name, False)]
     while waiting:
         place = waiting.pop()
@@ -101,10 +103,10 @@ def _collect(sections: dict[str, Section], name: str) -> dict[str, str]:
 
 
 def _find_autos(sections: dict[str, Section]) -> dict[str, str | None]:
-    """Return the ``auto`` of each section, also inherited, but not from ``%default``; None if there is none.
+    """Return the ``auto`` of each section, own or inherited, but not from ``%default``; None if there is none.
 
-    As `_collect` finds it, but each section is looked at once, however long the chains of ``also`` are.  A section that
-    takes over itself, which both programs refuse, gives no more than it has.
+    The result is as by `_collect`, but each section is visited only once, however long the chains of ``also`` are.
+    Both programs refuse a section that includes itself; here it inherits nothing from itself.
     """
     found = {name: dict(section.parameters).get("auto") for name, section in sections.items()}
     looked = set()
@@ -127,24 +129,24 @@ def _find_autos(sections: dict[str, Section]) -> dict[str, str | None]:
 
 
 def _iterate_also(section: Section) -> Iterator[str]:
-    """Yield the names of the sections that a section takes over, in their order."""
+    """Yield the names of the sections whose parameters a section takes over, in their order."""
     for key, value in section.parameters:
         if key in ("also", "alsoflip"):
             yield from value.replace(",", " ").split()
 
 
 def read_starter_peer(path: str, name: str) -> Peer | None:
-    """Return whom a ``conn`` of strongSwan goes to; None where there is no such section.
+    """Return the peer of a ``conn`` of strongSwan; None if there is no such section.
 
-    That is ``right``, but ``left`` where the other one is an address of this machine: so charon chooses
-    (stroke_config.c, swap_ends()).  Raises `TunnelError`, naming the option, where it can't be known.
+    The peer is ``right``, or ``left`` if ``right`` is an address of this machine, as charon chooses it
+    (stroke_config.c, swap_ends()).  Raises `TunnelError`, naming the option, if the peer can't be known.
     """
     parameters = read_parameters(path, name)
     if not parameters:
         return None
     place = f"conn {name}"
     ours, theirs = ("right", "left") if is_own(parameters.get("right", "")) else ("left", "right")
-    # The percent sign before a host lets others come as well.
+    # With a percent sign before the host, the conn also accepts other peers.
     words = [word.strip() for word in (parameters.get(theirs) or "%any").split(",")]
     words = [word if word in _MAGIC else word.removeprefix("%") for word in words]
     try:
@@ -155,7 +157,7 @@ def read_starter_peer(path: str, name: str) -> Peer | None:
             place,
             read_hosts(theirs, ",".join(words)),
             find_family(parameters.get(ours, "")),
-            # Said or not, 500 is what charon has in its place: stroke_config.c, build_ike_cfg().
+            # charon replaces 500 by its default port, even if it is written: stroke_config.c, build_ike_cfg().
             0 if local_port == IKE_PORT else local_port,
             read_port(f"{theirs}ikeport", parameters.get(f"{theirs}ikeport", "")),
         )
@@ -171,7 +173,7 @@ def _flip(key: str) -> str:
 
 
 def _read_sections(path: str) -> tuple[dict[str, Section], tuple[str, ...]]:
-    """Return the ``conn`` sections by name, and the files that were looked at."""
+    """Return the ``conn`` sections by name, and the files as in `Reading`."""
     sections: dict[str, Section] = {}
     looked: list[str] = []
     current: Section | None = None
@@ -191,12 +193,15 @@ def _read_sections(path: str) -> tuple[dict[str, Section], tuple[str, ...]]:
 
 
 def _read_lines(path: str, looked: list[str], above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Give the lines of a file, each after its file's name; above: the files that include it, one in the other."""
+    """Yield the lines of a file and of the files that it includes, as pairs of file name and line.
+
+    looked: gets the name of each file; above: the chain of files that include this one.
+    """
     from glob import glob
 
     try:
         if len(looked) >= MOST_FILES:
-            return  # `looked` is long enough to show why
+            return
         lines = read_text(path, any_end=True).split("\n")
     except OSError as error:
         looked.append(f"{path} ({error.strerror})")
@@ -206,7 +211,7 @@ def _read_lines(path: str, looked: list[str], above: tuple[str, ...]) -> Iterato
         words = _strip_comment(line).split(None, 1)
         if len(words) == 2 and words[0] == "include" and len(above) < _MAX_INCLUDES:
             pattern = os.path.join(os.path.dirname(path), words[1].strip().strip('"'))
-            # What includes itself says nothing new, but would say it ever so often.
+            # Skip the files that include this one: reading them again adds nothing, and would never end.
             for name in sorted(set(glob(pattern)).difference(above, (path,))):
                 yield from _read_lines(name, looked, (*above, path))
         elif line:
@@ -214,7 +219,7 @@ def _read_lines(path: str, looked: list[str], above: tuple[str, ...]) -> Iterato
 
 
 def _strip_comment(line: str) -> str:
-    """Return `line` without a comment: one begins at the start of a word, outside of quotes."""
+    """Return `line` without its comment: a ``#`` at the start of a word and outside of quotes begins one."""
     quoted = False
     for place, character in enumerate(line):
         if character == '"':

@@ -1,7 +1,7 @@
-"""Libreswan: its daemon pluto as ``ipsec whack`` sees it.
+"""Libreswan: its daemon pluto, by ``ipsec whack``.
 
-`whack` is what ``ipsec auto`` (4.x) and ``ipsec up`` (5.x) call themselves.  Its exit status is 0 also when a
-connection could not be brought up; what it prints says more.
+``ipsec auto`` (4.x) and ``ipsec up`` (5.x) call `whack` themselves.  Its exit status is 0 even if a connection could
+not be brought up, so its output is parsed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from netconf_hooks.tunnels.ike import ESP, Flow, IKE_PORT, NAT_PORT, Peer, is_ow
 from netconf_hooks.tunnels.strongswan import NotAllowed, NotRunning
 
 ASK_TIMEOUT = 3.0
-"""Seconds for one question to pluto."""
+"""Seconds for one query to pluto."""
 
 INITIATE_TIMEOUT = 30
-"""Seconds until an attempt no longer waits for the gateway; pluto itself goes on."""
+"""Seconds that `Pluto.initiate` waits for the gateway; pluto itself keeps trying."""
 
 TERMINATE_TIMEOUT = 1.0
-"""Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
+"""Seconds that a gateway has to confirm the end of a tunnel; afterwards we delete it here anyway."""
 
 
 _ANYONE = ("%any", "%opportunistic", "%group", "%opportunisticgroup")
-"""What ``left`` and ``right`` can be for a peer that is not known beforehand; with another percent sign it is our own
-end: ``%defaultroute``, or an interface (ipsec.conf(5), left)."""
+"""The values of ``left`` and ``right`` for a peer that is not known beforehand.  Any other value with a percent sign
+means our own end: ``%defaultroute``, or an interface (ipsec.conf(5), left)."""
 
 
 class Pluto:
@@ -43,14 +43,16 @@ class Pluto:
         return parse_traffic(self._ask("--trafficstatus"))
 
     def load(self, name: str) -> str:
-        """Have pluto look for this machine's addresses, read the secrets and load a connection of ipsec.conf, all of it
-        once more; return what it said."""
+        """Make pluto read this machine's addresses, its secrets and a connection of ipsec.conf again.
+
+        Returns its messages.
+        """
         self._run(ASK_TIMEOUT, "whack", "--listen")
         self._run(ASK_TIMEOUT, "whack", "--rereadsecrets")
         return "; ".join(self._run(ASK_TIMEOUT, "addconn", name).output.split("\n")).strip("; ")
 
     def initiate(self, name: str) -> str:
-        """Bring up a connection; return what pluto said last.  Waits for at most `INITIATE_TIMEOUT`."""
+        """Bring up a connection; return pluto's reason, or its last message.  Waits at most `INITIATE_TIMEOUT`."""
         try:
             result = programs.run([self.program, "whack", "--name", name, "--initiate"], INITIATE_TIMEOUT)
         except programs.ProgramError:
@@ -58,28 +60,28 @@ class Pluto:
         return find_reason(result.output)
 
     def list_states(self) -> tuple[str, ...]:
-        """Return the names of the connections that pluto does anything for.  Raises as `_ask`."""
+        """Return the names of the connections that pluto has a state for.  Raises as `_ask`."""
         return parse_states(self._ask("--showstates"))
 
     def list_addresses(self, name: str) -> tuple[tuple[str, ...], ...]:
-        """Return between which two addresses each IPsec SA of a connection goes.  Raises as `_ask`."""
+        """Return the two addresses of each IPsec SA of a connection.  Raises as `_ask`."""
         found = parse_addresses(self._ask("--showstates"))
         return tuple(addresses for connection, addresses in found if belongs(connection, name))
 
     def terminate(self, name: str) -> None:
-        """End all of a connection, whether or not the gateway answers.  Raises `TunnelError`."""
+        """End all states of a connection, whether or not the gateway answers.  Raises `TunnelError`."""
         for verb in ("--terminate", "--terminate", "--delete"):
             try:
-                # From 5.0 on it waits until the gateway has confirmed.
+                # Since 5.0 it waits until the gateway has confirmed.
                 programs.run([self.program, "whack", "--name", name, verb], TERMINATE_TIMEOUT)
             except programs.ProgramError:
-                pass  # what is left afterwards is all that counts
+                pass  # only the remaining states count
             if not any(belongs(found, name) for found in self.list_states()):
                 break
         else:
             raise TunnelError("pluto does not end it")
         if verb == "--delete":
-            # Only the security associations were to go.
+            # Load the connection again: only its security associations should be deleted.
             self.load(name)
 
     def _ask(self, question: str) -> str:
@@ -88,7 +90,7 @@ class Pluto:
         if "Pluto is not running" in result.output or "is pluto running?" in result.output:
             raise NotRunning
         if "no right to communicate with pluto" in result.output:
-            raise NotAllowed("pluto can be asked by root only")
+            raise NotAllowed("only root may query pluto")
         if result.status:
             raise TunnelError(f"{self.program} whack {question}: {result.output.strip()}")
         return result.output
@@ -103,14 +105,15 @@ class Pluto:
 
 
 def belongs(found: str, name: str) -> bool:
-    """Whether pluto's connection `found` is `name`, or one of those that ``subnets=`` makes of it (NAME/1x2)."""
+    """Whether pluto's connection `found` is `name`, or one of its instances for ``subnets=`` (NAME/1x2)."""
     return found == name or bool(re.fullmatch(re.escape(name) + r"/\d+x\d+", found))
 
 
 def find_peer(parameters: dict[str, str], place: str) -> Peer:
-    """Return whom a ``conn`` goes to, from its parameters: which of left and right is the peer, the addresses tell.
+    """Return the peer of a ``conn``: ``right``, or ``left`` if ``right`` is our own end.
 
-    place: where it is configured, in words.  Raises `TunnelError`, naming the option, where it can't be known.
+    parameters: of the ``conn``; place: where it is configured, in words.  Raises `TunnelError`, naming the option, if
+    the peer can't be known.
     """
 
     def is_ours(value: str) -> bool:
@@ -134,9 +137,9 @@ def find_peer(parameters: dict[str, str], place: str) -> Peer:
 def find_flows(parameters: dict[str, str], peer: Peer) -> tuple[Flow, ...]:
     """Return what pluto and the kernel send to a peer.
 
-    A port in the configuration, of either end, means ESP in UDP from the first packet on, at the other end to or from
-    4500 (connections.c, end_host_port()).  TCP (RFC 8229) leaves from any port, by the socket of pluto, which is root:
-    also the ESP in it.  Raises `TunnelError`.
+    If the configuration has a port for either end, ESP is sent in UDP from the first packet on, and the end without a
+    port uses 4500 (connections.c, end_host_port()).  TCP (RFC 8229), with the ESP in it, leaves from any port by a
+    socket of pluto, which runs as root.  Raises `TunnelError`.
     """
     word = parameters.get("enable-tcp", "").lower()
     if word not in ("", "no", "yes", "fallback"):
@@ -154,34 +157,36 @@ def find_flows(parameters: dict[str, str], peer: Peer) -> tuple[Flow, ...]:
 
 
 def parse_connections(output: str) -> tuple[str, ...]:
-    """Return the names of the connections in what ``ipsec whack --status`` printed, templates and instances as one."""
+    """Return the names of the connections in the output of ``ipsec whack --status``, each once.
+
+    A template and its instances have the same name.
+    """
     names = re.findall(r'^(?:\d{3} )?"([^"]+)"(?:\[\d+\])?: ', output, re.MULTILINE)
     return tuple(dict.fromkeys(names))
 
 
 def parse_traffic(output: str) -> tuple[str, ...]:
-    """Return the names of the connections in what ``ipsec whack --trafficstatus`` printed: a line for each IPsec SA."""
+    """Return the names of the connections in the output of ``ipsec whack --trafficstatus``: one line per IPsec SA."""
     names = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"(?:\[\d+\] \S+)?, type=', output, re.MULTILINE)
     return tuple(dict.fromkeys(names))
 
 
 def parse_states(output: str) -> tuple[str, ...]:
-    """Return the names of the connections in what ``ipsec whack --showstates`` printed."""
+    """Return the names of the connections in the output of ``ipsec whack --showstates``."""
     names = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"', output, re.MULTILINE)
     return tuple(dict.fromkeys(names))
 
 
 def parse_addresses(output: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return, of each IPsec SA in what ``ipsec whack --showstates`` printed, its connection and its two addresses."""
+    """Return the connection and the two addresses of each IPsec SA in the output of ``ipsec whack --showstates``."""
     lines = re.findall(r'^(?:\d{3} )?#\d+: "([^"]+)"(.* esp\.\w+@.*)$', output, re.MULTILINE)
     return tuple((name, tuple(re.findall(r" esp\.\w+@([0-9a-fA-F.:]+)", rest))) for name, rest in lines)
 
 
 def find_reason(output: str) -> str:
-    """Return what ``ipsec whack --initiate`` printed as the reason for its failure, else what it printed last.
+    """Return the line in which ``ipsec whack --initiate`` reports its failure, or else its last line.
 
-    4.x writes a number before each line (whack.h, enum rc_type: 0NN and 2NN above the log's 00N are verdicts), 5.x does
-    not.
+    4.x writes a number before each line (whack.h, enum rc_type), 5.x does not.
     """
     lines = [re.sub(r"^\d{3} ", "", line.strip()) for line in output.splitlines() if line.strip()]
     for pattern in (r"ERROR: ", r".*(?:rejected|failed|no connection|AUTHENTICATION_FAILED|can\'?t|cannot)"):

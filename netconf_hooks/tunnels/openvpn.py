@@ -1,33 +1,36 @@
-"""``netconf-vpn openvpn NAME``: OpenVPN, by Debian's units where systemd runs, else as Debian's init script does it.
+"""``netconf-vpn openvpn NAME``: OpenVPN, by Debian's units if systemd runs, else as Debian's init script starts it.
 
 =====================  =======================================  ====================================
 configuration          with systemd                             without
 =====================  =======================================  ====================================
-client/NAME.conf       ``openvpn-client@NAME.service``          the daemon itself, ``--cd`` to there
-NAME.conf              ``openvpn@NAME.service``                 likewise
+client/NAME.conf       ``openvpn-client@NAME.service``          the daemon itself, in ``client``
+NAME.conf              ``openvpn@NAME.service``                 the daemon itself
 =====================  =======================================  ====================================
 
-Without systemd this module writes to ``/run/openvpn``: it creates the directory if Debian's tmpfiles did not, OpenVPN's
-pid file and status file with the names that Debian's init script uses, and a management socket.
+Without systemd this module writes to ``/run/openvpn``: it creates the directory if Debian's tmpfiles did not, and has
+OpenVPN create a pid file and a status file, with the names that Debian's init script uses, and a management socket.
 
-**Connected**: the first of these that gives an answer counts.
+**Connected**: the first of these rules that gives an answer decides.
 
 1. No OpenVPN runs for this configuration: down.
 2. The management interface (the configuration's own or ours) answers: up in state CONNECTED, else down.  It gives no
    answer if it serves another client (it takes one at a time), refuses this user, or must not be asked
    (`find_management`).
-3. systemd's StatusText is not yet "Initialization Sequence Completed": down.  OpenVPN never changes it again, not even
-   after it has lost the connection, so it proves nothing else.
-4. The status file, if it is fresh (openvpn@ and the init script have it rewritten every 10 s, so this answer is late by
-   that much): up if bytes were decrypted since the last reconnection, down if bytes were sent and none received.
-5. Otherwise it can't be told.  ``management /run/openvpn/NAME.sock unix`` in the configuration helps.
+3. systemd's StatusText is not yet "Initialization Sequence Completed": down.  OpenVPN does not change this text when
+   it loses the connection, so the text does not prove that the tunnel is up.
+4. The status file is fresh: up if bytes were decrypted since the last reconnection, down if bytes were sent and none
+   received.  openvpn@ and the init script rewrite the file every 10 s, so this answer may be that old.
+5. Otherwise it is unknown.  ``management /run/openvpn/NAME.sock unix`` in the configuration helps.
 
-**Its own packets** are the daemon's, matched by the users who can own its sockets: root, the configuration's ``user``
-(its sockets after a lost connection), the unit's ``User=``.  Not by ``mark``: a daemon that runs as ``user nobody`` may
-not mark its next socket, and OpenVPN then continues without a mark.  With data channel offload (`openvpn_dco`) the
-kernel sends packets too, which are matched by mark and by source port.  Without ``lport`` this port is known only while
-the daemon runs and changes after each lost connection: then `Tunnel.endpoints` has to be called again.  ``mark`` (with
-the module ovpn) or ``disable-dco`` in the configuration avoid that.
+**Its own packets** are sent by the daemon, and matched by the users who can own its sockets: root, the unit's
+``User=``, and the configuration's ``user``, who owns the sockets that are opened after a lost connection.  They are
+not matched by ``mark``: a daemon that runs as ``user nobody`` may not mark its next socket, and OpenVPN then
+continues without a mark.
+
+With data channel offload (`openvpn_dco`) the kernel sends packets, too, which are matched by mark and by source port.
+Without ``lport`` this port is known only while the daemon runs, and it changes after each lost connection: then
+`Tunnel.endpoints` has to be called again.  ``mark`` (with the module ovpn) or ``disable-dco`` in the configuration
+avoid that.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.openvpn_words import (
-    LOGS, Told, Words, explain_log, explain_state, find_question, parse_told, read_log
+    LOGS, ManagementReply, Words, explain_log, explain_state, find_question, parse_reply, read_log
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -59,34 +62,34 @@ LAUNCH_TIMEOUT = 3.0
 """Seconds until the daemon must have detached, which it does before it uses the network."""
 
 STOP_TIMEOUT = 2.0
-"""Seconds that `Tunnel.stop` waits for the daemon, which ends later by itself (explicit-exit-notify)."""
+"""Seconds that `Tunnel.stop` waits for the daemon.  It may take longer to notify its server (explicit-exit-notify)."""
 
 ASK_TIMEOUT = 1.0
-"""Seconds for one question to the management interface; an idle OpenVPN answers in a millisecond."""
+"""Seconds for one query to the management interface; an idle OpenVPN answers in a millisecond."""
 
 STATUS_INTERVAL = 10
 """Seconds between updates of the status file, in Debian's openvpn@.service and init script."""
 
 _PASSWORDS = ("auth-user-pass", "<auth-user-pass>")
-"""The options that say where user name and password come from; the last one counts."""
+"""The options with the source of user name and password; the last one counts."""
 
 _LONGEST_COMMAND = 1 << 22
-"""Bytes in a process's command line: its arguments, of which there are up to a quarter of its stack (execve(2))."""
+"""Limit for the bytes read of a process's command line.  Arguments can take a quarter of the stack, execve(2)."""
 
 _REMEDIES = ("nudge", "restart")
-"""If nothing comes back: what `tunnels.Condition` calls so."""
+"""See `tunnels.Condition`."""
 
 _NO_DEVICE = "its interface is gone"
 
 _LAST_LINES = 40
-"""Lines of a log among which the reason of a daemon's end is looked for."""
+"""How many lines at the end of a log are searched for the reason why a daemon has ended."""
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path, unix(7)."""
 
 
 class ConfigFile(Record):
-    """A file that can have the configuration.  directory: absolute, of path; path: absolute; unit: what runs it."""
+    """A file that can have the configuration.  directory, path: absolute; unit: the systemd unit that reads it."""
 
     __slots__ = ("directory", "path", "unit")
 
@@ -97,7 +100,7 @@ class ConfigFile(Record):
 
 
 class Management(Record):
-    """A management interface to ask.  address: a socket's path (port 0) or an IP address."""
+    """The address of a management interface.  address: a socket's path (port 0) or an IP address."""
 
     __slots__ = ("address", "port")
 
@@ -110,8 +113,8 @@ class Tunnel:
     """The OpenVPN client that NAME.conf configures.
 
     etc, run, proc, defaults: the directories and files that OpenVPN's package uses; program, runlevel: openvpn(8) and
-    runlevel(8), by name or path; offloads: says whether this kernel can do OpenVPN's data channel offload.
-    logs: where the system's log is; links: where the kernel lists network devices.
+    runlevel(8), by name or path; offloads: returns whether this kernel can do OpenVPN's data channel offload;
+    logs: the files of the system's log; links: where the kernel lists network devices.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class Tunnel:
         logs: Sequence[str] = LOGS,
         links: str = "/sys/class/net",
     ) -> None:
-        # The rules allow [A-Za-z0-9@._-] in NAME: all of it stands for itself in a unit's instance, systemd.unit(5).
+        # The rules allow only [A-Za-z0-9@._-] in a name: an instance needs no escapes for these, systemd.unit(5).
         self._name = name
         self._configs = tuple(
             ConfigFile(directory, f"{directory}/{name}.conf", f"{unit}@{name}.service")
@@ -148,13 +151,13 @@ class Tunnel:
         self._links = links
 
     def check(self) -> None:
-        """Raise `TunnelError` when there is no configuration, naming the files looked for."""
+        """Raise `TunnelError` if there is no configuration, naming the files that were searched."""
         self._find_config()
 
     def start(self) -> None:
-        """Ask systemd for the unit, or start the daemon; one that runs already is left as it is.
+        """Start the unit or the daemon, unless it already runs.
 
-        Raises `TunnelError`: no configuration, one that OpenVPN refuses, or the system is stopping.
+        Raises `TunnelError`: no configuration, OpenVPN refuses the configuration, or the system is stopping.
         """
         config = self._find_config()
         if self._systemd.is_running():
@@ -170,7 +173,7 @@ class Tunnel:
             self._terminate()
 
     def is_up(self) -> bool | None:
-        """Whether OpenVPN is connected now; None where that can't be told: see the head of this module."""
+        """Whether OpenVPN is connected now; None if that is unknown: see the head of this module."""
         if self._systemd.is_running():
             try:
                 states = self._systemd.show([config.unit for config in self._configs])
@@ -186,9 +189,9 @@ class Tunnel:
         return self._judge(config_there, self._ask(config_there), True)
 
     def inspect(self) -> Condition:
-        """Return how the daemon is doing: it tries to connect by itself as long as it runs.
+        """Return the daemon's state.  While it runs, it tries to connect by itself.
 
-        Why it ended is known from its own log file, the journal, or the system's log.
+        The reason why it ended is read from its own log file, the journal, or the system's log.
         """
         config = self._find_config()
         service: ServiceState | None = None
@@ -208,32 +211,32 @@ class Tunnel:
                 words = Words(service.describe_end())
             text = words.text or "it has ended; the system log has its reason"
             return Condition(False, False, final=final, words=text, refused=words.refused, files=files)
-        told = self._ask(config, options)
-        up = self._judge(config, told, not service or service.text == COMPLETED)
+        reply = self._ask(config, options)
+        up = self._judge(config, reply, not service or service.text == COMPLETED)
         if (service and service.active != "active") or (up is None and self._has_no_device(pid, options)):
             up = False
         if up and self._has_no_device(pid, options):
-            # OpenVPN does not notice: its server's pings come by another socket.
+            # OpenVPN does not notice: its server's pings arrive on another socket.
             return Condition(False, True, helpless=True, pid=pid, words=_NO_DEVICE, files=files)
         if up is not False:
             return Condition(up, True, pid=pid, files=files, remedies=_REMEDIES)
         words = Words("waiting for a password (systemd-tty-ask-password-agent)")
-        waits = bool(told.waits) or find_question(pid)
-        if told.waits or not waits:
-            words = explain_state(told, self._name_server(options))
-        if not waits and (told.detail == "tls-error" or not told.state):
+        waits = bool(reply.waits) or find_question(pid)
+        if reply.waits or not waits:
+            words = explain_state(reply, self._name_server(options))
+        if not waits and (reply.detail == "tls-error" or not reply.state):
             found = explain_log(self._read_log(config, options, service))
             words = found if found.text and not found.text.startswith("it was told") else words
         server = self._name_server(options) or "its server"
         text = words.text or f"no answer from {server}"
-        if told == Told() and not words.text and not service:
-            # We have given it a management interface; it does not listen there while it waits for a name server.
+        if reply == ManagementReply() and not words.text and not service:
+            # Our management interface does not answer while OpenVPN waits for a name server.
             text = f"waiting for a name server, or for an answer from {server}"
         remedies = () if waits else _REMEDIES
         return Condition(False, True, pid=pid, words=text, refused=words.refused, files=files, remedies=remedies)
 
     def count_received(self) -> int | None:
-        """Return how many bytes have come out of the tunnel; None if its device is not known (`user` without root)."""
+        """Return how many bytes were received by the tunnel; None if its device is not known (`user`, without root)."""
         from netconf_hooks.tunnels.provoke import provoke
 
         pid = self._find_pid()
@@ -249,7 +252,7 @@ class Tunnel:
         return received
 
     def nudge(self) -> str:
-        """Have OpenVPN connect again, keeping its device: SIGUSR1.  One whose device is gone is restarted."""
+        """Make OpenVPN connect again: by SIGUSR1, which keeps its device, or by a restart if the device is gone."""
         from signal import SIGUSR1
 
         config = self._find_config()
@@ -260,7 +263,7 @@ class Tunnel:
         return "told to connect again (SIGUSR1)" if self._send_signal(SIGUSR1) else ""
 
     def restart(self) -> None:
-        """End the daemon, which frees its device and the routes through it, and start it anew."""
+        """End the daemon, which deletes its device and the routes through it, and start it again."""
         from signal import SIGKILL
 
         config = self._find_config()
@@ -270,7 +273,7 @@ class Tunnel:
             return
         self._terminate()
         if self._find_daemons():
-            # It still tells its server, which does not answer (explicit-exit-notify).
+            # It still notifies its server (explicit-exit-notify), which may be dead.
             self._send_signal(SIGKILL)
             wait_until(lambda: not self._find_daemons(), STOP_TIMEOUT)
         self.start()
@@ -282,24 +285,24 @@ class Tunnel:
         return bool(self._read_pid())
 
     def list_units(self) -> tuple[str, ...]:
-        """Return the unit that runs it."""
+        """Return the unit of the configuration."""
         return (self._find_config().unit,)
 
     def list_warnings(self) -> tuple[str, ...]:
-        """Warn of what OpenVPN waits for at its start."""
+        """Return a warning for each option that makes OpenVPN wait for somebody's input."""
         try:
             options = self._read_options(self._find_config())
         except (OSError, TunnelError):
-            return ()  # `check` and `endpoints` tell
+            return ()  # `check` and `endpoints` report it
         found = []
         if ("management-hold",) in options:
-            found.append("management-hold: it does not connect until somebody says so at its management interface")
+            found.append("management-hold: it does not connect until somebody releases it at its management interface")
         if options and ("auth-user-pass",) == next((each for each in options[::-1] if each[0] in _PASSWORDS), None):
             found.append("auth-user-pass without a file: it asks for a user name and a password, and nobody is there")
         return tuple(found)
 
     def list_relays(self) -> tuple[str, ...]:
-        """Return which of its servers and proxies are on this machine."""
+        """Return a warning for each server or proxy that is on this machine."""
         try:
             connections = find_connections(self._read_options(self._find_config()))
         except (OSError, TunnelError):
@@ -307,16 +310,16 @@ class Tunnel:
         return describe_relays(connection.host for connection in connections)
 
     def boot_start(self) -> str:
-        """Say what else starts this tunnel at boot: an enabled unit, or OpenVPN's AUTOSTART; empty when nothing."""
+        """Return what else starts this tunnel at boot, an enabled unit or OpenVPN's AUTOSTART; empty if nothing."""
         for config in self._configs:
             link = self._systemd.find_wants(config.unit)
             if link:
                 return f"{config.unit} is enabled ({link})"
         if not os.path.exists(self._configs[1].path):
-            return ""  # AUTOSTART looks in /etc/openvpn only
+            return ""  # AUTOSTART searches only /etc/openvpn
         by_systemd = self._systemd.is_running()
         if by_systemd and not self._systemd.find_wants("openvpn.service"):
-            return ""  # what AUTOSTART lists hangs on openvpn.service, openvpn-generator
+            return ""  # openvpn.service starts the units in AUTOSTART, openvpn-generator
         value = self._read_default("AUTOSTART")
         if value is None:
             return f"AUTOSTART is not set in {self._defaults}, which means all"
@@ -326,11 +329,11 @@ class Tunnel:
         return ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where OpenVPN's own packets go: its remotes, or the proxies that it reaches them by.
+        """Return where OpenVPN's own packets go: to its remotes, or to its proxies.
 
-        Reads the configuration, as OpenVPN would at its next start; of a daemon that runs only the port that the kernel
-        sends from for it.  Raises `TunnelError`: no configuration, one that does not say beforehand where it leads, or
-        a user that this machine does not know.
+        This is read from the configuration, as OpenVPN would read it at its next start.  Only the source port of data
+        channel offload is read from the running daemon.  Raises `TunnelError`: no configuration, remotes that can't be
+        known beforehand, or a user that does not exist here.
         """
         config = self._find_config()
         unit = self._systemd.read_properties(config.unit, ("User", "MainPID")) if self._systemd.is_running() else {}
@@ -341,7 +344,7 @@ class Tunnel:
         connections = find_connections(options)
         uids = find_uids(options, unit.get("User", ""))
         found = [Endpoint(way.host, way.protocol, way.port, way.version, uids) for way in connections]
-        if openvpn_dco.is_wished(options) and self._offloads():
+        if openvpn_dco.is_wanted(options) and self._offloads():
             pid = int(unit["MainPID"]) if unit.get("MainPID", "").isdecimal() else self._read_pid()
             running = openvpn_dco.find_ports(pid, self._proc) if pid else ()
             mark = find_mark(options)
@@ -353,12 +356,12 @@ class Tunnel:
         return tuple(dict.fromkeys(found))
 
     def _read_options(self, config: ConfigFile) -> tuple[tuple[str, ...], ...]:
-        """Return all options that the daemon gets: those of its command line come before the configuration's."""
+        """Return all options of the daemon: first those of its command line, then those of the configuration."""
         before: tuple[tuple[str, ...], ...] = ()
         if not self._systemd.is_running():
             before = parse_arguments((self._read_default("OPTARGS") or "").split())
         elif config.unit.startswith("openvpn-client@"):
-            before = (("nobind",),)  # as the unit has it
+            before = (("nobind",),)  # in the unit's ExecStart=
         return (*before, *read_configuration(config.path))
 
     def _find_config(self) -> ConfigFile:
@@ -371,11 +374,11 @@ class Tunnel:
             if os.path.exists(other):
                 raise TunnelError(
                     f"neither {client.path} nor {plain.path} is there, but {other} is: Debian's units and this program "
-                    f"read .conf only: mv {other} {config.path}"
+                    f"only read .conf: mv {other} {config.path}"
                 )
         raise TunnelError(f"neither {client.path} nor {plain.path} is there")
 
-    # The daemon itself, where no systemd runs.
+    # The daemon itself, if systemd does not run.
 
     def _launch(self, config: ConfigFile) -> None:
         """Start the daemon, as start_vpn() of Debian's /etc/init.d/openvpn does.  Raises `TunnelError`."""
@@ -389,14 +392,15 @@ class Tunnel:
         except OSError as error:
             raise TunnelError(f"{error.filename}: {error.strerror}") from None
         given = {option[0] for option in options}
-        # Of a repeated option the last wins: before --config stand defaults, after it what must be so.
+        # The last of a repeated option wins: the configuration may change the options before --config, and not those
+        # after it.
         argv = [self._program, *(self._read_default("OPTARGS") or "").split()]
         argv += ["--status", self._status_file, str(STATUS_INTERVAL), "--cd", config.directory, "--config", config.path]
         argv += ["--writepid", self._pid_file]
         if not any(name.startswith("management") for name in given) and len(self._socket) <= _SOCKET_PATH_MAX:
-            # OpenVPN lets all users write to its socket; with this it hangs up on all but root.
+            # All users can write to OpenVPN's socket; with this option it hangs up on all but root.
             argv += ["--management", self._socket, "unix", "--management-client-user", "root"]
-        # Last, since from --daemon on its complaints go to syslog and not to us.
+        # Last, since complaints about options after --daemon go to syslog and not to us.
         daemon = [] if "daemon" in given else ["--daemon", f"ovpn-{self._name}"]
         try:
             result = programs.run([*argv, *daemon], LAUNCH_TIMEOUT)
@@ -405,20 +409,20 @@ class Tunnel:
                 raise TunnelError(reason)
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
-        # It writes its pid once it is in the background: wait, or the next run would take it for not running.
+        # It writes its pid once it is in the background.  Wait for that, or the next hook would start another one.
         if not wait_until(self._read_pid, 1.0):
             raise TunnelError("it ended right after its start; the system log has its reason")
 
     def _ask_why(self, argv: Sequence[str]) -> str:
-        """Return why OpenVPN did not start, which it told syslog only: the same again in the foreground.
+        """Return why OpenVPN did not start: it only told syslog, so run it again in the foreground.
 
-        It can't get further than exemption its management interface: there is none to open at that path.
+        It can't connect: it ends when it opens its management interface, since no socket can be created at that path.
         """
         result = programs.run([*argv, "--management", f"{self._proc}/none", "unix"], LAUNCH_TIMEOUT)
         return find_complaint(result.output) or "it did not start; the system log has its reason"
 
     def _terminate(self) -> None:
-        """End the daemon, by whatever its pid file was written, and one that has not written it yet.
+        """End the daemon, whoever started it, even if it has not written its pid file yet.
 
         Raises `TunnelError`.
         """
@@ -427,7 +431,7 @@ class Tunnel:
         if not self._send_signal(SIGTERM):
             return
         wait_until(lambda: not self._find_daemons(), STOP_TIMEOUT)
-        # One that was just starting had a parent, whose end it did not notice.
+        # If it was still starting, the signal may have ended only its parent.
         self._send_signal(SIGTERM)
         if not self._read_pid():
             # A daemon with `user nobody` can't remove them itself.
@@ -435,10 +439,10 @@ class Tunnel:
                 try:
                     _remove(path)
                 except OSError:
-                    pass  # read-only or not ours: it harms nobody, the next start replaces it
+                    pass  # read-only or not ours: harmless, the next start replaces it
 
     def _send_signal(self, number: int) -> bool:
-        """Send a signal to the daemon, or to all that are about to become it; return whether there was any.
+        """Send a signal to the daemon, or to all processes of one that is starting; return whether there was any.
 
         Raises `TunnelError`.
         """
@@ -452,7 +456,7 @@ class Tunnel:
             except ProcessLookupError:
                 continue
             try:
-                # The handle is the process's, whatever becomes of its number: look once more who that is.
+                # Check the pid again: it may have been reused before the handle was opened, but not since.
                 if pid and self._is_ours(pid):
                     pidfd_send_signal(handle, number)
                     found = True
@@ -466,7 +470,7 @@ class Tunnel:
         return found
 
     def _find_pid(self) -> int:
-        """Return the pid of the daemon that runs, or 0."""
+        """Return the pid of the running daemon, or 0."""
         if not self._systemd.is_running():
             return self._read_pid()
         try:
@@ -476,7 +480,7 @@ class Tunnel:
         return service.pid
 
     def _find_service(self, config: ConfigFile) -> tuple[ConfigFile, ServiceState]:
-        """Return the unit that runs, else that of `config`, and how it is doing.  Raises `TunnelError`."""
+        """Return the unit that runs, or else that of `config`, and its state.  Raises `TunnelError`."""
         for other in self._configs:
             service = self._systemd.read_service(other.unit)
             if service.is_running:
@@ -484,9 +488,10 @@ class Tunnel:
         return config, self._systemd.read_service(config.unit)
 
     def _find_daemons(self) -> tuple[int, ...]:
-        """Return the pids of this tunnel's OpenVPNs: that of the pid file, else those that have not written it yet.
+        """Return the pid of this tunnel's daemon; while it is starting, the pids of all its processes.
 
-        A daemon writes it once it has detached; until then its parent and it have the same command line.
+        A daemon writes its pid file once it has detached; until then the daemon and its parent have the same command
+        line.
         """
         pid = self._read_pid()
         if pid:
@@ -498,9 +503,9 @@ class Tunnel:
         return tuple(found)
 
     def _read_pid(self) -> int:
-        """Return the pid of the daemon of this tunnel that runs, or 0.
+        """Return the pid of this tunnel's running daemon from its pid file, or 0.
 
-        A pid file outlives a crash and pids are used again: the process must be an OpenVPN with our configuration.
+        A pid file survives a crash, and pids are reused, so the process must be an OpenVPN with our configuration.
         """
         try:
             pid = int(read_file(self._pid_file, 32))
@@ -519,7 +524,7 @@ class Tunnel:
             return False
         return set(words) <= set(line[1:])
 
-    # What it says.
+    # Server, files, log and device.
 
     def _name_server(self, options: Sequence[Sequence[str]]) -> str:
         """Return where OpenVPN sends its packets, in words; empty if that can't be known."""
@@ -540,7 +545,7 @@ class Tunnel:
     def _read_log(
         self, config: ConfigFile, options: Sequence[Sequence[str]], service: ServiceState | None
     ) -> list[str]:
-        """Return the last lines of the daemon's log: its own file's, the journal's, or those of the system's log."""
+        """Return the last lines of the daemon's log: from its own file, the journal, or the system's log."""
         own = [option[1] for option in options if option[0] in ("log", "log-append") and len(option) > 1]
         if own:
             return read_log(os.path.join(config.directory, own[-1]))[-_LAST_LINES:]
@@ -554,16 +559,16 @@ class Tunnel:
         return next((lines[-_LAST_LINES:] for lines in found if lines), [])
 
     def _has_no_device(self, pid: int, options: Sequence[Sequence[str]]) -> bool:
-        """Whether the daemon is certainly not connected: it has not even opened the device that packets come out of."""
+        """Whether the daemon has certainly not opened its device, and so is not connected."""
         device = next((option[1] for option in options if option[0] == "dev" and len(option) > 1), "null")
         if not pid or device == "null" or os.geteuid() != 0:
             return False
         if not os.access(f"{self._proc}/{pid}/fdinfo/0", os.R_OK):
-            return False  # not for us to see
+            return False  # we may not look
         return not openvpn_dco.find_device(pid, self._proc) and not self._offloads()
 
     def _find_device_by_address(self) -> str:
-        """Return the device that has the tunnel's own address, as the management interface tells it; else nothing."""
+        """Return the device with the tunnel's own address, which the management interface reports; empty if none."""
         from netconf_hooks.system.netlink import Netlink, NetlinkError
 
         address = self._ask(self._find_config()).address
@@ -578,7 +583,7 @@ class Tunnel:
         return ""
 
     def _is_halting(self) -> bool:
-        """Whether SysV init is on its way to runlevel 0 or 6; not, where there is no runlevel(8)."""
+        """Whether SysV init is changing to runlevel 0 or 6.  False without runlevel(8)."""
         try:
             words = programs.run([self._runlevel], 1.0).output.split()
         except programs.ProgramError:
@@ -586,12 +591,12 @@ class Tunnel:
         return len(words) == 2 and words[1] in ("0", "6")
 
     def _read_default(self, variable: str) -> str | None:
-        """Return a shell variable of /etc/default/openvpn as its last assignment sets it; None where it is not set."""
+        """Return a shell variable of /etc/default/openvpn as its last assignment sets it; None if it is not set."""
         import shlex
 
         try:
             words = shlex.split(read_text(self._defaults), comments=True)
-        except (OSError, ValueError):  # ValueError: a quote without its end, which the shell refuses as well
+        except (OSError, ValueError):  # ValueError: an unfinished quote, which the shell refuses, too
             return None
         value = None
         for word in words:
@@ -602,30 +607,30 @@ class Tunnel:
 
     # Whether it is connected.
 
-    def _ask(self, config: ConfigFile | None, options: Sequence[Sequence[str]] | None = None) -> Told:
-        """Return what the management interface tells, the configuration's own or ours."""
+    def _ask(self, config: ConfigFile | None, options: Sequence[Sequence[str]] | None = None) -> ManagementReply:
+        """Return the reply of the management interface: the configuration's own, or ours."""
         if options is None:
             options = self._read_config(config)
         own = find_management(options, config.directory) if config else None
         for management in (own, Management(self._socket)):
-            told = ask(management) if management else Told()
-            if told != Told():
-                return told
-        return Told()
+            reply = ask(management) if management else ManagementReply()
+            if reply != ManagementReply():
+                return reply
+        return ManagementReply()
 
     def _read_config(self, config: ConfigFile | None) -> Sequence[Sequence[str]]:
         try:
             return read_configuration(config.path) if config else ()
         except OSError:
-            return ()  # not for this user to read, or just removed
+            return ()  # this user may not read it, or it was just removed
 
-    def _judge(self, config: ConfigFile | None, told: Told, completed: bool) -> bool | None:
+    def _judge(self, config: ConfigFile | None, reply: ManagementReply, completed: bool) -> bool | None:
         """Return whether the running OpenVPN is connected.
 
-        told: by its management interface; completed: whether, for all we know, it once was.
+        reply: of its management interface; completed: False if it has certainly never been connected.
         """
-        if told.state or told.waits:
-            return told.state == "CONNECTED"
+        if reply.state or reply.waits:
+            return reply.state == "CONNECTED"
         if not completed:
             return False
         options = self._read_config(config)
@@ -647,7 +652,7 @@ class Tunnel:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Read options as they stand on OpenVPN's command line: ``--NAME PARAMETER...``."""
+    """Read the options of an OpenVPN command line: ``--NAME PARAMETER...``."""
     options: list[list[str]] = []
     for argument in arguments:
         if argument.startswith("--"):
@@ -658,10 +663,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def find_uids(options: Sequence[Sequence[str]], unit_user: str) -> tuple[int, ...]:
-    """Return the users of whom the daemon's sockets can be, root first.
+    """Return the users who can own the daemon's sockets, root first.
 
-    unit_user: the unit's ``User=``, a name or number, empty for root.  Of several ``user`` lines the last one counts.
-    Raises `TunnelError` for one whom this machine does not know: OpenVPN would not start.
+    unit_user: the unit's ``User=``, a name or number, empty for root.  The last ``user`` line counts.
+    Raises `TunnelError` for a user who does not exist here: OpenVPN would not start.
     """
     import pwd
 
@@ -674,7 +679,7 @@ def find_uids(options: Sequence[Sequence[str]], unit_user: str) -> tuple[int, ..
         for user in names:
             name = f"user {user}"
             uids.append(pwd.getpwnam(user).pw_uid)
-    except (KeyError, ValueError):  # ValueError: what can't be in a C string
+    except (KeyError, ValueError):  # ValueError: a NUL, which can't be in a C string
         raise TunnelError(f'"{name}": this machine has no such user') from None
     return tuple(dict.fromkeys(uids))
 
@@ -690,27 +695,27 @@ def find_mark(options: Sequence[Sequence[str]]) -> int:
 
 
 def find_complaint(output: str) -> str:
-    """Return what OpenVPN printed as its reason to give up, in one line; empty where it printed none.
+    """Return the reason that OpenVPN printed before it gave up, in one line; empty if it printed none.
 
-    That is what it calls an options error, and the line before the one in which it says that it exits.
+    The reason is each options error, and the line before "Exiting due to fatal error".
     """
-    # Before --daemon is read it puts "2026-11-23 10:54:53 " before some lines.
+    # Until it has read --daemon, OpenVPN puts "2026-11-23 10:54:53 " before some lines.
     lines = [line[20:] if line[4:5] == line[7:8] == "-" else line for line in output.splitlines()]
-    told = []
+    complaints = []
     for line, following in zip(lines, [*lines, ""][1:], strict=True):
         fatal = following == "Exiting due to fatal error" and not line.startswith("MANAGEMENT: ")
         if fatal or (line.startswith("Options error: ") and not line.endswith("Please correct these errors.")):
-            told.append(line)
-    return "; ".join(told)
+            complaints.append(line)
+    return "; ".join(complaints)
 
 
 def find_management(options: Sequence[Sequence[str]], directory: str) -> Management | None:
-    """Return the management interface that a configuration has and that can be asked without doing harm, or None.
+    """Return the management interface of a configuration, or None if we must not or can't query it.
 
-    directory: what relative paths are relative to.  Not asked are those with a password (a third parameter), those
-    where OpenVPN itself connects out, and those where our hanging up would do something: management-signal restarts
-    the tunnel, management-forget-disconnect asks the user for the passwords again.  Nor is one that is given by a name
-(or by the word ``tunnel``): looking it up could take longer than the question is worth.
+    directory: the directory for relative paths.  None is returned for an interface with a password (a third parameter),
+    and if OpenVPN itself connects to its client (management-client).  Disconnecting must be harmless: with
+    management-signal it would restart the tunnel, with management-forget-disconnect OpenVPN would forget the passwords.
+    Nor do we query an interface given by name (or by the word ``tunnel``), since resolving the name could take long.
     """
     found = None
     for option in options:
@@ -725,16 +730,16 @@ def find_management(options: Sequence[Sequence[str]], directory: str) -> Managem
     return found
 
 
-def ask(management: Management) -> Told:
-    """Return what OpenVPN tells of its state (``CONNECTED``, ``RECONNECTING``, ...); nothing when it won't say.
+def ask(management: Management) -> ManagementReply:
+    """Return OpenVPN's state (``CONNECTED``, ``RECONNECTING``, ...); an empty reply if there is no answer.
 
-    management-notes.txt of OpenVPN, "COMMAND -- state".  Its listener answers one client at a time: another one there,
-    and ours stays unanswered, for at most `ASK_TIMEOUT`.
+    management-notes.txt of OpenVPN, "COMMAND -- state".  OpenVPN serves one client at a time: if another client is
+    connected, this gives up after `ASK_TIMEOUT`.
     """
     import _socket
 
     deadline = time.monotonic() + ASK_TIMEOUT
-    told = Told()
+    reply = ManagementReply()
     address: str | tuple[str, int] = management.address
     family = _socket.AF_UNIX
     if management.port:
@@ -745,28 +750,28 @@ def ask(management: Management) -> Told:
         connection.settimeout(ASK_TIMEOUT)
         connection.connect(address)
         connection.send(b"state\n")
-        reply = b""
-        while time.monotonic() < deadline and len(reply) < 65536:
+        received = b""
+        while time.monotonic() < deadline and len(received) < 65536:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             data = connection.recv(4096)
             if not data:
                 break
-            reply += data
-            told = parse_told(reply.decode("ascii", "replace"))
-            if told.state:
+            received += data
+            reply = parse_reply(received.decode("ascii", "replace"))
+            if reply.state:
                 break
     except (OSError, ValueError, OverflowError):  # ValueError: an embedded NUL; OverflowError: a port above 65535
         pass
     finally:
         connection.close()
-    return told
+    return reply
 
 
 def judge_status(text: str) -> bool | None:
-    """Return what a client's status file (``--status``, openvpn(8)) says about being connected; None for nothing.
+    """Return whether a client is connected, by its status file (``--status``, openvpn(8)); None if that is unknown.
 
-    Its counters begin anew with each reconnection.  "Auth read bytes" counts what decrypted, so there is a session;
-    all zero is the file as written before the first packet.
+    OpenVPN resets the counters at each reconnection.  "Auth read bytes" counts decrypted bytes, which prove a session.
+    All counters are zero before the first packet.
     """
     counts = {}
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""OpenVPN's configuration files: openvpn(8), and what options.c of OpenVPN 2.5 to 2.7 makes of them."""
+"""OpenVPN's configuration files, read as openvpn(8) says and as options.c of OpenVPN 2.5 to 2.7 does."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _PROTOCOLS = {
     for transport, role in (("udp", ""), ("tcp", ""), ("tcp", "-client"), ("tcp", "-server"))
     for suffix, version in (("", 0), ("4", 4), ("6", 0))
 }
-"""What ``proto`` can be, and whether that means IPv4 only: proto_names[] in OpenVPN's socket.c.
+"""The values of ``proto``, and 4 for those that mean IPv4 only: proto_names[] in OpenVPN's socket.c.
 
-By ``udp6`` OpenVPN 2.6 only tries IPv6 addresses, but OpenVPN 2.7 tries IPv4 ones too.  What is installed may change
-while a guard is closed, so both count.
+With ``udp6`` OpenVPN 2.6 only tries IPv6 addresses, but OpenVPN 2.7 also tries IPv4.  OpenVPN may be upgraded while a
+guard is closed, so both are allowed.
 """
 
 _DEFAULT_PORT = "1194"
 
 
 class Connection(Record):
-    """One of the ways to the other side that OpenVPN tries in turn.
+    """One of the servers or proxies that OpenVPN tries in turn.
 
-    host: an address as inet_ntop(3) writes it, or a name; protocol: ``udp`` or ``tcp``; version: 4 or 6 where only
+    host: an address as inet_ntop(3) writes it, or a name; protocol: ``udp`` or ``tcp``; version: 4 or 6 if only
     addresses of that version of IP are used, else 0.
-    local_port: the port that it sends from, 0 where the kernel chooses one.
+    local_port: the source port, 0 if the kernel chooses it.
     """
 
     __slots__ = ("host", "protocol", "port", "version", "local_port")
@@ -53,11 +53,11 @@ class Connection(Record):
 
 
 def read_configuration(path: str) -> tuple[tuple[str, ...], ...]:
-    """Return the options of a configuration file and of those it includes, each with its parameters, in order.
+    """Return the options of a configuration file and of the files that it includes, in order, with their parameters.
 
-    What is included is looked for in the file's own directory, or where a ``cd`` leads: that is where OpenVPN runs.
-    Raises OSError when the file can't be read, and for a file of the others that is no regular one or too large;
-    included ones that are missing, or that include themselves, are OpenVPN's to complain about.
+    The paths of included files are relative to the file's directory, in which OpenVPN runs, or to that of a ``cd``.
+    Raises OSError if the file can't be read, or if an included file is not a regular file or too large.  An included
+    file is skipped if it is missing or includes itself: OpenVPN will complain about it.
     """
     return tuple(_read_options(path, os.path.dirname(path), (), []))
 
@@ -65,11 +65,11 @@ def read_configuration(path: str) -> tuple[tuple[str, ...], ...]:
 def _read_options(
     path: str, directory: str, includers: tuple[str, ...], looked: list[str]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the options of a file.  includers: those that include it, one in the other; looked: all that were read."""
+    """Yield the options of a file.  includers: the chain of files that include it; looked: all files read so far."""
     if len(looked) >= MOST_FILES:
         raise OSError(EFBIG, f"more than {MOST_FILES} files are included", path)
     looked.append(path)
-    # No end of line but "\n" is one to fgets(3).
+    # Only "\n" ends a line, as for fgets(3).
     options = parse_configuration(read_text(path))
     for option in options:
         yield option
@@ -82,16 +82,16 @@ def _read_options(
             try:
                 yield from _read_options(included, directory, (path, *includers), looked)
             except OSError as error:
-                if error.errno in (EINVAL, EFBIG):  # as files.read_file says
+                if error.errno in (EINVAL, EFBIG):  # not a regular file, or too large: see files.read_file
                     raise
             except ValueError:  # a NUL in its name
                 pass
 
 
 def parse_configuration(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read a configuration: openvpn(8), "Options", as read_config_file() and parse_line() of OpenVPN's options.c do.
+    """Read a configuration as read_config_file() and parse_line() of OpenVPN's options.c do: openvpn(8), "Options".
 
-    An inline file (``<ca>...</ca>``) is an option that keeps its brackets, the text its parameter.  Lines with an
+    An inline file (``<ca>...</ca>``) becomes the option ``<ca>``, with the text as its parameter.  Lines with an
     unfinished quote, which OpenVPN refuses, are left out.
     """
     found: list[tuple[str, ...]] = []
@@ -105,7 +105,7 @@ def parse_configuration(text: str) -> tuple[tuple[str, ...], ...]:
         if len(words) == 1 and name.startswith("<") and name.endswith(">"):
             words = (name, "\n".join(_read_inline(lines, f"</{name[1:]}")))
         elif words[:2] == ("setenv", "opt") and len(words) > 2:
-            words = words[2:]  # what older OpenVPNs need not know
+            words = words[2:]  # an option that older versions of OpenVPN may ignore
         found.append(words)
     return tuple(found)
 
@@ -120,8 +120,8 @@ def _read_inline(lines: Iterator[str], end: str) -> Iterator[str]:
 def split_line(line: str) -> tuple[str, ...]:
     """Split a line of a configuration into its words; empty for a comment or an unfinished quote.
 
-    ``#`` and ``;`` begin a comment at the start of a word only.  A backslash takes the next character for itself, save
-    within single quotes, where it is one.
+    ``#`` and ``;`` begin a comment only at the start of a word.  A backslash escapes the next character, but within
+    single quotes it is an ordinary character.
     """
     words: list[str] = []
     word = ""
@@ -152,11 +152,11 @@ def split_line(line: str) -> tuple[str, ...]:
 def find_connections(options: Sequence[Sequence[str]]) -> tuple[Connection, ...]:
     """Return where a client's packets go, in the order of the configuration: to its remotes, or to their proxies.
 
-    As OpenVPN does it: where there is a ``<connection>``, the remotes outside of such blocks don't count, and what
-    stands below a block does not hold in it.  With ``http-proxy``, or ``socks-proxy`` and TCP, only the proxy is ever
-    sent to.  A server that goes on by another address (``float``) is not followed there.
+    The rules are OpenVPN's: if there is a ``<connection>``, the remotes outside of such blocks don't count, and an
+    option below a block does not apply to it.  With ``http-proxy``, or ``socks-proxy`` and TCP, all packets go to the
+    proxy.  If a server changes its address (``float``), the new address is not included.
 
-    Raises `TunnelError`, naming the option, where that can't be known from the configuration.
+    Raises `TunnelError`, naming the option, if the configuration does not say where the packets go.
     """
     reader = _Reader()
     for option in options:
@@ -165,7 +165,7 @@ def find_connections(options: Sequence[Sequence[str]]) -> tuple[Connection, ...]
 
 
 class _Proxy:
-    """An HTTP proxy.  All entries share one, also with those that were copied before its address was read."""
+    """An HTTP proxy.  All entries share one object, even those that were copied before its address was read."""
 
     __slots__ = ("host", "port")
 
@@ -174,7 +174,7 @@ class _Proxy:
 
 
 class _Entry:
-    """What holds for one remote: struct connection_entry of OpenVPN's options.h, as init_options() leaves it."""
+    """The settings for one remote: struct connection_entry of OpenVPN's options.h, initialised as by init_options()."""
 
     __slots__ = ("host", "port", "protocol", "version", "local_port", "bound", "must_bind", "http_proxy", "socks_proxy")
 
@@ -189,14 +189,14 @@ class _Entry:
         self.socks_proxy: tuple[str, str] | None = None
 
     def copy(self) -> _Entry:
-        """Return one that holds the same."""
+        """Return a copy."""
         twin = _Entry()
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
         return twin
 
     def read(self, option: Sequence[str]) -> None:
-        """Take an option that ``<connection>`` may hold; others are passed over, like those OpenVPN would refuse."""
+        """Apply an option if it is allowed in ``<connection>``; ignore other options, and those OpenVPN refuses."""
         name, *words = option
         match name, len(words):
             case "remote", 1 | 2 | 3:
@@ -226,7 +226,7 @@ class _Entry:
                 self.socks_proxy = (words[0], words[1] if len(words) > 1 else "1080")
 
     def load_remote(self, host: str, port: str = "", protocol: str = "") -> None:
-        """Take a ``remote``: connection_entry_load_re().  A protocol without a version leaves that as it was."""
+        """Apply a ``remote``: connection_entry_load_re().  A protocol without a version does not change the version."""
         self.host = host
         self.port = port or self.port
         if protocol:
@@ -235,7 +235,7 @@ class _Entry:
 
 
 class _Reader:
-    """Reads the options of a configuration in their order, and then says what they come to."""
+    """Reads the options of a configuration in their order, and then returns the connections."""
 
     def __init__(self) -> None:
         self._common = _Entry()
@@ -246,7 +246,7 @@ class _Reader:
         self._pulls = False
 
     def read(self, option: Sequence[str]) -> None:
-        """Take the next option.  Raises `TunnelError` for one with which nothing can be known."""
+        """Read the next option.  Raises `TunnelError` for an option with which the connections can't be known."""
         name, *words = option
         match name, len(words):
             case "remote", 1 | 2 | 3:
@@ -273,7 +273,7 @@ class _Reader:
         return entry
 
     def finish(self) -> tuple[Connection, ...]:
-        """Return the connections: options_postprocess_mutate().  Raises `TunnelError` where there are none."""
+        """Return the connections: options_postprocess_mutate().  Raises `TunnelError` if there are none."""
         entries = self._blocks
         if not entries:
             for words in self._remotes:
@@ -282,8 +282,8 @@ class _Reader:
                 entries.append(entry)
         if not entries:
             raise TunnelError(
-                'there is no "remote": this OpenVPN waits for the other side, wherever that is; a guard lets its'
-                f' answers through by "netconf-guard-allow in:{self._common.protocol[:3]}/{self._common.local_port}"'
+                'there is no "remote": this OpenVPN waits for the other side to connect; to let its answers through a'
+                f' guard, write "netconf-guard-allow in:{self._common.protocol[:3]}/{self._common.local_port}"'
             )
         for entry in entries:
             if entry.protocol == "tcp":
@@ -295,7 +295,7 @@ class _Reader:
             for entry in entries:
                 entry.http_proxy = self._override
         found = [self._find_connection(entry) for entry in entries]
-        # An IPv6 address where only IPv4 ones are asked for is none to getaddrinfo(3).
+        # None: an IPv6 address with an IPv4 protocol, or the other way round, which getaddrinfo(3) does not resolve.
         reached = tuple(dict.fromkeys(connection for connection in found if connection))
         if not reached:
             raise TunnelError('no "remote" can be reached by the protocols that "proto" and "proto-force" allow')
@@ -304,25 +304,26 @@ class _Reader:
     def _find_connection(self, entry: _Entry) -> Connection | None:
         host, port, protocol = entry.host, entry.port, entry.protocol[:3]
         if entry.protocol == "tcp-server":
-            raise TunnelError('"proto tcp-server" with "remote": the other side connects, by a port that nobody knows')
+            raise TunnelError('"proto tcp-server" with "remote": the other side connects, from an unknown port')
         if entry.http_proxy:
             if not entry.http_proxy.host:
                 raise TunnelError('options of "http-proxy" without its host and port')
             if protocol != "tcp":
-                raise TunnelError(f'"http-proxy" with "proto udp" (remote {host}): OpenVPN takes it with tcp only')
+                raise TunnelError(f'"http-proxy" with "proto udp" (remote {host}): OpenVPN accepts it only with tcp')
             host, port = entry.http_proxy.host, entry.http_proxy.port
         elif entry.socks_proxy:
             if protocol != "tcp":
                 raise TunnelError(
-                    f'"socks-proxy" with "proto udp" (remote {host}): by which address and port it passes packets on'
-                    ' the proxy says only when it is asked; with "proto tcp-client" that is known beforehand'
+                    f'"socks-proxy" with "proto udp" (remote {host}): the proxy announces the address and port for the'
+                    ' packets only while OpenVPN connects; with "proto tcp-client" they are known beforehand'
                 )
             host, port = entry.socks_proxy
         address, version = read_host(host)
         if version and entry.version and version != entry.version:
             return None
         local_port = 0
-        # A client binds only where it is told to, options_postprocess_mutate_ce(); port 0 is the kernel's choice.
+        # A client binds its socket only if an option says so, options_postprocess_mutate_ce().  Port 0: the kernel
+        # chooses one.
         binds = entry.bound and (entry.must_bind or not (self._pulls or protocol == "tcp"))
         if binds and entry.local_port.strip("0"):
             local_port = read_port(entry.local_port, protocol)
@@ -336,21 +337,21 @@ def _find_protocol(option: Sequence[str], word: str) -> tuple[str, int]:
 
 
 def _refuse_unknowable(option: Sequence[str]) -> None:
-    """Raise `TunnelError` for an option with which nobody knows beforehand where the packets go."""
+    """Raise `TunnelError` for an option with which it can't be known beforehand where the packets go."""
     shown = " ".join(option[:2])
     match tuple(option):
         case ("remote-random-hostname",) | ("setenv", "REMOTE_RANDOM_HOSTNAME"):
             raise TunnelError(
-                f'"{shown}" makes up a new name for each connection, whose addresses can\'t be known beforehand;'
-                " without that line they can"
+                f'"{shown}" makes up a new name for each connection, so its addresses can\'t be known beforehand:'
+                " remove this line"
             )
         case (("management-query-remote" | "management-query-proxy"),):
             raise TunnelError(
-                f'"{shown}" leaves it to another program where to connect, at the moment of connecting;'
-                ' what "remote" and "http-proxy" lines say is known beforehand'
+                f'"{shown}" lets another program choose the server at each connection, so it can\'t be known'
+                ' beforehand: use "remote" or "http-proxy" lines instead'
             )
         case ("mode", "server") | (("server" | "server-ipv6" | "server-bridge"), *_):
             raise TunnelError(
-                f'"{shown}" waits for others, wherever they are; a guard lets the answers to them through by'
+                f'"{shown}" waits for clients to connect; to let its answers through a guard, write'
                 ' "netconf-guard-allow in:udp/1194"'
             )

@@ -1,8 +1,8 @@
 """OpenVPN's data channel offload (2.6 and later): the kernel sends the data packets, the daemon only the handshakes.
 
-A data packet over UDP has the uid of the process that sent the packet inside, so the daemon's uid does not match it.
-The source port of the daemon's socket does, and its mark with modules that keep it (ovpn, since Linux 6.16; not
-ovpn-dco).  Over TCP the packets belong to the daemon's socket.
+A data packet over UDP has the uid of the process that sent the packet inside it, so the daemon's uid does not match.
+The source port of the daemon's socket matches.  Its mark matches only with a module that keeps it (ovpn, since Linux
+6.16; not ovpn-dco).  Over TCP the packets belong to the daemon's socket.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _EXCLUDING = frozenset(("disable-dco", "http-proxy", "http-proxy-override", "socks-proxy", "fragment"))
 
 _MODULES = ("ovpn", "ovpn_dco_v2")
-"""The modules that OpenVPN 2.7 and 2.6 use, as /sys/module calls them."""
+"""The modules that OpenVPN 2.7 and 2.6 use, by their names in /sys/module."""
 
 
-def is_wished(options: Sequence[Sequence[str]]) -> bool:
-    """Whether OpenVPN would use the kernel with this configuration, if the kernel could.
+def is_wanted(options: Sequence[Sequence[str]]) -> bool:
+    """Whether OpenVPN would use data channel offload with this configuration, if the kernel supports it.
 
-    dco_check_startup_option() of OpenVPN's dco.c.  Other reasons not to (compression, ciphers, topology, static keys)
-    are not checked.
+    dco_check_startup_option() of OpenVPN's dco.c.  Compression, ciphers, topology and static keys, which can also
+    prevent it, are not checked.
     """
     device = device_type = ""
     for name, *words in options:
@@ -42,9 +42,9 @@ def is_wished(options: Sequence[Sequence[str]]) -> bool:
 
 
 def is_possible(loaded: str = "/sys/module", available: str = "/lib/modules") -> bool:
-    """Whether this kernel has data channel offload, or a module for it that is loaded when OpenVPN asks.
+    """Whether this kernel has data channel offload, or a module for it that is loaded on demand.
 
-    loaded, available: where the kernel lists its modules, and where those of each release lie (modprobe(8)).
+    loaded: where the kernel lists its modules; available: the directory with the modules of each release (modprobe(8)).
     """
     if any(os.path.exists(f"{loaded}/{module}") for module in _MODULES):
         return True
@@ -55,14 +55,14 @@ def is_possible(loaded: str = "/sys/module", available: str = "/lib/modules") ->
                 text = file.read()
         except OSError:
             continue
-        # As a family of generic netlink, or as a file of the kernel's own.
+        # modules.alias has the module's generic netlink family, modules.builtin the module's file.
         if "-family-ovpn" in text or "/ovpn/ovpn." in text:
             return True
     return False
 
 
 def find_ports(pid: int, proc: str = "/proc") -> tuple[int, ...]:
-    """Return the ports of a process's unconnected UDP sockets, as OpenVPN's is: proc(5).
+    """Return the ports of a process's unconnected UDP sockets, proc(5): OpenVPN does not connect its UDP socket.
 
     Empty if there are none, if the process has ended, or if this user may not see them.
     """
@@ -73,14 +73,14 @@ def find_ports(pid: int, proc: str = "/proc") -> tuple[int, ...]:
         return ()
     ports = set()
     for words in lines:
-        # sl, local address:port, remote address:port, ..., the tenth is the inode.
+        # The columns: sl, local address:port, remote address:port, ..., the tenth is the inode.
         if len(words) > 9 and words[9] in sockets and words[2].endswith(":0000"):
             ports.add(int(words[1].rpartition(":")[2], 16))
     return tuple(sorted(ports - {0}))
 
 
 def find_device(pid: int, proc: str = "/proc") -> str:
-    """Return the tun or tap device that a process has open, or nothing: proc(5), fdinfo; tun_chr_show_fdinfo()."""
+    """Return the tun or tap device that a process has open, empty if none: proc(5), fdinfo; tun_chr_show_fdinfo()."""
     try:
         names = os.listdir(f"{proc}/{pid}/fdinfo")
     except OSError:

@@ -1,6 +1,6 @@
-"""What OpenVPN says about itself, in the admin's words: its log, and what its management interface tells.
+"""OpenVPN's log and the replies of its management interface, translated into the admin's words.
 
-The texts are OpenVPN 2.6's (src/openvpn/{ssl_verify,push,init,socket,sig}.c and doc/management-notes.txt).
+The texts are those of OpenVPN 2.6 (src/openvpn/{ssl_verify,push,init,socket,sig}.c and doc/management-notes.txt).
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LOGS = ("/var/log/syslog", "/var/log/daemon.log")
-"""Where rsyslog writes what daemons log, as Debian configures it."""
+"""Where Debian's rsyslog writes the messages of daemons."""
 
 _TAIL = 1 << 16
-"""Bytes at the end of a log that are read."""
+"""How many bytes at the end of a log are read."""
 
 _REFUSED = "the server refused the user name or password"
 
 
 class Words(Record):
-    """Why a tunnel is not up.  text: in words, empty if that is not known; refused: whether the server has refused the
-    user name or password."""
+    """Why a tunnel is not up.
+
+    text: the reason, empty if it is not known; refused: whether the server has refused the user name or password.
+    """
 
     __slots__ = ("text", "refused")
 
@@ -35,11 +37,11 @@ class Words(Record):
         self.refused = refused
 
 
-class Told(Record):
-    """What a management interface has told.
+class ManagementReply(Record):
+    """A reply of a management interface.
 
-    state, detail, address: of the last state (``RECONNECTING``, ``ping-restart``, the tunnel's own address);
-    waits: what it waits for somebody to do, in words.  All empty if it gave no answer.
+    state, detail, address: the current state (``RECONNECTING``), its cause (``ping-restart``), the tunnel's own
+    address; waits: the input that OpenVPN waits for, in words.  All are empty if there was no reply.
     """
 
     __slots__ = ("state", "detail", "address", "waits")
@@ -51,10 +53,10 @@ class Told(Record):
         self.waits = waits
 
 
-def parse_told(reply: str) -> Told:
+def parse_reply(text: str) -> ManagementReply:
     """Read notifications (``>...``), which come first, and a reply to ``state``: ``TIME,STATE,DETAIL,ADDRESS,...``."""
     waits = ""
-    for line in reply.splitlines():
+    for line in text.splitlines():
         fields = line.split(",")
         if line.startswith(">HOLD:"):
             waits = "waiting for somebody at its management interface (management-hold)"
@@ -62,9 +64,9 @@ def parse_told(reply: str) -> Told:
             what = line.partition("'")[2].partition("'")[0]
             thing = "a user name and password" if what == "Auth" else "a password"
             waits = f"waiting for {thing} at its management interface"
-        elif fields[0].isdecimal() and len(fields) > 2:  # three: the second is whole, though more may be on its way
-            return Told(fields[1], fields[2], fields[3] if len(fields) > 4 else "", waits)
-    return Told(waits=waits)
+        elif fields[0].isdecimal() and len(fields) > 2:  # with a third field the second is complete
+            return ManagementReply(fields[1], fields[2], fields[3] if len(fields) > 4 else "", waits)
+    return ManagementReply(waits=waits)
 
 
 _DETAILS = {
@@ -73,27 +75,27 @@ _DETAILS = {
 }
 
 
-def explain_state(told: Told, server: str) -> Words:
-    """Return why a daemon in this state is not connected.  server: where it sends, in words; empty if not known."""
-    if told.waits:
-        return Words(told.waits)
-    if told.detail in _DETAILS:
-        return _DETAILS[told.detail]
-    if told.state == "RESOLVE":
+def explain_state(reply: ManagementReply, server: str) -> Words:
+    """Return why a daemon in this state is not connected.  server: host and port; empty if not known."""
+    if reply.waits:
+        return Words(reply.waits)
+    if reply.detail in _DETAILS:
+        return _DETAILS[reply.detail]
+    if reply.state == "RESOLVE":
         return Words(f"the name of its server can't be resolved ({server})" if server else "its server's name can't be "
                      "resolved")  # fmt: skip
-    if told.state in ("AUTH", "GET_CONFIG", "ASSIGN_IP", "ADD_ROUTES", "AUTH_PENDING"):
+    if reply.state in ("AUTH", "GET_CONFIG", "ASSIGN_IP", "ADD_ROUTES", "AUTH_PENDING"):
         return Words(f"{server or 'its server'} answers; connecting")
-    if told.state:
+    if reply.state:
         return Words(f"no answer from {server or 'its server'}")
     return Words()
 
 
 def explain_log(lines: Sequence[str], clock: Callable[[], float] = time.time) -> Words:
-    """Return why OpenVPN has ended, or does not connect, by the last lines of its log."""
+    """Return why OpenVPN has ended, or does not connect, from the last lines of its log."""
     for line in reversed(lines):
         if "Initialization Sequence Completed" in line:
-            break  # what was before is over
+            break  # earlier lines are about an earlier connection
         for sign, text, refused in _SIGNS:
             if sign in line:
                 now = time.strftime("%Y-%m-%d %H:%M", time.localtime(clock()))
@@ -117,13 +119,17 @@ _SIGNS = (
     ("SIGTERM[hard", "it was told to end (SIGTERM)", False),
     ("SIGINT[hard", "it was told to end (SIGINT)", False),
 )
-"""Signs in the log, what they mean, and whether the user name or password was refused.  The last line with one counts,
-so what OpenVPN says of its end ("SIGTERM[soft,auth-failure] received") has a line of its own before."""
+"""Phrases in the log, what they mean, and whether the user name or password was refused.
+
+The last line with one of them counts.  Only "hard" signals are listed, which come from outside: before a "soft" one
+("SIGTERM[soft,auth-failure] received") another line has the reason."""
 
 
 def read_log(path: str, marks: Sequence[str] = ()) -> list[str]:
-    """Return the last lines of a log, only those that contain one of `marks` if there are any; none if there is no
-    such file, or it is not this user's to read."""
+    """Return the last lines of a log; none if there is no such file, or this user may not read it.
+
+    marks: if given, only lines that contain one of these are returned.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -136,9 +142,9 @@ def read_log(path: str, marks: Sequence[str] = ()) -> list[str]:
 
 
 def find_question(pid: int, directory: str = "/run/systemd/ask-password", proc: str = "/proc") -> bool:
-    """Return whether a daemon's question for a password waits for somebody: systemd-ask-password(1), which it starts.
+    """Return whether a daemon waits for a password from systemd-ask-password(1), which it has started.
 
-    directory: where such questions are (https://systemd.io/PASSWORD_AGENTS/).
+    directory: where systemd keeps such questions (https://systemd.io/PASSWORD_AGENTS/).
     """
     try:
         names = os.listdir(directory)

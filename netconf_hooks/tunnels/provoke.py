@@ -1,4 +1,4 @@
-"""Packets that are sent into a tunnel only so that something comes back, if it works."""
+"""Packets that test a tunnel: if it works, the other end answers them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DISCARD = 9
 def provoke(device: str) -> bool:
     """Send packets through a tunnel's device that its other end usually answers; return whether any could be sent.
 
-    One is for the first address of each of the device's networks, which is the server's own with OpenVPN's
-    ``topology subnet``: it answers that the port is closed.  One is for an address that nobody has: a server that
-    forwards packets answers that the TTL is over (RFC 792, RFC 4443).
+    One goes to the first address of each of the device's networks.  With OpenVPN's ``topology subnet`` this is the
+    server, which answers that the port is closed.  One goes to an address that nobody has: a server that forwards
+    packets answers that the TTL has expired (RFC 792, RFC 4443).
     """
     from netconf_hooks.system.netlink import Netlink, NetlinkError
 
@@ -31,16 +31,17 @@ def provoke(device: str) -> bool:
 
 
 def find_network(address: str, length: int) -> str:
-    """Return the address of the network that an address is in.  length: of its prefix, bits."""
+    """Return the network's address, for an address in it.  length: of the prefix, in bits."""
     packed = pack_address(address)
     host = 8 * len(packed) - length
     return format_address((int.from_bytes(packed, "big") >> host << host).to_bytes(len(packed), "big"))
 
 
 def send_into(device: str, network: str) -> bool:
-    """Send an empty UDP packet to an address of `network` (``ADDRESS/LENGTH``) through `device`; whether that worked.
+    """Send an empty UDP packet to an address in `network` (``ADDRESS/LENGTH``) through `device`; return whether it was
+    sent.
 
-    It is harmless: it is addressed to the discard port with TTL 1, so no peer forwards it.
+    The packet is harmless: it goes to the discard port, and no peer forwards it, since its TTL is 1.
     """
     import _socket
 
@@ -56,7 +57,7 @@ def send_into(device: str, network: str) -> bool:
             sender.setsockopt(_socket.IPPROTO_IP, _socket.IP_TTL, 1)
         sender.connect((address, _DISCARD))
         if sender.getsockname()[0] == address:
-            return False  # an address of ours: it would never leave
+            return False  # our own address: the packet would not leave this machine
         sender.send(b"")
     except OSError:
         return False  # no address of this family, no route, a firewall
@@ -68,7 +69,7 @@ def send_into(device: str, network: str) -> bool:
 def choose_address(network: str) -> str:
     """Return the first address of `network` that a host can have; for a default route, an address that nobody has.
 
-    That one is reserved for documentation: RFC 5737, RFC 3849.
+    The latter is reserved for documentation: RFC 5737, RFC 3849.
     """
     import _socket
 
@@ -78,6 +79,6 @@ def choose_address(network: str) -> str:
     if length == "0":
         return "2001:db8::1" if family == _socket.AF_INET6 else "192.0.2.1"
     if int(length) < 8 * len(packed) - 1:
-        # A network of two addresses has no other, RFC 3021 and RFC 6164.
+        # In a network of only two addresses the first belongs to a host, too: RFC 3021 and RFC 6164.
         packed = packed[:-1] + bytes([packed[-1] | 1])
     return _socket.inet_ntop(family, packed)

@@ -1,8 +1,9 @@
-"""strongSwan: its daemon charon as swanctl(8) and ipsec(8) see it.
+"""strongSwan: its daemon charon, by swanctl(8) and by ipsec(8).
 
-charon is spoken to in two ways: by swanctl over vici, and by ipsec(8) over stroke, which came first and without which
-``ipsec.conf`` is not read.  Either shows all connections, whoever loaded them, and all security associations.
-Exit statuses say little (``ipsec up`` of a connection that failed, or that there is not: 0); what they print does.
+Two programs talk to charon: swanctl over vici, and ipsec(8) over stroke, the older protocol, which loads
+``ipsec.conf``.  Both show all connections and all security associations, whichever of them loaded these.
+Exit statuses are unreliable (``ipsec up`` exits with 0 if the connection failed or does not exist), so the output is
+parsed.
 """
 
 from __future__ import annotations
@@ -22,31 +23,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ASK_TIMEOUT = 3.0
-"""Seconds for one question to charon, which answers in 10 ms unless it is in trouble."""
+"""Seconds for one query; a healthy charon answers within 10 ms."""
 
 INITIATE_TIMEOUT = 30
-"""Seconds until an attempt no longer waits for the gateway.  charon itself goes on for 165 s (strongswan.conf,
+"""Seconds that `initiate` waits for the gateway.  charon itself keeps trying for 165 s (strongswan.conf,
 charon.retransmit_*)."""
 
 DELETE_TIMEOUT = 1
-"""Seconds that a gateway has to confirm the end of a tunnel, which then ends here in any case."""
+"""Seconds that a gateway has to confirm the end of a tunnel; afterwards we delete it here anyway."""
 
 END_TIMEOUT = 3.0
-"""Seconds that charon has to end: it tells its gateways, and waits for none of them."""
+"""Seconds that charon has to exit: it notifies its gateways, but does not wait for answers."""
 
 _LIVE = ("INSTALLED", "UPDATING", "REKEYING")
-"""States of a CHILD_SA that packets pass (child_sa.h, child_sa_state_t): UPDATING is MOBIKE's change of addresses."""
+"""States of a CHILD_SA in which packets pass (child_sa.h, child_sa_state_t).  UPDATING: MOBIKE changes addresses."""
 
 _LEAVING = ("DELETING", "DESTROYING")
-"""States of an IKE_SA that is on its way out (ike_sa.h, ike_sa_state_t)."""
+"""States of an IKE_SA that is being deleted (ike_sa.h, ike_sa_state_t)."""
 
 
 class NotRunning(Exception):
-    """charon does not run, or not with the plugin that was asked for."""
+    """charon does not run, or runs without the plugin for this client."""
 
 
 class NotAllowed(TunnelError):
-    """This user may not speak with charon."""
+    """This user may not talk to charon."""
 
 
 class Child(Record):
@@ -64,7 +65,7 @@ class Session(Record):
     """An IKE_SA with its CHILD_SAs.
 
     ident: its number; state: as charon calls it, ``ESTABLISHED``, ``CONNECTING``.
-    waits: whether the gateway has not answered yet what it was asked last: MOBIKE, dead peer detection, rekeying.
+    waits: whether the gateway has not answered the last request yet: MOBIKE, dead peer detection, rekeying.
     """
 
     __slots__ = ("name", "ident", "state", "children", "waits")
@@ -82,8 +83,9 @@ class Session(Record):
 class Connection(Record):
     """A connection, or one child of it, that a rule can mean.
 
-    name: the connection's own; empty where it is not known, any then; children: the names of those meant;
-    place: where it is configured, in words; start: what makes it start with the daemon, in words, or empty.
+    name: the connection's name; empty if it is not known, then all connections match; children: the names of its
+    children that are meant; place: where it is configured, in words; start: the setting by which it starts with the
+    daemon, in words, or empty.
     """
 
     __slots__ = ("name", "children", "place", "start")
@@ -96,7 +98,7 @@ class Connection(Record):
 
 
 def is_installed(sessions: Sequence[Session], connection: Connection) -> bool:
-    """Whether each child of `connection` has a CHILD_SA that packets pass."""
+    """Whether each child of `connection` has a CHILD_SA through which packets pass."""
     live = {
         child.name
         for session in sessions
@@ -108,9 +110,9 @@ def is_installed(sessions: Sequence[Session], connection: Connection) -> bool:
 
 
 def find_ending(sessions: Sequence[Session], connection: Connection) -> tuple[tuple[Session, Child | None], ...]:
-    """Return what is to end so that nothing of `connection` is left: whole IKE_SAs (None), or single CHILD_SAs of them.
+    """Return what has to be ended to end `connection`: single CHILD_SAs, or whole IKE_SAs (None instead of a child).
 
-    An IKE_SA ends with its last CHILD_SA, and while it is still to get its first.
+    An IKE_SA is ended as a whole if all its CHILD_SAs are ours, also if it has none yet.
     """
     ending: list[tuple[Session, Child | None]] = []
     for session in sessions:
@@ -126,7 +128,7 @@ def find_ending(sessions: Sequence[Session], connection: Connection) -> tuple[tu
 
 
 def choose(connections: Sequence[Connection], name: str) -> tuple[Connection, ...]:
-    """Return what `name` can mean among `connections`: one of that name with all its children, else a child."""
+    """Return what `name` can mean among `connections`: a connection with all its children, or a single child."""
     chosen = tuple(connection for connection in connections if connection.name == name)
     by_child = tuple(
         Connection(connection.name, (name,), f"child {name} of {connection.place}", connection.start)
@@ -154,18 +156,21 @@ class Swanctl:
         return read_connections(parse_vici(self._ask("--list-conns", "--pretty")))
 
     def list_peers(self) -> dict[str, tuple[str, str]]:
-        """Return whom the connections that charon has loaded go to: see `read_peers`.  Raises as `list_connections`."""
+        """Return the addresses of all connections that charon has loaded: see `read_peers`.
+
+        Raises as `list_connections`.
+        """
         return read_peers(parse_vici(self._ask("--list-conns", "--pretty")))
 
     def load(self) -> str:
-        """Have charon load what is in swanctl.conf, and return what was complained of."""
+        """Make charon load swanctl.conf, and return its complaints."""
         result = self._run(5 * ASK_TIMEOUT, "--load-all", "--noprompt")
         return "; ".join(line for line in _lines(result.output) if "fail" in line or "error" in line.lower())
 
     def initiate(self, connection: Connection, child: str) -> str:
-        """Bring up a child; return the reason why it is not up, or nothing.
+        """Bring up a child; return why it is not up, empty if it is.
 
-        Waits for the gateway, for at most `INITIATE_TIMEOUT`.  Raises `TunnelError`.
+        Waits for the gateway, at most `INITIATE_TIMEOUT`.  Raises `TunnelError`.
         """
         ike = ("--ike", connection.name) if connection.name else ()
         limit = ("--timeout", str(INITIATE_TIMEOUT))
@@ -175,7 +180,7 @@ class Swanctl:
     def terminate(self, session: Session, child: Child | None) -> None:
         """End an IKE_SA, or one CHILD_SA of it, whether or not the gateway answers.  Raises `TunnelError`."""
         what = ("--child-id", child.ident) if child else ("--ike-id", session.ident)
-        # In what order they end does not matter; one that has ended meanwhile is no error.
+        # It is no error if it has already ended.
         self._run(DELETE_TIMEOUT + ASK_TIMEOUT, "--terminate", *what, "--force", "--timeout", str(DELETE_TIMEOUT))
 
     def end_daemon(self) -> bool:
@@ -194,7 +199,7 @@ class Swanctl:
 
 
 class Tree:
-    """A section of a vici message, filled while it is read: values by key, lists by key, sections by name."""
+    """A section of a vici message, filled by the parser: values by key, lists by key, sections by name."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -203,10 +208,11 @@ class Tree:
 
 
 def parse_vici(output: str) -> tuple[Tree, ...]:
-    """Read what swanctl printed with ``--pretty``: the events, each a tree, in their order.
+    """Read the output of ``swanctl --pretty``: the events in their order, each as a tree.
 
-    One element a line, so that no value (a gateway's identity!) can be taken for anything else; ``--raw`` has all of
-    a message in one line.  Lines before the first event are complaints about plugins.
+    Don't use ``--raw``, which prints a whole message on one line: a value, such as the gateway's identity, could then
+    be mistaken for another element.  ``--pretty`` prints one element on a line.  Lines before the first event are
+    complaints about plugins.
     """
     events = []
     stack: list[Tree] = []
@@ -271,8 +277,8 @@ def read_connections(events: Sequence[Tree]) -> tuple[Connection, ...]:
 
 
 def read_peers(events: Sequence[Tree]) -> dict[str, tuple[str, str]]:
-    """Return the remote and the local addresses of the connections in the events of ``swanctl --list-conns``, each as
-    swanctl.conf writes them."""
+    """Return the remote and local addresses of the connections in the events of ``swanctl --list-conns``, in the syntax
+    of swanctl.conf."""
     return {
         name: (",".join(conn.lists.get("remote_addrs", ())), ",".join(conn.lists.get("local_addrs", ())))
         for event in events
@@ -300,19 +306,19 @@ class Stroke:
         return parse_status_connections(self._ask("statusall"))
 
     def list_peers(self) -> dict[str, tuple[str, str]]:
-        """Return whom the connections that charon has loaded go to.  Raises as `list_connections`."""
+        """Return the addresses of all connections that charon has loaded.  Raises as `list_connections`."""
         return parse_status_peers(self._ask("statusall"))
 
     def load(self) -> str:
-        """Have the starter read ipsec.conf and ipsec.secrets again, and return what was complained of."""
+        """Make the starter read ipsec.conf and ipsec.secrets again, and return its complaints."""
         self._run(ASK_TIMEOUT, "rereadsecrets")
         result = self._run(ASK_TIMEOUT, "update")
         return "; ".join(line for line in _lines(result.output) if not line.startswith("Updating strongSwan"))
 
     def initiate(self, connection: Connection, child: str) -> str:
-        """Bring up a connection; return the reason why it is not up, or nothing.
+        """Bring up a connection; return why it is not up, empty if it is.
 
-        Waits for the gateway, for at most `INITIATE_TIMEOUT`.
+        Waits for the gateway, at most `INITIATE_TIMEOUT`.
         """
         try:
             result = programs.run([self.program, "up", child], INITIATE_TIMEOUT)
@@ -325,14 +331,14 @@ class Stroke:
         what = f"{child.name}{{{child.ident}}}" if child else f"{session.name}[{session.ident}]"
         self._run(ASK_TIMEOUT, "stroke", "down-nb", what)
         if not wait_until(lambda: not self._has(session, child), DELETE_TIMEOUT, 0.02):
-            # An IKE_SA that is being deleted already is destroyed without waiting for the gateway any longer.
+            # The second request destroys an IKE_SA that is being deleted, without waiting for the gateway.
             self._run(ASK_TIMEOUT, "stroke", "down-nb", f"{session.name}[{session.ident}]")
 
     def end_daemon(self) -> bool:
-        """End charon, with all that it has; the starter starts it again after 5 s.  Return whether it has ended.
+        """End charon, with all its connections; return whether it has ended.  The starter starts it again after 5 s.
 
-        Unlike swanctl, ipsec(8) can't force an end: while an exchange is pending (MOBIKE with a gateway that died), the
-        request waits in a queue until charon gives up, after 165 s.
+        Unlike swanctl, ipsec(8) can't force the end of a connection: while an exchange is pending (MOBIKE with a
+        gateway that died), the request waits in a queue until charon gives up, after 165 s.
         """
         from signal import SIGTERM, pidfd_send_signal
 
@@ -342,7 +348,7 @@ class Stroke:
         except (OSError, ValueError):
             return False
         try:
-            # The handle is the process's, whatever becomes of its number: look who that is.
+            # Check the pid: it may have been reused before the handle was opened, but not since.
             if read_file(f"{self._proc}/{pid}/comm", 64).strip() != b"charon":
                 return False
             pidfd_send_signal(handle, SIGTERM)
@@ -376,16 +382,16 @@ _TASKS = "]: Tasks active: "
 
 
 def parse_status(output: str) -> tuple[Session, ...]:
-    """Return the IKE_SAs in what ``ipsec statusall`` printed: each stands before its CHILD_SAs."""
+    """Return the IKE_SAs in the output of ``ipsec statusall``, which prints each before its CHILD_SAs."""
     sessions: list[Session] = []
     for line in output.partition("Security Associations (")[2].splitlines()[1:]:
         match = _STATUS_LINE.match(line)
         if _TASKS in line and sessions:
-            sessions.append(sessions.pop().change(waits=True))  # stroke_list.c: only if there are any
+            sessions.append(sessions.pop().change(waits=True))  # stroke_list.c prints the line only if there are any
             continue
         if match and match["kind"] == "[":
             if sessions and sessions[-1].ident == match["ident"]:
-                continue  # statusall says more of it, "work[1]: IKE proposal: ..."
+                continue  # another line about the same IKE_SA, "work[1]: IKE proposal: ..."
             sessions.append(Session(match["name"], match["ident"], match["state"], ()))
         elif match and sessions:
             last = sessions.pop()
@@ -395,7 +401,7 @@ def parse_status(output: str) -> tuple[Session, ...]:
 
 
 def parse_status_connections(output: str) -> tuple[Connection, ...]:
-    """Return the connections in what ``ipsec statusall`` printed: each stands before its children."""
+    """Return the connections in the output of ``ipsec statusall``, which prints each before its children."""
     found: list[Connection] = []
     for name, rest in _list_status_lines(output):
         if rest.startswith(" child:"):
@@ -408,7 +414,7 @@ def parse_status_connections(output: str) -> tuple[Connection, ...]:
 
 
 def parse_status_peers(output: str) -> dict[str, tuple[str, str]]:
-    """Return the remote and the local addresses of the connections in what ``ipsec statusall`` printed."""
+    """Return the remote and local addresses of the connections in the output of ``ipsec statusall``."""
     found = {}
     for name, rest in _list_status_lines(output):
         if not rest.startswith(" "):
@@ -419,40 +425,40 @@ def parse_status_peers(output: str) -> dict[str, tuple[str, str]]:
 
 
 def _list_status_lines(output: str) -> list[tuple[str, str]]:
-    """Return the lines of connections and their children: the name, and what stands after it and two spaces."""
+    """Return the lines of connections and their children: the name, and the text after the colon and two spaces."""
     part = output.partition("\nConnections:\n")[2].partition("\nSecurity Associations (")[0].partition("\nRouted ")[0]
     lines = [line.strip().partition(":  ") for line in part.splitlines()]
     return [(name, rest) for name, colon, rest in lines if colon]
 
 
-# What both print.
+# The output of both programs.
 
 
 def find_reason(output: str) -> str:
-    """Return why initiating failed, in one line, from what swanctl or ``ipsec up`` printed; empty when it did not."""
+    """Return why initiating failed, in one line, from the output of swanctl or ``ipsec up``; empty if it did not."""
     lines = _lines(output)
     failed = [line for line in lines if re.match(r"initiate failed: |establishing .+ failed|no config", line)]
     if not failed:
         if any(re.search(r"completed successfully|established successfully", line) for line in lines):
             return ""
         return lines[-1] if lines else "no reason was given"
-    # What charon said last before it gave up; that it "failed to establish CHILD_SA" says nothing new.
-    nothing = ("failed to establish CHILD_SA", "generating", "sending packet", "received packet", "parsed")
-    told = [re.sub(r"^\[[A-Z]+\] ", "", line) for line in lines if line not in failed]
-    last = next((line for line in reversed(told) if not line.startswith(nothing)), "")
+    # The last line before charon gave up has the reason, unless it is one of these general ones.
+    general = ("failed to establish CHILD_SA", "generating", "sending packet", "received packet", "parsed")
+    others = [re.sub(r"^\[[A-Z]+\] ", "", line) for line in lines if line not in failed]
+    last = next((line for line in reversed(others) if not line.startswith(general)), "")
     return f"{failed[-1].removeprefix('initiate failed: ')}{f' ({last})' if last else ''}"
 
 
 def _lines(output: str) -> list[str]:
-    # Which plugins are not installed is told with each call.
+    # Each call complains about the plugins that are not installed.
     return [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("plugin '")]
 
 
 def _require_running(output: str) -> None:
-    """Raise `NotRunning` or `NotAllowed` where a client could not connect to charon."""
+    """Raise `NotRunning` or `NotAllowed` if the client could not connect to charon."""
     match = re.search(r"^connecting to '[^']*' failed: (.*)$", output, re.MULTILINE)
     if match and match[1] == "Permission denied":
-        raise NotAllowed("charon can be asked by root only")
+        raise NotAllowed("only root may query charon")
     if match:
         raise NotRunning
 

@@ -1,4 +1,4 @@
-"""The files in strongSwan's own syntax, as strongswan.conf(5) describes it: swanctl.conf and strongswan.conf."""
+"""Readers for swanctl.conf and strongswan.conf; strongswan.conf(5) describes their syntax."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_INCLUDES = 10
 
 
 class Reading(Record):
-    """What was found in configuration files; files: what was looked at, with the reason where it could not be read."""
+    """The connections in configuration files.  files: each file, with the reason if it could not be read."""
 
     __slots__ = ("connections", "files")
 
@@ -30,10 +30,10 @@ class Reading(Record):
 
 
 class Charon(Record):
-    """What strongswan.conf says of the sockets of a daemon.
+    """The settings in strongswan.conf for a daemon's sockets.
 
-    name: its section; port, nat_port: where its IKE leaves from, 0 for any; uids: of whom its sockets can be;
-    version: 4 or 6 where it has sockets of that family only, else 0.
+    name: the daemon's section; port, nat_port: the source ports of its IKE, 0 for any; uids: the users who can own its
+    sockets; version: 4 or 6 if it has only sockets of that family, else 0.
     """
 
     __slots__ = ("name", "port", "nat_port", "uids", "version")
@@ -54,7 +54,7 @@ class Charon(Record):
 
 
 class Section:
-    """A section, filled while it is read.  file: where it begins; references: sections that it includes."""
+    """A section, filled by the parser.  file: where it begins; references: the sections that it includes."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -64,7 +64,7 @@ class Section:
 
 
 def read_configuration(path: str) -> Reading:
-    """Read the connections of a swanctl.conf and of what it includes; files that can't be read hold none."""
+    """Read the connections of a swanctl.conf and the files that it includes; skip files that can't be read."""
     root, looked = _read(path)
     connections = []
     for name, connection in _list_sections(root, _get_section(root, root, "connections")):
@@ -78,9 +78,9 @@ def read_configuration(path: str) -> Reading:
 
 
 def read_peer(path: str, connection: Connection) -> Peer | None:
-    """Return whom a connection of a swanctl.conf goes to; None where the file does not have it.
+    """Return the peer of a connection in a swanctl.conf; None if the file does not have the connection.
 
-    Raises `TunnelError`, naming the option, where that can't be known.
+    Raises `TunnelError`, naming the option, if the peer can't be known.
     """
     root, _ = _read(path)
     for name, section in _list_sections(root, _get_section(root, root, "connections")):
@@ -109,9 +109,10 @@ def _read_peer(root: Section, section: Section, connection: Connection, place: s
 
 
 def read_daemons(path: str) -> tuple[Charon, ...]:
-    """Return what a strongswan.conf says of charon, and of charon-systemd, which also takes what is said of charon.
+    """Return the settings of charon and of charon-systemd in a strongswan.conf.  charon-systemd inherits charon's.
 
-    A file that can't be read says nothing.  Raises `TunnelError`, naming the option, for what can't be read.
+    If the file can't be read, the defaults hold.  Raises `TunnelError`, naming the option, for a value that can't be
+    read.
     """
     root, _ = _read(path)
     try:
@@ -158,9 +159,10 @@ def _find_user(option: str, value: str) -> tuple[int, ...]:
 def find_flows(charon: Charon, peer: Peer) -> tuple[Flow, ...]:
     """Return what charon sends to a peer.
 
-    After its first packets it floats (float_ports() of ike_sa.c): its own port to that for NAT, unless the connection
-    has one of its own; the peer's to 4500, where either was 500.  A port taken at random is known for the first packets
-    only, which charon sends itself: by the uid.  Raises `TunnelError` where the port for NAT is such a one.
+    After the first packets charon changes the ports (float_ports() of ike_sa.c): its own to `Charon.nat_port`, unless
+    the connection has a local port; the peer's to 4500, if either of them was 500.  If the first port is random, these
+    packets are matched by uid, since charon sends them itself.  A random port for NAT can't be matched, since the
+    kernel sends from it, too: raises `TunnelError`.
     """
     local = peer.local_port or charon.port
     remote = peer.remote_port or IKE_PORT
@@ -171,14 +173,14 @@ def find_flows(charon: Charon, peer: Peer) -> tuple[Flow, ...]:
     else:
         # "Has to be different from charon.port, otherwise a random port will be allocated": strongswan.conf(5).
         raise TunnelError(
-            f"{charon.name}.port_nat_t is {charon.nat_port}: a port is taken at random then, which can't be let through"
+            f"{charon.name}.port_nat_t is {charon.nat_port}: charon uses a random port, which the guard can't let pass"
         )
     first = Flow("udp", remote, local) if local else Flow("udp", remote, uids=charon.uids)
     return first, Flow("udp", NAT_PORT if IKE_PORT in (local, remote) else remote, floated), ESP
 
 
-# settings_lexer.l and settings_parser.y of strongSwan: strongswan.conf(5), "SYNTAX" in words.  Nothing is tried twice:
-# no repetition gives back what it took, and a word that is no name is passed over as a whole.
+# settings_lexer.l and settings_parser.y of strongSwan; strongswan.conf(5), "SYNTAX", describes the language.  Nothing
+# backtracks, so the time is linear: all repetitions are possessive, and a word that is no name is skipped as a whole.
 _TOKEN = re.compile(
     r"""
     (?:\s|\#[^\n]*+)++
@@ -196,7 +198,7 @@ _TOKEN = re.compile(
 
 
 def _read(path: str) -> tuple[Section, list[str]]:
-    """Return all that a file says, and what was looked at."""
+    """Return the root section of a file, and the files as in `Reading`."""
     root = Section(path)
     looked: list[str] = []
     _read_settings(path, root, looked, ())
@@ -204,7 +206,7 @@ def _read(path: str) -> tuple[Section, list[str]]:
 
 
 def _read_settings(path: str, top: Section, looked: list[str], above: tuple[str, ...]) -> None:
-    """Read a file into `top`; above: the files that include it, one in the other."""
+    """Read a file into `top`.  looked: gets the name of each file; above: the chain of files that include this one."""
     from glob import glob
 
     if len(looked) >= MOST_FILES:
@@ -219,7 +221,7 @@ def _read_settings(path: str, top: Section, looked: list[str], above: tuple[str,
     for token in _TOKEN.finditer(text):
         if token["include"] and len(above) < _MAX_INCLUDES:
             pattern = os.path.join(os.path.dirname(path), _unquote(token["include"]))
-            # What includes itself says nothing new, but would say it ever so often.
+            # Skip the files that include this one: reading them again adds nothing, and would never end.
             for name in sorted(set(glob(pattern)).difference(above, (path,))):
                 _read_settings(name, stack[-1], looked, (*above, path))
         elif token["open"]:
@@ -239,7 +241,7 @@ def _unquote(text: str) -> str:
 
 
 def _refer(root: Section, section: Section) -> Iterator[Section]:
-    """Give `section` and, after it, those that it refers to, by their full names with dots; each once."""
+    """Yield `section` and then the sections that it refers to by their full names with dots, each once."""
     waiting = [section]
     seen: set[int] = set()
     while waiting:

@@ -22,14 +22,14 @@ SUFFIXES = (
 
 
 class Tunnel:
-    """The unit NAME; without one of the `SUFFIXES`, NAME.service, as systemctl(1) itself completes names."""
+    """The unit NAME; NAME.service if NAME has none of the `SUFFIXES`, as systemctl(1) completes names."""
 
     def __init__(self, name: str, systemd: Systemd | None = None) -> None:
         self._unit = name if name.endswith(SUFFIXES) else f"{name}.service"
         self._systemd = systemd or Systemd()
 
     def check(self) -> None:
-        """Raise `TunnelError` when systemd does not run or can't load the unit."""
+        """Raise `TunnelError` if systemd does not run or can't load the unit."""
         self._require_systemd()
         (state,) = self._systemd.show([self._unit])
         if state.load == "not-found":
@@ -50,7 +50,7 @@ class Tunnel:
     def is_up(self) -> bool | None:
         """Whether the unit is active (also a oneshot with RemainAfterExit=); None if systemd does not answer.
 
-        What an active unit has achieved depends on its program, which we don't know.
+        Whether an active unit is connected depends on its program, which we don't know.
         """
         if not self._systemd.is_running():
             return False
@@ -61,12 +61,12 @@ class Tunnel:
         return state.active in ("active", "reloading")
 
     def is_running(self) -> bool:
-        """Whether the unit is active, or on its way there."""
+        """Whether the unit is active or activating."""
         return self._systemd.is_active([self._unit])
 
     def inspect(self) -> Condition:
-        """Return how the unit is doing.  One that is no service is not started again, nor a oneshot that succeeded, nor
-        what systemd itself starts again (``Restart=``)."""
+        """Return the unit's state.  Only services are started again, but not a oneshot that succeeded, nor a service
+        that systemd restarts itself (``Restart=``)."""
         self.check()
         state = self._systemd.read_service(self._unit)
         if state.active in ("active", "reloading"):
@@ -79,7 +79,7 @@ class Tunnel:
         return Condition(False, False, final=final, words="; ".join((words, *lines)))
 
     def count_received(self) -> int | None:
-        """Return None: what comes back is its programs' affair."""
+        """Return None: only the unit's programs know what they receive."""
         return None
 
     def nudge(self) -> str:
@@ -96,14 +96,14 @@ class Tunnel:
         return (self._unit,)
 
     def boot_start(self) -> str:
-        """Say which link makes systemd start the unit at boot; empty when none does."""
+        """Return which link makes systemd start the unit at boot; empty if none does."""
         link = self._systemd.find_wants(self._unit)
         return f"{self._unit} is enabled ({link})" if link else ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return ``()``: it is not known what the unit's programs send, and where to.
+        """Return ``()``: it is unknown what the unit's programs send, and where.
 
-        Behind a guard the admin has to list it in ``netconf-guard-allow``.
+        Behind a guard the admin has to list these packets in ``netconf-guard-allow``.
         """
         return ()
 

@@ -1,17 +1,17 @@
 """``netconf-vpn wireguard NAME``: WireGuard by wg-quick(8), which uses the kernel's implementation or wireguard-go.
 
-With systemd the unit ``wg-quick@NAME.service`` brings up /etc/wireguard/NAME.conf, without it wg-quick itself.  NAME is
+With systemd the unit ``wg-quick@NAME.service`` brings up /etc/wireguard/NAME.conf; without it we run wg-quick.  NAME is
 also the interface's name.
 
-**Connected** means that the last handshake with any peer is less than `REJECT_AFTER` seconds old: older sessions are
-rejected by both sides (WireGuard: Next Generation Kernel Network Tunnel, section 6.2).  So a dead server is noticed
-after at most that time.  WireGuard sends nothing while there is no traffic.  If no handshake is recent, we send one
-packet to each peer that has an endpoint, which triggers a handshake, and wait `WAKE_TIMEOUT` for it.
+**Connected** means that the last handshake with any peer is less than `REJECT_AFTER` seconds old: both sides reject
+older sessions (WireGuard: Next Generation Kernel Network Tunnel, section 6.2).  So a dead server is noticed after at
+most that time.  WireGuard sends nothing while there is no traffic.  If no handshake is recent, we send one packet to
+each peer that has an endpoint, which triggers a handshake, and wait `WAKE_TIMEOUT` for it.
 One connected peer is enough: each peer is a tunnel of its own, and some may be laptops that sleep.
 
-**Its own packets** go to the endpoints in the configuration (for a start) and to those of the running interface: a peer
-that moved has proved its identity, since WireGuard follows only authenticated packets.  The kernel sends them, so they
-are matched by the interface's mark, or else by its source port.
+**Its own packets** go to the endpoints in the configuration, and to those of the running interface.  The latter are
+safe: WireGuard follows a peer to a new address only after an authenticated packet.  The kernel sends the packets, so
+they are matched by the interface's mark, or else by its source port.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ WAKE_TIMEOUT = 1.5
 """Seconds for a handshake: one round trip, and at most another one to resolve the next hop's MAC address."""
 
 ASK_TIMEOUT = 2.0
-"""Seconds for one question to wg(8), which answers in milliseconds."""
+"""Seconds for one query by wg(8), which answers in milliseconds."""
 
 STOP_TIMEOUT = 5.0
 """Seconds for wg-quick to take the interface down, with the admin's own PreDown and PostDown."""
 
 END_TIMEOUT = 2.0
-"""Seconds for a wg-quick that was still starting to give up and undo what it did."""
+"""Seconds that a cancelled ``wg-quick up`` may take to undo its changes."""
 
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=+.-")
 """Characters that wg-quick(8) accepts in a name, parse_options()."""
@@ -62,7 +62,7 @@ the next one if there is a routing table of this number."""
 
 
 class Configuration(Record):
-    """What a configuration says about the interface's own packets.
+    """The settings of a configuration for the interface's own packets.
 
     endpoints: host and port of each peer, as written; mark, port: mark and source port of the packets, 0 if not set.
     """
@@ -76,8 +76,11 @@ class Configuration(Record):
 
 
 class PeerStatus(Record):
-    """A peer of an interface.  key: its public key; endpoint: host and port, None where it is not known;
-    networks: its allowed IPs; handshake: when the last one was, seconds since 1970, 0 for never; received: bytes."""
+    """A peer of an interface.
+
+    key: its public key; endpoint: host and port, None if not known; networks: its allowed IPs; handshake: the time of
+    the last one, in seconds since 1970, 0 for never; received: bytes.
+    """
 
     __slots__ = ("key", "endpoint", "networks", "handshake", "received")
 
@@ -97,7 +100,7 @@ class PeerStatus(Record):
 
 
 class Status(Record):
-    """A WireGuard interface as the kernel has it.  mark, port: of its own packets, 0 for none."""
+    """The kernel's state of a WireGuard interface.  mark, port: mark and source port of its own packets, 0 for none."""
 
     __slots__ = ("mark", "port", "peers")
 
@@ -138,7 +141,7 @@ class Tunnel:
         self._systemd = systemd or Systemd()
 
     def check(self) -> None:
-        """Raise `TunnelError` when the interface can't have this name, or has no configuration."""
+        """Raise `TunnelError` if the interface can't have this name, or has no configuration."""
         if not self._is_possible():
             raise TunnelError(
                 f'"{self._name}" can\'t be the name of an interface: at most {LONGEST} letters, digits, and . _ -'
@@ -146,14 +149,14 @@ class Tunnel:
         try:
             os.stat(self._path)
         except PermissionError:
-            pass  # not for this user to see
+            pass  # this user may not look
         except OSError:
             raise TunnelError(f"{self._path} is not there") from None
 
     def start(self) -> None:
-        """Bring the interface up; one that is up is left as it is.
+        """Bring the interface up, unless it is up.
 
-        Raises `TunnelError`: no configuration, one that wg-quick refuses, or the system is stopping.
+        Raises `TunnelError`: no configuration, wg-quick refuses the configuration, or the system is stopping.
         """
         self.check()
         there = self._is_there()
@@ -162,10 +165,10 @@ class Tunnel:
         if self._systemd.is_running():
             (state,) = self._systemd.show([self._unit])
             if state.active == "active" and not there:
-                # Somebody took the interface away behind systemd's back.
+                # Somebody has deleted the interface without systemd.
                 self._systemd.restart(self._unit)
             elif state.active not in ("inactive", "failed") or not there:
-                # Also of an active one: its end may be queued.
+                # Even if the unit is active: a stop job may be queued, which this replaces.
                 self._systemd.start(self._unit)
         elif not there:
             if detached.is_halting(self._runlevel):
@@ -192,7 +195,7 @@ class Tunnel:
             self._systemd.stop([self._unit])
 
     def is_up(self) -> bool | None:
-        """Whether a peer answers, see above.  None for a user who may not ask.
+        """Whether a peer answers: see the head of this module.  None if this user may not query WireGuard.
 
         Takes up to `WAKE_TIMEOUT` if no peer answers.
         """
@@ -213,9 +216,9 @@ class Tunnel:
         return self._is_possible() and os.path.exists(self._link)
 
     def inspect(self) -> Condition:
-        """Return how the interface is doing.  The kernel never resolves the name of an endpoint again: `nudge` does.
+        """Return the interface's state.  It is `helpless` without a handshake: only `nudge` resolves its names again.
 
-        Its end is news of a link, so it needs no process.
+        There is no pid to watch: the kernel reports the end of an interface.
         """
         self.check()
         files = (self._path,)
@@ -237,7 +240,7 @@ class Tunnel:
         return Condition(False, False, words=words or state.describe_end() or "its interface is gone", files=files)
 
     def count_received(self) -> int | None:
-        """Return how many bytes have come from all peers; handshakes count among them."""
+        """Return how many bytes were received from all peers, including handshakes."""
         try:
             status = self._read_status()
         except TunnelError:
@@ -248,18 +251,18 @@ class Tunnel:
         return sum(peer.received for peer in status.peers)
 
     def nudge(self) -> str:
-        """Resolve the names of the endpoints again, and set what is another address than the interface has."""
+        """Resolve the names of the endpoints again, and give the interface the addresses that have changed."""
         try:
             text = read_text(self._path)
         except OSError as error:
             raise TunnelError(f"{self._path}: {error.strerror}") from None
         status = self._read_status()
         known = {peer.key: peer.endpoint for peer in _list_peers(status)}
-        told = []
+        changed = []
         for key, (host, port) in find_named_peers(text).items():
             if key not in known:
                 continue
-            # wg(8) tries 15 times if a name has no address; the next nudge comes soon enough.
+            # Without this variable wg(8) would retry 15 times; the next nudge is the retry.
             variables = {"WG_ENDPOINT_RESOLUTION_RETRIES": "0"}
             argv = [self._wg, "set", self._name, "peer", key, "endpoint", f"{host}:{port}"]
             try:
@@ -270,8 +273,8 @@ class Tunnel:
                 raise TunnelError(result.output.strip() or f"wg set: exit status {result.status}")
         for peer in _list_peers(self._read_status()):
             if peer.endpoint and peer.endpoint != known.get(peer.key, peer.endpoint):
-                told.append(":".join(peer.endpoint))
-        return f"its server's name leads elsewhere now: {', '.join(told)}" if told else ""
+                changed.append(":".join(peer.endpoint))
+        return f"its server's name has another address now: {', '.join(changed)}" if changed else ""
 
     def restart(self) -> None:
         """Take the interface down, and bring it up again.  Raises `TunnelError`."""
@@ -291,25 +294,24 @@ class Tunnel:
         return (self._unit,)
 
     def list_relays(self) -> tuple[str, ...]:
-        """Return which of its endpoints are on this machine."""
+        """Return a warning for each endpoint that is on this machine."""
         try:
             endpoints = parse_configuration(read_text(self._path)).endpoints
         except (OSError, TunnelError):
-            return ()  # `check` and `endpoints` tell
+            return ()  # `check` and `endpoints` report it
         return describe_relays(host for host, _ in endpoints)
 
     def boot_start(self) -> str:
-        """Say which link makes systemd bring the interface up at boot; empty when none does."""
+        """Return which link makes systemd bring the interface up at boot; empty if none does."""
         link = self._systemd.find_wants(self._unit)
         return f"{self._unit} is enabled ({link})" if link else ""
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where the interface's own packets go, matched by mark or else by source port.
 
-        If the interface is up, its real mark and port count.  If it is down, those of the configuration, or the mark
-        that wg-quick will set.  Without any of these the kernel will choose a port: nothing can be let through yet, and
-        this returns ``()``; ask again when the interface is up.  Packets until then are lost; WireGuard repeats them
-        after 5 s.
+        If the interface is up, its real mark and port are used; otherwise those of the configuration, or the mark that
+        wg-quick will set.  If there is neither, the kernel will choose a port, and this returns ``()`` until the
+        interface is up.  Packets before the next call are lost; WireGuard repeats them after 5 s.
 
         Raises `TunnelError`: no configuration, one that can't be read, or an endpoint that is neither an address nor a
         name.
@@ -350,7 +352,7 @@ class Tunnel:
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as directory:
-            # wg-quick looks at a configuration for what it is to undo; all but the name it can find out by itself.
+            # wg-quick needs a configuration file of this name; what to undo it can find out by itself.
             path = f"{directory}/{self._name}.conf"
             with open(path, "x", encoding="ascii") as file:
                 file.write("[Interface]\n")
@@ -367,7 +369,7 @@ class Tunnel:
             raise TunnelError(reason)
 
     def _end_launch(self) -> None:
-        """End a wg-quick of an earlier start that still runs, because it waits for a name or for the admin's PreUp.
+        """End a ``wg-quick up`` of an earlier start that still waits for a name server or for the admin's PreUp.
 
         Otherwise it would bring the interface up after this stop, or collide with the next start.
         """
@@ -379,7 +381,8 @@ class Tunnel:
             except ProcessLookupError:
                 continue
             try:
-                # The whole group: bash runs its trap, which undoes everything, when what it waits for has ended.
+                # Signal the whole group: wg-quick's trap, which undoes everything, runs only after the current command
+                # has ended.
                 os.killpg(pid, signal.SIGTERM)
                 select.select([handle], [], [], END_TIMEOUT)
             except (ProcessLookupError, PermissionError):
@@ -388,7 +391,7 @@ class Tunnel:
                 os.close(handle)
 
     def _find_launches(self) -> list[int]:
-        """Return the pids of ``wg-quick up NAME``.  Only session leaders, as `programs` starts them.
+        """Return the pids of ``wg-quick up NAME`` that we have started: `programs` makes them session leaders.
 
         A wg-quick that the admin started by hand belongs to the session of a shell.
         """
@@ -404,13 +407,13 @@ class Tunnel:
                 if os.getsid(int(entry)) == int(entry):
                     found.append(int(entry))
             except (OSError, IndexError):
-                continue  # it ended meanwhile; a kernel thread
+                continue  # it has ended, or is a kernel thread
         return found
 
-    # Does a peer answer?
+    # Whether a peer answers.
 
     def _read_status(self) -> Status | None:
-        """Return the state of the interface, None where there is no WireGuard interface of this name.
+        """Return the state of the interface, None if there is no WireGuard interface of this name.
 
         Raises `TunnelError`.
         """
@@ -426,7 +429,7 @@ class Tunnel:
             raise TunnelError(str(error)) from None
 
     def _is_recent(self, status: Status | None) -> bool:
-        # A handshake in the future was before the clock was set back: its age is not known.
+        # A handshake in the future: the clock was set back since, so the handshake's age is unknown.
         now = self._clock()
         return any(peer.handshake and 0 <= now - peer.handshake < REJECT_AFTER for peer in _list_peers(status))
 
@@ -452,7 +455,7 @@ def _list_peers(status: Status | None) -> tuple[PeerStatus, ...]:
 def parse_dump(output: str) -> Status | None:
     """Read ``wg show NAME dump`` (wg(8)): a line for the interface, one for each peer, fields between tabs.
 
-    Nothing of the keys that are not public is kept.  None where it is something else.
+    Private and preshared keys are not kept.  Returns None if the output has another format.
     """
     interface, *rows = [line.split("\t") for line in output.splitlines()] or [[]]
     if len(interface) < 4:
@@ -531,7 +534,7 @@ def find_named_peers(text: str) -> dict[str, tuple[str, str]]:
 
 
 def parse_mark(text: str) -> int | None:
-    """Return a mark as wg(8) takes and shows it: ``51820``, ``0xca6c``, ``off`` for 0; None for what is none."""
+    """Read a mark in the syntax of wg(8): ``51820``, ``0xca6c``, ``off`` for 0; None if it is no mark."""
     if text == "off":
         return 0
     if not text.isascii() or not text.isalnum():
@@ -544,10 +547,10 @@ def parse_mark(text: str) -> int | None:
 
 
 def describe_failure(result: programs.Result) -> str:
-    """Return why wg-quick failed, in one line; empty when it did not.
+    """Return why wg-quick failed, in one line; empty if it did not.
 
-    It prints each command as ``[#] COMMAND`` before it runs it.  If one fails, it undoes everything without printing
-    anything, so the last complaint is the reason.
+    It prints each command as ``[#] COMMAND`` before it runs it.  If a command fails, it undoes everything and prints
+    nothing more, so the last complaint is the reason.
     """
     if result.status == 0:
         return ""

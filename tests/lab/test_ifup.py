@@ -125,7 +125,7 @@ def test_auto_in_the_same_file_and_ifup_a(lab: Lab, gateway: WireGuardGateway, a
     lab.laptop.ifdown("-a", timeout=60)
     wait_until_down(lab)
     wait_until(lambda: find_records(lab) == [], "the records to be gone", 30)
-    assert "is still at work" not in lab.laptop.log()
+    assert "is still running" not in lab.laptop.log()
 
 
 @ONE_CLIENT

@@ -205,7 +205,7 @@ def test_stop_cancels_an_ifup_that_is_under_way(place: Place) -> None:
 
 def test_stop_says_that_ifdown_is_not_done(place: Place) -> None:
     place.configured.add("wg0")
-    with pytest.raises(TunnelError, match="^ifdown wg0 is still at work$"):
+    with pytest.raises(TunnelError, match="^ifdown wg0 is still running$"):
         place.tunnel.stop()
     place.initiator.running = True
     with pytest.raises(TunnelError):
@@ -322,9 +322,9 @@ def test_up_is_what_ifupdown_and_the_link_say(
         (True, SEEN, None, False, (False, False, "its interface is gone")),
         (True, SEEN, (False, False), False, (False, False, "its interface is down")),
         (True, SEEN, (True, False), False, (False, False, "its interface has no carrier")),
-        (True, UP, None, True, (False, True, "ifup is at work")),
+        (True, UP, None, True, (False, True, "ifup is running")),
         (True, UP, None, False, (False, False, "its interface is gone")),
-        (False, UP, None, True, (False, True, "ifup is at work")),
+        (False, UP, None, True, (False, True, "ifup is running")),
         (False, UP, None, False, (False, False, "")),
         (False, SEEN, None, False, (False, False, "ifdown has taken it down")),
     ],

@@ -30,7 +30,7 @@ def test_hosts_of_a_list(value, hosts):
 def test_whoever_comes_is_no_peer(value):
     with pytest.raises(TunnelError) as caught:
         read_hosts("right", value)
-    assert str(caught.value) == f'right "{value}" names no address that could be let through'
+    assert str(caught.value) == f'right "{value}" names no address that the guard could let pass'
 
 
 @pytest.mark.parametrize("value", ["a b", "%group", "a,203.0.113.1:500", "10.0.0.0/x", "\udcff", "a\nb", "a;b", "-"])

@@ -125,8 +125,8 @@ def test_whom_a_conn_of_strongswan_goes_to(tmp_path, lines, hosts, version, port
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ("left=1.2.3.4", 'right "%any" names no address that could be let through'),
-        ("right=%any", 'right "%any" names no address that could be let through'),
+        ("left=1.2.3.4", 'right "%any" names no address that the guard could let pass'),
+        ("right=%any", 'right "%any" names no address that the guard could let pass'),
         ("right=203.0.113.0/24", 'right "203.0.113.0/24" names no'),
         ("right=%defaultroute", 'right: "%defaultroute" is neither'),
         ("right=%group", 'right: "%group" is neither'),

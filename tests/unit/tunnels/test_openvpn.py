@@ -26,7 +26,7 @@ from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, load_tunnel, openvpn
 from netconf_hooks.tunnels.openvpn import Management, Tunnel
 from netconf_hooks.tunnels.openvpn_conf import parse_configuration
-from netconf_hooks.tunnels.openvpn_words import parse_told
+from netconf_hooks.tunnels.openvpn_words import parse_reply
 from tests.lab.waiting import wait_until
 
 Captured = Callable[[str], str]
@@ -542,14 +542,14 @@ class TestAskState:
         assert asked == [(family, socket.SOCK_STREAM), (management.address, management.port)]
 
     def test_notifications_and_unfinished_lines_are_no_reply(self) -> None:
-        assert parse_told(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN").state == ""
-        assert parse_told("1795431844,CONNECTED,SUC").state == "CONNECTED"
-        assert parse_told(">LOG:1,I,x\r\n1795431844,AUTH,,,,,,\r\nEND\r\n").state == "AUTH"
-        assert parse_told("ERROR: unknown command, x, y\r\n").state == ""
+        assert parse_reply(">STATE:1,CONNECTED,SUCCESS,,,,,\r\n1795431844,CONN").state == ""
+        assert parse_reply("1795431844,CONNECTED,SUC").state == "CONNECTED"
+        assert parse_reply(">LOG:1,I,x\r\n1795431844,AUTH,,,,,,\r\nEND\r\n").state == "AUTH"
+        assert parse_reply("ERROR: unknown command, x, y\r\n").state == ""
 
     @given(st.text())
     def test_any_reply_is_read(self, reply: str) -> None:
-        assert "," not in parse_told(reply).state
+        assert "," not in parse_reply(reply).state
 
     def test_a_busy_interface_is_left_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(openvpn, "ASK_TIMEOUT", 0.1)

@@ -182,17 +182,17 @@ def test_where_a_client_connects(text: str, connections: list[Connection]) -> No
 
 
 REFUSED = {
-    "remote x\nremote-random-hostname": '^"remote-random-hostname" makes up a new name .*; without that line they can$',
+    "remote x\nremote-random-hostname": '^"remote-random-hostname" makes up a new name .*: remove this line$',
     "remote x\nsetenv REMOTE_RANDOM_HOSTNAME": '^"setenv REMOTE_RANDOM_HOSTNAME" makes up a new name',
-    "remote x\nmanagement-query-remote": '^"management-query-remote" leaves it to another program .* beforehand$',
-    "remote x\nmanagement-query-proxy": '^"management-query-proxy" leaves it to another program',
+    "remote x\nmanagement-query-remote": '^"management-query-remote" lets another program choose .* lines instead$',
+    "remote x\nmanagement-query-proxy": '^"management-query-proxy" lets another program choose',
     "remote x\nsocks-proxy 192.0.2.8": r'^"socks-proxy" with "proto udp" \(remote x\): .*"proto tcp-client".*$',
     "<connection>\nremote x\nsocks-proxy p\n</connection>\n<connection>\nremote y 1 tcp\n</connection>": "socks-proxy",
-    "remote x\nhttp-proxy 192.0.2.8 3128": r'^"http-proxy" with "proto udp" \(remote x\): .* with tcp only$',
+    "remote x\nhttp-proxy 192.0.2.8 3128": r'^"http-proxy" with "proto udp" \(remote x\): .* only with tcp$',
     "remote x 1 tcp\nhttp-proxy-option AGENT x": '^options of "http-proxy" without its host and port$',
-    "mode server": '^"mode server" waits for others, .* "netconf-guard-allow in:udp/1194"$',
-    "server 10.8.0.0 255.255.255.0": '^"server 10.8.0.0" waits for others',
-    "server-bridge": '^"server-bridge" waits for others',
+    "mode server": '^"mode server" waits for clients .* "netconf-guard-allow in:udp/1194"$',
+    "server 10.8.0.0 255.255.255.0": '^"server 10.8.0.0" waits for clients',
+    "server-bridge": '^"server-bridge" waits for clients',
     "port 5000": '^there is no "remote": .* "netconf-guard-allow in:udp/5000"$',
     "remote x 1194 tcp-server": '^"proto tcp-server" with "remote"',
     "<connection>\nproto tcp\n</connection>": '^a <connection> has no "remote"$',
@@ -202,7 +202,7 @@ REFUSED = {
     "remote x 0": '^"0" is no port$',
     "remote x no-such-port": '^"no-such-port" is no port$',
     "remote [2001:db8::1]": r'^"\[2001:db8::1\]" is no address$',
-    'remote "a b"': '^"a b" is neither an address nor a name',
+    'remote "a b"': '^"a b" is neither an address nor a host name',
     "remote 2001:db8::1 1194 udp4": '^no "remote" can be reached by the protocols',
     "remote x\nproto-force tcp-client": '^no "remote" can be reached by the protocols',
     "remote x\nproto tcp\nproto-force tcp": '^no "remote" can be reached by the protocols',
@@ -239,7 +239,7 @@ def test_the_example_that_openvpn_ships() -> None:
         pytest.skip("needs: apt install openvpn")
     client = read_configuration(str(path / "client.conf"))
     assert find_connections(client) == (Connection("my-server-1", "udp", 1194),)
-    with pytest.raises(TunnelError, match='^"server 10.8.0.0" waits for others'):
+    with pytest.raises(TunnelError, match='^"server 10.8.0.0" waits for clients'):
         find_connections(read_configuration(str(path / "server.conf")))
 
 

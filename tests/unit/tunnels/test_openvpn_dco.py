@@ -13,7 +13,7 @@ from netconf_hooks.tunnels.openvpn_conf import parse_configuration
 
 
 @pytest.mark.parametrize(
-    ("text", "wished"),
+    ("text", "wanted"),
     [
         ("dev tun", True),
         ("dev tun3", True),
@@ -28,8 +28,8 @@ from netconf_hooks.tunnels.openvpn_conf import parse_configuration
         ("dev tun\n<connection>\nremote x\nhttp-proxy p 3128\n</connection>", False),
     ],
 )
-def test_whether_the_configuration_lets_it(text: str, wished: bool) -> None:
-    assert openvpn_dco.is_wished(parse_configuration(text)) is wished
+def test_whether_the_configuration_lets_it(text: str, wanted: bool) -> None:
+    assert openvpn_dco.is_wanted(parse_configuration(text)) is wanted
 
 
 def test_whether_the_kernel_can(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.tunnels.openvpn_words import (
-    Told, Words, explain_log, explain_state, find_question, parse_told, read_log
+    ManagementReply, Words, explain_log, explain_state, find_question, parse_reply, read_log
 )  # fmt: skip
 
 SERVER = "203.0.113.1:1194/udp"
@@ -18,7 +18,7 @@ REFUSED = Words("the server refused the user name or password", True)
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("text", "reply"),
     [
         (
             "1795431844,CONNECTED,SUCCESS,10.8.0.2,203.0.113.1,1194,,\r\nEND\r\n",
@@ -39,30 +39,30 @@ REFUSED = Words("the server refused the user name or password", True)
         ),
     ],
 )  # fmt: skip
-def test_what_the_management_interface_tells(reply: str, told: tuple[str, str, str, str]) -> None:
-    assert parse_told(reply) == Told(*told)
+def test_what_the_management_interface_tells(text: str, reply: tuple[str, str, str, str]) -> None:
+    assert parse_reply(text) == ManagementReply(*reply)
 
 
 @given(st.text())
-def test_any_reply_is_read(reply: str) -> None:
-    told = parse_told(reply)
-    assert "," not in told.state + told.detail
+def test_any_reply_is_read(text: str) -> None:
+    reply = parse_reply(text)
+    assert "," not in reply.state + reply.detail
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("reply", "words"),
     [
-        (Told("WAIT"), Words(f"no answer from {SERVER}")),
-        (Told("RECONNECTING", "ping-restart"), Words(f"no answer from {SERVER}")),
-        (Told("RECONNECTING", "auth-failure"), REFUSED),
-        (Told("RESOLVE"), Words(f"the name of its server can't be resolved ({SERVER})")),
-        (Told("AUTH"), Words(f"{SERVER} answers; connecting")),
-        (Told("CONNECTING", waits="waiting"), Words("waiting")),
-        (Told(), Words()),
+        (ManagementReply("WAIT"), Words(f"no answer from {SERVER}")),
+        (ManagementReply("RECONNECTING", "ping-restart"), Words(f"no answer from {SERVER}")),
+        (ManagementReply("RECONNECTING", "auth-failure"), REFUSED),
+        (ManagementReply("RESOLVE"), Words(f"the name of its server can't be resolved ({SERVER})")),
+        (ManagementReply("AUTH"), Words(f"{SERVER} answers; connecting")),
+        (ManagementReply("CONNECTING", waits="waiting"), Words("waiting")),
+        (ManagementReply(), Words()),
     ],
 )
-def test_why_it_is_not_connected(told: Told, words: Words) -> None:
-    assert explain_state(told, SERVER) == words
+def test_why_it_is_not_connected(reply: ManagementReply, words: Words) -> None:
+    assert explain_state(reply, SERVER) == words
 
 
 # As OpenVPN 2.6.14 logs them, without what syslog puts before.

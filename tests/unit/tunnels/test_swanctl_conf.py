@@ -115,12 +115,12 @@ def test_what_is_said_elsewhere_counts(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("", 'remote_addrs "%any" names no address that could be let through'),
-        ("remote_addrs = %any", 'remote_addrs "%any" names no address that could be let through'),
+        ("", 'remote_addrs "%any" names no address that the guard could let pass'),
+        ("remote_addrs = %any", 'remote_addrs "%any" names no address that the guard could let pass'),
         ("remote_addrs = 203.0.113.0/24", 'remote_addrs "203.0.113.0/24" names no'),
         ("remote_addrs = 203.0.113.1-203.0.113.9", 'remote_addrs "203.0.113.1-203.0.113.9" names no'),
         ("remote_addrs = 0.0.0.0, ::", 'remote_addrs "0.0.0.0, ::" names no'),
-        ("remote_addrs = vpn example", 'remote_addrs: "vpn example" is neither an address nor a name'),
+        ("remote_addrs = vpn example", 'remote_addrs: "vpn example" is neither an address nor a host name'),
         ("remote_addrs = vpn.example, 300::x", 'remote_addrs: "300::x" is no address'),
         ("remote_addrs = a\nremote_port = 70000", 'remote_port: "70000" is no port'),
         ("remote_addrs = a\nlocal_port = -1", 'local_port: "-1" is no port'),
@@ -211,7 +211,7 @@ def test_ports_taken_at_random():
     peer = Peer("", ())
     assert find_flows(Charon(port=0, uids=(0, 5)), peer)[:2] == (Flow("udp", 500, uids=(0, 5)), Flow("udp", 4500, 4500))
     for charon in (Charon(nat_port=0), Charon(port=4500)):
-        with pytest.raises(TunnelError, match="^charon.port_nat_t is .*: a port is taken at random then"):
+        with pytest.raises(TunnelError, match="^charon.port_nat_t is .*: charon uses a random port"):
             find_flows(charon, peer)
         assert find_flows(charon, Peer("", (), 0, 7000))[1] == Flow("udp", 4500, 7000)
 

@@ -534,7 +534,7 @@ def test_what_cannot_be_read_is_an_error(machine: Machine) -> None:
         ("FwMark = x", '^FwMark: "x" is no mark$'),
         ("ListenPort = 99999", '^"99999" is no port$'),
         ("[Peer]\nEndpoint = vpn.example.com", '^Endpoint: expected "HOST:PORT" or .*, not "vpn.example.com"$'),
-        ("ListenPort = 5000\n[Peer]\nEndpoint = a/b:1", '^"a/b" is neither an address nor a name'),
+        ("ListenPort = 5000\n[Peer]\nEndpoint = a/b:1", '^"a/b" is neither an address nor a host name'),
     ):
         with pytest.raises(TunnelError, match=message):
             ask(machine, line)
@@ -635,7 +635,7 @@ esac
         dump = "private\tpublic\t51820\toff\none=\t(none)\t{}\t10.0.0.0/8\t0\t0\t0\toff\n"
         machine.answer("dump", dump.format("192.0.2.1:51820"))
         machine.answer("dump2", dump.format("192.0.2.9:51820"))
-        assert machine.tunnel().nudge() == "its server's name leads elsewhere now: 192.0.2.9:51820"
+        assert machine.tunnel().nudge() == "its server's name has another address now: 192.0.2.9:51820"
         assert (machine.directory / "set").read_text() == "0 set corp peer one= endpoint vpn.example:51820\n"
         assert machine.tunnel().nudge() == ""
 
