@@ -1,4 +1,4 @@
-"""netconf-hooks: which network is this, and which tunnels should run there.
+"""netconf-hooks: recognises the network, and starts the tunnels that should run there.
 
 For an admin's own programs, netconf-hooks(8), PYTHON LIBRARY::
 
@@ -7,7 +7,7 @@ For an admin's own programs, netconf-hooks(8), PYTHON LIBRARY::
     if netconf_hooks.locate("eth0").location == "office": ...
     if "corp.example.com" in netconf_hooks.observe("eth0").list_values("dns-domain"): ...
 
-Both functions are those of `netconf_hooks.api`.  Everything else in this package may change with any version.
+Both functions are in `netconf_hooks.api`.  Everything else in this package may change with any version.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["NetworkError", "locate", "observe"]
 
 
 class NetworkError(Exception):
-    """What was asked can't be told; the message says why."""
+    """`locate` or `observe` can't answer; the message says why."""
 
 
 def __getattr__(name: str) -> object:
-    """Import the library's functions when they are wanted (PEP 562): every ifup imports this package."""
+    """Import the library's functions on first use (PEP 562), since every ifup imports this package."""
     if name in ("locate", "observe"):
         from netconf_hooks import api
 

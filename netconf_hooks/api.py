@@ -1,8 +1,8 @@
 """The library for an admin's own programs: netconf-hooks(8), PYTHON LIBRARY.
 
-Both functions look at the network now, in any program: a hook of ifupdown, an event script, a daemon.  Both work for
-any user; questions that only root may ask (a router that the kernel does not know yet, all packets for tests) are then
-not answered.
+Both functions look at the network now.  They can be used in any program: a hook of ifupdown, an event script, a daemon.
+They work for any user, but without root some tests are not answered: a router that the kernel does not know yet, and
+all tests that send packets.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 def observe(iface: str, timeout: float = DEFAULT_TIMEOUT) -> Observation:
-    """Return everything that is seen of the network that an interface is on, whatever its rules are.
+    """Return everything that can be seen of an interface's network, independent of its rules.
 
-    iface: a name as ifupdown uses it; timeout: seconds that it may take: usually milliseconds, more if a router has to
-    be asked for its MAC address.  Nothing else is sent.
+    iface: a name as ifupdown uses it; timeout: the limit in seconds.  Usually this takes milliseconds, and longer if a
+    router has to be asked for its MAC address.  No other packets are sent.
 
-    Of the result, ``list_values(key)`` is a tuple of strings, empty if there is nothing to see, for each of the test
+    The result's ``list_values(key)`` returns a tuple of strings, empty if there is nothing to see, for each of the test
     keys ``gateway-mac``, ``gateway``, ``dns-domain``, ``dns-server``, ``address``, ``interface``, ``mtu``,
-    ``carrier``, ``ssid`` and ``bssid`` (netconf-interfaces(5), TESTS); ``routable`` (bool): it has a default route;
+    ``carrier``, ``ssid`` and ``bssid`` (netconf-interfaces(5), TESTS).  ``routable`` (bool): it has a default route;
     ``wireless`` (str): ``open``, ``encrypted``, or empty if it is not wireless.
 
-    A network can announce anything: it is only certain that a domain has the syntax of one and that an SSID is
-    printable.
+    A network can announce anything.  It is only guaranteed that a domain has the syntax of a domain, and that an SSID
+    is printable.
 
     Raises `netconf_hooks.NetworkError` if there is no such interface, or the kernel can't be asked.
     """
@@ -55,16 +55,16 @@ def locate(iface: str, options: Mapping[str, str] | None = None) -> Place:
     """Return where an interface is, by its ``netconf-location`` lines.
 
     iface: a name as ifupdown uses it.
-    options: the lines to use, as ``{"netconf-location": "office gateway=192.0.2.1\\nhome ssid=attic"}``, and perhaps
-    ``netconf-timeout``; if not given, those that its ifup recorded or, if it is not up, those in the stanza of that
-    name in /etc/network/interfaces.
+    options: the lines to use, as ``{"netconf-location": "office gateway=192.0.2.1\\nhome ssid=attic"}``, optionally
+    with ``netconf-timeout``.  By default the options that its ifup has recorded or, if it is not up, those of the
+    stanza of that name in /etc/network/interfaces.
 
-    Of the result, ``location`` (str) is the name, empty if no line holds; ``line`` (str) the line that holds;
-    ``grade`` (str) ``hint`` or ``authenticated``; ``undecided`` (bool): a test that was not answered in time could
-    still name another location.  A line that can't be read does not hold: `netconf-hooks check` reports it.
+    The result has ``location`` (str): the name, empty if no line holds; ``line`` (str): the line that holds; ``grade``
+    (str): ``hint`` or ``authenticated``; ``undecided`` (bool): whether a test that was not answered in time could still
+    change the location.  A line that can't be read does not hold; `netconf-hooks check` reports it.
 
-    Takes at most the time of ``netconf-timeout``, 5 seconds if it is not given; usually milliseconds.
-    Decides nothing and changes nothing: `netconf-hooks location` prints what the hooks have decided.
+    Usually this takes milliseconds, at most the time of ``netconf-timeout`` (default: 5 seconds).
+    It changes nothing.  `netconf-hooks location` prints what the hooks have decided.
 
     Raises `netconf_hooks.NetworkError` if there is neither an interface with rules nor a stanza of that name, if it is
     a wish (``netconf-uplink``), which is on no network, or if the kernel can't be asked.

@@ -1,4 +1,4 @@
-"""The program that pkexec(1) runs: it asks systemd for what a user wants, and shows the answer; `request` says how.
+"""The program that pkexec(1) runs: it starts a unit for a user's request, and shows the answer.  `request` says how.
 
 It runs as root, but in the user's terminal and control group and with the user's limits.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNIT = "netconf-hooks-request@{}.service"
 
-# How often the answer is looked for, seconds.
+# Seconds between two reads of the answer.
 PAUSE = 0.1
 
 # Bytes of the answer that are read at once: more than a unit writes.
@@ -52,9 +52,9 @@ def ask(
     systemctl: str = "systemctl",
     path: str = FILE,
 ) -> int:
-    """Ask for what the user wants, show the answer, and return the exit status.
+    """Start the unit for a request, show the answer, and return the exit status.
 
-    arguments: a request's words without the uid; environ: that pkexec(1) has made, with ``PKEXEC_UID``.
+    arguments: a request's words without the uid; environ: the environment from pkexec(1), with ``PKEXEC_UID``.
     systemctl: the program; path: /etc/network/interfaces.
     """
     try:
@@ -75,18 +75,19 @@ def ask(
 
 
 def _find_problem(request: Request, store: Store, path: str) -> str:
-    """Return why there is nothing to be done; otherwise a user could have units started without limit."""
+    """Return why the request can't be carried out, empty if it can: without this check users could start any number of
+    units."""
     iface, wish = request.get("iface"), request.get("wish")
     if iface and not store.knows_interface(iface):
         return f"{iface}: not up, or without netconf rules"
-    # The unit looks more closely.
+    # The unit checks this again, thoroughly.
     if wish and not any(has_option for _, has_option in read_names(path).list_headings_with(UPLINK, wish)):
         return f"{wish}: no stanza of this name has {UPLINK}"
     return ""
 
 
 def _leave_user() -> None:
-    """Give up what a user can give to this process and does no good to it."""
+    """Reset what this process inherits from the user."""
     log.fill_descriptors()
     os.umask(0o022)
     os.chdir("/")
@@ -115,7 +116,7 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
         return FAILED
     except KeyboardInterrupt:
         ends = f"; netconf-hooks unwant {request.get('wish')} ends it" if request.command == "want" else ""
-        log.complain(f"{request.command}: it goes on without you{ends}")
+        log.complain(f"{request.command}: it continues in the background{ends}")
         return _INTERRUPTED
     finally:
         shown.close()
@@ -126,12 +127,12 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
 
 
 class _Shown:
-    """An answer, as far as it was shown.
+    """An answer, of which a part was already shown.
 
-    status: the exit status that it ends with, None while it has no end.
+    status: the exit status at its end, None while it is not complete.
 
-    An answer that was complete before is not ours.  One that had begun before is: somebody else has just asked for the
-    same.
+    If the file has a complete answer at the start, that is the answer to an earlier request.  If it has an incomplete
+    one, somebody else has just made the same request, and we show that answer.
     """
 
     def __init__(self, path: str) -> None:
@@ -145,7 +146,7 @@ class _Shown:
         self._switched = False
 
     def show_more(self) -> None:
-        """Show the lines that have been written since, on standard error if they are complaints."""
+        """Show the lines that have been written since the last call, complaints on standard error."""
         if self.status is not None:
             return
         if not self._switched:

@@ -1,7 +1,7 @@
-"""What follows from all that is known: which tunnels should run, whether guards open, which events there are, and why.
+"""Decides which tunnels should run, which guards open and which events there are, and gives the reasons.
 
 Pure: no clock, no file, no environment; the same records give the same decision.  netconf-interfaces(5), TUNNELS and
-GUARD, says it in the admin's words.
+GUARD, describes the rules for admins.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEEP = "keep"
 OPEN = "open"
 CLOSED = "closed"
 RELEASED = "released"
-"""What a guard can be; the last by the admin's command only, no decision says it."""
+"""The states of a guard.  Only the admin's command makes it ``released``; no decision does."""
 
 NO_RULE = "no interface that is up has a rule for it"
 
@@ -34,13 +34,14 @@ NO_RULE = "no interface that is up has a rule for it"
 # (netconf-interfaces(5)).
 INET = "inet"
 
-# How the presence of a captive portal begins that a network announces; no location can have such a name.
+# The prefix of the presence of a captive portal that a network announces; no location can have such a name.
 PORTAL = "portal/"
 PORTAL_FOUND = "portal-found"
 
 
 class Verdict(Record):
-    """What a tunnel should be: ``up``, ``down``, or ``keep``, left as it is; or a guard: ``open`` or ``closed``.
+    """What a tunnel should be: ``up``, ``down``, or ``keep`` (unchanged); or what a guard should be: ``open`` or
+    ``closed``.
 
     because: the reason, in words.
     """
@@ -66,10 +67,10 @@ class Edge(Record):
         self.iface = iface
 
 
-# What one interface's rule says of its tunnel, strongest first: the first that any interface says is the verdict.
+# The possible results of one rule for its tunnel, strongest first.  The strongest result of all rules is the verdict.
 _WISH, _UNREADABLE, _VETO, _WANT, _UNSURE, _IDLE = range(6)
 
-# The words of a guard's unless clause that can hold at a place that is proven.
+# The words of a guard's unless clause that can hold at a proven place.
 _PROVABLE = frozenset(SITUATIONS) - {"unknown"}
 
 _UNLOOKED = "the network was not looked at yet"
@@ -78,12 +79,12 @@ _STATES = {_WISH: UP, _UNREADABLE: KEEP, _VETO: DOWN, _WANT: UP, _UNSURE: KEEP, 
 
 
 class Known(Record):
-    """What was decided before, and what else decisions rest on besides the interfaces.
+    """The previous decisions, and all other input of a decision besides the interfaces.
 
-    tunnels: by kind and name; guards; presences: as recorded.
-    renamed: the new name of each guarded device that has another one by now.
-    held: that the admin holds a tunnel, in words, by kind and name; stops: the tunnels that somebody has stopped by
-    hand.
+    tunnels, guards, presences: as recorded, the tunnels by kind and name.
+    renamed: the new names of guarded devices that were renamed.
+    held: for each tunnel that the admin holds, a text about it, by kind and name; stops: the tunnels that somebody has
+    stopped by hand.
     """
 
     __slots__ = ("tunnels", "guards", "presences", "renamed", "held", "stops")
@@ -106,10 +107,10 @@ class Known(Record):
 
 
 class Decision(Record):
-    """Everything that follows, as it is to be recorded.
+    """All results of a decision, as they are recorded.
 
-    tunnels: by kind and name; guards: all of them; presences: where the machine is; events: those that are new.
-    stops: the tunnels that are left stopped, since somebody has stopped them by hand.
+    tunnels: by kind and name; guards: all guards; presences: where the machine is; events: the new events.
+    stops: the tunnels that stay stopped, since somebody has stopped them by hand.
     """
 
     __slots__ = ("tunnels", "guards", "presences", "events", "stops")
@@ -130,9 +131,9 @@ class Decision(Record):
 
 
 def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
-    """Return everything that follows from the interfaces that are up.
+    """Return the decision that follows from the interfaces that are up.
 
-    records: those that are true now.
+    records: of these interfaces.
     """
     presences = decide_presences(records, known.presences)
     stops = _list_stops(records, known.stops)
@@ -149,7 +150,7 @@ def decide(records: Sequence[InterfaceRecord], known: Known) -> Decision:
 def _list_stops(
     records: Sequence[InterfaceRecord], stops: Mapping[tuple[str, str], StopRecord]
 ) -> dict[tuple[str, str], StopRecord]:
-    """Return the stops by hand that still count: the tunnel is wanted as it was then, on the same links."""
+    """Return the stops by hand that still count: the tunnel is still wanted, and on the same links."""
     counting = {}
     verdicts = decide_tunnels(records) if stops else {}
     for tunnel, stop in stops.items():
@@ -160,7 +161,7 @@ def _list_stops(
 
 
 def describe_links(records: Sequence[InterfaceRecord], tunnel: tuple[str, str]) -> str:
-    """Say which links, in which networks, have a rule for a tunnel; another text means another link or network."""
+    """Return the links that have a rule for a tunnel, and their networks, as text to compare: it changes with them."""
     words = []
     for record in records:
         if any((rule.kind, rule.name) == tunnel for rule in record.rules.vpns):
@@ -179,7 +180,7 @@ def _record_tunnels(
     verdicts = decide_changes(
         decide_tunnels(records),
         before={tunnel: record.verdict for tunnel, record in before.items()},
-        # What was held follows the rules again once it is not.
+        # A tunnel that is no longer held follows the rules again.
         unfinished=[tunnel for tunnel, record in before.items() if not record.done or record.held],
         lost=find_lost_rule(records),
     )
@@ -198,18 +199,18 @@ def _record_tunnels(
 def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], Verdict]:
     """Return the verdict on each tunnel that a rule of an interface names, by kind and name.
 
-    A tunnel runs when at least one interface wants it and none vetoes it; a wish overrides vetoes.  A rule that can't
-    be read leaves its tunnel alone, whatever others say of it but a wish.  An interface whose location is undecided, or
-    rests on hints where the admin asked for proof, stops nothing and vetoes nothing; nor does a rule that hangs on what
-    can't be read.
+    A tunnel runs if at least one interface wants it and none vetoes it; a wish overrides vetoes.  If a rule for a
+    tunnel can't be read, the tunnel stays as it is, unless there is a wish for it.  An interface stops and vetoes
+    nothing while its location is undecided, or if the location rests on hints although the admin requires proof.  A
+    rule that depends on an unreadable line does not stop or veto anything, either.
     """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
     for record in records:
         for rule in record.rules.vpns:
             tunnel = (rule.kind, rule.name)
-            said = _judge_rule(rule, record)
-            if tunnel not in strongest or said[0] < strongest[tunnel][0]:
-                strongest[tunnel] = said
+            result = _judge_rule(rule, record)
+            if tunnel not in strongest or result[0] < strongest[tunnel][0]:
+                strongest[tunnel] = result
     lost = find_lost_rule(records)
     return {
         tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
@@ -220,7 +221,7 @@ def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], 
 def hold_verdicts(
     verdicts: Mapping[tuple[str, str], Verdict], held: Mapping[tuple[str, str], str]
 ) -> dict[tuple[str, str], Verdict]:
-    """Return the verdicts, those on held tunnels as ``keep``.  held: that it is held, in words, by kind and name."""
+    """Return the verdicts, with ``keep`` for each held tunnel.  held: as in `Known`."""
     return {
         tunnel: Verdict(KEEP, f"{held[tunnel]}; else {verdict.state}: {verdict.because}") if tunnel in held else verdict
         for tunnel, verdict in verdicts.items()
@@ -233,12 +234,12 @@ def decide_changes(
     unfinished: Collection[tuple[str, str]] = (),
     lost: str = "",
 ) -> dict[tuple[str, str], Verdict]:
-    """Return the verdict on every tunnel that a rule names now or has named, ``keep`` resolved to what was decided
-    before.
+    """Return ``up`` or ``down`` for each tunnel that a rule names now or has named before.
 
-    before: ``up`` or ``down`` for each tunnel already decided on; unfinished: those among them that could not be made
-    to follow yet.  A tunnel that is to be kept and was never decided on is left out: nothing is known of it.
-    lost: why a running tunnel that no rule names is kept (`find_lost_rule`); empty where it is to be stopped.
+    ``keep`` is replaced by the previous verdict.  A tunnel that has none is left out: nothing is known about it.
+    before: the previous verdict on each tunnel, ``up`` or ``down``; unfinished: the tunnels on which this verdict has
+    not been applied yet.
+    lost: why to keep a running tunnel that no rule names (`find_lost_rule`); empty if it has to be stopped.
     """
     resolved = {}
     for tunnel, verdict in verdicts.items():
@@ -255,7 +256,7 @@ def decide_changes(
 
 
 def find_lost_rule(records: Sequence[InterfaceRecord]) -> str:
-    """Return which rule may be about any tunnel, since it can't be read, in words; empty where there is none."""
+    """Return a message about a rule that can't be read, not even its tunnel; empty if there is none."""
     for record in records:
         for lost in record.rules.lost_vpns:
             return f"{record.iface}: {lost} can't be read, and may be about this tunnel"
@@ -276,7 +277,7 @@ def decide_device(guard: GuardRecord, records: Sequence[InterfaceRecord], rename
     records: the interfaces that are up; renamed: the device's new name, empty if it has its own.
     """
     if renamed:
-        return Verdict(CLOSED, f"{guard.device} is called {renamed} now: the guard does not hold it any more")
+        return Verdict(CLOSED, f"{guard.device} is called {renamed} now: the guard does not match it any more")
     if conflict := find_conflict(guard.passes):
         return Verdict(CLOSED, conflict)
     up = {record.iface: record for record in records}
@@ -306,16 +307,16 @@ def decide_device(guard: GuardRecord, records: Sequence[InterfaceRecord], rename
 def decide_guard(rule: GuardRule, record: InterfaceRecord) -> Verdict:
     """Return what the guard of an interface that is up should be.
 
-    It opens only where its condition does not hold and that is certain: every word is defined, no line that could
-    change the location is unreadable, the location is decided, no test is open, and all rests on a proof; on hints only
-    where the admin wrote ``netconf-trust hints``.
+    It opens only if its condition certainly does not hold: each word is defined, no unreadable line could change the
+    location, the location is decided, all tests are answered, and there is a proof.  Hints are enough only with
+    ``netconf-trust hints``.
     """
     where = describe_place(record)
     if not rule.readable or rule.condition is None:
         return Verdict(CLOSED, f'{record.iface}: netconf-guard "{rule.text}" can\'t be read')
     on = _find_word(rule.condition.on, record)
     held = [word for word in rule.condition.unless if holds(word, record)]
-    # A test that stands there as a word proves itself or nothing; a location is as proven as its line.
+    # A test is proven if the test itself is a proof, a location if its line has one.
     proven = [word for word in held if (word.test.is_proof() if word.test else record.place.grade == "authenticated")]
     unless = next(iter((*proven, *held)), None)
     if on and not unless:
@@ -334,7 +335,7 @@ def decide_guard(rule: GuardRule, record: InterfaceRecord) -> Verdict:
 
 
 def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
-    """Whether there is a network at all on which a guard opens.
+    """Whether there is any network on which a guard opens.
 
     proofs: the names of the locations that have a line with a proof in it.
     """
@@ -346,8 +347,8 @@ def can_open(rule: GuardRule, trust: str, proofs: Collection[str]) -> bool:
     if _list_proofs(rule.condition):
         return True
     if "anywhere" not in on and not on.issuperset(proofs):
-        return True  # at a proven place that it does not name
-    # An unknown place is never proven; that of any other word is, where a proven line names it.
+        return True  # at a proven place that the on clause does not name
+    # An unknown place is never proven.  The other words can hold at a proven place.
     unless = {word.text for word in rule.condition.unless if not word.test}
     return not unless.isdisjoint(proofs) or bool(proofs) and not unless.isdisjoint(_PROVABLE)
 
@@ -357,7 +358,7 @@ def decide_presences(
 ) -> tuple[PresenceRecord, ...]:
     """Return where the machine is, `INET` last.
 
-    An interface whose location is undecided stays where it was in `before`, and arrives nowhere.
+    While the location of an interface is undecided, the interface counts as still being where it was in `before`.
     """
     found: dict[str, list[InterfaceRecord]] = {}
     for record in records:
@@ -388,8 +389,8 @@ def decide_presences(
 def _find_portal(record: InterfaceRecord, before: Sequence[PresenceRecord]) -> str:
     """Return the presence of the captive portal of an interface's network, empty for none.
 
-    It lasts as long as the interface is on that network: a login changes what is announced, and some answers are lost.
-    If no router's MAC address is known, the network counts as the same.
+    It lasts as long as the interface is on that network, even if the network no longer announces the portal: the login
+    may have ended that, or an answer was lost.  If no router's MAC address is known, the network counts as the same.
     """
     portal = record.observation.portal
     start = f"{PORTAL}{record.iface}/{record.observation.index}/"
@@ -402,9 +403,10 @@ def _find_portal(record: InterfaceRecord, before: Sequence[PresenceRecord]) -> s
 
 
 def list_edges(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[Edge, ...]:
-    """Return what began and ended, in an order that nests: ``inet`` ends before the locations do and begins after them,
-    and the old location ends before the new one begins.  So "on inet-connected, unless in the office" has no race.
-    A captive portal begins between the two.
+    """Return the presences that began and ended, in their order.
+
+    First ``inet`` ends, then the old locations end, new locations begin, captive portals begin, and at last ``inet``
+    begins.  So a script for ``inet-connected`` that does nothing in the office has no race.
     """
     names_before = {presence.name for presence in before}
     names_after = {presence.name for presence in after}
@@ -416,9 +418,9 @@ def list_edges(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]
 
 
 def list_events(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord]) -> tuple[EventRecord, ...]:
-    """Return the events that follow, in order (`list_edges`), each with what its scripts are told.
+    """Return the events in their order (`list_edges`), each with the environment of its scripts.
 
-    That a captive portal is gone is no event.
+    The end of a captive portal is no event.
     """
     variables = {presence.name: presence.variables for presence in (*before, *after)}
     events = []
@@ -433,8 +435,8 @@ def list_events(before: Sequence[PresenceRecord], after: Sequence[PresenceRecord
 
 
 def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
-    """Return what an event's scripts are told of the interface that made it: netconf-hooks(8), EVENTS."""
-    # The logical interface that was raised last: it may have been raised over the interface's own.
+    """Return the variables about an interface for an event's scripts: netconf-hooks(8), EVENTS."""
+    # The logical interface that was raised last, maybe over the interface's own.
     logical = next((each.logical for each in reversed(record.passes) if each.logical), record.iface)
     at = "" if record.place.undecided else record.place.location
     location = at if name == INET or name.startswith(PORTAL) else name
@@ -447,13 +449,13 @@ def describe_connection(name: str, record: InterfaceRecord) -> dict[str, str]:
 
 
 def is_firm(record: InterfaceRecord) -> bool:
-    """Whether the interface's location may turn something off: decided, and proven where the admin asks for proof."""
+    """Whether the interface's location may stop a tunnel: it is decided, and proven if the admin requires proof."""
     proven = record.place.grade == "authenticated"
     return not record.place.undecided and (record.rules.trust != "authenticated" or proven)
 
 
 def holds(word: Word, record: InterfaceRecord) -> bool:
-    """Whether a WORD holds, an undecided location counting as unknown and an unanswered test as one that does not."""
+    """Whether a WORD holds.  An undecided location counts as unknown, and an unanswered test does not hold."""
     if word.test:
         return record.place.words.get(word.text) is True
     if word.text == "anywhere":
@@ -469,7 +471,7 @@ def holds(word: Word, record: InterfaceRecord) -> bool:
 
 
 def describe_place(record: InterfaceRecord) -> str:
-    """Say where an interface is: ``eth0 is at office-lan``."""
+    """Return where an interface is, in words: ``eth0 is at office-lan``."""
     if record.place.undecided:
         return f"{record.iface} can't tell yet where it is"
     if record.place.location:
@@ -483,7 +485,7 @@ def _judge_rule(rule: VpnRule, record: InterfaceRecord) -> tuple[int, str]:
         return _UNREADABLE, f'{record.iface}: netconf-vpn "{rule.text}" can\'t be read'
     if record.wish:
         return _WISH, f"ifup {record.iface}: somebody wants it, whatever other rules say"
-    # A certificate, or the admin's own program, is proof by itself, wherever this is.
+    # A certificate or the admin's own program is a proof at any location.
     proof = _find_word(_list_proofs(rule.condition), record)
     vetoes = [word for word in rule.condition.unless if holds(word, record)]
     certain = [word for word in vetoes if _is_certain(word, record)]
@@ -507,7 +509,7 @@ def _judge_rule(rule: VpnRule, record: InterfaceRecord) -> tuple[int, str]:
 
 
 def _is_certain(word: Word, record: InterfaceRecord) -> bool:
-    """Whether a word that holds would hold also if the interface were where a line that can't be read says."""
+    """Whether a word that holds would also hold if a line that can't be read named the location."""
     if word.test or word.text in ("anywhere", "unroutable"):
         return True
     if word.text == "insecure" and record.observation.wireless == UNENCRYPTED:
@@ -516,8 +518,8 @@ def _is_certain(word: Word, record: InterfaceRecord) -> bool:
 
 
 def _list_earlier(record: InterfaceRecord) -> tuple[Unreadable, ...]:
-    """Return the location lines that can't be read and are written before the one that holds: the interface may be at
-    the location of one of these instead."""
+    """Return the unreadable location lines before the one that holds: the interface may be at one of these locations
+    instead."""
     return list_unreadable_before(record.rules, record.place.line)
 
 

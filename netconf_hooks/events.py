@@ -1,8 +1,8 @@
-"""The admin's own scripts: what runs when a location, or the way to the internet, comes and goes.
+"""Runs the admin's scripts when a location or the default route comes or goes: netconf-hooks(8), EVENTS.
 
-netconf-hooks(8), EVENTS.  Which events there are is decided elsewhere; here they are told, one after the other, by
-whoever comes first.  A script may itself run ifup, ifdown or ``netconf-hooks refresh``: the events that follow from
-that are told after it, by us, and nobody waits.
+`decide` says which events there are.  The first process that gets the lock runs their scripts, one event after the
+other.  A script may itself run ifup, ifdown or ``netconf-hooks refresh``.  These only add their events to the queue: we
+run the scripts for them later, so nobody waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def read_queue(store: Store) -> tuple[EventRecord, ...]:
-    """Return the events that are to be told, in order; a file that can't be read is logged, and its events are lost."""
+    """Return the events in the queue, in order.  If the file can't be read, log that: its events are lost."""
     try:
         return store.read_events()
     except RecordError as error:
@@ -42,10 +42,11 @@ def tell_events(
     systemd: Systemd | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> None:
-    """Run the scripts in `directory` for each event that is to be told, until none is left.
+    """Run the scripts in `directory` for each event in the queue, until the queue is empty.
 
-    Where somebody else is telling events this returns at once: whoever tells them looks again for more before it ends.
-    An event is forgotten when its scripts have run: told by a hook that was killed, it is told again by the next.
+    If another process is running scripts, return at once: that process reads the queue again before it ends.
+    An event leaves the queue after its scripts have run.  If a hook is killed before that, the next process runs the
+    scripts of this event again.
     progress: called after each event.
     Raises OSError.
     """
@@ -58,7 +59,8 @@ def tell_events(
             with store.lock_records():
                 events = read_queue(store)
                 if not events:
-                    # Let go before the records are: who adds an event after this finds the lock free.
+                    # Release this lock before the records' lock: a process that adds an event next must be able to take
+                    # it.
                     lock.release()
                     held = False
                     return
@@ -72,11 +74,11 @@ def tell_events(
 
 
 def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd | None = None) -> None:
-    """Start or stop the location's target, then run each script of `directory` with the event's name.
+    """Start or stop the location's target, then run each script in `directory` with the event's name.
 
-    What fails is logged and stops nothing.
+    Failures are logged; the next script runs all the same.
     """
-    from netconf_hooks.system.programs import ProgramError, run  # only when there is something to tell
+    from netconf_hooks.system.programs import ProgramError, run  # only if there are events: saves the import
 
     log.info(f"event {event.name} ({event.variables['IFACE']})")
     _switch_target(event.name, systemd)
@@ -93,17 +95,18 @@ def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd 
 
 
 def list_scripts(directory: str = DIRECTORY) -> list[str]:
-    """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run, as far as they
-    are root's and nobody else can write them or a directory on the way to them.  The others are logged.
+    """Return the paths of the scripts that an event runs, in order: those that run-parts(8) would run.
+
+    Scripts that others than root own or can write, or in a directory that others can write, are logged and left out.
     """
-    from netconf_hooks.system.ownership import Unsafe, check_path  # only when there is something to tell
+    from netconf_hooks.system.ownership import Unsafe, check_path  # only if there are events: saves the import
 
     try:
         names = sorted(name for name in os.listdir(directory) if name and _NAME.issuperset(name))
     except FileNotFoundError:
         return []
     except OSError as error:
-        log.error(f"{directory}: {error.strerror}: no event is told")
+        log.error(f"{directory}: {error.strerror}: no event script is run")
         return []
     scripts = []
     try:
@@ -117,7 +120,7 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
                 except Unsafe as error:
                     log.error(f"{error}: {path} is not run")
     except Unsafe as error:
-        log.error(f"{error}: no event is told")
+        log.error(f"{error}: no event script is run")
     return scripts
 
 

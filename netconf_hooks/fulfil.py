@@ -1,6 +1,6 @@
-"""What netconf-hooks-request@.service runs: a command that a user has asked for, within the limits for users.
+"""The program of netconf-hooks-request@.service: runs a user's request, within the limits for users.
 
-`request` says how the user asks, and how the answer gets back.
+`request` describes how a request gets here, and how the answer gets back.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence.fingerprint import Fingerprint
     from netconf_hooks.request import Request
 
-# Users may have the networks looked at once in so many seconds.
+# The shortest time between two ``refresh`` by users, in seconds.
 REFRESH_PAUSE = 10.0
 
-# Users are allowed a captive portal once for each network; so many networks are remembered.
+# Users may open a captive portal once on each network; so many networks are remembered.
 MOST_NETWORKS = 100
 
 
@@ -47,18 +47,18 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(answer, descriptor)
     os.close(answer)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # it is read meanwhile
+        sys.stdout.reconfigure(line_buffering=True)  # `ask` shows the lines at once
     status = FAILED
     try:
         status = fulfil(request, store)
     finally:
         os.write(1, f"\0{status}\n".encode())
-    # It has answered; systemd need not list the unit as failed.
+    # The user has got the status; systemd should not list the unit as failed.
     return 0
 
 
 def fulfil(request: Request, store: Store) -> int:
-    """Run a request's command, unless users have done it too often; return its exit status."""
+    """Run a request's command, unless users have run it too often; return its exit status."""
     begun = None
     try:
         if request.command == "refresh":
@@ -68,7 +68,7 @@ def fulfil(request: Request, store: Store) -> int:
     except (CommandError, NetlinkError, RecordError, OSError) as error:
         log.complain(str(error))
         return FAILED
-    log.info(f"asked for by polkit: {' '.join(request.list_arguments())}")
+    log.info(f"requested by polkit: {' '.join(request.list_arguments())}")
     if request.command == "portal":
         os.environ["PKEXEC_UID"] = request.get("uid")  # which `commands.portal.find_caller` reads
     try:
@@ -83,7 +83,7 @@ def fulfil(request: Request, store: Store) -> int:
 
 
 def _begin_refresh(store: Store) -> None:
-    """Write down that a refresh begins.  Raises `CommandError` if one was just done."""
+    """Record that a refresh begins.  Raises `CommandError` if the last one was too recent."""
     now = boot_time()
     left = store.read_refreshed() + REFRESH_PAUSE - now
     if left > 0:
@@ -93,14 +93,14 @@ def _begin_refresh(store: Store) -> None:
 
 
 def _begin_portal(request: Request, store: Store) -> tuple[str, str] | None:
-    """Write down, and return, for which network a captive portal is allowed; None if there is no guard.
+    """Record and return the network on which a captive portal is opened; None if there is no guard.
 
-    Raises `CommandError` if it was allowed before on the same network.
+    Raises `CommandError` if a user has already opened one on this network.
     """
     device = device_of(request.get("iface"))
     guard = store.read_guard(device)
     if guard is None:
-        return None  # the command says so
+        return None  # the command reports it
     now = fingerprint.read_fingerprint(device, outside_ports=guard.rules.outside_ports)
     with store.lock_records():
         used = store.read_portals()
@@ -117,7 +117,7 @@ def _is_same(text: str, now: Fingerprint) -> bool:
     try:
         return not fingerprint.parse_fingerprint(text).is_left(now)
     except ValueError:
-        return False  # of another version
+        return False  # recorded by another version
 
 
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

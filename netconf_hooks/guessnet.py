@@ -110,7 +110,7 @@ class Test(Record):
     """
 
     __slots__ = ("kind", "text", "address", "mac", "source", "command", "essid", "security", "ignored")
-    __test__ = False  # the name says Test, but not to pytest
+    __test__ = False  # not a test class of pytest
 
     def __init__(
         self,
@@ -145,10 +145,15 @@ class Candidate(Record):
         self.tests = tests
 
 
-class Fingerprint(Record):
-    """The conditions of the tests: the interface, its device, the device's MAC address (empty if it is not an Ethernet
-    address), whether it has carrier, the time.monotonic() at which all tests end, and how often to try a wireless
-    scan."""
+class TestContext(Record):
+    """The input of all tests.
+
+    iface, device: the interface and its device; mac: the device's MAC address, empty if it is not an Ethernet address;
+    carrier: whether it has carrier; deadline: when all tests end, time.monotonic(); scan_tries: how often to try a
+    wireless scan.
+    """
+
+    __test__ = False  # not a test class of pytest
 
     __slots__ = ("iface", "device", "mac", "carrier", "deadline", "scan_tries")
 
@@ -167,13 +172,13 @@ class Neighbours:
     """The hosts that answer ARP.  One socket asks all of them, since the kernel takes 10 ms to close a socket
     (synchronize_net() in packet_release(), net/packet/af_packet.c)."""
 
-    def __init__(self, scene: Fingerprint) -> None:
-        self._scene = scene
+    def __init__(self, context: TestContext) -> None:
+        self._context = context
         self._socket: _socket.socket | None = None
         self._wanted: dict[str, set[str]] = {}
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
 
@@ -181,11 +186,11 @@ class Neighbours:
         """Ask until the peer of `test` answers; also while the link has no carrier yet."""
         from netconf_hooks.evidence.peer import PAUSES, make_arp_request
 
-        device = self._scene.device
-        if len(self._scene.mac) != 17:
-            log.error(f'{self._scene.iface}: "{test.text}": {device} has no neighbours with MAC addresses')
+        device = self._context.device
+        if len(self._context.mac) != 17:
+            log.error(f'{self._context.iface}: "{test.text}": {device} has no neighbours with MAC addresses')
             return False
-        request = make_arp_request(bytes.fromhex(self._scene.mac.replace(":", "")), test.source, test.address)
+        request = make_arp_request(bytes.fromhex(self._context.mac.replace(":", "")), test.source, test.address)
         found = self._wanted.setdefault(test.address, set())
         packets = self._listen()
         pauses = iter(PAUSES)
@@ -201,32 +206,32 @@ class Neighbours:
 
     def _listen(self) -> _socket.socket:
         if self._socket is None:
-            self._socket = _open_packets(self._scene.device, _ETH_P_ARP)
+            self._socket = _open_packets(self._context.device, _ETH_P_ARP)
         return self._socket
 
     def _read(self) -> None:
         from netconf_hooks.evidence.peer import read_arp_reply
 
-        own = bytes.fromhex(self._scene.mac.replace(":", ""))
+        own = bytes.fromhex(self._context.mac.replace(":", ""))
         for packet, _ in _read_packets(self._listen()):
             for address, found in self._wanted.items():
                 if answer := read_arp_reply(packet, own, address):
-                    log.debug(f"{self._scene.iface}: peer {address}: answered by {answer}")
+                    log.debug(f"{self._context.iface}: peer {address}: answered by {answer}")
                     found.add(answer)
 
 
 class Air:
     """The wireless networks in range: one scan for all tests."""
 
-    def __init__(self, scene: Fingerprint) -> None:
-        self._scene = scene
+    def __init__(self, context: TestContext) -> None:
+        self._context = context
         self._scan: Scan | None = None
         self._heard: list[HeardNetwork] | None = None
-        self._tries = scene.scan_tries
+        self._tries = context.scan_tries
         self._due = 0.0
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the scan."""
         if self._scan is not None:
             self._scan.close()
 
@@ -237,7 +242,7 @@ class Air:
             if self._scan is None:
                 yield Wait({}, self._due)
             else:
-                yield Wait({self._scan.fileno(): select.POLLIN}, self._scene.deadline - LAST_LOOK)
+                yield Wait({self._scan.fileno(): select.POLLIN}, self._context.deadline - LAST_LOOK)
         return any(is_network_of(test, network) for network in heard)
 
     def _look(self) -> list[HeardNetwork] | None:
@@ -251,29 +256,30 @@ class Air:
             if self._scan is None:
                 if now >= self._due:
                     self._begin(Scan)
-            elif self._scan.is_over() or now >= self._scene.deadline - LAST_LOOK:
+            elif self._scan.is_over() or now >= self._context.deadline - LAST_LOOK:
                 self._heard = self._scan.list_networks()
-                log.debug(f"{self._scene.iface}: in range: {_name_networks(self._heard)}")
+                log.debug(f"{self._context.iface}: in range: {_name_networks(self._heard)}")
         except NetlinkError as error:
             self._tries -= 1
             if self._tries > 0 and self._scan is None:
                 self._due = now + SCAN_PAUSE
             else:
                 self._heard = []
-                device = self._scene.device
-                log.error(f"{self._scene.iface}: no wireless test counts: {device} could not be made to scan: {error}")
+                iface, device = self._context.iface, self._context.device
+                log.error(f"{iface}: no wireless test counts: {device} could not be made to scan: {error}")
         return self._heard
 
     def _begin(self, scan: type[Scan]) -> None:
         """Start the scan.  Raises `NetlinkError`."""
         from netconf_hooks.evidence.wireless import is_wireless
 
-        if is_wireless(self._scene.device):
-            self._scan = scan(self._scene.device)
+        if is_wireless(self._context.device):
+            self._scan = scan(self._context.device)
         else:
             # Without names in its map lines, the mapping of a wired interface also has the wireless stanzas as
             # candidates.
-            log.debug(f"{self._scene.iface}: no wireless test counts: {self._scene.device} is not a wireless interface")
+            iface, device = self._context.iface, self._context.device
+            log.debug(f"{iface}: no wireless test counts: {device} is not a wireless interface")
             self._heard = []
 
 
@@ -313,7 +319,7 @@ def choose_stanza(iface: str, text: str, path: str = FILE) -> str:
             deadline = (time.monotonic() if carrier else began) + lines.options.timeout
             chosen = find_first(
                 candidates,
-                Fingerprint(iface, raised.device, raised.status.address, carrier, deadline, lines.options.scan_tries),
+                TestContext(iface, raised.device, raised.status.address, carrier, deadline, lines.options.scan_tries),
             )
         if chosen:
             name, reason = chosen[0], f'test "{chosen[1].text}"'
@@ -375,8 +381,8 @@ def read_candidates(iface: str, lines: MapLines, path: str = FILE) -> list[Candi
         for test in tests:
             if test.ignored:
                 log.warning(
-                    f'{iface}: iface {name}: "{test.text}": "{test.ignored}" counts for nothing: '
-                    "a name with blanks is written in double quotes"
+                    f'{iface}: iface {name}: "{test.text}": "{test.ignored}" is ignored: '
+                    "put a name with blanks in double quotes"
                 )
         if tests:
             candidates.append(Candidate(name, tests))
@@ -436,18 +442,18 @@ def read_test(text: str) -> Test:
     raise ValueError(f'expected a kind of test ({", ".join(KINDS)}), not "{kind}"')
 
 
-def find_first(candidates: Sequence[Candidate], scene: Fingerprint) -> tuple[str, Test] | None:
+def find_first(candidates: Sequence[Candidate], context: TestContext) -> tuple[str, Test] | None:
     """Run all tests at the same time; return the stanza of the first that succeeds, and the test.
 
     None if none succeeds before the deadline, or all have failed.
     """
     runs: dict[Steps, tuple[str, Test]] = {}
     waits: dict[Steps, Wait] = {}
-    neighbours, air = Neighbours(scene), Air(scene)
+    neighbours, air = Neighbours(context), Air(context)
     try:
         for candidate in candidates:
             for test in candidate.tests:
-                steps = _begin(test, candidate.name, scene, neighbours, air)
+                steps = _begin(test, candidate.name, context, neighbours, air)
                 runs[steps] = (candidate.name, test)
                 waits[steps] = Wait({}, 0.0)
         ready: frozenset[int] | None = None  # what begins a generator
@@ -464,11 +470,11 @@ def find_first(candidates: Sequence[Candidate], scene: Fingerprint) -> tuple[str
                         return runs[steps]
                     del waits[steps]
                 except OSError as error:
-                    log.warning(f'{scene.iface}: iface {runs[steps][0]}: "{runs[steps][1].text}": {error.strerror}')
+                    log.warning(f'{context.iface}: iface {runs[steps][0]}: "{runs[steps][1].text}": {error.strerror}')
                     del waits[steps]
-            if not waits or time.monotonic() >= scene.deadline:
+            if not waits or time.monotonic() >= context.deadline:
                 return None
-            ready = _wait_for_any(list(waits.values()), scene.deadline)
+            ready = _wait_for_any(list(waits.values()), context.deadline)
     finally:
         for steps in runs:
             steps.close()
@@ -487,16 +493,16 @@ def _wait_for_any(waits: Sequence[Wait], deadline: float) -> frozenset[int]:
     return frozenset(descriptor for descriptor, _ in poll.poll(left))
 
 
-def _begin(test: Test, name: str, scene: Fingerprint, neighbours: Neighbours, air: Air) -> Steps:
+def _begin(test: Test, name: str, context: TestContext, neighbours: Neighbours, air: Air) -> Steps:
     if test.kind == "command":
-        return _run_command(["/bin/sh", "-c", test.command], name, scene)
+        return _run_command(["/bin/sh", "-c", test.command], name, context)
     if test.kind == "pppoe":
-        return _run_command(["pppoe", "-I", scene.device, "-A"], name, scene)
+        return _run_command(["pppoe", "-I", context.device, "-A"], name, context)
     if test.kind == "missing-cable":
-        return _miss_cable(scene)
+        return _miss_cable(context)
     if test.kind == "wireless":
         return air.ask(test)
-    return neighbours.ask(test) if test.address else _ping_peer(test, scene)
+    return neighbours.ask(test) if test.address else _ping_peer(test, context)
 
 
 def is_network_of(test: Test, network: HeardNetwork) -> bool:
@@ -529,32 +535,32 @@ def _name_networks(networks: Sequence[HeardNetwork]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def _miss_cable(scene: Fingerprint) -> Steps:
+def _miss_cable(context: TestContext) -> Steps:
     """Succeed if there is no carrier."""
     yield from ()
-    return not scene.carrier
+    return not context.carrier
 
 
-def _run_command(argv: Sequence[str], name: str, scene: Fingerprint) -> Steps:
+def _run_command(argv: Sequence[str], name: str, context: TestContext) -> Steps:
     """Run a command with the variables that guessnet documents; kill it when it is no longer needed.
 
-    It runs in a shell, and its program may belong to any user: guessnet allowed that, and the line itself is in a file
-    of root.
+    It runs in a shell, and its program may belong to any user: guessnet allowed that, and only root can write the line
+    itself.
     """
     from netconf_hooks.system.programs import ProgramError, begin  # takes 4 ms the first time
 
     try:
-        program = begin(argv, {"NAME": name, "IFACE": scene.iface, "GUESSNET": "true"})
+        program = begin(argv, {"NAME": name, "IFACE": context.iface, "GUESSNET": "true"})
     except ProgramError as error:
-        log.error(f"{scene.iface}: iface {name}: {error}")
+        log.error(f"{context.iface}: iface {name}: {error}")
         return False
     with program:
         while (status := program.poll()) is None:
-            yield Wait({program.fileno(): select.POLLIN}, scene.deadline)
+            yield Wait({program.fileno(): select.POLLIN}, context.deadline)
     return status == 0
 
 
-def _ping_peer(test: Test, scene: Fingerprint) -> Steps:
+def _ping_peer(test: Test, context: TestContext) -> Steps:
     """Send a broadcast ping in a frame to one MAC address, until any packet arrives from there.
 
     The answer need not be an echo: before the host sends one, it asks for the sender's MAC address (RFC 826).  Most
@@ -562,12 +568,12 @@ def _ping_peer(test: Test, scene: Fingerprint) -> Steps:
     """
     mac = bytes.fromhex(test.mac.replace(":", ""))
     ping = make_ping(test.source)
-    packets = _open_packets(scene.device, _ETH_P_ALL)
+    packets = _open_packets(context.device, _ETH_P_ALL)
     try:
         due = time.monotonic()
         while True:
             if time.monotonic() >= due:
-                _send_packet(packets, ping, (scene.device, _ETH_P_IP, 0, 0, mac))
+                _send_packet(packets, ping, (context.device, _ETH_P_IP, 0, 0, mac))
                 due = time.monotonic() + PING_EVERY
             yield Wait({packets.fileno(): select.POLLIN}, due)
             if any(sender == mac for _, sender in _read_packets(packets)):
@@ -685,8 +691,10 @@ def _read_peer(text: str, words: Sequence[str]) -> Test:
 
 
 def _read_wireless(text: str, arguments: str) -> Test:
-    """Return a ``wireless`` test: pairs of words.  The first pair of a kind counts, but the last ``open`` or
-    ``closed``."""
+    """Return a ``wireless`` test, which has pairs of words and ``open`` or ``closed``.
+
+    If there are several, the first ``essid`` and ``mac`` count, and the last ``open`` or ``closed``.
+    """
     essid = mac = security = ignored = ""
     words = iter(_split_wireless(arguments))
     for word in words:
@@ -732,7 +740,7 @@ def _split_wireless(text: str) -> list[str]:
 
 
 def _fill_mac(mac: str) -> str:
-    """52:54:0:a:0:1 is 52:54:00:0a:00:01, as ether_aton(3) reads it."""
+    """Return a MAC address with two digits in each part, as ether_aton(3) reads 52:54:0:a:0:1."""
     return ":".join(part.zfill(2) for part in mac.split(":"))
 
 

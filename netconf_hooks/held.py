@@ -1,7 +1,7 @@
 """The tunnels that the admin holds: ``netconf-hooks hold KIND NAME``, netconf-hooks(8).
 
-A held tunnel is neither started, stopped, nudged nor restarted, until ``unhold`` or the end of its time.  Holds survive
-a reboot.  The file is text, a line a tunnel: kind, name, and until when (seconds since 1970, 0 for no end)::
+Until ``unhold`` or the end of the given time, the tunnel is not started, stopped, nudged or restarted.  Holds survive
+a reboot.  The file is text, one line for each tunnel: kind, name, and end (seconds since 1970, 0 for no end)::
 
     openvpn corp 0
     wireguard home 1795903200
@@ -48,7 +48,7 @@ def is_held(kind: str, name: str) -> bool:
 
 
 def read_holds() -> dict[tuple[str, str], Hold]:
-    """Return the holds whose time is not over, by kind and name.  What can't be read is logged, and holds nothing."""
+    """Return the holds that have not ended, by kind and name.  Lines that can't be read are logged and don't count."""
     try:
         lines = read_file(HELD).decode("ascii").splitlines()
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def read_holds() -> dict[tuple[str, str], Hold]:
     for line in lines[1:]:
         kind, name, until = (*line.split(" "), "", "", "")[:3]
         if kind not in TUNNEL_KINDS or not name or not until.isdecimal() or len(until) > 11:
-            log.error(f"{HELD}: not a tunnel that is held: {log.printable(line)}")
+            log.error(f"{HELD}: this line can't be read, and holds nothing: {log.printable(line)}")
         elif until == "0" or now < int(until):
             holds[kind, name] = Hold(kind, name, int(until))
     return holds
@@ -97,6 +97,6 @@ def _write(path: str, holds: Mapping[tuple[str, str], Hold]) -> None:
     with open(beside, "w", encoding="ascii") as file:
         file.write("\n".join(lines) + "\n")
         file.flush()
-        os.fsync(file.fileno())  # a power failure after the rename must not leave it empty
+        os.fsync(file.fileno())  # otherwise a power failure after the rename could leave an empty file
     os.chmod(beside, 0o644)
     os.rename(beside, path)

@@ -1,9 +1,9 @@
-"""What ifupdown runs: one call of `main` for each interface, address family and phase.
+"""The hooks that ifupdown runs: one call of `main` for each interface, address family and phase.
 
-The contract, interfaces(5) and run-parts(8): a hook that fails skips the other packages' hooks, the other address
-family, and leaves the interface half configured and unknown to ifdown.  So whatever happens here is logged and the exit
-status is 0, also on SIGTERM and when the deadline is over; the deliberate refusals are in pre-up: of an interface whose
-stanza asks for a guard that can't be put up, and of a wish that can't be fulfilled.
+If a hook fails, ifupdown skips the hooks of other packages and the other address family, and leaves the interface half
+configured and unknown to ifdown: interfaces(5) and run-parts(8).  So each error is logged, and the exit status is 0,
+even after SIGTERM and at the deadline.  Only pre-up refuses deliberately: an interface whose guard can't be installed,
+and a wish that can't be fulfilled.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ else:
 
 REFUSE = 1
 
-# Seconds a hook may take beyond netconf-timeout: waiting for other hooks' actions, starting and stopping tunnels.
+# Seconds that a hook may take in addition to netconf-timeout: to wait for other hooks, and to start and stop tunnels.
 ACTING_TIME = 20
 
 _ending: Ending | None = None
 
 
 def main(phase: str) -> NoReturn:
-    """Follow the rules of the interface that the environment names, and leave the process.
+    """Follow the rules of the interface that the environment names, and exit.
 
-    phase: the directory the hook was run from, ``pre-up``, ``up``, ``down`` or ``post-down``.
+    phase: the directory that the hook was run from: ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
-    # Until `run` has looked at it, a guard that was asked for is one that could not be put up, a wish not fulfilled.
-    # One with a number was meant as one (`rules`).
+    # If anything goes wrong before `run` returns, a requested guard counts as missing, and a wish as not fulfilled:
+    # then pre-up refuses the interface.  Options with a number count, too: they can only be meant as these (`rules`).
     asked = {name.rstrip("0123456789_") for name in os.environ}
     refusable = not asked.isdisjoint(("IF_NETCONF_GUARD", "IF_NETCONF_UPLINK"))
     status = REFUSE if phase == "pre-up" and refusable else 0
@@ -83,7 +83,7 @@ def run(invocation: Invocation, store: Store | None = None) -> int:
 
 
 def _set_alarm(seconds: int) -> None:
-    """Give this hook so many seconds more; 0: no limit."""
+    """Set the hook's deadline to so many seconds from now; 0: no deadline."""
     if _ending:
         _ending.set_alarm(seconds)
     else:
@@ -91,7 +91,7 @@ def _set_alarm(seconds: int) -> None:
 
 
 def _prepare(invocation: Invocation, store: Store) -> int:
-    """pre-up: report what can't be read, refuse what can't be guarded, and put right what the last run left."""
+    """pre-up: report unreadable options, refuse a link without its guard, and correct the record of the last run."""
     from netconf_hooks.system.netlink import read_link
 
     rules = read_rules(invocation.options)
@@ -109,10 +109,10 @@ def _prepare(invocation: Invocation, store: Store) -> int:
     if link is None or link.index != record.observation.index or not link.up:
         _forget_last_run(invocation, record, store)
     elif replaces(record.passes, make_pass(invocation)):
-        # ifup --force of an interface that is up: its if-up.d may never be reached.
+        # ifup --force of an interface that is up: if it fails, no up hook follows.
         _arrive(invocation, store)
     elif invocation.run:
-        # The run that begins, or wpa_action, which has raised another logical interface over this one.
+        # A new run of ifup, or an ifup by wpa_action, which raises another logical interface over this one.
         passes = record.passes if invocation.options else complete_pass(record.passes, make_pass(invocation))
         if passes != record.passes:
             _rewrite(record, passes, store)
@@ -120,10 +120,10 @@ def _prepare(invocation: Invocation, store: Store) -> int:
 
 
 def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Store) -> None:
-    """The link is another one, or was taken down: what is remembered is not true any more.
+    """Forget what is recorded of an interface whose link is another one now, or was taken down.
 
-    But for the passes of this run of ifup, which may not have set it up yet, and those of the stanza over which another
-    logical interface is raised: these stay in force.
+    Only two kinds of passes stay in force: those of this run of ifup, which may not have set the link up yet, and those
+    of the stanza over which another logical interface is raised.
     """
     kept = tuple(
         each for each in record.passes
@@ -132,15 +132,15 @@ def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Sto
     if kept:
         passes = kept if invocation.options else complete_pass(kept, make_pass(invocation))
         seen = record.observation
-        unlooked = Observation(record.iface, seen.index, observed_at=seen.observed_at)
-        _rewrite(InterfaceRecord(record.iface, record.passes, unlooked), passes, store)
+        empty = Observation(record.iface, seen.index, observed_at=seen.observed_at)
+        _rewrite(InterfaceRecord(record.iface, record.passes, empty), passes, store)
         return
     log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
     _settle(store, invocation.iface)
 
 
 def _rewrite(record: InterfaceRecord, passes: tuple[Pass, ...], store: Store) -> None:
-    """Remember which passes of an interface there are now; all else stays as it is."""
+    """Record the passes of an interface, and change nothing else."""
     _settle(store, record.iface, record.change(passes=passes), replaces=record)
 
 
@@ -158,11 +158,11 @@ def _fulfil_wish(invocation: Invocation, store: Store) -> int:
 
 
 def _arrive(invocation: Invocation, store: Store) -> None:
-    """up: find out where the interface is, remember it, and do what follows from that."""
+    """up: find out where the interface is, record it, and act on it."""
     record = _read_record(invocation.iface, store)
     if record and record.wish:
-        return  # all was done in pre-up
-    # Close it once more: only now there is a device for certain.
+        return  # pre-up has done everything
+    # Close it once more: in pre-up the device may not have existed yet.
     guard.is_closed_for(store, invocation, read_rules(invocation.options), again=True)
     passes = _list_passes(invocation, record, store)
     if not has_rules(passes):
@@ -183,7 +183,7 @@ def _arrive(invocation: Invocation, store: Store) -> None:
 
 
 def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: Store) -> tuple[Pass, ...]:
-    """Return the passes of an interface with the one that this hook belongs to."""
+    """Return the passes of an interface, including the one that this hook belongs to."""
     known = record.passes if record else ()
     joined = guard.find_passes(store, invocation.iface)
     if joined is not None:
@@ -192,13 +192,13 @@ def _list_passes(invocation: Invocation, record: InterfaceRecord | None, store: 
 
 
 def _leave(invocation: Invocation, store: Store) -> None:
-    """down: forget the interface, and do what follows from that.  post-down does what a killed down left undone."""
+    """down: forget the interface, and act on it.  post-down does the same, in case the down hook was killed."""
     _set_alarm(ACTING_TIME)
     record = _read_record(invocation.iface, store)
     passes = (record.passes if record else ()) + (guard.find_passes(store, invocation.iface) or ())
     ending = make_pass(invocation)
     if is_overtaken(passes, ending):
-        log.info(f"{invocation.iface}: {invocation.phase}: nothing ends: its ifdown was killed, and an ifup has begun")
+        log.info(f"{invocation.iface}: {invocation.phase}: ignored: its ifdown was killed, and an ifup has begun since")
         return
     if record and record.wish:
         from netconf_hooks.wish import LONGEST, end_wish
@@ -219,17 +219,17 @@ def _leave(invocation: Invocation, store: Store) -> None:
 
 
 def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store, leaving: bool) -> None:
-    """Forget an interface that goes down, and do what follows from that.
+    """Forget an interface that goes down, and act on it.
 
-    ifupdown knows only the logical interface that was raised last, so its ifdown is the end of all.  wpa_action's
-    ifdown is not the end of the stanza over which it has raised another one: that is in force until the admin's.
+    ifupdown only knows the logical interface that was raised last, so its ifdown ends all of them.  But an ifdown by
+    wpa_action keeps the stanza over which it has raised another one: that stanza ends with the admin's ifdown.
     """
     if record and is_roaming(invocation.iface):
         kept = tuple(each.change(stage=KEPT) for each in record.passes if each.logical != invocation.logical)
         if kept:
             _settle(store, record.iface, record.change(passes=kept), replaces=record, leaving=leaving)
             return
-    # If down has forgotten it, post-down only goes on with what that left undone.
+    # If down has forgotten the interface, there is no news: post-down only completes what down has left undone.
     _settle(store, invocation.iface, ends=make_pass(invocation), leaving=leaving, news=leaving or record is not None)
 
 
@@ -249,9 +249,10 @@ def _settle(
 
 
 def _tell_events(store: Store) -> None:
-    """Run the event scripts.  Each has a time limit of its own: cut off by the hook's, it would be run again."""
+    """Run the event scripts, without the hook's deadline: each script has a time limit of its own, and an interrupted
+    one would be run again."""
     if store.has_events():
-        from netconf_hooks.events import tell_events  # only when there is something to tell
+        from netconf_hooks.events import tell_events  # only if there are events: saves the import
 
         _set_alarm(0)
         tell_events(store)
@@ -262,7 +263,7 @@ def _read_record(iface: str, store: Store) -> InterfaceRecord | None:
     try:
         return store.read_interface(iface)
     except RecordError as error:
-        log.error(f"{iface}: {error}: what it said is lost")
+        log.error(f"{iface}: {error}: the record is lost")
         return None
 
 

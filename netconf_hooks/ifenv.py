@@ -20,7 +20,7 @@ MODES = {"pre-up": "start", "up": "start", "down": "stop", "post-down": "stop"}
 # The stanza's options for resolvconf(8): evidence for `dns-domain` and `dns-server`.
 EVIDENCE = ("dns-domain", "dns-search", "dns-nameserver", "dns-nameservers")
 
-# What the hook of Debian's openvpn starts when the interface is up, whatever our rules say.
+# The option with the tunnels that the hook of Debian's openvpn starts when the interface is up, despite our rules.
 STARTED = "openvpn"
 
 # A hook of ifupdown is a child of run-parts, which ifup runs in a shell.  _DEEPEST: search at most so many parents.

@@ -1,12 +1,12 @@
-"""The content of /etc/network/interfaces: a small reader finds the names, ifupdown itself reads the options.
+"""Reads /etc/network/interfaces: the names of its stanzas by a small parser, the options by ifupdown's ifquery(8).
 
-ifquery(8) is ifupdown's own parser, so only it reads the options.  But ``ifquery --list`` leaves out stanzas that are
+ifquery is ifupdown's own parser, so only it reads the options.  But ``ifquery --list`` leaves out stanzas that are
 templates or hotplugged, so the names are read here: ``iface``, ``mapping``, ``source`` and ``source-directory`` lines,
 interfaces(5).  ifquery is always run with ``--no-mappings``: a mapping script may do anything, and reading must not
 change anything.
 
-ifupdown-ng and ifupdown2 have an ifquery of their own, which refuses that option (they have no mappings) and prints the
-stanzas in another form.  They are asked again without it, and their answer is brought into ifupdown's form.
+ifupdown-ng and ifupdown2 have their own ifquery, which refuses this option (they have no mappings) and prints the
+stanzas in another form.  They are run again without the option, and their output is converted to ifupdown's form.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _KEYWORDS = (
 # A file that sources itself would be read forever; ifupdown stops when it runs out of file descriptors.
 _DEEPEST = 20
 
-# The marker between stanzas that one ifquery prints, and how many it prints at a time: the output of more could exceed
-# `programs.OUTPUT_LIMIT`.
+# The marker between the stanzas in one ifquery's output, and the number of stanzas for one ifquery: the output of more
+# could exceed `programs.OUTPUT_LIMIT`.
 _MARK = "netconf-hooks-stanza"
 _AT_ONCE = 100
 
@@ -55,7 +55,7 @@ IFUPDOWN, IFUPDOWN_NG, IFUPDOWN2 = "ifupdown", "ifupdown-ng", "ifupdown2"
 class InterfacesError(Exception):
     """/etc/network/interfaces, or a stanza of it, can't be read; the message names it and quotes ifquery.
 
-    name: of the stanza, empty if it is about all of them; reason: the message without it.
+    name: of the stanza, empty if the error is about all of them; reason: the message without the name.
     """
 
     def __init__(self, reason: str, name: str = "") -> None:
@@ -68,7 +68,7 @@ class Line(Record):
     """An option as written.
 
     option: its name as hooks get it; value: the rest of the line with its continuation lines.
-    file, number: the file, and the line in which it begins.
+    file, number: the file, and the number of the line in which it begins.
     """
 
     __slots__ = ("option", "value", "file", "number")
@@ -83,8 +83,8 @@ class Line(Record):
 class Heading(Record):
     """An ``iface`` stanza as written.
 
-    name, family, method: of its first line; parent: the stanza it inherits from, empty for none; options: the names of
-    its own.
+    name, family, method: from its first line; parent: the stanza that it inherits from, empty for none; options: the
+    names of its own options.
     file, number: the file, and the number of its first line; lines: number and text of each of its options.
     """
 
@@ -123,7 +123,7 @@ class Names(Record):
     """The names in /etc/network/interfaces.
 
     stanzas: of ``iface`` stanzas, each once, in the order written; mapped: the patterns of ``mapping`` stanzas.
-    parents: those that others inherit from: templates.
+    parents: of stanzas that others inherit from.
     problems: what could not be read, as ``file:line: message``.  headings: all stanzas, in the order written.
     """
 
@@ -164,7 +164,7 @@ class Names(Record):
         """Return the options of all stanzas called `name`, with their lines; inherited ones first."""
         found: list[Line] = []
         names = [name]
-        for each in names:  # which grows by the parents
+        for each in names:  # the loop appends the parents
             own = [heading for heading in self.headings if heading.name == each]
             found[:0] = [line for heading in own for line in heading.list_lines()]
             names += dict.fromkeys(heading.parent for heading in own if heading.parent not in ("", *names))
@@ -180,7 +180,7 @@ class Names(Record):
 
 
 def is_configured(iface: str) -> bool:
-    """Whether ifupdown has an interface up, or is bringing it up; False if it does not say.
+    """Whether ifupdown has an interface up, or is bringing it up; False if that is unknown.
 
     ifupdown-ng and ifupdown2 list an interface only at the end of its ifup.
     """
@@ -208,7 +208,7 @@ def list_configured() -> set[str]:
 
 
 def list_boot_links() -> set[str]:
-    """Return the interfaces that come up at boot by themselves: those of ``auto`` and ``allow-hotplug`` lines."""
+    """Return the interfaces that are raised at boot: those in ``auto`` and ``allow-hotplug`` lines."""
     links: set[str] = set()
     for choice in ((), ("--allow=hotplug",)):
         try:
@@ -228,7 +228,7 @@ def read_names(path: str = FILE) -> Names:
 
 
 def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[str, str]:
-    """Return the options of the stanzas called `name`, inherited ones included, by name; repeated ones joined by
+    """Return the options of the stanzas called `name` by name, including inherited ones; repeated ones are joined by
     newlines.
 
     timeout: seconds that ifquery may take.  Raises `InterfacesError`.
@@ -239,11 +239,12 @@ def query_options(name: str, path: str = FILE, timeout: float = 10.0) -> dict[st
 def query_passes(
     name: str, names: Names | None = None, path: str = FILE, timeout: float = 10.0
 ) -> list[tuple[str, dict[str, str]]]:
-    """Return the address family and the options of each stanza called `name`, in the order written; as `query_options`.
+    """Return the address family and the options of each stanza called `name`, in the order written.
 
     ifquery prints the options of all stanzas without separators.  `Names.headings` has the options of each stanza as
     written, which shows where the next one begins.  Only options that hooks use are returned.  If the stanzas can't be
-    separated, all options are returned as one stanza of the family ``any``.  names: of `path`, if already read.
+    separated, all options are returned as one stanza of the family ``any``.
+    names: of `path`, if already read.  Raises as `query_options` does.
     """
     return split_passes(run_ifquery(name, path, timeout), name, names or read_names(path))
 
@@ -254,10 +255,10 @@ def find_ifupdown(timeout: float = 10.0) -> str:
     timeout: seconds that ifquery may take.  Raises `InterfacesError`.
     """
     try:
-        said = run(["ifquery", "--version"], timeout=timeout).output
+        version = run(["ifquery", "--version"], timeout=timeout).output
     except ProgramError as error:
         raise InterfacesError(str(error)) from error
-    return next((name for name in (IFUPDOWN_NG, IFUPDOWN2) if said.startswith(name)), IFUPDOWN)
+    return next((name for name in (IFUPDOWN_NG, IFUPDOWN2) if version.startswith(name)), IFUPDOWN)
 
 
 def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
@@ -277,12 +278,12 @@ def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
 
 
 def _has_no_mappings(result: Result) -> bool:
-    """Whether an ifquery has refused the option, as that of ifupdown-ng and that of ifupdown2 do."""
+    """Whether ifquery has refused the option, as those of ifupdown-ng and ifupdown2 do."""
     return result.status != 0 and "unrecognized" in result.output and "--no-mappings" in result.output
 
 
 def _ask_without_mappings(names: Sequence[str], path: str, timeout: float) -> dict[str, str]:
-    """Return what ifupdown's ifquery would print for the stanzas called each of `names`.  Raises `InterfacesError`."""
+    """Return what ifupdown's ifquery would print for the stanzas of each name.  Raises `InterfacesError`."""
     try:
         result = run(["ifquery", "-i", path, *names], timeout=timeout)
     except ProgramError as error:
@@ -294,10 +295,10 @@ def _ask_without_mappings(names: Sequence[str], path: str, timeout: float) -> di
 
 
 def read_stanzas(output: str, name: str) -> str:
-    """Return what ifupdown-ng's or ifupdown2's ifquery has printed, in the form of ifupdown's.
+    """Convert the output of ifupdown-ng's or ifupdown2's ifquery to the form of ifupdown's.
 
     They print ``iface NAME`` and the options below it, indented: ``  option value``.  ifupdown-ng also prints ``use``
-    lines, which it has made itself.
+    lines, which it has added itself.
     """
     found = []
     inside = False
@@ -314,10 +315,10 @@ def read_stanzas(output: str, name: str) -> str:
 
 
 def list_unpassed(ifupdown: str, output: str, name: str, names: Names) -> list[tuple[str, str, str]]:
-    """Return the options of ours that ifupdown-ng or ifupdown2 does not pass to hooks: option, value, and why.
+    """Return the netconf options that ifupdown-ng or ifupdown2 does not pass to hooks: option, value, and why.
 
-    Of an option that is written twice ifupdown-ng 0.11 passes the last one, ifupdown2 3.0 the first one, and of an
-    interface with several stanzas ifupdown2 passes only the options of the first.
+    If an option is written twice, ifupdown-ng 0.11 passes the last one, ifupdown2 3.0 the first one.  If an interface
+    has several stanzas, ifupdown2 passes only the options of the first.
 
     output: of `run_ifquery` for `name`.
     """
@@ -370,8 +371,8 @@ def split_passes(output: str, name: str, names: Names) -> list[tuple[str, dict[s
 def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0) -> dict[str, dict[str, str]]:
     """Return what `query_options` returns for each of `names`, by name.
 
-    One ifquery reads all of them, in the time that it needs for one.  It prints the stanzas without separators, so its
-    file sources `path` and also has marker stanzas, which it prints in between.
+    One ifquery reads all of them, in the time that it needs for one.  It prints the stanzas without separators.  So it
+    reads a file that sources `path` and has marker stanzas, and prints a marker after each stanza.
 
     timeout: seconds that an ifquery may take.  Raises `InterfacesError`.
     """
@@ -393,8 +394,8 @@ def query_stanzas(names: Sequence[str], path: str = FILE, timeout: float = 10.0)
         for name, mark in zip(some, marks):
             output, end, rest = rest.partition(f"{_MARK}: {mark}\n")
             if result.status != 0 or not end:
-                said = [f"{_COMPLAINT}{complaint}" for complaint in list_complaints(result.output)]
-                raise InterfacesError("; ".join(said) or f"ifquery: no answer about {name}")
+                complaints = [f"{_COMPLAINT}{complaint}" for complaint in list_complaints(result.output)]
+                raise InterfacesError("; ".join(complaints) or f"ifquery: no answer about {name}")
             found[name] = parse_options(output)
     return found
 
@@ -429,7 +430,7 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
         found["problem"].append(f"{path}: sourced too deep")
         return
     try:
-        # newline: only "\n" ends a line here, as for ifupdown.
+        # Only "\n" ends a line, as for ifupdown.
         lines = list(_join_lines(read_text(path)))
     except OSError as error:
         found["problem"].append(f"{path}: {error.strerror}")
@@ -463,7 +464,7 @@ def _read_file(path: str, found: dict[str, list[str]], headings: list[Heading], 
             found["mapping"].extend(words[1:])
         elif words[0] in ("source", "source-directory") and len(words) > 1:
             for pattern in words[1:]:
-                if "$" in pattern or "`" in pattern:  # wordexp(3) would run it
+                if "$" in pattern or "`" in pattern:  # wordexp(3), which ifupdown calls, runs commands
                     found["problem"].append(f"{path}:{number}: {line}: not followed: only ifupdown expands it")
                     continue
                 for sourced in _list_sourced(words[0], os.path.join(os.path.dirname(path), pattern)):

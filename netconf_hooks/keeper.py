@@ -1,7 +1,7 @@
-"""Keeps tunnels connected: what the watcher's child does about those that should be up.
+"""Keeps tunnels connected: run by the watcher's child for all tunnels that should be up.
 
-`supervision` says when something is to be done.  Here the tunnels are asked, started again, nudged and restarted, and
-what is known of them is written down for `status`.
+`supervision` decides.  This module inspects the tunnels, starts, nudges and restarts them, and records their states
+for `status`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Hearing(Record):
-    """What the watcher is to listen to until the next time.
+    """What the watcher has to listen to until the next call of `keep_up`.
 
-    pids: of processes with which tunnels end, each with its start time; associations: whether to listen to the
-    kernel's news of IPsec; pause: seconds until the next time at the latest, None if there is no need.
+    pids: the processes whose end is the end of a tunnel, each with its start time; associations: whether to listen to
+    the kernel's events about IPsec; pause: seconds until the next call at the latest, None if no time is needed.
     """
 
     __slots__ = ("pids", "associations", "pause")
@@ -44,9 +44,9 @@ class Hearing(Record):
 
 
 def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = None) -> Hearing:
-    """Look after all tunnels that should be up, and return what to listen to.
+    """Inspect all tunnels that should be up, act where needed, and return what to listen to.
 
-    news: whether a link has changed, or the machine has slept; routable: whether any link leads anywhere.
+    news: whether a link has changed, or the machine has slept; routable: whether there is a default route.
     Raises OSError.
     """
     try:
@@ -80,7 +80,7 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
         if step.action and not leaving:
             acted = True
             if store.has_guards():
-                guard.close_guards(store)  # its server's name may lead elsewhere by now
+                guard.close_guards(store)  # its server's name may have another address now
             _act(store, record, step, condition)
         states[record.kind, record.name] = step.state
         if condition.pid and not step.action:
@@ -91,7 +91,7 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
         guard.open_guards(store)
     if states != before:
         store.write_states(states.values())
-    for pid, check in _look_at_held(store, held):
+    for pid, check in _inspect_held(store, held):
         if pid:
             pids.append((pid, read_start(pid)))
         else:
@@ -101,10 +101,11 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     return Hearing(tuple(pid for pid in pids if pid[1]), associations, pause)
 
 
-def _look_at_held(store: Store, held: Sequence[TunnelRecord]) -> list[tuple[int, float]]:
-    """Write down how the tunnels are doing that the admin holds, for `monitor`; nothing is done about them.
+def _inspect_held(store: Store, held: Sequence[TunnelRecord]) -> list[tuple[int, float]]:
+    """Record the states of held tunnels, for `monitor`; do nothing about them.
 
-    Return for each the pid of the process with which it ends, 0 if there is none, and when to look again.
+    Returns, for each tunnel, the pid of the process whose end is its end, 0 if there is none, and when to inspect it
+    again.
     """
     try:
         before = store.read_held_states()
@@ -128,7 +129,10 @@ def _look_at_held(store: Store, held: Sequence[TunnelRecord]) -> list[tuple[int,
 
 
 def _inspect(record: TunnelRecord, closed: bool) -> Condition:
-    """Return how a tunnel is doing.  closed: whether a guard is, which drops what a relay on this machine sends."""
+    """Return the state of a tunnel.
+
+    closed: whether a guard is closed, which drops the packets of relays on this machine: then they are named.
+    """
     try:
         tunnel = load_tunnel(record.kind, record.name)
         if not hasattr(tunnel, "inspect"):
@@ -140,7 +144,7 @@ def _inspect(record: TunnelRecord, closed: bool) -> Condition:
             return condition.change(words=words)
         return condition
     except TunnelSilent as error:
-        # On a busy machine a daemon answers late; starting its tunnel again would end one that works.
+        # On a busy machine a daemon answers late.  Starting its tunnel again would interrupt it.
         return Condition(None, True, words=str(error))
     except TunnelError as error:
         return Condition(False, False, words=str(error))
@@ -176,7 +180,7 @@ def _find_facts(
 
 
 def _make_stamp(files: tuple[str, ...]) -> str:
-    """Return what identifies the content of files; empty if there are none."""
+    """Return a text that changes whenever one of these files does; empty if there are none."""
     marks = []
     for path in files:
         try:
@@ -205,7 +209,7 @@ def _act(store: Store, record: TunnelRecord, step: Step, condition: Condition) -
     def work(tunnel: AnyTunnel) -> None:
         if step.action == START:
             log.info(f"{name}: started again, attempt {step.state.failures}{why}; "
-                     f'"netconf-hooks hold {name}" keeps the rules\' hands off it')  # fmt: skip
+                     f'"netconf-hooks hold {name}" prevents that')  # fmt: skip
             tunnel.start()
         elif step.action == NUDGE:
             done = tunnel.nudge()

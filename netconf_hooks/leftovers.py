@@ -1,7 +1,7 @@
-"""What is still recorded although ifupdown has taken an interface down: the next hook, or the watcher, clears it up.
+"""Removes the records and guards of interfaces that ifupdown has already taken down.
 
-That happens if a link is set down only after all hooks of its ifdown (wpa_supplicant(8)), and if an ifdown was killed
-or cut off by its deadline.
+They are left over if a link is set down only after all hooks of its ifdown (wpa_supplicant(8)), or if an ifdown was
+killed or reached its deadline.  The next hook or the watcher removes them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def end_passes(store: Store) -> None:
-    """Forget the interfaces whose link went down after ifupdown was done with them, and take their guards away.
+    """Forget the interfaces whose link went down after all hooks of their ifdown, and remove their guards.
 
-    wpa_supplicant(8) sets a roaming link down after all hooks of its ifdown, or without any.  Raises OSError.
+    wpa_supplicant(8) sets a roaming link down after all hooks of its ifdown, or without an ifdown.  Raises OSError.
     """
     over = [record for record in store.read_interfaces(log.error) if record.passes and are_over(record.passes)]
     if over:
@@ -35,12 +35,12 @@ def end_passes(store: Store) -> None:
 
 
 def clear_leftovers(store: Store) -> None:
-    """Forget the interfaces, and take the guards away, of devices that are down and that ifupdown takes for down.
+    """Forget the interfaces of devices that are down and not configured in ifupdown, and remove their guards.
 
-    An ifup that is still running may be about to set the link up.  So nothing is forgotten unless the ifup that each
-    stanza came up with is known and has ended, which ifupdown-ng, ifupdown2 and hooks run by hand don't tell.
+    An ifup that is still running may be about to set the link up.  So do nothing unless the ifup of each stanza is
+    known and has ended.  With ifupdown-ng, with ifupdown2, and if hooks were run by hand, it is not known.
 
-    Raises OSError, and `NetlinkError` where the kernel can't be asked.
+    Raises OSError, and `NetlinkError` if the kernel can't be asked.
     """
     for device, passes in _read_passes(store).items():
         if _is_left_over(device, passes):
@@ -53,13 +53,13 @@ def _clear(store: Store, device: str) -> None:
     from netconf_hooks.guard.lifecycle import remove_guard
 
     with store.lock_acting():
-        # Since this was first looked at, an ifup may have closed the link, set it up and failed.  One that comes now
-        # waits for the lock.
+        # Look again, under the lock: since the first look an ifup may have installed the guard, set the link up, and
+        # failed.  A new ifup waits for the lock.
         passes = _read_passes(store).get(device, [])
         if not _is_left_over(device, passes):
             return
         ifaces = [each.iface or device for each in passes]
-        log.info(f"{device}: its ifdown was cut off: forgetting {', '.join(dict.fromkeys(ifaces))}")
+        log.info(f"{device}: its ifdown did not finish: forgetting {', '.join(dict.fromkeys(ifaces))}")
         guarded = read_guard(store, device)
         if guarded:
             try:
@@ -72,12 +72,12 @@ def _clear(store: Store, device: str) -> None:
 
 
 def _is_left_over(device: str, passes: list[Pass]) -> bool:
-    """Whether a device is down, and ifupdown is done with all that has come up on it."""
+    """Whether a device is down, and ifupdown has finished with all interfaces on it."""
     names = [each.iface or device for each in passes]
-    # Between two networks a roaming link is down for a moment, and ifupdown does not know it.
+    # Between two networks a roaming link is down for a moment, without any ifdown.
     if not all(has_ended(each.run) for each in passes) or any(map(has_wpa_action, names)) or _is_up(device):
         return False
-    # The link once more: ifupdown forgets an interface when its ifup fails, which may have set it up.
+    # Check the link once more: an ifup may have set it up and failed meanwhile, so that ifupdown has forgotten it.
     return not _is_configured(names) and not _is_up(device)
 
 
@@ -98,7 +98,7 @@ def _read_passes(store: Store) -> dict[str, list[Pass]]:
 
 
 def _is_configured(ifaces: list[str]) -> bool:
-    """Whether ifupdown has any of these up, or is bringing it up; True if it does not say."""
+    """Whether ifupdown has any of these up, or is bringing it up; True if that is unknown."""
     from netconf_hooks.interfaces import InterfacesError, list_configured
 
     try:

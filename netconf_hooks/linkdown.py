@@ -1,9 +1,9 @@
-"""``netconf-linkdown-routes``: while an interface with rules is up, the kernel does not use its routes without carrier.
+"""``netconf-linkdown-routes``: makes the kernel ignore the routes of a link without carrier, while its interface is up.
 
-If a cable is pulled, the kernel marks the routes over it as ``linkdown`` and goes on using them, so that nothing leaves
-by another interface whose metric is higher (net.ipv4.conf.DEV.ignore_routes_with_linkdown, the kernel's
-Documentation/networking/ip-sysctl.rst).  The value that was found is recorded before it is changed, and is put back
-when no interface with rules is left on the device.
+If a cable is pulled, the kernel marks the routes over it as ``linkdown``, but keeps using them.  So packets don't leave
+by another interface with a higher metric (net.ipv4.conf.DEV.ignore_routes_with_linkdown, the kernel's
+Documentation/networking/ip-sysctl.rst).  The old value is recorded before it is changed, and restored when no interface
+with rules is left on the device.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FAMILIES = ("ipv4", "ipv6")
 
 
 def set_routes(store: Store, records: Iterable[InterfaceRecord]) -> None:
-    """Have the kernel ignore the dead routes of the devices that `records` are on, as far as their rules say so, and
-    put back what was found on all others.
+    """Make the kernel ignore the dead routes of the devices whose rules want it, and restore the old values of all
+    others.
 
-    records: of all interfaces, whether their link has carrier or not.  The records' lock is held.  Logs what can't be
-    done, once.  Raises OSError where it can't be recorded.
+    records: of all interfaces, with or without carrier.  The caller holds the records' lock.  Each error is logged
+    once.  Raises OSError if the old values can't be recorded.
     """
     before = _read(store)
     after: dict[str, LinkdownRecord] = {}
@@ -42,7 +42,7 @@ def set_routes(store: Store, records: Iterable[InterfaceRecord]) -> None:
         elif index:
             after[device] = LinkdownRecord(device, index, tuple(_read_value(_name(device, each)) for each in FAMILIES))
             new.append(device)
-    # What was found is written down before it is changed, and forgotten after it was put back.
+    # Record the old values before they are changed, and forget them after they are restored.
     if new:
         store.write_linkdown({**before, **after})
     for device, record in after.items():
@@ -62,17 +62,17 @@ def _read(store: Store) -> dict[str, LinkdownRecord]:
     try:
         return store.read_linkdown()
     except RecordError as error:
-        log.error(f"{error}: what net.*.conf.*.ignore_routes_with_linkdown were before can't be put back")
+        log.error(f"{error}: the old values of net.*.conf.*.ignore_routes_with_linkdown can't be restored")
         return {}
 
 
 def _list_devices(records: Iterable[InterfaceRecord]) -> list[str]:
-    """Return the devices whose dead routes are to be ignored: those of which no interface says ``keep``."""
-    said: dict[str, set[str]] = {}
+    """Return the devices whose dead routes should be ignored: those without an interface that says ``keep``."""
+    found: dict[str, set[str]] = {}
     for record in records:
         if not record.wish and has_rules(record.passes):
-            said.setdefault(device_of(record.iface), set()).add(record.rules.linkdown_routes)
-    return [device for device, words in said.items() if "keep" not in words]
+            found.setdefault(device_of(record.iface), set()).add(record.rules.linkdown_routes)
+    return [device for device, words in found.items() if "keep" not in words]
 
 
 def _name(device: str, family: str) -> str:
@@ -80,7 +80,7 @@ def _name(device: str, family: str) -> str:
 
 
 def _read_value(path: str) -> str:
-    """Return the number in a file; empty where there is none (a machine without IPv6, a device that is gone)."""
+    """Return the number in a file; empty if there is no such file (no IPv6, or the device is gone)."""
     try:
         with open(path, "rb") as file:
             value = file.read(32).strip()
@@ -90,7 +90,7 @@ def _read_value(path: str) -> str:
 
 
 def _set_value(device: str, family: str, value: str, tell: bool) -> None:
-    """Write a value, unless it is that already.  tell: whether to log what can't be done."""
+    """Write a value, unless the file already has it.  tell: whether to log errors."""
     path = _name(device, family)
     if _read_value(path) == value:
         return

@@ -41,11 +41,11 @@ else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup
 
 CARRIER_PATIENCE = 3.0
-"""Seconds to wait for carrier of a link that was down: copper takes 1 to 3 (IEEE 802.3, clause 28)."""
+"""Seconds to wait for carrier of a link that was down: autonegotiation takes 1 to 3 s (IEEE 802.3, clause 28)."""
 
 EARLIER_PATIENCE = 0.25
-"""Seconds to wait for the peers of earlier lines once a later line holds: present neighbours answer within
-milliseconds, and those of other networks never."""
+"""Seconds to wait for the peers in earlier lines once a later line holds: neighbours on this network answer within
+milliseconds, those on other networks never."""
 
 LONGEST_NAME = 79  # ifupdown reads the output into 80 bytes (main.c, liface)
 
@@ -153,7 +153,7 @@ def serve(choose: Callable[[str, str], str]) -> NoReturn:
             os.write(1, name.encode("utf-8", "surrogateescape") + b"\n")
             status = 0
     except Ended:
-        log.error(f"{iface}: the mapping ended before a stanza was chosen: a signal came")
+        log.error(f"{iface}: the mapping was ended by a signal before it had chosen a stanza")
     os._exit(status)  # 2 ms faster than the interpreter's own exit
 
 
@@ -168,7 +168,7 @@ def choose_stanza(iface: str, text: str) -> str:
             place, reason = _observe_lines(iface, lines)
         except NetlinkError as error:
             log.error(f"{iface}: no map line counts: the kernel's tables could not be read: {error}")
-            reason = "nothing is known of the link"
+            reason = "nothing is known about the link"
     name = place.location or lines.default or iface
     log.info(f"{iface}: {name}: {reason}")
     return name
@@ -263,7 +263,7 @@ def _read_line(line: str, words: list[str], reasons: list[str]) -> tuple[Locatio
     for test in tests:
         if not rules.TESTS[test.key].early:
             early = ", ".join(key for key, kind in rules.TESTS.items() if kind.early)
-            reasons.append(f'"{test.key}" can\'t be told before the interface is configured; what can be: {early}')
+            reasons.append(f'"{test.key}" can\'t be tested before the interface is configured; these can: {early}')
     return () if reasons else (Location(name, tests, line),)
 
 

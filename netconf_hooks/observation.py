@@ -1,7 +1,7 @@
-"""What one look at a network has seen, and what the rules make of it.
+"""The result of one look at a network, and the place that follows from it.
 
-An `Observation` is made by `netconf_hooks.evidence`, goes unchanged through `place`, `state` and `decide`, and is what
-events, ``status`` and ``explain`` report.
+`netconf_hooks.evidence` makes an `Observation`.  It goes unchanged through `place`, `state` and `decide`; events,
+``status`` and ``explain`` report it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What `Observation.wireless` says of a wireless link.
+# The values of `Observation.wireless` for a wireless link.
 OPEN, ENCRYPTED = "open", "encrypted"
 
 
 class Answer(Record):
-    """What was seen for one test key.
+    """The observed values of one test key.
 
     values: what was seen, normalised as `rules` normalises the values of tests (MAC addresses and domains in lower
         case, IP addresses as inet_ntop(3) writes them); empty if there is nothing to see.
-    pending: whether more could have been seen given more time; such an answer can prove a test, not refute it.
+    pending: whether there was too little time to see everything; such an answer can prove a test, but not refute it.
     problem: why nothing (or not everything) was seen, for `explain` and the log; else empty.
 
-    Of a key whose values are asked one by one (`rules.TestKind.asked`):
+    Only for a key whose values are asked one by one (`rules.TestKind.asked`):
 
     settled: the values that are answered, or can't be answered at all; all others are unanswered.
-    refuted: those among them that were asked and answered with no.
+    refuted: the settled values that were answered with no.
     """
 
     __slots__ = ("values", "pending", "problem", "settled", "refuted")
@@ -48,10 +48,10 @@ class Answer(Record):
 
 
 class PortalNotice(Record):
-    """What the network announces as its captive portal (RFC 8910).
+    """The captive portal that a network announces (RFC 8910).
 
-    uris: web addresses, checked; problem: what was announced and is not used, and why, in words; else empty.
-    macs: of the default routers then, as far as they are known: by these the network is known again.
+    uris: web addresses, checked; problem: what was announced but is not used, and why, in words; else empty.
+    macs: the MAC addresses of the default routers, as far as known: they identify the network later.
     """
 
     __slots__ = ("uris", "problem", "macs")
@@ -63,7 +63,7 @@ class PortalNotice(Record):
 
 
 class Observation(Record):
-    """What was seen of the network that an interface is on.
+    """The result of one look at the network of an interface.
 
     iface: the interface's name in ifupdown.
     index: the ifindex of its device, 0 if there is no such device.
@@ -95,16 +95,16 @@ class Observation(Record):
         self.portal = portal or PortalNotice()
 
     def list_values(self, key: str) -> tuple[str, ...]:
-        """Return what was seen for a test key, as values of that test; nothing if there was nothing to see."""
+        """Return the values that were seen for a test key; none if nothing was seen."""
         return self.answers[key].values if key in self.answers else ()
 
 
 class Place(Record):
-    """Where a link is, by the rules of its interface.
+    """The location of a link, by the rules of its interface.
 
     location: the name, empty if no line holds; line: the line that holds, as written; grade: ``authenticated`` if it is
         proven, by a certificate or by the admin's own program, else ``hint``; empty if no line holds.
-    undecided: whether an unanswered test could still name another location.
+    undecided: whether the answer to an unanswered test could still change the location.
     words: the verdict on each test that a condition uses as a word, by the test as written: True, False, or None if it
         was not answered in time.
     """

@@ -1,4 +1,4 @@
-"""Which passes of ifupdown count for an interface, and in which order.  Pure.
+"""Decides which passes of ifupdown count for an interface, and in which order.  Pure.
 
 ifupdown runs the hooks once for each ``iface`` stanza of an interface: a *pass*.  The options of all passes count
 together, from the first pre-up to the last post-down.  Only passes with netconf options are recorded: a stanza without
@@ -65,7 +65,7 @@ def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
         return (*others, new) if new.options else others
     if not new.options:
         return _note_run(passes, new)
-    # The new run begins after an ifdown has ended.  But a stanza without rules would then leave nothing.
+    # A new run ends the passes that an ifdown has left.  But a stanza without rules must not remove the last rules.
     begins = has_rules([new])
     kept = [
         each for each in passes
@@ -181,9 +181,10 @@ def describe_pass(each: Pass) -> str:
 
 
 def _name(each: Pass) -> tuple[str, str, str, bool]:
-    """Two passes can replace each other if this is the same.
+    """Return what must be equal if one pass replaces another.
 
-    A stanza with only evidence does not count as one with rules: in the first run it is not recorded if it comes first.
+    Stanzas with rules and stanzas with only evidence are counted separately: in the first run one with only evidence is
+    not recorded if it comes first.
     """
     return each.iface, each.logical, each.family, has_rules([each])
 
@@ -196,9 +197,9 @@ def _find(passes: Sequence[Pass], new: Pass) -> int | None:
 
 
 def _note_run(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
-    """Mark the passes of the same logical interface that the run of `new` has not reached.
+    """Mark the passes of the same logical interface that the run of `new` has not reached yet.
 
-    Also mark the passes over which wpa_action has raised it as up again.
+    Also mark the passes as up again over which wpa_action had raised another logical interface.
     """
     noted = []
     for each in passes:
@@ -212,7 +213,7 @@ def _note_run(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
 
 
 def _share_stanza(one: Pass, other: Pass) -> bool:
-    """Whether two passes may be of the same stanza.  ifupdown2 has a list of families, or none in pre-up."""
+    """Whether two passes may be of the same stanza.  ifupdown2 gives a list of families, and none in pre-up."""
     families = set(one.family.split(",")), set(other.family.split(","))
     return one.logical == other.logical and (
         bool(families[0] & families[1]) or "any" in families[0] | families[1]

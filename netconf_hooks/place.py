@@ -1,9 +1,10 @@
-"""From what was seen of a network to the name that the admin gave it.  Pure.
+"""Finds the location of a network from the answers of a look, and the questions that are still open.  Pure.
 
-The first ``netconf-location`` line whose tests all hold names the location; netconf-interfaces(5), LOCATIONS.  The
-verdict on a test is True, False, or None while it has not been answered in time.
+The first ``netconf-location`` line whose tests all hold names the location: netconf-interfaces(5), LOCATIONS.  The
+verdict on a test is True, False, or None if it has not been answered.
 
-`netconf_hooks.evidence.look` asks here what is still to be looked at: only that on which the place still depends.
+`netconf_hooks.evidence.look` calls `find_needed` and `find_questions`, which return only the tests on which the place
+still depends.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 HINT = "hint"
 AUTHENTICATED = "authenticated"
 
-# What tells one network from another, beside the router's MAC address.
+# The tests besides the router's MAC address that distinguish one network from another.
 _TELLING = ("gateway", "dns-domain", "dns-server", "address", "ssid", "bssid", "peer", "reach", "tls")
 
-# May take time, since the router may have to be asked: looked at after all that takes none.
+# May take time, since the router may have to be asked: observed after the tests that take none.
 ROUTER_MAC = "gateway-mac"
 
 
 class Question(Record):
-    """One value of a test that is asked value by value.
+    """One value of a test whose values are asked one by one.
 
-    key, value: as in the test.  routers: of a certificate, the MAC addresses that the lines which name it give for the
-    default router.
+    key, value: as in the test.  routers: for a certificate, the MAC addresses of the default router in the lines with
+    this certificate.
     """
 
     __slots__ = ("key", "value", "routers")
@@ -45,11 +46,11 @@ class Question(Record):
 
 
 def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
-    """Return the place that `answers` prove.
+    """Return the place that follows from `answers`.
 
-    A line with an unanswered test leaves the place undecided if it is written before the first line that holds and
-    names another location: answered, it might have come first.
-    The place is proven if the first line that holds, or another line of the same name that holds, has a proof in it.
+    The place is undecided if a line with an unanswered test is written before the first line that holds, and names
+    another location: with an answer, that line might be the first.
+    The place is proven if the first line that holds has a proof in it, or another line of the same name that holds.
     """
     words = {test.text: judge(test, answers) for test in list_word_tests(rules)}
     open_names: list[str] = []
@@ -73,10 +74,10 @@ def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
 
 
 class NewRouter(Record):
-    """A location of which all but the router's MAC address is as one of its lines says.
+    """A location with a line of which only the router's MAC address does not match.
 
-    location: its name; macs: of the routers that are there; line: what to add if they are the location's, as a value of
-    ``netconf-location``.
+    location: its name; macs: of the routers that were found; line: the value of ``netconf-location`` to add if these
+    routers belong to the location.
     """
 
     __slots__ = ("location", "macs", "line")
@@ -94,10 +95,11 @@ class NewRouter(Record):
 
 
 def find_new_router(rules: Rules, answers: Mapping[str, Answer]) -> NewRouter | None:
-    """Return the first location that this would be if its router had been replaced; None if no line holds but for that.
+    """Return the first location that would match with another router's MAC address; None if there is none.
 
-    A line counts if at least one more of its tests tells networks apart, and holds; what was not asked (a certificate
-    is asked for only if all else holds) must not be refuted.
+    At least one other test of the line must hold that distinguishes networks (`_TELLING`), and none may be refuted.  An
+    unanswered test is accepted only if its values are asked one by one: a certificate was not asked for, since not all
+    other tests hold.
     """
     seen = answers[ROUTER_MAC].values if ROUTER_MAC in answers else ()
     for location in rules.locations:
@@ -118,12 +120,12 @@ def find_new_router(rules: Rules, answers: Mapping[str, Answer]) -> NewRouter | 
 
 
 def is_proof(location: Location) -> bool:
-    """Whether the line, where it holds, is more than hints."""
+    """Whether the line has a proof in it."""
     return any(test.is_proof() for test in location.tests)
 
 
 def wants_proof(rules: Rules) -> bool:
-    """Whether something hangs on more than hints: netconf-interfaces(5), PROOF."""
+    """Whether a rule requires proof, so that hints are not enough: netconf-interfaces(5), PROOF."""
     guarded = any(guard.condition is not None for guard in rules.guards)
     return rules.trust == AUTHENTICATED or guarded and not rules.trust
 
@@ -131,10 +133,10 @@ def wants_proof(rules: Rules) -> bool:
 def list_relevant(
     locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False
 ) -> list[Location]:
-    """Return the lines on which the place still depends: those that hold or are open, up to the first that holds.
+    """Return the lines on which the place still depends: all that are not refuted, up to the first that holds.
 
-    proof: whether it matters that the place is proven: then, after a line that is hints alone, the lines of the same
-        name that are more count as well.
+    proof: whether it matters that the place is proven: if the line that holds has no proof, also return the lines with
+        a proof of the same name.
     """
     if not answers:
         return list(locations)
@@ -145,28 +147,28 @@ def list_relevant(
             continue
         verdict = judge_tests(location.tests, answers)
         if verdict is False:
-            continue  # refuted already: its other tests can't save it
+            continue  # refuted: the other tests of the line don't matter
         relevant.append(location)
         if verdict:
             if not proof or is_proof(location):
-                break  # what stands after it is never asked
+                break  # later lines don't matter
             held = location.name
     return relevant
 
 
 def find_needed(locations: Sequence[Location], answers: Mapping[str, Answer], proof: bool = False) -> list[str]:
-    """Return the test keys not observed yet on which the place still depends, in the order written.
+    """Return the test keys that are not observed yet and on which the place still depends, in the order written.
 
-    None of those whose values are asked one by one: `find_questions`.
+    Keys whose values are asked one by one are left out: see `find_questions`.
     """
     keys = [test.key for location in list_relevant(locations, answers, proof) for test in location.tests]
     return [key for key in dict.fromkeys(keys) if key not in answers and not TESTS[key].asked]
 
 
 def find_questions(rules: Rules, answers: Mapping[str, Answer], proof: bool = False) -> list[Question]:
-    """Return what has to be asked now of what is asked value by value: for the place, and for the tests in conditions.
+    """Return the values that have to be asked now, one by one: for the place, and for the tests in conditions.
 
-    A certificate is asked for only where all else in its line holds: the question itself tells who we are.
+    A certificate is asked for only if all other tests of its line hold, since the question itself reveals who we are.
     """
     wanted = _list_open_in(list_relevant(rules.locations, answers, proof), answers)
     for test in list_word_tests(rules):
@@ -175,7 +177,7 @@ def find_questions(rules: Rules, answers: Mapping[str, Answer], proof: bool = Fa
 
 
 def find_open_questions(rules: Rules, answers: Mapping[str, Answer]) -> list[Question]:
-    """Return all that can be asked value by value for the location lines, whether the place depends on it or not.
+    """Return all values of the location lines that can be asked one by one, whether the place depends on them or not.
 
     A certificate is asked for under the same condition as in `find_questions`.
     """
@@ -193,7 +195,7 @@ def _list_open_in(locations: Iterable[Location], answers: Mapping[str, Answer]) 
 
 
 def _list_open(test: Test, answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
-    """Return those values of a test, as keys with it, that are asked one by one and on which it still depends."""
+    """Return the values of a test that have to be asked one by one and on which it still depends, each with the key."""
     if not TESTS[test.key].asked or judge(test, answers) is not None:
         return {}
     settled = answers[test.key].settled if test.key in answers else ()
@@ -205,7 +207,7 @@ def _make_questions(wanted: Collection[tuple[str, str]], rules: Rules) -> list[Q
 
 
 def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
-    """Return the MAC addresses of default routers that the lines with this certificate give."""
+    """Return the MAC addresses of the default router in the lines with this certificate."""
     return tuple(
         mac
         for location in rules.locations
@@ -217,7 +219,7 @@ def _list_routers(rules: Rules, value: str) -> tuple[str, ...]:
 
 
 def list_word_tests(rules: Rules) -> list[Test]:
-    """Return the tests that stand as WORDs in the conditions of `rules`, each once."""
+    """Return the tests that are WORDs in the conditions of `rules`, each once."""
     conditions = [
         *(rule.condition for rule in rules.vpns),
         *(guard.condition for guard in rules.guards if guard.condition),
@@ -231,7 +233,7 @@ def list_word_tests(rules: Rules) -> list[Test]:
 
 
 def judge_tests(tests: Iterable[Test], answers: Mapping[str, Answer]) -> bool | None:
-    """Return whether all `tests` hold: one that does not decides; else one unanswered, or not asked, leaves it open."""
+    """Return whether all `tests` hold: False if one does not hold; otherwise None if one is not answered."""
     verdict: bool | None = True
     for test in tests:
         one = judge(test, answers)
@@ -243,12 +245,13 @@ def judge_tests(tests: Iterable[Test], answers: Mapping[str, Answer]) -> bool | 
 
 
 def judge(test: Test, answers: Mapping[str, Answer]) -> bool | None:
-    """Return whether `test` holds; None while it is not answered, or was not asked."""
+    """Return whether `test` holds; None if it is not answered, or was not asked."""
     return judge_test(test, answers[test.key]) if test.key in answers else None
 
 
 def judge_test(test: Test, answer: Answer) -> bool | None:
-    """Return whether `test` holds.  Where there is nothing to compare with it does not, negated or not."""
+    """Return whether `test` holds; None if it is not answered.  If nothing was seen, it does not hold, even if it is
+    negated."""
     kind = TESTS[test.key]
     for wanted in test.values:
         for seen in answer.values:

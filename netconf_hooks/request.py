@@ -1,4 +1,4 @@
-"""Requests: commands that a user gives without being root, as far as polkit allows it; netconf-hooks(8), WITHOUT ROOT.
+"""Requests: commands of users who are not root, if polkit allows them; netconf-hooks(8), WITHOUT ROOT.
 
 Three processes are involved:
 
@@ -44,7 +44,7 @@ _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _WISH = _ALNUM | frozenset("._-")
 _IFACE = _WISH | frozenset(":@")
 
-# The words after each command, in their order; what may contain a hyphen comes last.
+# The words after each command, in their order.  Only the last word may contain a hyphen.
 _FORMS: Mapping[str, tuple[str, ...]] = {
     "refresh": (),
     "hold": ("seconds", "kind", "name"),
@@ -57,13 +57,13 @@ _FORMS: Mapping[str, tuple[str, ...]] = {
 
 
 class RequestError(Exception):
-    """A request can't be read; the message says in one line what was expected."""
+    """A request can't be read; the message says what was expected, on one line."""
 
 
 class Request(Record):
-    """A command for root, as a user may give it.
+    """A command for root that a user has requested.
 
-    words: the command, and what `_FORMS` lists for it; each was checked.
+    words: the command and the words that `_FORMS` lists for it, all checked.
     """
 
     __slots__ = ("words",)
@@ -78,7 +78,7 @@ class Request(Record):
 
     @property
     def instance(self) -> str:
-        """The request as the instance of a unit."""
+        """The request as the instance name of a unit."""
         return "-".join(self.words)
 
     def get(self, field: str) -> str:
@@ -87,14 +87,14 @@ class Request(Record):
         return self.words[1 + form.index(field)] if field in form else ""
 
     def list_arguments(self) -> list[str]:
-        """Return the arguments of netconf-hooks(8) that mean the same."""
+        """Return the arguments of netconf-hooks(8) for this request."""
         names = [word for field, word in zip(_FORMS[self.command], self.words[1:]) if field not in ("uid", "seconds")]
         seconds = self.get("seconds")
         return [self.command, *names, *(["--for", f"{seconds}s"] if seconds not in ("", "0") else [])]
 
 
 def read_request(words: Sequence[str]) -> Request:
-    """Return the request that consists of these words, which an enemy may have written.  Raises `RequestError`."""
+    """Return the request that consists of these words, which are hostile input.  Raises `RequestError`."""
     command = words[0] if words else ""
     form = _FORMS.get(command)
     if form is None:
@@ -110,18 +110,18 @@ def read_request(words: Sequence[str]) -> Request:
 
 
 def read_instance(instance: str) -> Request:
-    """Return the request that is the instance of a unit.  Raises `RequestError`."""
+    """Return the request from the instance name of a unit.  Raises `RequestError`."""
     command = instance.partition("-")[0]
     return read_request(instance.split("-", len(_FORMS.get(command, ()))))
 
 
 def has_uid(command: str) -> bool:
-    """Whether a command's first word is the user whom it is for: pkexec(1) says who that is, not the user."""
+    """Whether a command's first word is the user's uid, which comes from pkexec(1), not from the user."""
     return "uid" in _FORMS.get(command, ())
 
 
 def _find_problem(request: Request, field: str, word: str) -> str:
-    """Return what is wrong with a word, or nothing."""
+    """Return what is wrong with a word, empty if nothing is."""
     if len(word) > LONGEST_NAME:
         return f"expected at most {LONGEST_NAME} characters, not {_quote(word)}"
     if field == "uid":
@@ -137,7 +137,7 @@ def _find_problem(request: Request, field: str, word: str) -> str:
 
 
 def _read_number(word: str) -> int:
-    # One number has one word, since each word is a unit of its own; int() would also take other digits of Unicode's.
+    # Accept only one way to write each number, since each way would be another unit; int() accepts all Unicode digits.
     is_number = word.isascii() and word.isdecimal() and len(word) <= 10 and word == str(int(word))
     return int(word) if is_number else 0xFFFFFFFF
 

@@ -4,8 +4,7 @@
 at ASCII white space as in a shell, without any expansion:
 
 - ``'...'`` takes everything literally, ``"..."`` everything except ``\\"`` and ``\\\\``; elsewhere ``\\`` takes the
-next
-  character literally;
+  next character literally;
 - an unquoted word that begins with ``#`` ends the line;
 - a comma separates the values of a test; one that is quoted belongs to its value: ``ssid="Gasthof, 1. Stock"``.
 """
@@ -136,11 +135,11 @@ class RuleError(ValueError):
 class Test(Record):
     """``key=value``, ``key=v1,v2``, ``!key=value``.
 
-    values: normalised, so that they can be compared with observed values: MAC addresses, domains, hosts and
-    fingerprints in
-        lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no host bits
-        set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or ``IP/MAC``,
-        services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `values.format_ssid` writes them.
+    values: in normal form, so that they can be compared with observed values: MAC addresses, domains, hosts and
+        fingerprints in lower case, addresses as inet_ntop(3) writes them, networks always as ``ADDRESS/LENGTH`` with no
+        host bits set, a domain without its final dot (and possibly beginning with ``*.``), peers as ``IP`` or
+        ``IP/MAC``, services as ``HOST:PORT`` or ``[IPV6]:PORT``, names of wireless networks as `values.format_ssid`
+        writes them.
     """
 
     __slots__ = ("key", "values", "negated")
@@ -344,20 +343,20 @@ class Rules(Record):
         self.lost_vpns = lost_vpns
         self.outside_ports = outside_ports
         self.linkdown_routes = linkdown_routes
-        self.guards = _list_asked([guard] if guard else []) if guards is None else guards
+        self.guards = _list_wanted([guard] if guard else []) if guards is None else guards
 
     def is_guarded(self) -> bool:
         """Whether there is a guard; one that can't be read counts."""
         return bool(self.guards)
 
 
-def _list_asked(guards: Sequence[GuardRule]) -> tuple[GuardRule, ...]:
+def _list_wanted(guards: Sequence[GuardRule]) -> tuple[GuardRule, ...]:
     """Return the guards that must be installed: all except ``no``."""
     return tuple(guard for guard in guards if guard.condition is not None or not guard.readable)
 
 
-# What was parsed so far, by the options of each pass: a run of a hook parses the same options up to four times, and
-# with guards those of each guarded interface at each decision.
+# All results so far, by the options of each pass: a run of a hook parses the same options up to four times, and with
+# guards those of each guarded interface at each decision.
 _read: dict[tuple[tuple[tuple[str, str], ...], ...], Rules] = {}
 _MOST_READ = 1000
 
@@ -799,7 +798,7 @@ def _read_vpn(line: str, reasons: list[str]) -> tuple[VpnRule, ...]:
 
 
 def find_tunnel_errors(kind: str, name: str) -> list[str]:
-    """Return why no rule can name a tunnel so, in words."""
+    """Return the errors in the name of a tunnel, in words; none if a rule can name it."""
     reasons: list[str] = []
     if kind not in TUNNEL_KINDS:
         reasons.append(f"expected a kind of tunnel ({', '.join(TUNNEL_KINDS)}), not {_quote(kind)}")

@@ -1,9 +1,9 @@
-"""Tunnels that somebody has stopped by hand: the admin's word, as long as nothing else changes.
+"""Tunnels that somebody has stopped by hand: they stay stopped as long as nothing else changes.
 
 Only positive evidence counts: a stop job of systemd for the tunnel's unit (``systemctl stop``) since it became active.
-Ours are made only for tunnels that should be down; a restart is a job of another type, and a daemon that ends by itself
-has none.  Of an ifupdown stanza (`tunnels.ifup`), an ifdown that is not ours.  netconf-hooks(8), TUNNELS, says it in
-the admin's words.
+Our own stop jobs are only for tunnels that should be down.  A restart is a job of another type, and if a daemon ends by
+itself, there is no job.  For an ifupdown stanza (`tunnels.ifup`) the evidence is an ifdown that is not ours.
+netconf-hooks(8), TUNNELS, describes this for admins.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def note_stops(store: Store, systemd: Systemd | None = None) -> None:
     for tunnel, record in store.read_tunnels().items():
         if record.verdict != "up" or not record.done or (record.held and tunnel not in stops):
             continue
-        said = _find_stop(record, systemd)
-        if said and tunnel not in stops:
-            found[tunnel] = StopRecord(*tunnel, said)
-        elif not said:
+        because = _find_stop(record, systemd)
+        if because and tunnel not in stops:
+            found[tunnel] = StopRecord(*tunnel, because)
+        elif not because:
             found.pop(tunnel, None)
     if found != stops:
         with store.lock_records():
@@ -40,8 +40,8 @@ def note_stops(store: Store, systemd: Systemd | None = None) -> None:
 
 
 def note_starts(store: Store) -> None:
-    """Have each tunnel stopped again that the hook of Debian's openvpn has started, which runs after ours, although it
-    should be down.  Raises OSError."""
+    """Stop each tunnel again that should be down, and that the hook of Debian's openvpn, which runs after ours, has
+    started.  Raises OSError."""
     started = {
         ("openvpn", name)
         for record in store.read_interfaces(log.error)
@@ -52,7 +52,7 @@ def note_starts(store: Store) -> None:
         return
     for tunnel, record in store.read_tunnels().items():
         if tunnel in started and record.verdict == "down" and record.done and not record.held and _runs(record):
-            log.info(f"{record.kind} {record.name}: started by the option openvpn, and is to be down: {record.because}")
+            log.info(f"{record.kind} {record.name}: started by the option openvpn, should be down: {record.because}")
             with store.lock_records():
                 records = store.read_tunnels()
                 if tunnel in records and records[tunnel].verdict == "down":
@@ -68,15 +68,15 @@ def _runs(record: TunnelRecord) -> bool:
 
 
 def _find_stop(record: TunnelRecord, systemd: Systemd) -> str:
-    """Say by what a tunnel was stopped; empty if it runs, or if nothing shows that somebody has stopped it."""
+    """Return how a tunnel was stopped by hand; empty if it runs, or if nothing shows that somebody has stopped it."""
     try:
         tunnel = load_tunnel(record.kind, record.name)
-        by_itself = hasattr(tunnel, "find_stop")
-        if not (by_itself or (hasattr(tunnel, "list_units") and systemd.is_running())) or tunnel.is_running():
+        without_systemd = hasattr(tunnel, "find_stop")
+        if not (without_systemd or (hasattr(tunnel, "list_units") and systemd.is_running())) or tunnel.is_running():
             return ""
-        if by_itself:
-            done = tunnel.find_stop()
-            return f"stopped by hand ({done})" if done else ""
+        if without_systemd:
+            command = tunnel.find_stop()
+            return f"stopped by hand ({command})" if command else ""
         unit, when = systemd.find_stop(tunnel.list_units())
     except TunnelError:
         return ""

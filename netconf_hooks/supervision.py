@@ -1,8 +1,7 @@
-"""When a tunnel that should be up is started again, nudged or restarted.
+"""Decides when a tunnel that should be up is started again, nudged or restarted.
 
-Pure: no clock, no file, no process.  `supervise` gets what was known of a tunnel and what is seen of it now, and
-returns what is known from now on and what to do.  `keeper` does it.  netconf-hooks(8), TUNNELS, says it in the admin's
-words.
+Pure: no clock, no file, no process.  `supervise` gets a tunnel's previous state and the facts seen now, and returns the
+new state and the action.  `keeper` carries it out.  netconf-hooks(8), TUNNELS, describes this for admins.
 """
 
 from __future__ import annotations
@@ -11,38 +10,39 @@ from netconf_hooks.record import Record
 from netconf_hooks.state import TunnelState
 
 LONGEST_PAUSE = 300.0
-"""Seconds between two attempts at most; the first comes after 1 s, and each pause is twice the one before."""
+"""The longest pause between two attempts, in seconds.  The first pause is 1 s, and each is twice the one before."""
 
 FIRM = 60.0
-"""Seconds that a tunnel must have been up for its next end to count as the first one."""
+"""If a tunnel was up for so many seconds, its next end counts as the first one: the pauses begin with 1 s again."""
 
 REFUSED_PAUSES = (30.0, 300.0)
 """Seconds until the second and the third attempt with a user name and password that the server has refused.  There is
-no fourth: servers lock accounts."""
+no fourth attempt: servers lock accounts."""
 
 PROOF = 3.0
-"""Seconds that a tunnel has to show that it works after a change of the network."""
+"""Seconds within which a tunnel has to receive something after a change of the network."""
 
 NUDGED = 5.0
-"""Seconds that a nudge has to help: OpenVPN waits for a second before it connects again."""
+"""Seconds within which a nudge or a restart has to help: OpenVPN waits for a second before it connects again."""
 
 LISTEN = 10.0
-"""Seconds between two questions to a tunnel whose end can't be heard."""
+"""Seconds between two inspections of a tunnel whose end no event reports."""
 
 YOUNG = 10.0
-"""Seconds that a tunnel is left to connect for the first time, whatever the network does meanwhile."""
+"""Seconds that a tunnel has to connect for the first time, even if the network changes meanwhile."""
 
 START, NUDGE, RESTART = "start", "nudge", "restart"
 
 
 class Facts(Record):
-    """What is seen of a tunnel that should be up.
+    """The facts about a tunnel that should be up.
 
-    up, running, helpless, final, refused, words, audible, remedies, stuck: as in `tunnels.Condition`.
+    up, running, helpless, final, refused, words, remedies, stuck: as in `tunnels.Condition`.
+    audible: whether an event will report its end.
     received: as `tunnels.AnyTunnel.count_received` returns it, None if that is not known.
     news: whether a link has changed, or the machine has slept, since the last time.
-    routable: whether any link leads anywhere.
-    stamp: of its files: another one means that somebody has changed them.
+    routable: whether there is a default route.
+    stamp: identifies the content of its files: it changes when somebody changes them.
     """
 
     __slots__ = (
@@ -82,8 +82,11 @@ class Facts(Record):
 
 
 class Step(Record):
-    """What follows.  state: what is known from now on; action: `START`, `NUDGE`, `RESTART`, or empty for nothing;
-    check: when to look again at the latest, by `state.boot_time`; 0 if its end will be heard."""
+    """The result of `supervise`.
+
+    state: the new state; action: `START`, `NUDGE`, `RESTART`, or empty for nothing; check: the latest time of the next
+    inspection, by `state.boot_time`; 0 if an event will report the end.
+    """
 
     __slots__ = ("state", "action", "check")
 
@@ -94,20 +97,20 @@ class Step(Record):
 
 
 def supervise(before: TunnelState | None, kind: str, name: str, facts: Facts, now: float) -> Step:
-    """Return what follows from what is seen of a tunnel that should be up.
+    """Return the new state of a tunnel that should be up, and the action.
 
-    before: what is known of it, None at first sight; now: by `state.boot_time`.
+    before: its previous state, None if there is none; now: by `state.boot_time`.
     """
     state = before or TunnelState(kind, name, since=now)
     up, runs = _is_up(facts), _is_up(facts) or (facts.running and not facts.helpless)
     if state.words != facts.words or bool(state.up_since) != up:
         state = state.change(words=facts.words, since=now)
     if not up:
-        # A tunnel that was up for long enough begins anew.
+        # The failures of a tunnel that was up for long enough are forgotten.
         firm = state.up_since and now - state.up_since >= FIRM
         state = state.change(up_since=0.0, failures=0 if firm else state.failures)
     if runs:
-        # What is seen for the first time was just started in the network as it is now.
+        # A tunnel without a previous state was just started, after the network had changed.
         news = facts.news and before is not None
         state = state.change(running_since=state.running_since or now, due=0.0)
         if up:
@@ -117,7 +120,7 @@ def supervise(before: TunnelState | None, kind: str, name: str, facts: Facts, no
 
 
 def describe_state(state: TunnelState, now: float) -> str:
-    """Say what a tunnel that should be up waits for; empty if it is up.  now: by `boot_time`."""
+    """Return what a tunnel that should be up waits for, in words; empty if it is up.  now: by `boot_time`."""
     if state.up_since:
         return ""
     words = state.words or "starting"
@@ -132,30 +135,31 @@ def describe_state(state: TunnelState, now: float) -> str:
 
 
 def _is_up(facts: Facts) -> bool:
-    """Whether a tunnel counts as up: also if that can't be told and it runs."""
+    """Whether a tunnel counts as up: it is up, or it runs and that is unknown."""
     return facts.up is True or (facts.up is None and facts.running)
 
 
 def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> Step:
-    """Return what to do about a tunnel that runs: it is up, or tries to connect by itself."""
+    """Return the step for a tunnel that runs: it is up, or tries to connect by itself."""
     up = _is_up(facts)
     received = -1 if facts.received is None else facts.received
     if not facts.stuck and up and not state.doubt:
         state = state.change(remedy=0)
-    # Without news once only: what did not help does not help again.
+    # Without a change of the network do this only once: remedies that did not help would not help again.
     if news or (facts.stuck and not state.doubt and not state.remedy):
         begin = now if up else max(now, state.running_since + YOUNG - PROOF)
         state = state.change(doubt=begin, remedy=0, received=received)
     deadline = state.doubt + (NUDGED if state.remedy else PROOF)
     if not state.doubt:
         return Step(state, "", _next_check(state, facts, now))
-    # Of one about which nothing can be told nothing is demanded; but an exchange with its server may have just begun.
+    # Without a counter, a tunnel that is up and not stuck at the deadline counts as working.  Don't decide that
+    # earlier: a request to its server may just be on its way.
     works = up and not facts.stuck and (received != state.received if received >= 0 else now >= deadline)
     if works or (state.remedy >= len(facts.remedies) and now >= deadline):
         state = state.change(doubt=0.0)
         return Step(state, "", _next_check(state, facts, now))
     if not facts.routable:
-        # Nothing could come through: begin to count when there is a way.
+        # Nothing can arrive: the time begins when there is a default route.
         return Step(state.change(doubt=now), "", now + LISTEN)
     if now < deadline:
         return Step(state, "", deadline)
@@ -164,20 +168,20 @@ def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> 
 
 
 def _next_check(state: TunnelState, facts: Facts, now: float) -> float:
-    """Return when to look again at a tunnel that runs and is not doubted."""
+    """Return when to inspect a tunnel again that runs and is not being tested."""
     if _is_up(facts):
         return 0.0 if facts.audible else now + LISTEN
-    # The longer it has not connected, the rarer.
+    # The longer it has not connected, the less often.
     waited = now - state.running_since
     return now + max(1.0, min(waited / 2, LISTEN if waited < LONGEST_PAUSE else 6 * LISTEN))
 
 
 def _bring_back(state: TunnelState, facts: Facts, now: float) -> Step:
-    """Return what to do about a tunnel that has ended, or that can't recover by itself."""
-    # No time for the next attempt: the last one has just failed, or this is the first.
+    """Return the step for a tunnel that has ended, or that can't recover by itself."""
+    # If no time is set for the next attempt, the tunnel has just ended, or the last attempt has just failed.
     new_end = not state.due
     if facts.stamp != state.stamp:
-        # Its files are others: how often it failed with the old ones does not count.
+        # Its files have changed: failures with the old ones don't count.
         if state.stamp:
             state = state.change(refusals=0, failures=0)
             new_end = True
@@ -196,7 +200,7 @@ def _bring_back(state: TunnelState, facts: Facts, now: float) -> Step:
     elif new_end:
         state = state.change(due=now + min(LONGEST_PAUSE, 2.0 ** min(state.failures, 9)))
     if now < state.due:
-        # Whose files count, and what may come up by itself, is looked at in between.
+        # Inspect it in between: its files may change, or it may come up by itself.
         between = now + LISTEN if facts.refused else now + 6 * LISTEN
         return Step(state, "", min(state.due, between))
     action = NUDGE if facts.running else START

@@ -1,4 +1,4 @@
-"""The values of tests: how they are written, and when what is seen is one of them."""
+"""The values of tests: their syntax, and when an observed value matches a written one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HOST_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
 
 
 class Syntax(Record):
-    """How the values of a test are written.
+    """The syntax of a test's values.
 
-    read: returns a value normalised, or an empty text if it can't be read; expected: what a message calls it, after
-    ``expected``.
-    matches: whether a value as it is seen is one that a written value means; both normalised.
-    read_seen: as `read`, of a value as it is seen; `read` itself if None.
+    read: returns a written value in normal form, empty if it can't be read; expected: a description of the syntax,
+    which messages write after ``expected``.
+    matches: whether an observed value matches a written one, given the written and the observed value in normal form.
+    read_seen: as `read`, for observed values; `read` itself if None.
     """
 
     __slots__ = ("read", "expected", "matches", "read_seen")
@@ -39,11 +39,11 @@ class Syntax(Record):
 
 
 def format_ssid(octets: bytes) -> str:
-    """Return the name of a wireless network as text, as iw(8) and wpa_cli(8) show it: printable ASCII as it is, a
-    backslash as two, any other octet as ``\\xHH``.
+    """Return the name of a wireless network as text, in the form of iw(8) and wpa_cli(8): printable ASCII unchanged, a
+    backslash doubled, any other octet as ``\\xHH``.
 
-    It is at most 32 octets of any kind (IEEE 802.11-2020, 9.4.2.2), which may be UTF-8 or not; whoever is in range has
-    written them.
+    The name has at most 32 octets of any value (IEEE 802.11-2020, 9.4.2.2), not necessarily UTF-8.  Any station in
+    range may have chosen it.
     """
     return "".join(
         ["\\\\" if octet == 92 else chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets]
@@ -76,9 +76,11 @@ def _read_domain(text: str) -> str:
 
 
 def read_host_name(text: str) -> str:
-    """Return a host's or domain's name in lower case without its final dot; empty for anything else.
+    """Return the name of a host or domain in lower case without its final dot; empty for anything else.
 
-    RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first); underscores are seen in the wild."""
+    RFC 1035 2.3.4 (lengths) and RFC 1123 2.1 (a digit may come first).  Underscores are allowed, since some names have
+    them.
+    """
     if not text.isascii():
         return ""
     name = text[:-1].lower() if text[-1:] == "." else text.lower()
@@ -114,7 +116,7 @@ def _read_peer(text: str) -> str:
 
 
 def read_ssid(text: str) -> str:
-    """The octets as the environment brings them (PEP 383), or escaped, as `format_ssid` and wpa_cli(8) write them."""
+    """Read the name of a wireless network: plain octets (PEP 383), or escaped as by `format_ssid` and wpa_cli(8)."""
     try:
         written = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -149,7 +151,7 @@ def _read_service(text: str) -> str:
         address = read_address(host[1:-1])
         return f"[{address}]:{port}" if address else ""
     name = read_host_name(host)
-    if name.rpartition(".")[2].isdecimal():  # then it is meant as an address: no top-level domain is a number
+    if name.rpartition(".")[2].isdecimal():  # an address: no top-level domain is a number
         name = read_address(host)
     return f"{name}:{port}" if name else ""
 
@@ -158,7 +160,7 @@ def _read_certificate(text: str) -> str:
     service, _, fingerprint = text.partition("/")
     service = _read_service(service)
     method, _, digits = fingerprint.partition(":")
-    digits = digits.replace(":", "")  # openssl x509 -fingerprint writes them
+    digits = digits.replace(":", "")  # openssl x509 -fingerprint writes colons
     if not digits.isascii():
         return ""
     digits = digits.lower()
@@ -177,7 +179,7 @@ def _is_inside(network: str, address: str) -> bool:
 
 
 def _is_domain(wanted: str, seen: str) -> bool:
-    """``*.example.com`` is every name below it."""
+    """``*.example.com`` matches every name below example.com."""
     return seen.endswith(wanted[1:]) and len(seen) > len(wanted) - 1 if wanted.startswith("*.") else wanted == seen
 
 
@@ -186,7 +188,7 @@ def _fits_pattern(wanted: str, seen: str) -> bool:
         return wanted == seen
     if wanted.find("*") == len(wanted) - 1 and not any(c in wanted for c in "?["):
         return seen.startswith(wanted[:-1])
-    from fnmatch import fnmatchcase  # imports re, 5 ms: only for what is rarely written
+    from fnmatch import fnmatchcase  # imports re, 5 ms: only for patterns that are rare
 
     return fnmatchcase(seen, wanted)
 

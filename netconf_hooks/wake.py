@@ -1,4 +1,4 @@
-"""Telling the watcher that records have changed, and starting it."""
+"""Notifies the watcher that records have changed, and starts it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def wake_watcher(store: Store) -> None:
-    """Tell the watcher that records have changed, and start one if none runs.  Logs what can't be done."""
+    """Notify the watcher that records have changed; start it if it does not run.  Errors are logged."""
     try:
         fifo = os.open(store.fifo, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENXIO):  # ENXIO: nobody reads, fifo(7)
-            log.error(f"{store.fifo}: {error.strerror}: the watcher is not told")
+            log.error(f"{store.fifo}: {error.strerror}: the watcher is not notified")
             return
         if store.has_interfaces() or store.has_guards():
             start_watcher()
@@ -26,13 +26,13 @@ def wake_watcher(store: Store) -> None:
     try:
         os.write(fifo, b"\n")
     except OSError:
-        pass  # full (EAGAIN): it is awake; gone (EPIPE): it saw no record, and the next hook starts it
+        pass  # EAGAIN: the FIFO is full, so it is already notified.  EPIPE: it has just ended; the next hook starts it
     finally:
         os.close(fifo)
 
 
 def start_watcher() -> None:
-    """Start the watcher: by systemd if it runs, else as a process of its own.  Logs what can't be done."""
+    """Start the watcher: by systemd if systemd runs, else as a process of its own.  Errors are logged."""
     from netconf_hooks.system.programs import ProgramError, spawn
     from netconf_hooks.system.systemd import SystemStopping, Systemd
     from netconf_hooks.tunnels import TunnelError
@@ -44,6 +44,6 @@ def start_watcher() -> None:
         else:
             spawn(["/usr/sbin/netconf-hooks", "watch"])
     except SystemStopping:
-        pass  # it was stopped with all the others
+        pass  # the watcher is not needed any more
     except (ProgramError, TunnelError) as error:
         log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")

@@ -1,9 +1,9 @@
-"""``ifup corp``: somebody wants the tunnel, so what it needs comes first.  netconf-interfaces(5), WISHES.
+"""Wishes: ``ifup corp`` brings up a link, if needed, and then a tunnel.  netconf-interfaces(5), WISHES.
 
-A stanza with ``netconf-uplink`` is a wish.  Its ifup finds a way to the internet, raising the links it names one after
-the other by real nested ifups where there is none, asks for the tunnel and waits until it is connected.  All of it
-happens in pre-up: a wish that can't be fulfilled fails there, where ifupdown has configured nothing yet, and what was
-raised for it is taken down again.
+A stanza with ``netconf-uplink`` is a wish.  If there is no default route, its pre-up hook raises the links that the
+option names, one after the other by real nested ifups, until there is one.  Then it requests the tunnel and waits until
+it is connected.  If that fails, the hook takes down what it has raised, and refuses: in pre-up ifupdown has not
+configured anything yet.
 """
 
 from __future__ import annotations
@@ -36,23 +36,25 @@ DOWN_TIMEOUT = 20.0
 CARRIER_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 30.0
 
-# What is at most asked of a wish altogether: its hook's own deadline.
+# The deadline of a wish's hook, and so the limit for all of it together.
 LONGEST = 300
 
-# For how long a running tunnel may leave it open whether it is connected, seconds: one that was just started can't tell
-# yet, another never can.
+# For how long to wait while it is unknown whether a tunnel is connected, seconds.  Just after its start the tunnel may
+# not know it yet; some kinds never know it.
 TELLING_TIME = 2.0
 
-# After how many seconds somebody at a terminal is told what is waited for.
+# After how many seconds to tell a person at a terminal what the hook is waiting for.
 SLOW = 1.0
 
-# How often the watcher may start a tunnel again before a waiting ifup gives up: it does so after 1 s and after 2 s.
+# How often the watcher may start a tunnel again before a waiting ifup gives up.  The watcher does so after 1 s and
+# after 2 s.
 ATTEMPTS = 2
 
-# How often the tunnel is asked whether it is connected, seconds.
+# Seconds between two queries whether the tunnel is connected.
 _PAUSE = 0.1
 
-# ifupdown sets this for each interface that it is configuring, interface.c: a nested ifup of it would wait for itself.
+# ifupdown sets this variable for each interface that it is configuring (interface.c).  A nested ifup of such an
+# interface would deadlock.
 _CONFIGURING = "IFUPDOWN_"
 
 
@@ -61,13 +63,13 @@ class WishError(Exception):
 
 
 def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]) -> None:
-    """Bring the tunnels of a wish up, and the first of its uplinks that leads to the internet where nothing does.
+    """Bring up the tunnels of a wish.  If there is no default route, first raise one of its uplinks.
 
-    environ: that of the hook.  Raises `WishError`, with everything taken down again that was raised for it.
+    environ: the hook's.  Raises `WishError` after taking down everything that was raised.
 
-    At boot, under networking.service or an ifup@ unit, it does not wait: what connects the tunnel may itself wait for
-    the end of that unit (network-online.target).  There it asks, and fails only where it can't even ask.  A link that
-    comes up at boot by itself is left to: its DHCP client belongs to the unit that raises it, and would end with ours.
+    At boot, under networking.service or an ifup@ unit, don't wait for the tunnel: its daemon may itself wait for the
+    end of that unit (network-online.target).  Then only a tunnel that can't be requested is an error.  Don't raise a
+    link that boot raises itself: its DHCP client would belong to our unit, and be killed with it.
     """
     passes = (make_pass(invocation),)
     rules = read_rules_of(passes)
@@ -85,29 +87,29 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
     except WishError as error:
         if not boots:
             raise
-        log.error(f"{invocation.iface}: {error}; the tunnel is asked for all the same")
+        log.error(f"{invocation.iface}: {error}; the tunnel is started all the same")
     record = InterfaceRecord(invocation.iface, passes, wish=True, raised=tuple(raised))
     fulfilled = False
     try:
         settle(store, [Change(record.iface, record)])
         if boots:
-            log.info(f"{invocation.iface}: asked for; not waited for while networking.service or ifup@ runs")
+            log.info(f"{invocation.iface}: started; not waiting for it during networking.service or ifup@")
         else:
             for rule in rules.vpns:
                 _wait_for_tunnel(rule, store)
         fulfilled = True
     finally:
-        # Also where a signal ended it: an ifup that fails has no ifdown.
+        # Also if a signal has interrupted this: no ifdown follows an ifup that has failed.
         if not fulfilled:
             end_wish(record, store, environ)
 
 
 def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str], ends: Pass | None = None) -> None:
-    """Take back a wish: its tunnels follow the other rules again, and the links raised for it alone go down.
+    """End a wish: its tunnels follow the other rules again, and the links that it has raised go down.
 
-    A link that another wish may be using goes down with that one.
+    If there is another wish, which may use these links, they go down when that one ends.
 
-    ends: the pass that a hook of ifdown ends: then nothing is taken back if an ifup has begun since.
+    ends: the pass that a hook of ifdown ends: then nothing is done if an ifup has begun since.
     """
     settle(store, [Change(record.iface, ends=ends)])
     if not record.raised or (ends and _is_recorded(store, record.iface)):
@@ -122,7 +124,7 @@ def end_wish(record: InterfaceRecord, store: Store, environ: Mapping[str, str], 
 
 
 def _list_inherited(store: Store, iface: str) -> list[str]:
-    """Return the links that an earlier wish of the same name raised and that are still up: its ifdown was killed."""
+    """Return the links that are still up from an earlier wish of the same name, whose ifdown was killed."""
     try:
         before = store.read_interface(iface)
     except RecordError:
@@ -156,27 +158,27 @@ def _refuse_loops(iface: str, rules: Rules, environ: Mapping[str, str]) -> None:
         if uplink == iface:
             raise WishError(f'netconf-uplink "{uplink}": {iface} can\'t be its own uplink')
         if uplink in configuring:
-            raise WishError(f'netconf-uplink "{uplink}": it is being configured, and would wait for this to end')
+            raise WishError(f'netconf-uplink "{uplink}": it is being configured, so its ifup would wait for this one')
 
 
 def _refuse_held(vpns: Iterable[VpnRule]) -> None:
     held = read_held()
     for rule in vpns:
-        if said := held.get((rule.kind, rule.name)):
-            raise WishError(f'netconf-vpn "{rule.text}": {said}: netconf-hooks unhold {rule.kind} {rule.name}')
+        if reason := held.get((rule.kind, rule.name)):
+            raise WishError(f'netconf-vpn "{rule.text}": {reason}: netconf-hooks unhold {rule.kind} {rule.name}')
 
 
 def _raise_uplink(
     iface: str, uplinks: tuple[str, ...], environ: Mapping[str, str], raised: list[str], coming: set[str]
 ) -> None:
-    """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; what does not goes down.
+    """Raise the first of `uplinks` that leads to a default route, and add it to `raised`; take the others down again.
 
-    coming: those which are about to be raised by somebody else, and will do where they have carrier.
+    coming: the links that boot raises: one with carrier is taken as raised.
     """
     reasons = []
     for uplink in uplinks:
-        # ifupdown counts it from the beginning of its ifup: somebody else (udev, at boot) may be at it, and is waited
-        # for by an ifup that then has nothing to do.
+        # ifupdown marks an interface configured as soon as its ifup starts, so another ifup (by udev, at boot) may
+        # still be running.  Our ifup waits for it, and then has nothing to do.
         ours = not is_configured(uplink)
         reason = _find_no_carrier(uplink) if ours else ""
         if not reason and ours and uplink in coming:
@@ -192,7 +194,7 @@ def _raise_uplink(
             except WishError as error:
                 reason = str(error)
             finally:
-                # Also where a signal ended it: nothing has noted yet that the link is ours.
+                # Also if a signal has interrupted this: no record says yet that we have raised the link.
                 if ours and not leads:
                     _take_down(uplink, environ)
             if leads:
@@ -205,8 +207,10 @@ def _raise_uplink(
 
 
 def _find_no_carrier(uplink: str) -> str:
-    """Return that nothing is plugged into a wired link, after it was set up for as long as autonegotiation takes; else
-    nothing.  A link of another kind gets its carrier by its own ifup."""
+    """Return a message if a wired link has no carrier; otherwise an empty string.
+
+    Sets the link up and waits as long as autonegotiation takes.  Links of other kinds get carrier only by their ifup.
+    """
     device = device_of(uplink)
     link = read_link(device)
     if link is None or link.carrier or is_wireless(device) or device.startswith(("ppp", "wwan", "wwp")):
@@ -220,13 +224,13 @@ def _find_no_carrier(uplink: str) -> str:
     link = read_link(device)
     if link and link.carrier:
         return ""
-    if not was_up and not is_configured(uplink):  # udev may have begun with it meanwhile
+    if not was_up and not is_configured(uplink):  # udev may have started its ifup meanwhile
         run(["ip", "link", "set", "dev", device, "down"], timeout=5)
     return f"{uplink} has no carrier"
 
 
 def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
-    """Run ifup; return whether it raised the link, which was not up before.  Raises `WishError`."""
+    """Run ifup; return whether it has raised the link: False if the link was already up.  Raises `WishError`."""
     try:
         result = run(["ifup", uplink], timeout=UPLINK_TIMEOUT, variables=_inherit(environ), leaves=True)
     except ProgramError as error:
@@ -234,7 +238,7 @@ def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
     if result.status != 0:
         last = result.output.strip().splitlines()[-1:]
         raise WishError(f"ifup {uplink} failed: {log.printable(''.join(last)) or f'exit status {result.status}'}")
-    # ifupdown 0.8 and -ng say so, with exit status 0, of an interface that was up when they came to it.
+    # The message of ifupdown 0.8 and ifupdown-ng, with exit status 0, if the interface is up once they have its lock.
     return "already configured" not in result.output
 
 
@@ -246,21 +250,21 @@ def _take_down(uplink: str, environ: Mapping[str, str]) -> None:
 
 
 def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
-    # What ifupdown knows its own recursion by, interfaces(5); the rest of the environment is the hook's alone.
+    # By these variables ifupdown detects its own recursion, interfaces(5).  It must not get our other variables.
     return {name: value for name, value in environ.items() if name.startswith(_CONFIGURING)}
 
 
 def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
     """Wait until a tunnel is connected.
 
-    Raises `WishError` with the reason, as far as it is known: at once if the tunnel can't be started, if its server
-    refuses the password, or if it has ended once more after `ATTEMPTS`; else after `CONNECT_TIMEOUT`.
+    Raises `WishError` with the reason, if known: at once if the tunnel can't be started, if its server refuses the
+    password, or if it has ended once more after `ATTEMPTS`; otherwise after `CONNECT_TIMEOUT`.
     """
     tunnel = load_tunnel(rule.kind, rule.name)
     name = f'netconf-vpn "{rule.kind} {rule.name}"'
     before = _read_state(rule, store)
-    begun = told = monotonic()
-    said = False
+    begun = last_known = monotonic()
+    announced = False
     while True:
         problem = store.read_tunnels()[rule.kind, rule.name].problem
         if problem:
@@ -271,24 +275,24 @@ def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
             raise WishError(f"{name}: {error}") from error
         now = monotonic()
         if up is not None:
-            told = now
-        if up or now - told > TELLING_TIME:
+            last_known = now
+        if up or now - last_known > TELLING_TIME:
             return
         state = _read_state(rule, store)
         words = f": {state.words}" if state.words else ""
         given_up = state.due and state.failures - before.failures >= ATTEMPTS
         if given_up or state.refusals > before.refusals:
             raise WishError(f"{name}: not connected{words}")
-        if not said and now - begun > SLOW:
+        if not announced and now - begun > SLOW:
             log.tell(f"{rule.kind} {rule.name}: waiting until it is connected, at most {CONNECT_TIMEOUT:g} s")
-            said = True
+            announced = True
         if now - begun > CONNECT_TIMEOUT:
             raise WishError(f"{name}: not connected after {CONNECT_TIMEOUT:g} s{words}")
         sleep(_PAUSE)
 
 
 def _read_state(rule: VpnRule, store: Store) -> TunnelState:
-    """Return what the watcher has last seen of a tunnel."""
+    """Return the tunnel's state as the watcher has last recorded it."""
     try:
         known = store.read_states()
     except RecordError:

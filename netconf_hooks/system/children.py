@@ -1,4 +1,4 @@
-"""The watcher's children: each does one slow thing and has a deadline; the watcher never waits for one."""
+"""The watcher's children: each does one slow task and has a deadline.  The watcher never waits for a child."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NAME = "netconf-child"
 class Child:
     """A process forked from this one, which does `work` in a process group of its own and ends.
 
-    what: what it does, for the log; limit: seconds that it has; they start again whenever it reports something.
-    work: gets a function that reports a line.  descriptors: open in this process; the child closes them.
+    what: its task, for the log; limit: its time in seconds, which starts again whenever it reports something.
+    work: gets a function that reports a line.  descriptors: of this process, which the child closes.
 
-    `fileno` is readable when it has ended.  Raises OSError if it can't be forked.
+    `fileno` is readable when the child has ended.  Raises OSError if it can't be forked.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Child:
             self._run(work, descriptors)
         self._descriptor = os.pidfd_open(self.pid)
         self.next_time = monotonic() + limit
-        """When `keep_time` is to be called, time.monotonic()."""
+        """When `keep_time` has to be called, time.monotonic()."""
         self._orders = [(signal.SIGTERM, "SIGTERM"), (signal.SIGKILL, "SIGKILL")]
         self.is_abandoned = False
-        """Whether it could not even be killed."""
+        """Whether even SIGKILL did not end it."""
         self.failed = False
         """Whether it was stopped, or failed."""
 
@@ -76,7 +76,7 @@ class Child:
             return
         if not self._orders:
             self.is_abandoned = True
-            log.error(f"watch: process {self.pid}, which was to {self.what}, can't be killed; the next one starts")
+            log.error(f"watch: process {self.pid}, which should {self.what}, can't be killed; the next one starts")
             return
         number, name = self._orders.pop(0)
         log.error(f"watch: process {self.pid} could not {self.what} in {self._limit:g} s: {name}")
@@ -105,7 +105,7 @@ class Child:
                 name.write(NAME)  # as ps(1) shows it
             for descriptor in descriptors:
                 os.close(descriptor)
-            # In case the watcher is gone and can't stop it.
+            # The child ends itself if the watcher is gone.
             ending.set_alarm(int(self._limit + PATIENCE) + 1)
             work(self._write)
             return 0

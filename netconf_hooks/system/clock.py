@@ -44,8 +44,8 @@ class Clock:
     def _watch(self) -> None:
         """Set a timer that never expires, but is cancelled when the clock is set.
 
-        If the clock was set again since `was_set` has read, the kernel answers ECANCELED, and sets the timer all the
-        same (fs/timerfd.c).  The caller of `was_set` learns of both changes at once.
+        If the clock was set again since `was_set` has read the timer, the kernel answers ECANCELED, but sets the timer
+        all the same (fs/timerfd.c).  `was_set` then reports both changes as one.
         """
         try:
             _set_timer(self._descriptor, time.time() + _FAR)

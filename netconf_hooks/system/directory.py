@@ -20,7 +20,7 @@ _EVENT = struct.Struct("=iIII")  # inotify_event: wd, mask, cookie, length of th
 
 
 class Directory:
-    """The files of a directory.  `fileno` is readable when any was changed.  Raises OSError."""
+    """Watches the files of a directory.  `fileno` is readable when one was changed.  Raises OSError."""
 
     def __init__(self, path: str) -> None:
         self._path = path

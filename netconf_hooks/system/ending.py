@@ -1,4 +1,4 @@
-"""Ends a process of netconf-hooks: on a signal, when its time is over, or when its work is done.
+"""Ends a process of netconf-hooks: on a signal, at its deadline, or when its work is done.
 
 The handler raises `Ended`, so that the process can clean up.  If an exception is raised while Python runs a destructor,
 it is printed and lost ("Exception ignored in ...", and python3-nftables has a destructor).  So the alarm is set again,
@@ -49,7 +49,9 @@ class Ending:
             signal.signal(number, self._end)
 
     def set_alarm(self, seconds: int) -> None:
-        """Give this process so many seconds more; 0: no limit.  Raises `Ended` again if that was raised and lost."""
+        """Set the deadline to so many seconds from now; 0: no deadline.  Raises `Ended` again if it was raised and
+        lost.
+        """
         if self.reason:
             raise Ended(self.reason)
         signal.alarm(seconds)
@@ -66,13 +68,13 @@ class Ending:
 
 
 def leave_with(work: Callable[[Ending], int], status: int, unfinished: str, failed: str, then: str = "") -> NoReturn:
-    """Do `work`, and leave the process with the exit status that it returns.
+    """Do `work`, and exit with the status that it returns.
 
-    The outermost function of a hook and of a forked child: nothing may reach ifupdown, or the code of the process that
-    was forked, and nothing may be lost.  So whatever is raised is logged.
+    This is the outermost function of a hook and of a forked child: no exception may reach ifupdown, or the code of the
+    process that was forked, and none may be lost.  So every exception is logged.
 
-    status: the exit status then; unfinished, failed: what the log says before the reason if the work was ended, or has
-    raised something; then: what it says after the reason for which the work was ended.
+    status: the exit status if an exception was raised; unfinished, failed: the beginning of the log message if the work
+    was ended, or if it has failed; then: the end of the message if the work was ended.
     """
     try:
         status = work(Ending(status))

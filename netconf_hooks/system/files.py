@@ -10,10 +10,11 @@ from errno import EFBIG, EINVAL, EISDIR
 from stat import S_ISDIR, S_ISREG
 
 MOST_FILES = 1000
-"""Files that one configuration may include in total: with two lines each, ten files can include a million times."""
+"""How often one configuration may include a file in total: a few files that include each other could be read millions
+of times."""
 
 LIMIT = 1 << 20
-"""Bytes that a configuration may have: a thousand times the usual size."""
+"""The largest size of a configuration, in bytes: a thousand times the usual one."""
 
 
 def read_file(path: str, limit: int = LIMIT, follow: bool = True) -> bytes:
@@ -50,7 +51,7 @@ def check_regular(descriptor: int, path: str) -> None:
 
 
 def read_text(path: str, limit: int = LIMIT, any_end: bool = False) -> str:
-    """Return the content of a regular file as text; what is not UTF-8 becomes surrogates (PEP 383).
+    """Return the content of a regular file as text; bytes that are not UTF-8 become surrogates (PEP 383).
 
     any_end: whether ``\r`` and ``\r\n`` also end a line and are returned as ``\n``; otherwise line ends are unchanged.
     Raises OSError as `read_file` does.

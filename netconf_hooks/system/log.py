@@ -18,15 +18,15 @@ SOCKET = "/dev/log"
 
 
 def set_verbose(verbose: bool) -> None:
-    """Repeat everything on standard error (`ifup -v` sets VERBOSITY=1)."""
+    """Choose whether all messages also go to standard error (`ifup -v` sets VERBOSITY=1)."""
     global _verbose
     _verbose = verbose
 
 
 def set_waiting(waits: bool) -> None:
-    """Choose whether this process waits for a syslog daemon that hangs.
+    """Choose whether this process waits for a syslog daemon that hangs, as syslog(3) does.
 
-    waits: if not, messages that the daemon does not accept at once are lost.  syslog(3) waits.
+    waits: if False, messages that the daemon does not accept at once are lost.
     """
     global _waits
     _waits = waits
@@ -75,9 +75,9 @@ def complain(message: str) -> None:
 
 
 def tell(message: str) -> None:
-    """Tell a person what is being waited for: at a terminal, or if a request of polkit shows them what we write.
+    """Show a person what this process is waiting for: at a terminal, or by a request of polkit, which shows our output.
 
-    Nobody else is told, and nobody with ``-v``, which tells it anyway.
+    With ``-v`` the log messages show it already.
     """
     if not _verbose and (os.isatty(2) or is_answer()):
         _write(message)
@@ -125,9 +125,9 @@ def _send(priority: int, line: str) -> None:
 
 
 def _repeat(message: str) -> None:
-    """Write to standard error what was recorded; not if that is the journal, in which it would be twice.
+    """Write a recorded message to standard error, unless that is the journal, where it would appear twice.
 
-    systemd tells its services by $JOURNAL_STREAM where their output goes: systemd.exec(5).
+    systemd sets $JOURNAL_STREAM for services whose output goes to the journal: systemd.exec(5).
     """
     journal = os.environ.get("JOURNAL_STREAM", "")
     if journal:
@@ -141,7 +141,7 @@ def _repeat(message: str) -> None:
 
 
 def _write(message: str) -> None:
-    # os.write and not print: standard error may be full (ENOSPC on /dev/full), closed (EBADF) or a pipe nobody reads.
+    # os.write, not print: standard error may be full (ENOSPC), closed (EBADF), or a pipe without a reader (EPIPE).
     text = "".join(f"{NAME}: {printable(line)}\n" for line in message.splitlines())
     try:
         if _waits or select.select([], [2], [], 0)[1]:

@@ -272,10 +272,10 @@ def read_links(devices: Iterable[str]) -> dict[str, LinkStatus]:
 
 
 class Netlink:
-    """A conversation with the kernel (context manager).
+    """A netlink socket (context manager).
 
-    A socket either sends requests or, with multicast `groups`, listens for events: so an answer can't be mistaken for
-    an event.  Every method raises only `NetlinkError`.
+    It either sends requests or, with multicast `groups`, listens for events: so an answer can't be mistaken for an
+    event.  Every method raises only `NetlinkError`.
 
     protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, with which only `ask` and the methods for events can be used.
     """
@@ -320,7 +320,7 @@ class Netlink:
             index = device
         else:
             name = os.fsencode(device)
-            # The kernel would stop reading at a zero.
+            # The kernel would ignore everything after a NUL.
             if not 0 < len(name) <= LONGEST or b"\0" in name:
                 return None
             attributes += pack_attribute(_IFLA_IFNAME, name + b"\0")
@@ -422,8 +422,8 @@ class Netlink:
         return any(not way.router for way in self._find_nexthops(route, index))
 
     def waits_for_neighbour(self, index: int, address: str) -> bool:
-        """Whether packets to an address through this link wait for the MAC address of their first hop, or have failed
-        because nobody told it."""
+        """Whether packets to an address through this link wait for the MAC address of their first hop, or were dropped
+        because it did not answer."""
         route = self._match_route(index, AF_INET6 if ":" in address else AF_INET, address)
         ways = [way.router for way in self._find_nexthops(route, index)] if route else []
         hops = [self.get_neighbour(index, router or address) for router in ways or [address]]
@@ -599,20 +599,20 @@ class Netlink:
         """Make the kernel send only events of these links, of their neighbours at these addresses, and of default
         routes.
 
-        Classic BPF, socket(7) SO_ATTACH_FILTER: it sees one message of the kernel as it is in memory.
+        The filter is classic BPF, socket(7) SO_ATTACH_FILTER, and gets one message of the kernel at a time.
         """
         self._filter(_build_filter(indexes, neighbours), _build_filter((), (), all_links=True, all_neighbours=True))
 
     def filter_networks(self, indexes: Collection[int], neighbours: Collection[str], all_addresses: bool) -> None:
-        """As `filter_news`, but for links and addresses: send the events of all links, and those of the addresses of
-        these links, or of all links.
+        """Filter as `filter_news` does, but accept the events of all links, and also those of the addresses of these
+        links, or of all links.
         """
         own = None if all_addresses else indexes
         few = _build_filter(indexes, neighbours, all_links=True, addresses=own)
         self._filter(few, _build_filter((), (), all_links=True, all_neighbours=True, addresses=None))
 
     def _filter(self, program: list[_Instruction], simple: list[_Instruction]) -> None:
-        """Attach a filter; `simple` if it is too long for the kernel."""
+        """Attach the filter `program`, or `simple` if it is too long for the kernel."""
         from array import array  # only the watcher needs it
 
         if len(program) > _LONGEST_FILTER:
@@ -797,7 +797,7 @@ def _build_filter(
 ) -> list[_Instruction]:
     """Return the instructions of `Netlink.filter_news`: code, jump if true, jump if false, operand (linux/filter.h).
 
-    addresses: of which links they are accepted, None for all.
+    addresses: the links whose addresses are accepted, None for all.
     """
     load_word, load_half, load_byte, equal, jump, answer = 0x20, 0x28, 0x30, 0x15, 0x05, 0x06
     accept = (answer, 0, 0, 0xFFFFFFFF)
@@ -879,8 +879,10 @@ def read_number(value: bytes) -> int:
 
 
 def read_link_name(body: bytes) -> tuple[int, str, str]:
-    """Return the index, the name and the kind of the device of an RTM_NEWLINK or RTM_DELLINK message, as `LinkStatus`
-    has them; the rest is not read.  Raises `NetlinkError`."""
+    """Return the index, name and kind (as in `LinkStatus`) of the device of an RTM_NEWLINK or RTM_DELLINK message.
+
+    Faster than `parse_link`.  Raises `NetlinkError`.
+    """
     attributes = split_attributes(body[_LINK.size:])
     name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").partition(b"\0")[0])
     return _unpack(_LINK, body)[2], name, _read_kind(attributes)

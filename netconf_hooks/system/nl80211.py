@@ -1,4 +1,4 @@
-"""What the kernel knows about a wireless device: nl80211, a family of generic netlink.
+"""Requests to the kernel about a wireless device: nl80211, a family of generic netlink.
 
 This is a client of our own, not pyroute2.  The watcher reads the wireless network on each event, before it decides
 whether a guard stays open; it must be fast and take less than 20 MB.  pyroute2 0.7.2 (Debian 12), 0.7.7 (13) and 0.8.1
@@ -45,7 +45,7 @@ _U32 = struct.Struct("=I")
 class Nl80211:
     """Requests about the wireless device with this ifindex (context manager).  All raise `NetlinkError`.
 
-    family: the present number of nl80211.  ENOENT if the kernel has no wireless devices.
+    family: the current number of nl80211.  The error is ENOENT if the kernel has no wireless devices.
     """
 
     def __init__(self, index: int) -> None:
@@ -53,7 +53,7 @@ class Nl80211:
         self._device = pack_attribute(ATTR_IFINDEX, _U32.pack(index))
         self._netlink = Netlink(protocol=NETLINK_GENERIC)
         try:
-            # The numbers of families are not fixed, except the one of the family that knows the others' numbers.
+            # The numbers of families vary; only the family "nlctrl", which reports them, has a fixed number.
             name = pack_attribute(_CTRL_ATTR_FAMILY_NAME, _NAME)
             answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
             if not answers:
@@ -98,7 +98,7 @@ class Nl80211:
 
 
 def read_elements(bss: dict[int, bytes]) -> list[tuple[int, bytes]]:
-    """Return what a station announces: its last answer to a probe, if any, and its last beacon.
+    """Return the elements that a station announces, in its last answer to a probe, if any, and in its last beacon.
 
     bss: the attributes of an NL80211_ATTR_BSS.
     """

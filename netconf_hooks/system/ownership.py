@@ -1,4 +1,4 @@
-"""Who owns a file: a program that runs as root must belong to root, and nobody else may be able to write to it."""
+"""Checks the owner and mode of programs that run as root: only root may own them and be able to write to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_LINKS = 40
 
 
 class Unsafe(Exception):
-    """Not only root can change a file or a directory on the way to it; the message names it and says what is wrong."""
+    """Others than root can change a file, or a directory on the way to it; the message says which, and why."""
 
 
 def check_owner(path: str) -> None:

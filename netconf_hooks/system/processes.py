@@ -1,4 +1,4 @@
-"""Processes, as /proc shows them."""
+"""Information about processes from /proc."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ def read_start(pid: int, proc: str = "/proc") -> str:
     """Return when a process was started, in clock ticks since the boot, proc(5); empty if it has ended."""
     try:
         with open(f"{proc}/{pid}/stat", "rb") as file:
-            # The name before may hold anything, parentheses and blanks as well.
+            # The program's name before may contain any character, even parentheses and blanks.
             return file.read().rpartition(b")")[2].split()[19].decode("ascii")
     except (OSError, IndexError):
         return ""
 
 
 def is_any_running(names: frozenset[str], proc: str = "/proc") -> bool:
-    """Whether one of these programs runs, by the names that they were started with, proc(5), /proc/PID/cmdline; also
-    as a script of Python."""
+    """Whether one of these programs runs, also as a Python script: by /proc/PID/cmdline, proc(5)."""
     for pid in os.listdir(proc):
         if pid.isdecimal():
             try:

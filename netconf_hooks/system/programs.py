@@ -1,4 +1,4 @@
-"""The one wrapper that starts programs: an argument list, a deadline, nothing inherited.  Never a shell.
+"""Starts programs, with an argument list, a deadline and nothing inherited, never by a shell.  Nothing else does.
 
 A program gets: an environment of its own (ifupdown-ng gives its hooks no PATH, and variables of ifup's caller must not
 leak), ``/`` as working directory, only the descriptors 0 to 2, default signals, and a session of its own: a signal to
@@ -31,7 +31,7 @@ OUTPUT_LIMIT = 64 * 1024
 
 
 _HEARING_PAUSE = 0.1
-"""How often the output of a running program is read for `run`'s `hear`, seconds."""
+"""Seconds between two reads of a running program's output for `hear` of `run`."""
 
 
 class ProgramError(Exception):
@@ -192,14 +192,14 @@ def _run_with_file(
 def _wait_and_hear(
     program: Running, descriptor: int, deadline: float, limit: int, hear: Callable[[str], None] | None
 ) -> int | None:
-    """Do what `Running.wait` does; meanwhile pass on what is written to a file in memory, line by line."""
+    """Wait as `Running.wait` does; meanwhile pass each line that is written to a file in memory to `hear`."""
     if hear is None:
         return program.wait(deadline)
     heard = 0
     while True:
         status = program.wait(min(deadline, time.monotonic() + _HEARING_PAUSE))
         ended = status is not None or time.monotonic() >= deadline
-        # pread: the program writes where the offset is that it shares with us.
+        # pread, not read: the program shares the file's offset with us, and writes there.
         data = os.pread(descriptor, max(0, limit - heard), heard)
         if not ended or heard + len(data) == limit:
             data = data[: data.rfind(b"\n") + 1]
@@ -232,10 +232,10 @@ def spawn(argv: Sequence[str]) -> int:
 
 
 def fork_away(work: Callable[[int], None]) -> int:
-    """Run `work` in a forked process, which then ends, and return a descriptor.
+    """Run `work` in a forked process, which then ends; return the reading end of a pipe, which the caller closes.
 
     Programs that `work` starts have init as parent, so that they can't become our zombies.  Signals are blocked in the
-    forked process.  work: gets the writing end of a pipe; the descriptor is the reading end, and the caller closes it.
+    forked process.  work: gets the writing end of the pipe.
     """
     reader, writer = os.pipe()
     # The forked process must not handle a signal as the hook would.
@@ -288,7 +288,7 @@ def _start(
 def _become(
     argv: Sequence[str], output: int | None, stdin: str | None, environment: Mapping[str, str], writer: int
 ) -> NoReturn:
-    """Between fork and exec: become the program, or write to `writer` why not, and exit."""
+    """In the forked process: exec the program; if that fails, write the reason to `writer` and exit."""
     problem = "could not be started"
     try:
         os.setsid()

@@ -1,4 +1,4 @@
-"""The processes of this machine that resolve names for all others: who listens where resolv.conf(5) points."""
+"""Finds the local resolvers: the processes that listen at the addresses in resolv.conf(5)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DNS_PORT = 53
 def list_resolver_users(resolv_conf: str = "/etc/resolv.conf", proc: str = "/proc") -> tuple[int, ...]:
     """Return the users of the processes behind the loopback addresses in resolv.conf (unbound, dnsmasq, ...).
 
-    Their sockets are often opened by root, so the processes count, not the owners of the sockets.
+    Not the owners of their sockets: root often opens the socket for a daemon that then changes its user.
     """
     local = {address for address in _list_servers(resolv_conf) if address.startswith("127.") or address == "::1"}
     inodes: set[str] = set()
@@ -32,13 +32,13 @@ def _list_servers(path: str) -> list[str]:
 
 
 def _list_listeners(path: str, addresses: set[str]) -> list[str]:
-    """Return the inodes of the sockets in /proc/net/udp (proc(5)) that receive queries to one of these addresses."""
+    """Return the inodes of the sockets in /proc/net/udp (proc(5)) that receive queries for one of these addresses."""
     inodes = []
     for line in _read(path).split("\n")[1:]:
         fields = line.split()
         if len(fields) > 9:
             address, _, port = fields[1].partition(":")
-            # Each four octets are a number in the order of this machine.
+            # Each group of four octets is a number in the byte order of this machine.
             packed = b"".join(bytes.fromhex(address[start:start + 8])[::-1] for start in range(0, len(address), 8))
             if int(port, 16) == _DNS_PORT and (not any(packed) or format_address(packed) in addresses):
                 inodes.append(fields[9])
@@ -66,7 +66,7 @@ def _list_links(directory: str) -> list[str]:
 
 
 def _read_users(pid: str, proc: str) -> list[int]:
-    """Return the file system user of a process, whose sockets are this user's; proc(5), status."""
+    """Return the file system uid of a process, who owns the sockets that it opens; proc(5), status."""
     for line in _read(f"{proc}/{pid}/status").split("\n"):
         if line.startswith("Uid:"):
             return [int(line.split()[4])]

@@ -22,7 +22,7 @@ BOOTED = "/run/systemd/system"
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
 TIMEOUT = 5.0
-"""Seconds that one systemctl call may take: systemd answers at once or is in trouble."""
+"""Seconds that one systemctl call may take; a healthy systemd answers at once."""
 
 _JOBS = ("start", "stop", "restart", "try-restart")
 """The types of jobs that start or stop a unit, org.freedesktop.systemd1(5)."""
@@ -52,12 +52,12 @@ class UnitState(Record):
 
 
 class ServiceState(Record):
-    """How a unit is doing, and how its last run has ended.
+    """The state of a unit, and how its last run has ended.
 
     load, active: as in `UnitState`; kind: ``Type=``, empty if it is no service; pid: of its main process, 0 for none.
-    result: systemd's word for the outcome, ``success`` also while it runs; code, status: what its main process has
-    ended with: ``exited`` and an exit status, or ``killed`` or ``dumped`` and a signal.
-    restart: ``Restart=``; invocation: of the last run, as the journal names it; text: as in `UnitState`.
+    result: ``Result=``, also ``success`` while it runs; code, status: how its main process has ended: ``exited`` and an
+    exit status, or ``killed`` or ``dumped`` and a signal.
+    restart: ``Restart=``; invocation: the ID of the last run in the journal; text: as in `UnitState`.
     """
 
     __slots__ = ("load", "active", "kind", "pid", "result", "code", "status", "restart", "invocation", "text")
@@ -88,18 +88,18 @@ class ServiceState(Record):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is active, or on its way there or from there."""
+        """Whether it is active, activating or deactivating."""
         return self.active not in ("inactive", "failed", "")
 
     @property
     def is_final(self) -> bool:
-        """Whether nobody but systemd or the admin is to start it again, now that it has ended."""
+        """Whether we must not start it again after its end: systemd does, or it has done its job."""
         # systemd forgets a run once the unit is inactive and nothing refers to it; a failed unit is kept.
         done = self.kind == "oneshot" and self.result == "success" and self.active == "inactive"
         return done or self.restart == "always" or self.restart in _RESTARTS.get(self.result, _RESTARTS[""])
 
     def describe_end(self) -> str:
-        """Say how its last run has ended; empty if it has not run yet."""
+        """Return how its last run has ended, in words; empty if it has not run yet."""
         if self.code in (_CLD_KILLED, _CLD_DUMPED):
             return f"it was ended by signal {self.status}"
         if self.code == _CLD_EXITED:
@@ -111,7 +111,7 @@ class ServiceState(Record):
 # waitid(2), si_code.
 _CLD_EXITED, _CLD_KILLED, _CLD_DUMPED = 1, 2, 3
 
-# Which Restart= has systemd start a service again after which Result, systemd.service(5); "" for any other.
+# The values of Restart= with which systemd restarts a service, by its Result, systemd.service(5); "" for any other.
 _RESTARTS = {
     "success": ("on-success",),
     "exit-code": ("on-failure",),
@@ -180,7 +180,7 @@ class Systemd:
         return dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
 
     def read_service(self, unit: str) -> ServiceState:
-        """Return how `unit` is doing.  Raises `TunnelError`."""
+        """Return the state of `unit`.  Raises `TunnelError`."""
         names = (
             "LoadState", "ActiveState", "Type", "MainPID", "Result", "ExecMainCode", "ExecMainStatus", "Restart",
             "InvocationID", "StatusText",
@@ -201,14 +201,14 @@ class Systemd:
         )
 
     def is_leaving(self) -> bool:
-        """Whether the system is stopping, or in rescue or emergency mode: no time to start anything by itself."""
+        """Whether the system is stopping, or in rescue or emergency mode: then nothing should be started."""
         try:
             return self._call("is-system-running").output.strip() in ("stopping", "maintenance")
         except TunnelError:
             return False
 
     def read_journal(self, state: ServiceState, lines: int = 40) -> list[str]:
-        """Return the last lines that a unit's last run has logged; none if they can't be had."""
+        """Return the last lines that a unit's last run has logged; none if they can't be read."""
         if not state.invocation:
             return []
         match = f"_SYSTEMD_INVOCATION_ID={state.invocation}"
@@ -219,11 +219,10 @@ class Systemd:
             return []
 
     def find_stop(self, units: Sequence[str]) -> tuple[str, str]:
-        """Return which of `units` somebody has stopped since it was last started, and when, in words; two empty strings
-        if none was.
+        """Return the first of `units` that somebody has stopped, and when, as text; two empty strings if there is none.
 
-        The journal tells: systemd logs each job with its ``JOB_TYPE=``, a stop as its last job is one by hand, and a
-        service that ends by itself has no job.  Raises `TunnelError`.
+        systemd logs each job to the journal, with its ``JOB_TYPE=``.  If a unit's last job was a stop, it was stopped
+        by hand: if a service ends by itself, there is no job.  Raises `TunnelError`.
         """
         for unit in units:
             found = self.read_properties(unit, ("ActiveState", "Job"))
@@ -247,9 +246,9 @@ class Systemd:
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def find_wants(self, unit: str) -> str:
-        """Return the link by which another unit starts `unit` at boot (systemd.unit(5), ``WantedBy=``), or nothing.
+        """Return the link by which another unit starts `unit` at boot (systemd.unit(5), ``WantedBy=``); empty if none.
 
-        A unit that only a location's target wants is started with that location, not at boot.
+        Links from the targets of locations don't count: these start the unit at the location, not at boot.
         """
         for directory in self._directories:
             for name in _list_directory(directory):
@@ -274,7 +273,7 @@ class Systemd:
 
 
 def parse_show(output: str) -> tuple[UnitState, ...]:
-    """Read what ``systemctl show --property=...`` printed: ``NAME=VALUE`` lines, an empty line between units."""
+    """Read the output of ``systemctl show --property=...``: ``NAME=VALUE`` lines, an empty line between units."""
     states = []
     for block in output.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)

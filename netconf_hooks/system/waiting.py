@@ -15,8 +15,8 @@ _LONGEST = 0.2
 def wait_until(condition: Callable[[], object], timeout: float, pause: float = 0.01) -> bool:
     """Return whether `condition` came true within `timeout` seconds.
 
-    It is called at once, then after `pause` seconds, and later less often: the delay is at most a fifth of the time
-    that the condition took.
+    It is called at once, then after `pause` seconds, and later less often: a change is noticed with a delay of at most
+    a fifth of the time that it took.
     """
     deadline = monotonic() + timeout
     while not condition():

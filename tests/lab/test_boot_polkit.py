@@ -52,7 +52,7 @@ def allow_group(machine: Booted) -> None:
 
 def list_fulfilled(machine: Booted) -> list[str]:
     """Return the command lines that units have run for users."""
-    found = re.findall(r"asked for by polkit: (.*)$", machine.journal("--identifier=netconf-hooks"), re.MULTILINE)
+    found = re.findall(r"requested by polkit: (.*)$", machine.journal("--identifier=netconf-hooks"), re.MULTILINE)
     return [str(line) for line in found]
 
 

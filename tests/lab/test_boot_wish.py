@@ -115,7 +115,7 @@ def test_a_boot_without_any_network_asks_all_the_same(machine, network, vpn):
     machine.boot(BOOT_TIMEOUT)
     assert seconds_to_start(machine, "networking.service") < BOOT_SECONDS
     assert is_configured(machine, NAME)
-    assert "eth0 has no carrier; the tunnel is asked for all the same" in machine.journal("--identifier=netconf-hooks")
+    assert "eth0 has no carrier; the tunnel is started all the same" in machine.journal("--identifier=netconf-hooks")
     wait_until_asked(machine)
     network.plug("cafe", "eth0")
     machine.run(["ifup", "eth0"])

@@ -102,7 +102,7 @@ def test_which_scripts_run(lab: Lab) -> None:
     laptop.run(["rm", "/run/told"])
     laptop.ifdown("eth0")
     assert not laptop.exists("/run/told")
-    assert f"{DIRECTORY}: others than root can write it (mode 777): no event is told" in laptop.log()
+    assert f"{DIRECTORY}: others than root can write it (mode 777): no event script is run" in laptop.log()
 
 
 def test_a_script_that_raises_another_interface_waits_for_nobody(told_lab: Lab) -> None:

@@ -762,7 +762,7 @@ def test_a_renamed_link_is_reported(lab: Lab) -> None:
     lab.plug("cafe")
     laptop.ifup("eth0")
     laptop.run(["ip", "link", "set", "eth0", "name", "lan9"])
-    said = "eth0 is called lan9 now: the guard does not hold it any more"
+    said = "eth0 is called lan9 now: the guard does not match it any more"
     wait_until(lambda: said in laptop.log(), "the watcher to report it")
     assert said in laptop.run(["netconf-hooks", "status"]).stdout
     laptop.run(["netconf-hooks", "refresh"])

@@ -236,7 +236,7 @@ def test_a_line_that_cannot_be_read_is_reported_and_never_matches(lab: Lab) -> N
     lab.plug("home")
     assert choose(lab) == "other"
     log = lab.laptop.log()
-    assert f'eth0: map "{bad}": "gateway-mac" can\'t be told before the interface is configured' in log
+    assert f'eth0: map "{bad}": "gateway-mac" can\'t be tested before the interface is configured' in log
     assert 'eth0: map "wired carier=yes": no such test: "carier"' in log
 
 

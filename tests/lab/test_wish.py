@@ -126,7 +126,8 @@ def test_an_uplink_that_is_being_configured_is_refused(lab: Lab) -> None:
     lab.laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n    pre-up ifup corp\n" + WISH)
     lab.plug("cafe", "eth0")
     lab.laptop.ifup("eth0", check=False, timeout=40)
-    assert 'corp: netconf-uplink "eth0": it is being configured, and would wait for this to end' in lab.laptop.log()
+    message = 'corp: netconf-uplink "eth0": it is being configured, so its ifup would wait for this one'
+    assert message in lab.laptop.log()
 
 
 def test_two_wishes_at_once_end_and_share_their_link(lab: Lab) -> None:

@@ -532,7 +532,7 @@ def test_the_guard_of_a_device_opens_if_all_its_interfaces_agree(record, records
 
 def test_a_device_with_another_name_or_two_firewalls_stays_closed():
     verdict = decide_device(make_guarded(), [in_office()], "lan0")
-    assert verdict == Verdict(CLOSED, "eth0 is called lan0 now: the guard does not hold it any more")
+    assert verdict == Verdict(CLOSED, "eth0 is called lan0 now: the guard does not match it any more")
     two = make_pass(guard_backend="nftables"), make_pass(guard_backend="iptables")
     assert decide_device(make_guarded(*two), [in_office(*two)]).state == CLOSED
 

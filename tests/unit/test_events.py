@@ -314,7 +314,7 @@ def test_nothing_runs_from_a_directory_that_others_can_write(directory, messages
     directory.chmod(mode)
     owners[str(directory)] = uid
     assert list_scripts(str(directory)) == []
-    assert messages[-1].startswith(f"error: {directory}: ") and messages[-1].endswith(": no event is told")
+    assert messages[-1].startswith(f"error: {directory}: ") and messages[-1].endswith(": no event script is run")
 
 
 def test_no_directory_is_no_error(tmp_path, messages):
@@ -322,7 +322,7 @@ def test_no_directory_is_no_error(tmp_path, messages):
     assert messages == []
     (tmp_path / "file").write_text("")
     assert list_scripts(str(tmp_path / "file")) == []
-    assert "Not a directory: no event is told" in messages[0]
+    assert "Not a directory: no event script is run" in messages[0]
 
 
 # Telling

@@ -20,7 +20,7 @@ from netconf_hooks import guessnet, mapping
 from netconf_hooks.evidence.probes import Wait
 from netconf_hooks.evidence.scan import HeardNetwork
 from netconf_hooks.guessnet import (
-    Candidate, Options, Fingerprint, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
+    Candidate, Options, TestContext, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
 )  # fmt: skip
 from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.system.netlink import LinkStatus, NetlinkError
@@ -252,8 +252,8 @@ class TestTests:
 
 
 def at(seconds=5.0, carrier=True, mac="02:00:00:00:00:01"):
-    """A scene whose deadline is so many seconds away."""
-    return Fingerprint("eth0", "eth0", mac, carrier, time.monotonic() + seconds)
+    """A context whose deadline is so many seconds away."""
+    return TestContext("eth0", "eth0", mac, carrier, time.monotonic() + seconds)
 
 
 @pytest.fixture
@@ -261,12 +261,12 @@ def steps(monkeypatch):
     """Tests that end as their text says: ``SECONDS yes``, ``SECONDS no``, ``never``; returns those that were closed."""
     closed = []
 
-    def begin(test, name, scene, neighbours, air):
+    def begin(test, name, context, neighbours, air):
         when, _, verdict = test.text.partition(" ")
         try:
             if when == "broken":
                 raise OSError(5, "Input/output error")
-            yield Wait({}, scene.deadline + 9 if when == "never" else time.monotonic() + float(when))
+            yield Wait({}, context.deadline + 9 if when == "never" else time.monotonic() + float(when))
             return verdict == "yes"
         finally:
             closed.append(test.text)
@@ -308,9 +308,9 @@ class TestRace:
         far.send(b"x")
         woken = []
 
-        def begin(test, name, scene, neighbours, air):
+        def begin(test, name, context, neighbours, air):
             mine = near if name == "near" else other
-            woken.append((name, (yield Wait({mine.fileno(): select.POLLIN}, scene.deadline))))
+            woken.append((name, (yield Wait({mine.fileno(): select.POLLIN}, context.deadline))))
             return True
 
         monkeypatch.setattr(guessnet, "_begin", begin)
@@ -323,8 +323,8 @@ class TestRace:
 class TestSteps:
     """Each kind of test, with programs that every machine has and a peer module that is made up."""
 
-    def find(self, *tests, seconds=5.0, **scene):
-        found = find_first([Candidate(f"stanza{n}", (test,)) for n, test in enumerate(tests)], at(seconds, **scene))
+    def find(self, *tests, seconds=5.0, **context):
+        found = find_first([Candidate(f"stanza{n}", (test,)) for n, test in enumerate(tests)], at(seconds, **context))
         return found and found[0]
 
     def test_commands(self):
@@ -434,8 +434,9 @@ def radio(monkeypatch):
 
 class TestScan:
     def find(self, *tests, seconds=5.0, device="wlan0", tries=1):
-        scene = Fingerprint(device, device, "", False, time.monotonic() + seconds, tries)
-        return find_first([Candidate(f"stanza{n}", (guessnet.read_test(test),)) for n, test in enumerate(tests)], scene)
+        context = TestContext(device, device, "", False, time.monotonic() + seconds, tries)
+        candidates = [Candidate(f"stanza{n}", (guessnet.read_test(test),)) for n, test in enumerate(tests)]
+        return find_first(candidates, context)
 
     def test_one_scan_for_all_and_the_first_of_the_file(self, radio):
         found = self.find("wireless essid nosuch", "wireless mac 52:54:00:0a:00:03", "wireless essid home")
@@ -626,8 +627,8 @@ class TestChoice:
         file.write_text("iface home inet manual\n    test wireless essid My LAN\n")
         assert choose_stanza("wlan0", "", str(file)) == "none"
         assert messages[0] == (
-            'warning: wlan0: iface home: "wireless essid My LAN": "LAN" counts for nothing: '
-            "a name with blanks is written in double quotes"
+            'warning: wlan0: iface home: "wireless essid My LAN": "LAN" is ignored: '
+            "put a name with blanks in double quotes"
         )
 
     def test_errors_name_interface_stanza_and_option(self, tmp_path, ifquery, raised, messages):
@@ -694,7 +695,7 @@ class TestChoice:
 
         monkeypatch.setattr(FakeRaised, "wait_for_carrier", wait_for_carrier)
         monkeypatch.setattr(guessnet, "query_stanzas", lambda names, path: {"home": {"test": "command true"}})
-        monkeypatch.setattr(guessnet, "find_first", lambda candidates, scene: left.append(scene.deadline))
+        monkeypatch.setattr(guessnet, "find_first", lambda candidates, context: left.append(context.deadline))
         choose_stanza("eth0", "", str(tmp_path / "interfaces"))
         assert least <= left[0] <= most
 

@@ -76,7 +76,7 @@ def test_a_file_that_can_t_be_read_holds_nothing(held_file, errors, content):
 def test_a_line_that_can_t_be_read_is_left_out(held_file, errors, line):
     write(held_file, f"netconf-hooks held 1\n{line}\nunit b 0\n".encode())
     assert list(read_holds()) == [("unit", "b")]
-    assert errors == [f"{held_file}: not a tunnel that is held: {line}"]
+    assert errors == [f"{held_file}: this line can't be read, and holds nothing: {line}"]
 
 
 def test_in_words(monkeypatch):

@@ -83,7 +83,7 @@ def test_one_that_has_ended_is_started_again(machine, tunnels, messages):
     assert tunnels.asked == ["start openvpn corp"]
     assert [text for text in messages if "started again" in text] == [
         "info: openvpn corp: started again, attempt 1 (it was ended by signal 9); "
-        '"netconf-hooks hold openvpn corp" keeps the rules\' hands off it'
+        '"netconf-hooks hold openvpn corp" prevents that'
     ]
     assert messages.count("info: openvpn corp: not connected: it was ended by signal 9") == 1
 

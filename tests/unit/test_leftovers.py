@@ -40,7 +40,7 @@ def test_it_is_forgotten_and_its_guard_goes(cut_off, firewall, configured, messa
     clear_leftovers(cut_off)
     assert not cut_off.has_interfaces() and not cut_off.has_guards()
     assert firewall.stands == {}
-    assert "info: eth0: its ifdown was cut off: forgetting eth0" in messages
+    assert "info: eth0: its ifdown did not finish: forgetting eth0" in messages
 
 
 def test_a_device_that_is_gone_is_down(cut_off, links, configured):

@@ -196,7 +196,7 @@ def test_a_damaged_record_is_told_and_made_anew(store, machine, messages, conten
     come_up(store)
     Path(store.linkdown).write_text(content)
     settle.decide_again(store)
-    assert len([message for message in messages if "can't be put back" in message]) == 1
+    assert len([message for message in messages if "can't be restored" in message]) == 1
     assert store.read_linkdown()["eth0"].found == ("1", "1")
 
 

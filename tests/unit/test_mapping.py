@@ -58,9 +58,9 @@ class TestLines:
         (f"{'x' * 80} carrier=yes", "expected the name of a stanza first"),
         ("home peer=192.168.1.300", "expected an address, or an address and a MAC address"),
         ("home peer", "expected a test (KEY=VALUE)"),
-        ("home peer=192.168.1.1 gateway=192.168.1.1", '"gateway" can\'t be told before the interface is configured'),
-        ("home tls=a:1/sha256:" + 64 * "0", '"tls" can\'t be told before'),
-        ("home reach=a:1", '"reach" can\'t be told before'),
+        ("home peer=192.168.1.1 gateway=192.168.1.1", '"gateway" can\'t be tested before the interface is configured'),
+        ("home tls=a:1/sha256:" + 64 * "0", '"tls" can\'t be tested before'),
+        ("home reach=a:1", '"reach" can\'t be tested before'),
         ('home "peer=', "a quote is opened and not closed"),
         ("default:", 'expected the name of one stanza after "default:"'),
         ("default: a b", 'expected the name of one stanza after "default:"'),
@@ -223,7 +223,7 @@ class TestChoice:
 
     def test_a_line_with_an_error_never_matches(self, kernel, asked, messages):
         assert choose_stanza("eth0", f"bad {HOME} gateway=192.168.1.1\ndefault: dhcp") == "dhcp"
-        assert messages[0].startswith(f'error: eth0: map "bad {HOME} gateway=192.168.1.1": "gateway" can\'t be told')
+        assert messages[0].startswith(f'error: eth0: map "bad {HOME} gateway=192.168.1.1": "gateway" can\'t be tested')
         assert kernel.done == []  # nothing is left to be asked
 
     def test_the_name_of_the_interface_needs_no_link(self, kernel, asked, messages):

@@ -220,7 +220,7 @@ def test_who_interrupts_is_told_that_it_goes_on(answers, tmp_path):
     status, _, errors = answers("want", "corp", script=script)
     thread.join()
     assert status == 130
-    assert errors == "netconf-hooks: want: it goes on without you; netconf-hooks unwant corp ends it\n"
+    assert errors == "netconf-hooks: want: it continues in the background; netconf-hooks unwant corp ends it\n"
 
 
 def test_it_is_not_for_users(monkeypatch, capfd):

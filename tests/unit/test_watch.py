@@ -162,7 +162,7 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
     os.symlink(store.fifo, store.fifo)  # ELOOP, for root as well
     wake.wake_watcher(store)
     assert started == []
-    assert messages == [f"error: {store.fifo}: {os.strerror(errno.ELOOP)}: the watcher is not told"]
+    assert messages == [f"error: {store.fifo}: {os.strerror(errno.ELOOP)}: the watcher is not notified"]
 
 
 # The process
