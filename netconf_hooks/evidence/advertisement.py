@@ -16,6 +16,7 @@ import struct
 import time
 
 from netconf_hooks.record import Record
+from netconf_hooks.system.addresses import format_address
 from netconf_hooks.system.netlink import AF_INET6
 
 TYPE_CHECKING = False
@@ -189,8 +190,6 @@ def parse_advertisement(data: bytes) -> Advertised | None:
         if kind == _PORTAL:
             portals.append(option[2:].rstrip(b"\0").decode("ascii", "replace"))
         if kind == _PREF64:
-            from netconf_hooks.evidence.nat64 import read_prefix64
-
             nat64 += [prefix for prefix in (read_prefix64(option),) if prefix]
         if kind in (_RDNSS, _DNSSL) and _LIFETIME.unpack_from(option)[0]:
             rest = option[_LIFETIME.size:]
@@ -239,3 +238,16 @@ def _prepare(packets: _socket.socket, device: str, index: int) -> None:
     packets.setsockopt(_IPV6, _MULTICAST_IF, index)
     group = _socket.inet_pton(AF_INET6, _ALL_NODES) + struct.pack("=I", index)
     packets.setsockopt(_IPV6, _JOIN_GROUP, group)
+
+
+def read_prefix64(option: bytes) -> str:
+    """Return the prefix of a PREF64 option (RFC 8781 4); empty if it is not valid or is withdrawn."""
+    if len(option) != 16:
+        return ""
+    lifetime, code = int.from_bytes(option[2:4], "big") >> 3, option[3] & 7
+    lengths = (96, 64, 56, 48, 40, 32)
+    if not lifetime or code >= len(lengths):
+        return ""
+    length = lengths[code]
+    packed = option[4:4 + length // 8] + bytes(16 - length // 8)
+    return f"{format_address(packed)}/{length}"

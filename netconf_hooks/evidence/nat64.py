@@ -80,16 +80,3 @@ def synthesise(prefix: str, address: str) -> str:
     for place, octet in zip(_PLACES[int(length)], pack_address(address)):
         packed[place] = octet
     return format_address(bytes(packed))
-
-
-def read_prefix64(option: bytes) -> str:
-    """Return the prefix of a PREF64 option (RFC 8781 4); empty if it is not valid or is withdrawn."""
-    if len(option) != 16:
-        return ""
-    lifetime, code = int.from_bytes(option[2:4], "big") >> 3, option[3] & 7
-    lengths = (96, 64, 56, 48, 40, 32)
-    if not lifetime or code >= len(lengths):
-        return ""
-    length = lengths[code]
-    packed = option[4:4 + length // 8] + bytes(16 - length // 8)
-    return f"{format_address(packed)}/{length}"

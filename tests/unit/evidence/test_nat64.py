@@ -10,7 +10,8 @@ from many import MANY
 from netconf_hooks.evidence import Link, nat64
 from netconf_hooks.evidence.advertisement import Advertised
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, read_prefix64, read_well_known, synthesise
+from netconf_hooks.evidence.advertisement import read_prefix64
+from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, read_well_known, synthesise
 from netconf_hooks.evidence.probes import View
 
 # RFC 6052 2.4: 192.0.2.33 below each of these prefixes.
