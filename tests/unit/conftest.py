@@ -97,6 +97,13 @@ class FakeTunnel:
         return known
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """SIGINT interrupts: a shell's background jobs ignore it, and so would all processes that tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def held_file(tmp_path, monkeypatch):
     """Where tunnels are held; none is."""

@@ -426,7 +426,7 @@ def test_a_hook_that_fails_in_its_own_directory_fails_no_ifup(real_store, tmp_pa
 
 
 CRASH = "def run(*_): raise RuntimeError('a bug')\nhook.run = run"
-HANG = "import signal\ndef run(*_): signal.setitimer(signal.ITIMER_REAL, 0.01); signal.pause()\nhook.run = run"
+HANG = "import signal\ndef run(*_): signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01); signal.pause()\nhook.run = run"
 
 
 @pytest.mark.parametrize("body", [CRASH, HANG, CRASH + "\nlog.error = None"])
