@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks.evidence.lease import LEASES, MOST, find_held_leases, read_end
+from netconf_hooks.evidence.lease import LEASES, MOST, find_held_leases, is_leased_ipv4, read_end
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local, read_address
@@ -259,9 +259,14 @@ class _Evidence:
 
         It has a lease but no record if the lease names neither a domain nor a resolver, or if the admin has disabled
         the hook (``nohook resolv.conf``).
+
+        A family is asked for only if dhcpcd has something to tell: dhcpcd 9.4.1 of Debian 12, asked for one of which it
+        has nothing, prints nothing and never answers anybody again ("cannot handle another client").
         """
         if self._runs_dhcpcd():
-            for family in ("-4", "-6"):
+            families = ["-4"] if any(is_leased_ipv4(address) for address in self._list_addresses()) else []
+            families += ["-6"] if find_advertising_routers(self._link.index)[0] else []
+            for family in families:
                 answer = self._run(["dhcpcd", family, "-U", self._link.device], deadline)
                 if answer:
                     self._add_found(parse_dhcpcd_dump(answer))

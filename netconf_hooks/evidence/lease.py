@@ -14,7 +14,7 @@ import os
 import time
 
 from netconf_hooks.record import Record
-from netconf_hooks.system.addresses import read_address
+from netconf_hooks.system.addresses import is_link_local, read_address
 from netconf_hooks.system.files import check_regular
 
 TYPE_CHECKING = False
@@ -151,6 +151,11 @@ def _runs_dhclient(device: str, name: str, run: str, proc: str) -> bool:
     return False
 
 
+def is_leased_ipv4(address: str) -> bool:
+    """Whether a DHCP server may have given an address: IPv4, and not one that hosts give themselves (RFC 3927)."""
+    return ":" not in address and not is_link_local(address)
+
+
 def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -> tuple[str, ...]:
     """Return the DHCP servers whose leases a device holds, IPv4; the client renews and releases leases with them.
 
@@ -160,7 +165,9 @@ def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -
 
     held = find_held_leases(device, lambda: list_addresses(device), directory)
     servers = [lease.dhcp_server for lease in held.leases if lease.dhcp_server]
-    if not servers and any(os.path.exists(f"{run}/dhcpcd/{device}{kind}.pid") for kind in ("", "-4")):
+    runs = any(os.path.exists(f"{run}/dhcpcd/{device}{kind}.pid") for kind in ("", "-4"))
+    # Without a lease it must not be asked: `dns._Evidence.ask_dhcpcd`.
+    if not servers and runs and any(map(is_leased_ipv4, list_addresses(device))):
         from netconf_hooks.system import programs
 
         try:

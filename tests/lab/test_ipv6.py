@@ -190,3 +190,37 @@ def test_where_ipv4_tells_a_domain_no_router_is_asked(lab: Lab) -> None:
     lab.laptop.ifdown("eth0")
     lab.network.change_dhcp("home", "--dhcp-option=option:domain-name")
     assert count_after_refresh() > 0
+
+
+@pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
+@pytest.mark.parametrize("announced", [False, True], ids=["IPv4 only", "both"])
+def test_dhcpcd_goes_on_answering(lab: Lab, announced: bool, dhcp_client: str) -> None:
+    """Its hook is switched off, so each look asks it; Debian 12's falls silent if it has nothing to tell."""
+    laptop = lab.laptop
+    conf = laptop.read("/etc/dhcpcd.conf")
+    laptop.write("/etc/dhcpcd.conf", f"{conf}\nnohook resolv.conf\n")
+    if announced:
+        lab.network.announce_ipv6("home")
+    write_stanza(lab, f"dns-domain={HOME.domain}", "inet dhcp")
+    lab.plug("home")
+    laptop.ifup("eth0")
+    wait_for_location(lab, "home-lan")
+    for _ in range(3):
+        laptop.run(["netconf-hooks", "refresh"])
+        assert read_location(lab) == "home-lan"
+    dump = laptop.run(["timeout", "5", "dhcpcd", "-4", "-U", "eth0"]).stdout
+    assert f"dhcp_server_identifier={HOME.router}" in dump
+
+
+@pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
+def test_what_routers_tell_dhcpcd_counts(lab: Lab, dhcp_client: str) -> None:
+    """RDNSS and DNSSL, where no DHCP server names a domain, and dhcpcd's hook is switched off."""
+    laptop = lab.laptop
+    conf = laptop.read("/etc/dhcpcd.conf")
+    laptop.write("/etc/dhcpcd.conf", f"{conf}\nnohook resolv.conf\n")
+    lab.network.change_dhcp("home", "--dhcp-option=option:domain-name", "--dhcp-option=option:dns-server")
+    advertise(lab, HOME, HOME.domain, RESOLVER)
+    write_stanza(lab, f"dns-domain={HOME.domain} dns-server={RESOLVER}", "inet dhcp")
+    lab.plug("home")
+    laptop.ifup("eth0")
+    wait_for_location(lab, "home-lan")
