@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks.evidence.dhcpcd import DIRECTORY as DHCPCD, list_leases
 from netconf_hooks.evidence.lease import LEASES, find_held_leases
 from netconf_hooks.observation import PortalNotice
 from netconf_hooks.record import Record
-from netconf_hooks.system.addresses import format_address, read_address
-from netconf_hooks.system.files import read_file
+from netconf_hooks.system.addresses import read_address
 from netconf_hooks.values import read_host_name, read_port
 
 TYPE_CHECKING = False
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 LONGEST = 255
 MOST = 4
 
-DHCPCD = "/var/lib/dhcpcd"
-"""dhcpcd's directory of leases."""
-
 UNRESTRICTED = "urn:ietf:params:capport:unrestricted"
 """What a network without a captive portal may announce (RFC 8910 2)."""
 
@@ -38,7 +35,7 @@ _PORTS = {"http": 80, "https": 443}
 _CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&*+,;=%()"
 )  # fmt: skip
-_COOKIE = bytes((99, 130, 83, 99))  # where a DHCPv4 message's options begin
+_OPTIONS = {4: 114, 6: 103}
 # dhcpcd has a pid file for each interface, for each family if it is started for one (dhcpcd(8), FILES).
 _KINDS = ("", "-4", "-6")
 # How much of a refused URI is shown.
@@ -155,71 +152,11 @@ def look_for_portal(link: Link, deadline: float, ask: bool) -> PortalNotice:
 
 
 def _read_dhcpcd(device: str, directory: str, addresses: Collection[str]) -> list[str]:
-    """Return the URIs in dhcpcd's leases that a device holds: it has their address.
-
-    Its files are read, which are DHCP messages as they were received (dhcpcd(8), FILES): dhcpcd 9.4.1 of Debian 12
-    answers ``dhcpcd -U`` no more after it was asked twice in a row ("cannot handle another client").
-    """
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return []
-    uris = []
-    for name in names:
-        # That of a wireless network has the name of the network in its own.
-        start, dot, end = name.rpartition(".")
-        if not dot or end not in ("lease", "lease6") or not (start == device or start.startswith(f"{device}-")):
-            continue
-        try:
-            message = read_file(f"{directory}/{name}")
-        except OSError:
-            continue
-        uri, leased = read_message6(message) if end == "lease6" else read_message(message)
-        if uri and (not leased or not set(leased).isdisjoint(addresses)):
-            uris.append(uri)
-    return uris
-
-
-def read_message(message: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return the URI and the leased address of a DHCPv4 message (RFC 2131 2); each empty if there is none."""
-    if message[236:240] != _COOKIE:
-        return "", ()
-    uri = b""
-    at = 240
-    while at + 1 < len(message) and message[at] != 255:
-        if message[at] == 0:
-            at += 1
-            continue
-        length = message[at + 1]
-        if message[at] == 114:
-            uri += message[at + 2:at + 2 + length]  # in several pieces if it is long (RFC 3396)
-        at += 2 + length
-    return _decode(uri), (format_address(message[16:20]),)
-
-
-def read_message6(message: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return the URI and the leased addresses of a DHCPv6 message (RFC 8415 8); both empty if there are none."""
-    uri = ""
-    addresses = []
-    for code, value in _split_options6(message[4:]):
-        if code == 103:
-            uri = _decode(value)
-        elif code == 3:  # IA_NA: 12 octets, then options, of which 5 is an address
-            addresses += [inner[:16] for kind, inner in _split_options6(value[12:]) if kind == 5 and len(inner) >= 24]
-    return uri, tuple(map(format_address, addresses))
-
-
-def _split_options6(data: bytes) -> list[tuple[int, bytes]]:
-    options = []
-    while len(data) >= 4:
-        length = int.from_bytes(data[2:4], "big")
-        options.append((int.from_bytes(data[:2], "big"), data[4:4 + length]))
-        data = data[4 + length:]
-    return options
-
-
-def _decode(uri: bytes) -> str:
-    return uri.decode("ascii", "replace")
+    """Return the URIs in dhcpcd's leases that a device holds."""
+    found = (
+        message.options.get(_OPTIONS[message.version], b"") for message in list_leases(device, addresses, directory)
+    )
+    return [uri.decode("ascii", "replace") for uri in found if uri]
 
 
 def _ask_routers(link: Link, deadline: float) -> tuple[str, ...]:

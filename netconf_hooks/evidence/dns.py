@@ -43,9 +43,10 @@ class Records(Record):
 
     leases: dhclient's directory of leases.  run: where programs keep pid files and records while the system is up
     (hier(7)).  resolv_conf: resolv.conf(5).  proc, net: the kernel's /proc and /sys/class/net.
+    dhcpcd: dhcpcd's directory of leases.
     """
 
-    __slots__ = ("leases", "run", "resolv_conf", "proc", "net")
+    __slots__ = ("leases", "run", "resolv_conf", "proc", "net", "dhcpcd")
 
     def __init__(
         self,
@@ -54,12 +55,14 @@ class Records(Record):
         resolv_conf: str = "/etc/resolv.conf",
         proc: str = "/proc",
         net: str = "/sys/class/net",
+        dhcpcd: str = "/var/lib/dhcpcd",
     ) -> None:
         self.leases = leases
         self.run = run
         self.resolv_conf = resolv_conf
         self.proc = proc
         self.net = net
+        self.dhcpcd = dhcpcd
 
 
 RECORDS = Records()
@@ -86,6 +89,7 @@ _WRITERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_DHCPCD_SUFFIXES, _DHCPCD),
 }
 
+_DOMAIN_NAME = 15  # the option of DHCPv4, RFC 2132 3.17
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 _IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10  # netdevice(7)
@@ -121,6 +125,8 @@ def observe(
         evidence.read_systemd(deadline)
     if not evidence.found and not evidence.pending:
         evidence.ask_dhcpcd(deadline)
+    if not evidence.domains and not evidence.pending:
+        evidence.read_dhcpcd_leases()
     if not evidence.found and not evidence.pending:
         evidence.read_resolv_conf()
     if ("dns-domain" in keys and not evidence.domains or "dns-server" in keys and not evidence.servers) and (
@@ -253,6 +259,18 @@ class _Evidence:
         """See whether dhcpcd still waits for an IPv4 lease of this link."""
         if not self._has_ipv4_record and self._runs_dhcpcd():
             self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
+
+    def read_dhcpcd_leases(self) -> None:
+        """Take the domains in the DHCPv4 lease of dhcpcd as it was received: it leaves out those with a comma."""
+        if not self._runs_dhcpcd():
+            return
+        from netconf_hooks.evidence.dhcpcd import list_leases
+
+        for message in list_leases(self._link.device, self._list_addresses(), self._records.dhcpcd):
+            if message.version == 4 and (domain := message.options.get(_DOMAIN_NAME)):
+                announced = _make_announcement([domain.decode("ascii", "replace")], ())
+                if announced.domains:
+                    self._add_found(announced)
 
     def ask_dhcpcd(self, deadline: float) -> None:
         """If dhcpcd runs for this link, ask it for its leases, and for what routers have advertised to it.

@@ -210,8 +210,9 @@ def _wait_for_any(talks: Sequence[_Talk], limit: float) -> None:
 def _note(answers: dict[str, Answer], question: Question, outcome: Outcome) -> None:
     before = answers.get(question.key, Answer())
     problems = [before.problem] if before.problem else []
-    if outcome.problem:
-        problems.append(f"{question.value}: {outcome.problem}")
+    problem = f"{question.value}: {outcome.problem}" if outcome.problem else ""
+    if problem and problem not in before.problem:  # explain asks again what was not answered
+        problems.append(problem)
     mine = (question.value,)
     answers[question.key] = Answer(
         values=tuple(dict.fromkeys((*before.values, *outcome.seen))),

@@ -1,17 +1,17 @@
 """What a network announces as its captive portal."""
 
 import re
-import socket
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
+from messages import make_message, make_message6
 
 from netconf_hooks.evidence import Link, captive_portal, lease
 from netconf_hooks.evidence.advertisement import Advertised, parse_advertisement, remember
 from netconf_hooks.evidence.captive_portal import (
-    LONGEST, MOST, Portal, describe_refusal, find_portals, look_for_portal, read_message, read_message6, read_portal
+    LONGEST, MOST, Portal, describe_refusal, find_portals, look_for_portal, read_portal
 )  # fmt: skip
 from netconf_hooks.observation import Answer, PortalNotice
 
@@ -89,37 +89,6 @@ def test_the_option_of_a_router():
     option = bytes((37, (len(text) + 2 + 7) // 8)) + text
     option += bytes(-len(option) % 8)
     assert parse_advertisement(HEADER + option) == Advertised(portals=(URI,))
-
-
-def make_message(uri, address="192.0.2.7", options=b""):
-    """Return a DHCPv4 message as dhcpcd keeps it."""
-    head = bytes(16) + socket.inet_aton(address) + bytes(216) + bytes((99, 130, 83, 99))
-    pieces = [uri.encode()[start:start + 255] for start in range(0, len(uri), 255)]
-    return head + options + b"".join(bytes((114, len(piece))) + piece for piece in pieces) + b"\xff"
-
-
-def make_message6(uri, address="2001:db8::7"):
-    """Return a DHCPv6 message as dhcpcd keeps it."""
-    leased = bytes(4) + socket.inet_pton(socket.AF_INET6, address) + bytes(8)
-    leased = bytes(12) + bytes((0, 5, 0, 24)) + leased[4:]
-    return bytes(4) + bytes((0, 3, 0, len(leased))) + leased + bytes((0, 103, 0, len(uri))) + uri.encode()
-
-
-def test_the_messages_that_dhcpcd_keeps():
-    assert read_message(make_message(URI, options=bytes((0, 0, 53, 1, 5)))) == (URI, ("192.0.2.7",))
-    assert read_message(make_message("x" * 300)) == ("x" * 300, ("192.0.2.7",))
-    assert read_message(make_message("")) == ("", ("192.0.2.7",))
-    assert read_message(make_message(URI).replace(bytes((99, 130, 83, 99)), bytes(4))) == ("", ())
-    assert read_message6(make_message6(URI)) == (URI, ("2001:db8::7",))
-
-
-@settings(max_examples=MANY)
-@given(st.binary(max_size=80), st.binary(max_size=300))
-def test_any_bytes_are_a_message_or_none(start, rest):
-    for data in (start, make_message(URI)[:240] + rest, bytes(236) + bytes((99, 130, 83, 99)) + rest):
-        for read in (read_message, read_message6):
-            uri, addresses = read(data)
-            assert isinstance(uri, str) and all(isinstance(address, str) for address in addresses)
 
 
 def test_an_old_lease_of_dhcpcd_does_not_count(link, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from many import MANY
+from messages import make_message
 
 from netconf_hooks.evidence import Link, advertisement, dns, lease, observe_link
 from netconf_hooks.evidence.advertisement import Advertised
@@ -52,6 +53,7 @@ class Laptop:
             resolv_conf=f"{root}/etc/resolv.conf",
             proc=f"{root}/proc",
             net=f"{root}/sys/class/net",
+            dhcpcd=f"{root}/var/lib/dhcpcd",
         )
         monkeypatch.setattr(dns, "find_addresses", lambda device: self.addresses.get(device, ()))
         monkeypatch.setattr(dns, "list_devices", lambda directory: self.devices)
@@ -346,6 +348,23 @@ def test_dhcpcd_is_not_asked_for_what_it_does_not_have(
     laptop.routers = routers
     laptop.see()
     assert asked == families
+
+
+@pytest.mark.parametrize("sent, domains", [
+    (b"a.example,corp.example.com", ("a.example", "corp.example.com")),
+    (b"corp.example.com\0 ", ("corp.example.com",)), (b"a.example b.example\0", ("a.example", "b.example")),
+    (b"\xff\x1b[2J", ()), (b"", ()),
+])
+def test_what_dhcpcd_leaves_out_of_its_record_counts(laptop: Laptop, sent: bytes, domains: tuple[str, ...]) -> None:
+    """Several domains with commas, as some Windows servers send them, are no domain for dhcpcd."""
+    laptop.write("/run/dhcpcd/eth0.pid", "507\n", at=-5)
+    laptop.write("/run/dhcpcd/hook-state/resolv.conf/eth0.dhcp", "nameserver 192.168.1.1\n", at=5)
+    (laptop.root / "var/lib/dhcpcd").mkdir(parents=True)
+    (laptop.root / "var/lib/dhcpcd/eth0.lease").write_bytes(make_message(address="192.168.1.102", options={15: sent}))
+    laptop.addresses["eth0"] = ("192.168.1.102",)
+    assert laptop.see() == (domains, ("192.168.1.1",))
+    laptop.addresses["eth0"] = ("192.168.1.103",)
+    assert laptop.see()[0] == ()
 
 
 def test_dhcpcd_also_knows_what_dhcpv6_and_routers_said(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
