@@ -181,18 +181,18 @@ def _record_tunnels(
         decide_tunnels(records),
         before={tunnel: record.verdict for tunnel, record in before.items()},
         # A tunnel that is no longer held follows the rules again.
-        unfinished=[tunnel for tunnel, record in before.items() if not record.done or record.held],
+        unfinished=[tunnel for tunnel, record in before.items() if not record.applied or record.held],
         lost=find_lost_rule(records),
     )
     after = {}
     for tunnel, verdict in verdicts.items():
         old = before.get(tunnel)
         if tunnel in held:
-            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, done=True, held=held[tunnel])
+            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, applied=True, held=held[tunnel])
         elif old and old.verdict == verdict.state and not old.held:
             after[tunnel] = old.change(because=verdict.because)
         else:
-            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, done=False)
+            after[tunnel] = TunnelRecord(*tunnel, verdict.state, verdict.because, applied=False)
     return after
 
 

@@ -62,7 +62,7 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     held = [record for record in tunnels if record.held]
     wanted = [
         record for record in tunnels
-        if record.verdict == "up" and not record.held and (record.done or record.problem)
+        if record.verdict == "up" and not record.held and (record.applied or record.problem)
     ]  # fmt: skip
     leaving = bool(wanted) and (systemd or Systemd()).is_running() and (systemd or Systemd()).is_leaving()
     states: dict[tuple[str, str], TunnelState] = {}

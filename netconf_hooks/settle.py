@@ -254,7 +254,7 @@ def _decide(store: Store, written: Mapping[str, InterfaceRecord] | None = None) 
         # Write the events first: if we are killed in between, they run twice instead of never.
         store.write_events((*queue, *decision.events))
         store.write_presences(decision.presences)
-    return bool(queue or decision.events) or untold or any(not tunnel.done for tunnel in decision.tunnels.values())
+    return bool(queue or decision.events) or untold or any(not tunnel.applied for tunnel in decision.tunnels.values())
 
 
 def act(store: Store, retry: bool = True) -> None:
@@ -280,7 +280,7 @@ def ask_tunnels(store: Store, retry: bool = True) -> None:
                 todo = [
                     record
                     for tunnel, record in _read_tunnels(store).items()
-                    if not record.done and not record.held and (tunnel, record.verdict) not in failed
+                    if not record.applied and not record.held and (tunnel, record.verdict) not in failed
                     and (retry or record.verdict == "down" or not record.problem)
                 ]
             if not todo:
@@ -347,7 +347,7 @@ def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
         if applied.verdict == "down" and not problem and newest.because == NO_RULE:
             del records[tunnel]
         else:
-            records[tunnel] = newest.change(done=not problem, problem=problem)
+            records[tunnel] = newest.change(applied=not problem, problem=problem)
         store.write_tunnels(records)
 
 

@@ -176,20 +176,20 @@ class TunnelRecord(Record):
     """The newest decision on a tunnel, and what became of it.
 
     verdict: ``up`` or ``down``; because: the reason, in words.
-    done: whether the tunnel was asked to follow; problem: why it could not be; else empty.
+    applied: whether the tunnel was started or stopped as the verdict says; problem: why that failed; else empty.
     held: that the admin holds it, in words, so that it is asked nothing, whatever the verdict; else empty.
     """
 
-    __slots__ = ("kind", "name", "verdict", "because", "done", "problem", "held")
+    __slots__ = ("kind", "name", "verdict", "because", "applied", "problem", "held")
 
     def __init__(
-        self, kind: str, name: str, verdict: str, because: str, done: bool, problem: str = "", held: str = ""
+        self, kind: str, name: str, verdict: str, because: str, applied: bool, problem: str = "", held: str = ""
     ) -> None:
         self.kind = kind
         self.name = name
         self.verdict = verdict
         self.because = because
-        self.done = done
+        self.applied = applied
         self.problem = problem
         self.held = held
 
@@ -766,7 +766,7 @@ class Store:
         """Whether a tunnel could not be stopped yet."""
         try:
             return any(
-                not tunnel.done and not tunnel.held and tunnel.verdict == "down"
+                not tunnel.applied and not tunnel.held and tunnel.verdict == "down"
                 for tunnel in self.read_tunnels().values()
             )  # fmt: skip
         except RecordError:
@@ -1202,8 +1202,8 @@ def _read_pass_line(key: str, escaped: str, passes: list[_PassLines]) -> bool:
 
 
 def _format_tunnel(record: TunnelRecord) -> str:
-    done = "done" if record.done else "open"
-    fields = [record.kind, record.name, record.verdict, done, _escape(record.because), _escape(record.problem)]
+    applied = "done" if record.applied else "open"
+    fields = [record.kind, record.name, record.verdict, applied, _escape(record.because), _escape(record.problem)]
     return "\t".join([*fields, _escape(record.held)])
 
 
@@ -1212,10 +1212,10 @@ def _parse_tunnel(path: str, line: str) -> TunnelRecord:
     # The record of an older version, from before an upgrade, has no word on holds, or does not say since when.
     if len(fields) not in (6, 7, 8) or fields[2] not in ("up", "down"):
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}")
-    kind, name, verdict, done, because, problem, held = (*fields, "")[:7]
+    kind, name, verdict, applied, because, problem, held = (*fields, "")[:7]
     try:
-        done_so = done == "done"
-        return TunnelRecord(kind, name, verdict, _unescape(because), done_so, _unescape(problem), _unescape(held))
+        is_applied = applied == "done"
+        return TunnelRecord(kind, name, verdict, _unescape(because), is_applied, _unescape(problem), _unescape(held))
     except ValueError as error:
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}: {error}") from error
 

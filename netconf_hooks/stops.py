@@ -26,7 +26,7 @@ def note_stops(store: Store, systemd: Systemd | None = None) -> None:
     stops = read_stops(store)
     found = dict(stops)
     for tunnel, record in store.read_tunnels().items():
-        if record.verdict != "up" or not record.done or (record.held and tunnel not in stops):
+        if record.verdict != "up" or not record.applied or (record.held and tunnel not in stops):
             continue
         because = _find_stop(record, systemd)
         if because and tunnel not in stops:
@@ -51,12 +51,12 @@ def note_starts(store: Store) -> None:
     if not started:
         return
     for tunnel, record in store.read_tunnels().items():
-        if tunnel in started and record.verdict == "down" and record.done and not record.held and _runs(record):
+        if tunnel in started and record.verdict == "down" and record.applied and not record.held and _runs(record):
             log.info(f"{record.kind} {record.name}: started by the option openvpn, should be down: {record.because}")
             with store.lock_records():
                 records = store.read_tunnels()
                 if tunnel in records and records[tunnel].verdict == "down":
-                    store.write_tunnels({**records, tunnel: records[tunnel].change(done=False)})
+                    store.write_tunnels({**records, tunnel: records[tunnel].change(applied=False)})
             ask_tunnels(store)
 
 

@@ -108,7 +108,7 @@ _HELD = {True: "connected", False: "not connected", None: "not known"}
 
 def _name_state(tunnel: TunnelRecord, up: bool | None) -> str:
     if tunnel.verdict == DOWN:
-        return "stopping" if not tunnel.done else "stopped" if up is False else "not known"
+        return "stopping" if not tunnel.applied else "stopped" if up is False else "not known"
     return {True: "connected", False: "not connected", None: "starting"}[up]
 
 

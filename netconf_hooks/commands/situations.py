@@ -94,7 +94,7 @@ def decide_situation(records: Sequence[InterfaceRecord], tunnels: Sequence[Tunne
     ]
     after = {}
     for before in (UP, DOWN):
-        known = Known({tunnel: TunnelRecord(*tunnel, before, "", done=True) for tunnel in tunnels}, guards)
+        known = Known({tunnel: TunnelRecord(*tunnel, before, "", applied=True) for tunnel in tunnels}, guards)
         after[before] = decide(records, known)
     states = {}
     for tunnel in tunnels:

@@ -138,7 +138,8 @@ def read_seen(store: Store, ask: bool = True) -> Seen:
     what hooks and watcher have written."""
     records = store.read_interfaces(log.complain)
     held = {**{tunnel: stop.because for tunnel, stop in store.read_stops().items()}, **read_held()}
-    tunnels = {**{tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, done=True) for tunnel in held}, **store.read_tunnels()}
+    without_rule = {tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, applied=True) for tunnel in held}
+    tunnels = {**without_rule, **store.read_tunnels()}
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     states = _read_tunnel_states(store.read_states)
     # Without an interface that is up nobody looks at them.
@@ -173,7 +174,7 @@ def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
 def _find_is_up(tunnel: TunnelRecord, state: TunnelState | None) -> bool | None:
     """Return whether a tunnel is up as far as the watcher and the hooks have written it down."""
     if tunnel.verdict == DOWN:
-        return False if tunnel.done else None
+        return False if tunnel.applied else None
     return _is_up(state)
 
 

@@ -72,7 +72,7 @@ def test_a_tunnel_is_started_where_it_is_wanted_and_stopped_by_leaving(store, li
     links.plug("eth0", 7)
     assert arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp"]
-    assert store.read_tunnels()[CORP].done
+    assert store.read_tunnels()[CORP].applied
     leave(store, "eth0")
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     assert store.read_tunnels() == {}
@@ -163,7 +163,7 @@ def test_what_fails_stays_open_and_is_tried_by_the_next_run_only(store, links, t
     arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp"]
     decision = store.read_tunnels()[CORP]
-    assert (decision.verdict, decision.done, decision.problem) == ("up", False, "no /etc/openvpn/client/corp.conf")
+    assert (decision.verdict, decision.applied, decision.problem) == ("up", False, "no /etc/openvpn/client/corp.conf")
     [error] = [message for message in messages if message.startswith("error")]
     assert 'netconf-vpn "openvpn corp"' in error
     assert "can't be started: no /etc/openvpn/client/corp.conf" in error
@@ -173,7 +173,7 @@ def test_what_fails_stays_open_and_is_tried_by_the_next_run_only(store, links, t
     arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp"] * 2
     decision = store.read_tunnels()[CORP]
-    assert (decision.done, decision.problem) == (True, "")
+    assert (decision.applied, decision.problem) == (True, "")
 
 
 def test_one_that_fails_does_not_keep_the_others_from_it(store, links, tunnels):
@@ -181,7 +181,7 @@ def test_one_that_fails_does_not_keep_the_others_from_it(store, links, tunnels):
     tunnels.broken["start openvpn corp"] = "broken"
     arrive(store, "eth0", 7, options={"netconf-vpn": "openvpn corp\nunit x\nunit y"})
     assert tunnels.asked == ["start openvpn corp", "start unit x", "start unit y"]
-    assert [record.done for record in store.read_tunnels().values()] == [False, True, True]
+    assert [record.applied for record in store.read_tunnels().values()] == [False, True, True]
 
 
 def test_what_could_not_be_stopped_is_not_forgotten(store, links, tunnels):
@@ -190,7 +190,7 @@ def test_what_could_not_be_stopped_is_not_forgotten(store, links, tunnels):
     tunnels.broken["stop openvpn corp"] = "systemd does not answer"
     leave(store, "eth0")
     decision = store.read_tunnels()[CORP]
-    assert (decision.verdict, decision.done, decision.because) == ("down", False, NO_RULE)
+    assert (decision.verdict, decision.applied, decision.because) == ("down", False, NO_RULE)
     tunnels.broken.clear()
     leave(store, "eth0")
     assert tunnels.asked[-2:] == ["stop openvpn corp"] * 2
@@ -242,7 +242,7 @@ def test_a_decision_that_flips_while_it_is_followed_is_followed_in_its_newest_fo
     arrive(store, "eth0", 7)
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
     decision = store.read_tunnels()[CORP]
-    assert (decision.verdict, decision.done) == ("down", True)
+    assert (decision.verdict, decision.applied) == ("down", True)
     act(store)
     assert len(tunnels.asked) == 2
 

@@ -842,7 +842,7 @@ def describe(store, firewalls):
         (guard.device, guard.backend, guard.verdict, guard.opened, guard.done, guard.exemptions, guard.former)
         for guard in store.read_guards(pytest.fail)
     ]
-    tunnels = [(name, record.verdict, record.done) for name, record in store.read_tunnels().items()]
+    tunnels = [(name, record.verdict, record.applied) for name, record in store.read_tunnels().items()]
     stands = {
         (name, device): (set(exemptions), set(windows))
         for name, firewall in firewalls.items() for device, (exemptions, windows) in firewall.stands.items()

@@ -43,20 +43,20 @@ def up(store, links):
 
 def test_what_is_held_is_asked_nothing_and_follows_the_rules_afterwards():
     record = make_record("eth0", 7, (Pass("inet", OPTIONS),), routable=True)
-    before = {CORP: TunnelRecord(*CORP, "down", "at the office", done=True)}
+    before = {CORP: TunnelRecord(*CORP, "down", "at the office", applied=True)}
     held = decide([record], Known(before, held={CORP: "held by the admin"})).tunnels
-    assert (held[CORP].verdict, held[CORP].done, held[CORP].held) == ("up", True, "held by the admin")
+    assert (held[CORP].verdict, held[CORP].applied, held[CORP].held) == ("up", True, "held by the admin")
     after = decide([record], Known(held)).tunnels
-    assert (after[CORP].verdict, after[CORP].done, after[CORP].held) == ("up", False, "")
+    assert (after[CORP].verdict, after[CORP].applied, after[CORP].held) == ("up", False, "")
 
 
 def test_what_no_rule_names_any_more_is_stopped_after_it_was_held():
-    before = {CORP: TunnelRecord(*CORP, "up", "wanted", done=True)}
+    before = {CORP: TunnelRecord(*CORP, "up", "wanted", applied=True)}
     for _ in range(3):
         before = decide([], Known(before, held={CORP: "held by the admin"})).tunnels
-        assert before[CORP] == TunnelRecord(*CORP, "down", NO_RULE, done=True, held="held by the admin")
+        assert before[CORP] == TunnelRecord(*CORP, "down", NO_RULE, applied=True, held="held by the admin")
     after = decide([], Known(before)).tunnels
-    assert after[CORP] == TunnelRecord(*CORP, "down", NO_RULE, done=False)
+    assert after[CORP] == TunnelRecord(*CORP, "down", NO_RULE, applied=False)
 
 
 def test_a_verdict_on_a_held_tunnel_is_to_keep_it():
@@ -312,7 +312,7 @@ def test_what_the_option_openvpn_starts_is_brought_to_the_verdict(
     tunnels.running.add(NAME)
     note_starts(up)
     assert tunnels.asked[before:] == asked
-    assert up.read_tunnels()[CORP].done
+    assert up.read_tunnels()[CORP].applied
 
 
 def test_the_option_openvpn_is_remembered_beside_rules_only():

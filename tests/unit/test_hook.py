@@ -367,7 +367,7 @@ def real_store(tmp_path):
     """A store for hooks in processes of their own, with a tunnel that no interface has a rule for any more."""
     store = Store(str(tmp_path / "run"))
     store.prepare()
-    store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "eth7 wanted it", done=True)})
+    store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "eth7 wanted it", applied=True)})
     store.write_interface(make_record("netconf-none", 4711, (Pass("inet", {"netconf-vpn": "openvpn corp"}),)))
     return store
 
@@ -521,7 +521,7 @@ LOUD = {"VERBOSITY": "1", "IF_NETCONF_VPN": "openvpn corp unles office"}
 def test_full_outputs_change_nothing(real_store, phase):
     with open("/dev/full", "w") as full:
         assert finish(start_hook(real_store, phase, environ=LOUD, stdout=full, stderr=full))[0] == 0
-    assert not real_store.read_tunnels()[CORP].done
+    assert not real_store.read_tunnels()[CORP].applied
 
 
 def close_standard():
@@ -536,7 +536,7 @@ def test_closed_outputs_change_nothing_and_no_file_takes_their_place(real_store,
         real_store, phase, environ=LOUD, stdin=None, stdout=None, stderr=None, preexec_fn=close_standard
     )
     assert finish(process)[0] == 0
-    assert not real_store.read_tunnels()[CORP].done
+    assert not real_store.read_tunnels()[CORP].applied
     for path in Path(real_store.directory).rglob("*"):
         if path.is_file():
             content = path.read_text()

@@ -121,7 +121,7 @@ def tunnel_runs(installed):
     store = installed.store
     store.prepare()
     store.write_interface(make_record("lo:2", 1, (Pass("inet", {"netconf-vpn": VPN}),)))
-    store.write_tunnels({TUNNEL: TunnelRecord(*TUNNEL, "up", "wanted", done=True)})
+    store.write_tunnels({TUNNEL: TunnelRecord(*TUNNEL, "up", "wanted", applied=True)})
     os.mkfifo(store.fifo)
     watcher = os.open(store.fifo, os.O_RDWR | os.O_NONBLOCK)  # one that runs: none has to be started
     yield store
@@ -204,7 +204,7 @@ def test_up_with_a_tunnel_that_is_right_imports_nothing_dear(installed, tunnel_r
     record = tunnel_runs.read_interface(IFACE)
     assert record.observation.index == 1
     assert list(record.observation.answers)
-    assert tunnel_runs.read_tunnels()[TUNNEL].done
+    assert tunnel_runs.read_tunnels()[TUNNEL].applied
 
 
 def test_only_who_asks_the_network_pays_for_it(installed, tunnel_runs, bare):

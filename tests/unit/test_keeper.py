@@ -55,9 +55,9 @@ def machine(store, tunnels, monkeypatch):
     return machine
 
 
-def decide(store, verdict, done=True, **fields):
+def decide(store, verdict, applied=True, **fields):
     """Write down a decision."""
-    store.write_tunnels({CORP: TunnelRecord(*CORP, verdict, "wanted", done, **fields)})
+    store.write_tunnels({CORP: TunnelRecord(*CORP, verdict, "wanted", applied, **fields)})
 
 
 def state(store):
@@ -103,7 +103,7 @@ def test_why_it_can_not_be_started_is_said_once_and_tried_again(machine, tunnels
     machine.condition = Condition(True, True)
     machine.keep(after=1)
     record = machine.store.read_tunnels()[CORP]
-    assert (record.done, record.problem) == (True, "")
+    assert (record.applied, record.problem) == (True, "")
 
 
 def test_what_can_not_be_asked_has_ended(machine, tunnels):
@@ -153,7 +153,7 @@ def test_a_damaged_record_of_held_ones_is_written_again(machine):
 
 
 @pytest.mark.parametrize("verdict, fields", [
-    ("down", {}), ("up", {"done": False}),
+    ("down", {}), ("up", {"applied": False}),
 ])
 def test_what_is_not_to_be_up_is_not_looked_after(machine, tunnels, verdict, fields):
     machine.keep()
@@ -268,7 +268,7 @@ def test_what_could_not_even_be_started_is_not_final(machine, tunnels):
     machine.keep()
     machine.keep(after=10)
     assert tunnels.asked == []
-    decide(machine.store, "up", done=False, problem="systemctl start corp: no")
+    decide(machine.store, "up", applied=False, problem="systemctl start corp: no")
     machine.keep(after=10)
     machine.keep(after=2)
     assert tunnels.asked == ["start openvpn corp"]

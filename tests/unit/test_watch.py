@@ -633,7 +633,7 @@ OWN, SELF, NOBODY = {"devices": {"eth0"}}, {"survey": True, "devices": {"eth0"}}
 def test_which_news_matter(store, monkeypatch, kind, body, tunnels, said):
     store.prepare()
     if tunnels:
-        store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "", done=True)})
+        store.write_tunnels({CORP: TunnelRecord(*CORP, "up", "", applied=True)})
     interests = learn(store, monkeypatch, FakeKernel(eth0=(7, ""), wlan0=(8, "")))
     found = interests.sort([(kind, body)])
     assert (found.survey, found.devices) == (said.get("survey", False), said.get("devices", set()))
