@@ -4,6 +4,7 @@ In a copy with other paths, so that no hook and no record of this machine is tou
 """
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_without_anything_it_leaves(entrance):
     assert entrance.run() == LEFT
     entrance.keep("interfaces/wlan0")
     assert entrance.run() == LEFT
+
+
+def test_a_thousand_lines_take_hardly_longer_than_one(entrance):
+    """What took dash five seconds: the square of their length."""
+    lines = "\n".join(f"place-{number} gateway-mac=02:00:00:00:01:0{number % 10} command=a'b" for number in range(2000))
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    status, hook, passed, _ = entrance.run(IFACE="eth0", IF_NETCONF_LOCATION=lines, IF_NETCONF_VPN="openvpn corp")
+    assert (status, hook) == (0, "if-up.d")
+    assert passed["IF_NETCONF_LOCATION"] == lines
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 2
 
 
 @pytest.mark.parametrize("option", ["VPN", "GUARD", "LOCATION_10", "TYPO", "x_Y"])
