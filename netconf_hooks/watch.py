@@ -75,6 +75,10 @@ PAUSES = (5.0, 15.0, 30.0, 60.0)
 ACTING_TIME = 20.0
 EVENT_TIME = 600.0
 
+# How many events are read at once (datagrams), since those of a storm would stay in this process's memory; and how often
+# in a row, before the events that shut guards are read again.
+_HANDFUL, _HANDFULS = 64, 50
+
 # Seconds until the records' lock is tried again, to see whether this process may end.
 LEAVING_PAUSE = 0.5
 
@@ -193,9 +197,14 @@ class Listener:
 
     def _take_news(self) -> bool:
         """Read the events that have come, and note which links they are about; return whether there were any."""
-        messages, dropped = self._news.collect()
-        self._burst.note(self._interests.sort(messages) if not dropped else _EVERYTHING)
-        return bool(messages) or dropped
+        some = False
+        for _ in range(_HANDFULS):
+            messages, dropped = self._news.collect(_HANDFUL)
+            self._burst.note(self._interests.sort(messages) if not dropped else _EVERYTHING)
+            some = some or bool(messages) or dropped
+            if len(messages) < _HANDFUL:
+                break
+        return some
 
     def _end_burst(self) -> None:
         """Continue the burst if more events have come; otherwise request a look at networks that may have changed."""
@@ -226,6 +235,14 @@ class Listener:
         except NetlinkError as error:
             log.error(f"watch: {error}")
             return [record.iface for record in records]
+
+    def _find_missed(self, devices: Collection[str]) -> list[str]:
+        """Return the interfaces on these links whose routers have other MAC addresses than were seen."""
+        try:
+            return self._survey.find_missed(devices) if devices else []
+        except NetlinkError as error:
+            log.error(f"watch: {error}")
+            return []
 
     def _follow_networks(self) -> Collection[str]:
         """Determine which events matter from now on, and filter out the others; return the links about which the kernel
@@ -300,8 +317,8 @@ class Listener:
             self._finish(self._actor)
             self._actor = None
             self._reload()
-            # Events about these links before the filter was changed were not received.
-            if missed := self._find_changed(self._follow_networks()):
+            # Events about these routers before the filter was changed were not received.
+            if missed := self._find_missed(self._follow_networks()):
                 self._survey.request(missed)
             if not self._teller and self._store.has_events():
                 self._teller = self._fork("run the event scripts", EVENT_TIME, lambda report: tell(self._store, report))
@@ -739,6 +756,21 @@ class _Survey:
             if iface not in changed and iface in self._scenes:
                 self._scenes[iface] = scene.complete(self._scenes[iface])
         return changed
+
+    def find_missed(self, devices: Collection[str]) -> list[str]:
+        """Return the interfaces on these links whose routers have other MAC addresses than were seen, or have one now.
+
+        Unlike a whole look it imports nothing, which would stay in this process's memory.  Raises `NetlinkError`.
+        """
+        missed = []
+        with Netlink() as kernel:
+            for iface, scene in self._scenes.items():
+                if device_of(iface) in devices:
+                    routers = [router for router in scene.routers if router != NO_ADDRESS]
+                    known = kernel.get_known_neighbours(scene.index, routers).items()
+                    if any(neighbour.mac and scene.macs.get(router) != neighbour.mac for router, neighbour in known):
+                        missed.append(iface)
+        return missed
 
     def list_routers(self) -> dict[str, tuple[str, ...]]:
         """Return the routers of each interface, as last seen."""

@@ -94,7 +94,10 @@ def install_guard(store: Store, invocation: Invocation, again: bool = False) -> 
             rules = read_rules_of(sorted(passes, key=lambda each: not each.reached))
             # If the stanzas disagree, keep it closed in its present firewall, or else in the first stanza's one.
             name = before.backend if before and conflict else rules.backend
-            backend = firewall.load_firewall(name) if before and conflict else firewall.choose_firewall(name)
+            if before and conflict:
+                backend = firewall.load_firewall(name)
+            else:
+                backend = firewall.choose_firewall(name, {guard.backend for guard in store.read_guards(log.error)})
             parts = ports.read_ports(device, merge_options(passes), rules.outside_ports)
             if problem := find_unheld(device, parts, backend.name):
                 raise GuardError(problem)

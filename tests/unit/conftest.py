@@ -193,7 +193,7 @@ def firewalls(monkeypatch, journal, place, hosts_file, steps):
         return firewall
 
     monkeypatch.setattr(firewall_module, "load_firewall", load)
-    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend="auto": load(backend))
+    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend="auto", standing=(): load(backend))
     monkeypatch.setattr(ppp, "find_dialers", lambda device: [])
     return firewalls
 

@@ -462,7 +462,7 @@ def test_another_backend_takes_over_without_a_gap(store, links, network, firewal
 def test_another_iptables_takes_over(store, links, network, firewalls, monkeypatch):
     """A guard may be left in more than one firewall: none is forgotten, and each is cleared when it works again."""
     chosen = "iptables-legacy"
-    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend: firewalls[chosen])
+    monkeypatch.setattr(firewall_module, "choose_firewall", lambda backend, standing: firewalls[chosen])
     ifup(store, links)
     for chosen, former in (("iptables-nft", "iptables-legacy"), ("nftables", "iptables-nft iptables-legacy")):
         firewalls[former.split()[0]].broken = "not installed"

@@ -16,7 +16,7 @@ from situations import make_record
 from netconf_hooks import wake, watch
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord, TunnelState
-from netconf_hooks.system.netlink import LinkStatus, pack_attribute
+from netconf_hooks.system.netlink import LinkStatus, Neighbour, pack_attribute
 from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
 
@@ -709,6 +709,26 @@ def test_the_listener_itself_sees_whether_a_network_is_another_one(monkeypatch):
     seen["eth0"] = change(OFFICE, macs={ROUTER: "00:16:3e:99:99:99"})
     assert survey.find_changed([record]) == ["eth0"]
     assert survey.find_changed([]) == []
+
+
+@pytest.mark.parametrize("macs, known, missed", [
+    ({ROUTER: MAC}, {ROUTER: MAC}, []),
+    ({ROUTER: MAC}, {}, []),
+    ({ROUTER: MAC}, {ROUTER: "00:16:3e:99:99:99"}, ["eth0"]),
+    ({}, {ROUTER: MAC}, ["eth0"]),
+    ({}, {ROUTER: ""}, []),
+])
+def test_what_a_router_became_before_its_news_were_sent(monkeypatch, macs, known, missed):
+    survey = watch._Survey()
+    survey.begin([in_office()])
+    survey.end([f"scene eth0\\n{change(OFFICE, macs=macs)}".replace("\t", "\\t")], failed=False)
+    kernel = FakeKernel()
+    kernel.get_known_neighbours = lambda index, routers: {
+        router: Neighbour(index, router, 2, known[router]) for router in routers if router in known
+    }
+    monkeypatch.setattr(watch, "Netlink", lambda: kernel)
+    assert survey.find_missed({"eth0"}) == missed
+    assert survey.find_missed({"wlan0"}) == []
 
 
 def make_rule(table, chain, kind=6):

@@ -19,7 +19,7 @@ from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Protocol
 
 OPEN = "open"
@@ -327,15 +327,17 @@ def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
     return guard
 
 
-def choose_firewall(backend: str = "auto") -> AnyFirewall:
+def choose_firewall(backend: str = "auto", standing: Collection[str] = ()) -> AnyFirewall:
     """Return the firewall for ``netconf-guard-backend``: with ``auto`` the first that works here.
 
+    standing: the firewalls that guards are in already, by `AnyFirewall.name`: the kernel knows all that these need.
     Raises `GuardError` where none does, with the reason of each.
     """
     reasons = []
     for name in BACKENDS if backend == "auto" else (backend,):
         try:
-            return load_firewall(name, thorough=True)
+            guard = load_firewall(name) if standing else None
+            return guard if guard and guard.name in standing else load_firewall(name, thorough=True)
         except GuardError as error:
             reasons.append(f"{name}: {error}")
     raise GuardError("; ".join(reasons))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def test_by_the_name_in_the_record(monkeypatch: pytest.MonkeyPatch, name: str) -
     monkeypatch.setattr(iptables, "Firewall", lambda *arguments: made.append(arguments))
     load_firewall(name)
     assert made == [(False, name.partition("-")[2])]
+
+
+def test_what_guards_are_in_already_needs_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes iptables two programs' runs."""
+    asked = []
+
+    def load(name: str, thorough: bool = False) -> types.SimpleNamespace:
+        asked.append((name, thorough))
+        return types.SimpleNamespace(name="iptables-nft" if name == "iptables" else name)
+
+    monkeypatch.setattr(firewall, "load_firewall", load)
+    assert choose_firewall("iptables", {"iptables-nft"}).name == "iptables-nft"
+    assert asked == [("iptables", False)]
+    asked.clear()
+    # The admin has chosen another variant since.
+    assert choose_firewall("iptables", {"iptables-legacy"}).name == "iptables-nft"
+    assert asked == [("iptables", False), ("iptables", True)]
 
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
