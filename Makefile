@@ -7,7 +7,7 @@
 #   sudo make test-vm   tests that need Debian's own kernel, booted in qemu
 #   make test-unit      the unit tests alone, without the slowest: no root, seconds
 #   sudo make test-debian SUITE=trixie   what a buildd, lintian, piuparts and autopkgtest would say there: ten minutes
-#   sudo make bench     what the hooks cost: ten minutes, writes docs/performance.md
+#   sudo make bench     what the hooks cost: a quarter of an hour, writes docs/performance.md
 #   sudo make soak      ends tunnels in all ways, for ten minutes and more
 #   sudo make latencies  for how long packets leave after the kernel's event while the watcher is busy: some minutes
 #   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
@@ -40,8 +40,8 @@ NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc
 NEEDS_test = iptables lintian strace $(NEEDS_unit) $(NEEDS_demo)
 NEEDS_debian = git mmdebstrap util-linux
 NEEDS_vm = e2fsprogs mmdebstrap python3-pytest qemu-system-x86 util-linux $(NEEDS_library) $(NEEDS_deb)
-NEEDS_bench = dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client nftables openssl procps time util-linux \
-	$(NEEDS_library) $(NEEDS_deb)
+NEEDS_bench = dnsmasq-base ifupdown iproute2 iptables iputils-ping isc-dhcp-client nftables openssl procps \
+	python3-matplotlib time util-linux $(NEEDS_library) $(NEEDS_deb)
 
 # The sources of the packages; `make deb` builds only if one of these has changed.
 SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \

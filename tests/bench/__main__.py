@@ -13,10 +13,11 @@ from pathlib import Path
 
 from tests.lab.namespaces import CommandFailed
 
-from . import report
+from . import plots, report
 from .notes import NOTES
-from .race import BenchError, Result, milliseconds, race
-from .rows import INTERPRETER, PARALLEL, ROWS, Bench
+from .race import BenchError, Curve, Result, milliseconds, race
+from .rows import PARALLEL, ROWS
+from .scene import INTERPRETER, Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/performance.md"
@@ -50,11 +51,11 @@ def measure_imports(bench: Bench) -> list[report.Import]:
     return sorted(costs, key=lambda each: each.cost)
 
 
-def write_page(text: str, path: Path) -> None:
-    """Write the page; it belongs to whom the directory belongs to, also where root writes it."""
-    path.write_text(text)
-    owner = path.parent.stat()
-    os.chown(path, owner.st_uid, owner.st_gid)
+def give_away(path: Path) -> None:
+    """Let a file, and its directory, belong to whom the checkout belongs to, also where root has written it."""
+    owner = ROOT.stat()
+    for each in (path.parent, path):
+        os.chown(each, owner.st_uid, owner.st_gid)
 
 
 def main() -> int:
@@ -71,6 +72,7 @@ def main() -> int:
     machine = report.describe_machine()
     chosen = [name for name in ROWS if name in (options.rows or ROWS)]
     rows: dict[str, list[Result]] = {}
+    curves: list[Curve] = []
     failures: dict[str, str] = {}
     whole = len(chosen) == len(ROWS) and options.rounds >= ROUNDS
     imports: list[report.Import] = []
@@ -80,6 +82,9 @@ def main() -> int:
                 rows[name] = []
                 try:
                     for result in ROWS[name](bench):
+                        if isinstance(result, Curve):
+                            curves.append(result)
+                            continue
                         rows[name].append(result)
                         print(report.format_line(result), flush=True)
                 except (BenchError, CommandFailed, TimeoutError) as error:
@@ -89,8 +94,11 @@ def main() -> int:
                 imports = measure_imports(bench)
     page = options.page or (PAGE if whole else None)
     if page:
-        text = report.format_page(machine, rows, failures, imports, NOTES, options.rounds, PARALLEL)
-        write_page(text, page)
+        for picture in plots.draw(curves, page.with_suffix("")):
+            give_away(picture)
+        text = report.format_page(machine, rows, failures, imports, NOTES, options.rounds, PARALLEL, page.stem, curves)
+        page.write_text(text)
+        give_away(page)
         print(f"Written: {page}")
     return 1 if failures else 0
 

@@ -53,6 +53,20 @@ class Result(NamedTuple):
         return self.goal is None or round(self.ratio, 2) <= self.goal
 
 
+class Curve(NamedTuple):
+    """How something grows: a plot.
+
+    name: of its file; over: what is counted; lines: the points of each, the number and milliseconds, by label.
+    logarithmic: whether both scales are.
+    """
+
+    name: str
+    title: str
+    over: str
+    lines: Mapping[str, tuple[tuple[float, float], ...]]
+    logarithmic: bool = False
+
+
 class Stopwatch:
     """Measures programs inside a laptop (context manager)."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .race import Result
+from .race import Curve, Result
 
 
 class Machine(NamedTuple):
@@ -37,7 +37,7 @@ _PREFACE = """\
 # What the hooks cost
 
 Every `ifup` of every interface pays for these hooks. This page says how much, compared with alternatives. `make bench`
-writes it; to measure on another machine, run it there (some ten minutes, as root).
+writes it; to measure on another machine, run it there (a quarter of an hour, as root).
 """
 
 _UNKNOWN = "The reason is not known yet."
@@ -48,16 +48,18 @@ _METHOD = """\
 - By `tests/bench/`: real ifupdown, dhclient and the built packages on a laptop of the lab (`tests/lab`), which is made
   of namespaces of this machine. `make bench ROWS='ifup-plain memory'` runs some rows, `ROUNDS=5` fewer rounds; neither
   writes this file.
-- Both sides of a row run by turns, {rounds} rounds of each after one that does not count, so that other load on the
-  machine affects both sides. The table has the medians, and the median of the rounds' ratios (which need not be the
-  ratio of the medians).
+- Both sides of a row run by turns, {rounds} rounds of each (fewer if one takes seconds) after one that does not count,
+  so that other load on the machine affects both sides. The table has the medians, and the median of the rounds' ratios
+  (which need not be the ratio of the medians).
 - Times are wall time, from the start of the program to its end, unless they are called CPU time: this is the user and
   system time of the program and of all its children that it waited for (wait4(2)). Both are measured inside the laptop.
   Memory is the largest resident size (`ru_maxrss`, by time(1)).
 - "The shell hook" is `tests/bench/shell-hook`, in the same place, on the same network, with the same result.
 - Of `if-up` the second and all later runs are measured: the record exists and does not change, so nothing is started
   or stopped. Each run wakes the watcher, but its work must not count as the hooks' time: the bench holds its pipe, so
-  that it does not run, except in the row of {parallel} interfaces.
+  that it does not run, except in the rows of {parallel}, 40 and 20 interfaces and its own.
+- The watcher's own processor time is that of its process and of its children (proc(5), stat), until 1.5 s after the
+  load has ended.
 - "MAC known": the router's entry in the neighbour table is stale, as it is after a while. "To be resolved": the entry
   is removed before each run; the shell hook then pings the router.
 """
@@ -101,14 +103,18 @@ def format_page(
     notes: Mapping[str, str],
     rounds: int,
     parallel: int,
+    pictures: str,
+    curves: Sequence[Curve],
 ) -> str:
     """Return docs/performance.md.
 
     rows: the results by the names of their rows; failures: why there are none; notes: why a goal is not met.
+    pictures: the directory of the plots, beside the page; curves: what is plotted.
     """
     parts = [
         _PREFACE,
         _format_table(rows, failures),
+        _format_curves(pictures, curves),
         _format_unmet(rows, notes),
         _METHOD.format(rounds=rounds, parallel=parallel),
         _format_machine(machine),
@@ -130,6 +136,16 @@ def _format_table(rows: Mapping[str, Sequence[Result]], failures: Mapping[str, s
         if name in failures:
             lines.append(f"| {name} | | | | | | not measured: {failures[name]} |")
     return "\n".join(lines) + "\n"
+
+
+def _format_curves(pictures: str, curves: Sequence[Curve]) -> str:
+    if not curves:
+        return ""
+    lines = [
+        f"![{curve.title}: milliseconds over the number of {curve.over}]({pictures}/{curve.name}.svg)"
+        for curve in curves
+    ]  # fmt: skip
+    return "## How it grows\n\n" + "\n\n".join(lines) + "\n"
 
 
 def _format_unmet(rows: Mapping[str, Sequence[Result]], notes: Mapping[str, str]) -> str:

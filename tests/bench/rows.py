@@ -6,178 +6,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
-from pathlib import Path
+from contextlib import ExitStack
+from statistics import median
 
 from tests.lab.archive import ArchiveError
-from tests.lab.laptop import Image, Laptop
+from tests.lab.laptop import Laptop
 from tests.lab.namespaces import ENVIRONMENT
 from tests.lab.network import HOME, OFFICE, Network
 from tests.lab.old_guessnet import SCRIPT as GUESSNET
 from tests.lab.old_guessnet import fetch_guessnet, install_guessnet
 from tests.lab.waiting import wait_until
 
-from .race import BenchError, Result, Stopwatch, Took, cpu_milliseconds, milliseconds, race
+from .guards import measure_forty, measure_twenty
+from .race import BenchError, Curve, Result, Stopwatch, Took, cpu_milliseconds, milliseconds, race
+from .scene import (
+    CORES, HERE, HOOK, IFDOWN, IFUP, INTERPRETER, SHELL_HOOK, WATCHERS_PIPE, Bench, add_wires, open_twins
+)  # fmt: skip
+from .watching import measure_watcher
 
-HERE = Path(__file__).parent
-INTERPRETER = ("/usr/bin/python3", "-IS", "-c", "pass")
-HOOK = "/etc/network/if-up.d/netconf-hooks"
 PRE_UP_HOOK = "/etc/network/if-pre-up.d/00-netconf-hooks"
 NFT = "/usr/sbin/nft"
-SHELL_HOOK = "/usr/local/lib/netconf-bench/shell-hook"
 OURS_FOR_GUESSNET = "/usr/sbin/guessnet-ifupdown"
-IFUP, IFDOWN, IP = "/usr/sbin/ifup", "/usr/sbin/ifdown", "/usr/sbin/ip"
-
-WATCHERS_PIPE = "/run/netconf-hooks/watch.fifo"
-
-CORES = len(os.sched_getaffinity(0))
-
-OFFICE_LINE = f"office-lan gateway-mac={OFFICE.router_mac} dns-domain={OFFICE.domain}"
-# What both hooks of `up-known` go by: ours by its options, the shell's by its own.
-STANZA = """\
-iface eth0 inet dhcp
-{locations}
-    netconf-vpn          openvpn corp unless office-lan
-    office-vpn           corp
-    office-gateway-mac   {mac}
-    office-domain        {domain}
-    up env -0 >/run/bench.environment
-"""
-
-
-class Bench:
-    """What all rows share: the disks, and how often each race is run (context manager).
-
-    packages: the .deb files to measure.
-    """
-
-    def __init__(self, packages: list[Path], rounds: int) -> None:
-        self.rounds = rounds
-        self._packages = packages
-        self._undo = ExitStack()
-
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
-
-    @cached_property
-    def image(self) -> Image:
-        """A laptop's disk with the product."""
-        return self._undo.enter_context(Image(self._packages))
-
-    @cached_property
-    def bare_image(self) -> Image:
-        """One whose hook directories are empty."""
-        return self._undo.enter_context(Image())
-
-    @cached_property
-    def office(self) -> Office:
-        """A laptop in the office, whose kernel's tables and whose stanza are like any other's."""
-        return self._undo.enter_context(self.open_office())
-
-    @contextmanager
-    def open_office(self, lines: int = 1) -> Iterator[Office]:
-        """Another laptop in the office.  lines: how many location lines its stanza has; the last one holds."""
-        with ExitStack() as undo:
-            network = undo.enter_context(Network((OFFICE,), ("eth0",)))
-            laptop = undo.enter_context(Laptop(network, self.image))
-            yield Office(network, laptop, undo.enter_context(Stopwatch(laptop)), lines)
-
-
-class Office:
-    """A laptop that has come to the office: its if-up hooks have run, and can be run again with nothing to be done.
-
-    In place of the watcher, which each run wakes and which would work beside the next, the stopwatch holds its pipe.
-    """
-
-    def __init__(self, network: Network, laptop: Laptop, stopwatch: Stopwatch, lines: int) -> None:
-        self.network = network
-        self.laptop = laptop
-        self.stopwatch = stopwatch
-        locations = [*(f"place-{number} {make_tests(number)}" for number in range(1, lines)), OFFICE_LINE]
-        laptop.write("/etc/network/interfaces", STANZA.format(
-            locations="\n".join(f"    netconf-location     {line}" for line in locations),
-            mac=OFFICE.router_mac,
-            domain=OFFICE.domain,
-        ))  # fmt: skip
-        laptop.write(SHELL_HOOK, (HERE / "shell-hook").read_text(), 0o755)
-        network.plug(OFFICE.name, "eth0")
-        stopwatch.hold(WATCHERS_PIPE)
-        laptop.ifup("eth0")
-        pairs = laptop.read("/run/bench.environment").rstrip("\0").split("\0")
-        self.environment = dict(pair.split("=", 1) for pair in pairs)
-        for hook in (HOOK, SHELL_HOOK):
-            self.forget_router()
-            took = self.run(hook)
-            if took.output:
-                raise BenchError(f"{hook}: {took.output}")
-        if laptop.run(["netconf-hooks", "location", "eth0"]).stdout != "office-lan\n":
-            raise BenchError("netconf-hooks does not know the office")
-        # What the shell's hook does where it knows it not.
-        elsewhere = self.environment | {"IF_OFFICE_DOMAIN": "elsewhere.example", "IF_OFFICE_VPN": "nothing"}
-        laptop.run([SHELL_HOOK], env=elsewhere, check=False)
-        if "nothing: up" not in laptop.log():
-            raise BenchError("the shell hook does not notice that it is elsewhere")
-
-    def run(self, *argv: str) -> Took:
-        """Run a hook as ifup did."""
-        return self.stopwatch.measure([argv], environment=self.environment)
-
-    def run_known(self, *argv: str) -> Took:
-        """The same, the router's MAC address being known."""
-        router = ("to", OFFICE.router, "lladdr", OFFICE.router_mac)
-        self.stopwatch.run(IP, "neigh", "replace", *router, "dev", "eth0", "nud", "stale")
-        return self.run(*argv)
-
-    def run_unknown(self, hook: str) -> Took:
-        """The same, the router's MAC address being unknown."""
-        self.forget_router()
-        return self.run(hook)
-
-    def forget_router(self) -> None:
-        """Let the kernel forget the router's MAC address."""
-        self.stopwatch.run(IP, "neigh", "flush", "to", OFFICE.router, "dev", "eth0")
-
-    def fill(self, what: str, count: int) -> None:
-        """Fill the kernel's tables of the laptop."""
-        if what == "interfaces":
-            lines = "".join(
-                f"link add crowd{number} type veth peer name other{number}\n"
-                f"link set crowd{number} up\nlink set other{number} up\n"
-                for number in range(count // 2)
-            )
-            self.network.run("laptop", ["ip", "-batch", "-"], text=lines)
-        else:
-            self.network.run("laptop", ["/usr/bin/python3", str(HERE / "crowd.py"), what, "eth0", str(count)])
-
-
-def make_tests(number: int) -> str:
-    """Return the tests of a place where nobody is."""
-    return f"gateway-mac=02:00:00:01:{number >> 8:02x}:{number & 255:02x} dns-domain=place-{number}.example"
-
-
-@contextmanager
-def open_twins(*images: Image) -> Iterator[tuple[Network, list[Laptop], list[Stopwatch]]]:
-    """Laptops that differ in their disks alone: they share one network namespace."""
-    with ExitStack() as undo:
-        network = undo.enter_context(Network((), ()))
-        laptops = [undo.enter_context(Laptop(network, image)) for image in images]
-        yield network, laptops, [undo.enter_context(Stopwatch(laptop)) for laptop in laptops]
-
-
-def add_wires(network: Network, count: int) -> None:
-    """Add interfaces wire1, wire2, ... to the laptop, with carrier as soon as they are set up."""
-    lines = (
-        f"link add wire{number} type veth peer name far{number}\nlink set far{number} up\n"
-        for number in range(1, count + 1)
-    )
-    network.run("laptop", ["ip", "-batch", "-"], text="".join(lines))
 
 
 def measure_no_rules(bench: Bench) -> Iterator[Result]:
@@ -203,20 +54,26 @@ def measure_plain(bench: Bench) -> Iterator[Result]:
         runners = [lambda each=each: each.measure([[IFUP, "wire1"]], [[IFDOWN, "wire1"]]) for each in stopwatches]
         base, ours, nothing = map(milliseconds, race(bench.rounds, *runners))
     what, against = "`ifup`+`ifdown` of a plain interface, four hooks", "empty hook directories"
-    yield Result(what, against, 2.1, "ms", base, ours)
+    yield Result(what, against, 1.25, "ms", base, ours)
     yield Result("to compare: four empty files with the first line `#!/usr/bin/python3 -IS`", against, None, "ms",
                  base, nothing)  # fmt: skip
 
 
-def measure_200(bench: Bench) -> Iterator[Result]:
+def measure_200(bench: Bench) -> Iterator[Result | Curve]:
     """ifup -a and ifdown -a of many."""
-    with open_twins(bench.bare_image, bench.image) as (network, laptops, stopwatches):
-        write_plain(network, laptops, 200)
-        runners = [lambda each=each: each.measure([[IFUP, "-a"]], [[IFDOWN, "-a"]]) for each in stopwatches]
-        base, ours = map(milliseconds, race(bench.rounds, *runners))
+    lines: dict[str, list[tuple[float, float]]] = {"empty hook directories": [], "netconf-hooks": []}
+    for count in (25, 50, 100, 200):
+        with open_twins(bench.bare_image, bench.image) as (network, laptops, stopwatches):
+            write_plain(network, laptops, count)
+            runners = [lambda each=each: each.measure([[IFUP, "-a"]], [[IFDOWN, "-a"]]) for each in stopwatches]
+            base, ours = map(milliseconds, race(min(bench.rounds, 5 if count == 200 else 3), *runners))
+        for line, taken in zip(lines.values(), (base, ours), strict=True):
+            line.append((count, median(taken)))
     yield Result(
-        "200 interfaces, `ifup -a` then `ifdown -a`, no rules", "empty hook directories", 2.2, "ms", base, ours
+        "200 interfaces, `ifup -a` then `ifdown -a`, no rules", "empty hook directories", 1.25, "ms", base, ours
     )
+    title = "ifup -a, then ifdown -a, of plain interfaces"
+    yield Curve("interfaces", title, "interfaces", {label: tuple(points) for label, points in lines.items()})
 
 
 def write_plain(network: Network, laptops: list[Laptop], count: int) -> None:
@@ -234,10 +91,16 @@ def write_plain(network: Network, laptops: list[Laptop], count: int) -> None:
 def measure_up_known(bench: Bench) -> Iterator[Result]:
     """The if-up hook with nothing to be done."""
     office = bench.office
-    base, ours = race(bench.rounds, lambda: office.run_known(SHELL_HOOK), lambda: office.run_known(HOOK))
+    shell, ours, bare = race(
+        bench.rounds,
+        lambda: office.run_known(SHELL_HOOK),
+        lambda: office.run_known(HOOK),
+        lambda: office.run_known(*INTERPRETER),
+    )
     what = "if-up, one location by gateway MAC and domain, MAC known, tunnel already right: "
-    yield Result(what + "CPU time", "the shell hook", 1.5, "ms", cpu_milliseconds(base), cpu_milliseconds(ours))
-    yield Result(what + "wall", "the shell hook", 1.5, "ms", milliseconds(base), milliseconds(ours))
+    yield Result(what + "wall", "`python3 -IS -c pass`", 1.8, "ms", milliseconds(bare), milliseconds(ours))
+    yield Result(what + "wall", "the shell hook", None, "ms", milliseconds(shell), milliseconds(ours))
+    yield Result(what + "CPU time", "the shell hook", None, "ms", cpu_milliseconds(shell), cpu_milliseconds(ours))
 
 
 def measure_up_resolve(bench: Bench) -> Iterator[Result]:
@@ -245,33 +108,62 @@ def measure_up_resolve(bench: Bench) -> Iterator[Result]:
     office = bench.office
     base, ours = race(bench.rounds, lambda: office.run_unknown(SHELL_HOOK), lambda: office.run_unknown(HOOK))
     yield Result(
-        "the same, MAC to be resolved", "the shell hook", 1.0, "ms", milliseconds(base), milliseconds(ours)
+        "the same, MAC to be resolved", "the shell hook", None, "ms", milliseconds(base), milliseconds(ours)
     )
 
 
-def measure_lines(bench: Bench) -> Iterator[Result]:
+def measure_lines(bench: Bench) -> Iterator[Result | Curve]:
     """The same with very many location lines."""
-    with bench.open_office(1000) as many:
-        base, ours = race(bench.rounds, lambda: bench.office.run_known(HOOK), lambda: many.run_known(HOOK))
+    ours_by_count: list[tuple[float, float]] = []
+    shell_by_count: list[tuple[float, float]] = []
+    for count in (10, 100, 1000):
+        rounds = bench.rounds if count == 1000 else min(bench.rounds, 7)
+        with bench.open_office(count) as many:
+            base, ours, shell = race(
+                rounds,
+                lambda: bench.office.run_known(HOOK),
+                lambda: many.run_known(HOOK),
+                lambda: bench.office.run_known(SHELL_HOOK),
+            )
+        if not ours_by_count:
+            ours_by_count.append((1, median(milliseconds(base))))
+            shell_by_count.append((1, median(milliseconds(shell))))
+        ours_by_count.append((count, median(milliseconds(ours))))
+        shell_by_count.append((count, median(milliseconds(shell))))
     yield Result(
         "the same with 1,000 location lines", "with 1 line", 1.5, "ms", milliseconds(base), milliseconds(ours)
     )
+    lines = {"the shell hook, which knows one": tuple(shell_by_count), "netconf-hooks": tuple(ours_by_count)}
+    yield Curve("rules", "if-up with many location lines", "netconf-location lines", lines, logarithmic=True)
 
 
-def measure_tables(bench: Bench) -> Iterator[Result]:
+def measure_tables(bench: Bench) -> Iterator[Result | Curve]:
     """The same on machines whose kernel's tables are large."""
     few = bench.office
-    for what, count in (("routes", 1_000_000), ("neighbours", 10_000), ("interfaces", 1_000)):
+    lines: dict[str, list[tuple[float, float]]] = {"the shell hook": [], "netconf-hooks": []}
+    cases = [("routes", count) for count in (10_000, 100_000, 1_000_000)]
+    for what, count in (*cases, ("neighbours", 10_000), ("interfaces", 1_000)):
+        whole = (what, count) not in cases[:-1]
         with bench.open_office() as many:
             many.fill(what, count)
             runners = [lambda: few.run_known(HOOK), lambda: many.run_known(HOOK)]
             if what == "routes":
-                runners.append(lambda: many.run_known(SHELL_HOOK))
-            base, ours, *shell = race(bench.rounds, *runners)
+                runners += [lambda: many.run_known(SHELL_HOOK), lambda: few.run_known(SHELL_HOOK)]
+            base, ours, *shell = map(milliseconds, race(bench.rounds if whole else min(bench.rounds, 5), *runners))
+        if shell:
+            if not lines["netconf-hooks"]:
+                lines["netconf-hooks"].append((1, median(base)))
+                lines["the shell hook"].append((1, median(shell[1])))
+            lines["netconf-hooks"].append((count, median(ours)))
+            lines["the shell hook"].append((count, median(shell[0])))
+        if not whole:
+            continue
         title = f"the same with {count:,} {what}"
-        yield Result(title, "with few", 1.2, "ms", milliseconds(base), milliseconds(ours))
-        for taken in shell:
-            yield Result(title, "the shell hook there", 0.25, "ms", milliseconds(taken), milliseconds(ours))
+        yield Result(title, "with few", 1.2, "ms", base, ours)
+        if shell:
+            yield Result(title, "the shell hook there", 0.25, "ms", shell[0], ours)
+    points = {label: tuple(each) for label, each in lines.items()}
+    yield Curve("routes", "if-up with many routes", "routes", points, logarithmic=True)
 
 
 GUARD_TABLES = ("inet netconf-guard", "netdev netconf-guard")
@@ -306,9 +198,12 @@ def measure_guard(bench: Bench) -> Iterator[Result]:
         stopwatch.measure([[PRE_UP_HOOK]], environment=environment)
         laptop.write(rules, laptop.run(["nft", "list", "ruleset"]).stdout)
         open_again()
-        base, ours = map(milliseconds, race(bench.rounds, close_by_nft, close))
+        base, ours, bare = map(
+            milliseconds, race(bench.rounds, close_by_nft, close, lambda: stopwatch.measure([INTERPRETER]))
+        )
+    yield Result("guard closed, whole hook", "`python3 -IS -c pass`", 3.0, "ms", bare, ours)
     yield Result(
-        "guard closed, whole hook", "bare `nft -f` of the same rules, and an interpreter", 1.2, "ms", base, ours
+        "guard closed, whole hook", "bare `nft -f` of the same rules, and an interpreter", None, "ms", base, ours
     )
 
 
@@ -472,7 +367,7 @@ def measure_memory(bench: Bench) -> Iterator[Result]:
     )  # fmt: skip
 
 
-ROWS: dict[str, Callable[[Bench], Iterator[Result]]] = {
+ROWS: dict[str, Callable[[Bench], Iterator[Result | Curve]]] = {
     "hook-no-rules": measure_no_rules,
     "ifup-plain": measure_plain,
     "up-known": measure_up_known,
@@ -484,5 +379,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "probes": measure_probes,
     "ifup-200": measure_200,
     "parallel-50": measure_parallel,
+    "guards-40": measure_forty,
+    "guards-20": measure_twenty,
+    "watcher": measure_watcher,
     "memory": measure_memory,
 }
