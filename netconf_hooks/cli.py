@@ -34,13 +34,9 @@ from netconf_hooks.wake import wake_watcher
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
     from typing import NoReturn
 
 _PROGRAM = "netconf-hooks"
-
-# The watcher's exit status after an error that nobody has foreseen: EX_SOFTWARE, sysexits.h.
-CRASHED = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -365,26 +361,6 @@ def decide_again(options: argparse.Namespace, store: Store) -> int:
 
 def watch_network(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks watch``: until no interface with rules is up."""
-    from netconf_hooks.watch import watch
+    from netconf_hooks.watch import run_watcher
 
-    if os.geteuid() != 0:
-        raise CommandError("watch: only root may decide")
-    sys.excepthook = _log_crash
-    try:
-        watch(store)
-    except (NetlinkError, OSError) as error:
-        # Its standard error is /dev/null if a hook has started it.
-        log.error(f"watch: {error}; only hooks and refresh notice changes now")
-        return FAILED
-    return OK
-
-
-def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log an error that nobody has foreseen, and end the watcher; systemd starts it again."""
-    from traceback import format_exception
-
-    if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    log.error("watch: " + "".join(format_exception(kind, error, trace)))
-    os._exit(CRASHED)
+    return run_watcher(store)

@@ -24,12 +24,13 @@ import sys
 from time import monotonic
 
 from netconf_hooks import guard
+from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
 from netconf_hooks.settle import leave_events, look_again, settle
-from netconf_hooks.state import RecordError, boot_time
+from netconf_hooks.state import RecordError, Store, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.children import Child
 from netconf_hooks.system.netlink import (
@@ -41,8 +42,9 @@ from netconf_hooks.system.processes import read_start
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from types import TracebackType
 
-    from netconf_hooks.state import InterfaceRecord, Lock, Store
+    from netconf_hooks.state import InterfaceRecord, Lock
     from netconf_hooks.system.netlink import Message
 
 # Multicast groups (enum rtnetlink_groups) beside LINKS and NEIGHBOURS.
@@ -75,15 +77,50 @@ PAUSES = (5.0, 15.0, 30.0, 60.0)
 ACTING_TIME = 20.0
 EVENT_TIME = 600.0
 
-# How many events are read at once (datagrams), since those of a storm would stay in this process's memory; and how often
-# in a row, before the events that shut guards are read again.
+# How many events are read at once (datagrams), since those of a storm would stay in this process's memory; and how
+# often in a row, before the events that shut guards are read again.
 _HANDFUL, _HANDFULS = 64, 50
+
+# The exit status after an error that nobody has foreseen: EX_SOFTWARE, sysexits.h.
+CRASHED = 70
 
 # Seconds until the records' lock is tried again, to see whether this process may end.
 LEAVING_PAUSE = 0.5
 
 # The lowest real-time priority: this process hardly ever runs, but it may have to shut a guard on a busy machine.
 _PRIORITY = 1
+
+
+def main() -> int:
+    """``netconf-hooks watch``, without the other commands, which would stay in memory; return the exit status."""
+    log.fill_descriptors()
+    return run_watcher(Store())
+
+
+def run_watcher(store: Store) -> int:
+    """Watch until no interface with rules is up; return the exit status."""
+    if os.geteuid() != 0:
+        log.complain("watch: only root may decide")
+        return FAILED
+    sys.excepthook = _log_crash
+    try:
+        watch(store)
+    except (NetlinkError, OSError) as error:
+        # Its standard error is /dev/null if a hook has started it.
+        log.error(f"watch: {error}; only hooks and refresh notice changes now")
+        return FAILED
+    return OK
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an error that nobody has foreseen, and end the watcher; systemd starts it again."""
+    from traceback import format_exception
+
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.error("watch: " + "".join(format_exception(kind, error, trace)))
+    os._exit(CRASHED)
 
 
 def watch(store: Store) -> None:

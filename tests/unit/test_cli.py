@@ -479,26 +479,29 @@ watch.watch = fail
 cli.Store = lambda: None
 cli.os.geteuid = lambda: 0
 log._record = lambda priority, message: print(f"<{{priority}}>{{message}}", flush=True)
-sys.exit(cli.main(["watch"]))
+watch.Store = lambda: None
+watch.log.fill_descriptors = lambda: None
+sys.exit(cli.main(["watch"]) if {by_command} else watch.main())
 """
 
 
+@pytest.mark.parametrize("by_command", [True, False])
 @pytest.mark.parametrize("error, status, logged", [
     ("OSError(24, 'Too many open files')", 1, "watch: [Errno 24] Too many open files; only hooks and refresh notice"),
     ("netlink.NetlinkError(105)", 1, "watch: No buffer space available; only hooks and refresh notice changes now\n"),
     ("KeyError(7)", 70, "\nKeyError: 7\n"),
     ("KeyError(7)", 70, "<3>watch: Traceback"),
 ])
-def test_what_ends_the_watcher_is_logged(error, status, logged):
+def test_what_ends_the_watcher_is_logged(error, status, logged, by_command):
     """A hook has started it, with /dev/null as its standard error; systemd starts it again after what it did not
     expect."""
-    argv = [sys.executable, "-c", FAILING.format(error=error)]
+    argv = [sys.executable, "-c", FAILING.format(error=error, by_command=by_command)]
     process = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert process.returncode == status
     assert logged in process.stdout and process.stdout.startswith("<3>")
 
 
 def test_an_interrupted_watcher_is_no_failure_of_it():
-    argv = [sys.executable, "-c", FAILING.format(error="KeyboardInterrupt()")]
+    argv = [sys.executable, "-c", FAILING.format(error="KeyboardInterrupt()", by_command=True)]
     process = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert process.stdout == "" and "KeyboardInterrupt" in process.stderr
