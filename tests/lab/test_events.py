@@ -7,6 +7,7 @@ import pytest
 from .lab import Lab
 from .network import CAFE, HOME, OFFICE
 from .stanzas import ROAMING, find_tunnels, wait_for_no_tunnel, wait_for_tunnel
+from .test_watch import wait_for_watcher
 
 pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 
@@ -57,7 +58,7 @@ def test_another_place_without_losing_the_route(told_lab: Lab) -> None:
     laptop.ifdown("wlan0")
     assert read_told(lab) == ["home-lan-disconnected wlan0"]
     # eth0 from the office to home in one step, which nobody looks at half-way: the watcher is stopped.
-    laptop.run(["kill", "-STOP", laptop.read("/run/netconf-hooks/watch.lock").strip()])
+    laptop.run(["kill", "-STOP", str(wait_for_watcher(lab))])
     lab.plug("home", "eth0")
     laptop.run(["dhclient", "-r", "eth0"])
     laptop.run(["dhclient", "-1", "-v", "-lf", "/var/lib/dhcp/dhclient.eth0.leases", "eth0"])

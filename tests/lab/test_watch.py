@@ -39,7 +39,8 @@ def count_switches(lab: Lab, pid: int) -> int:
 
 def wait_for_watcher(lab: Lab) -> int:
     """Wait until the watcher runs and has nothing to do, nor any child of it, and return its pid."""
-    (pid,) = wait_until(lambda: find_watchers(lab), "the watcher to start")
+    # A second one ends at once, and what a watcher has started has its name for a moment.
+    (pid,) = wait_until(lambda: found if len(found := find_watchers(lab)) == 1 else [], "the watcher to start")
     slept: tuple[int, float] = (-1, 0.0)
 
     def is_idle() -> bool:
