@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.request import Request
 
-UNIT = "netconf-hooks-request@{}.service"
+UNIT, PORTAL_UNIT = "netconf-hooks-request@{}.service", "netconf-hooks-request-portal@{}.service"
 
 # Seconds between two reads of the answer.
 PAUSE = 0.1
@@ -99,7 +99,8 @@ def _leave_user() -> None:
 
 def _show(request: Request, store: Store, systemctl: str) -> int:
     """Start the unit, show its answer until it has ended, and return the exit status."""
-    unit = UNIT.format(request.instance)
+    # What needs neither ifup nor the admin's scripts is allowed less.
+    unit = (PORTAL_UNIT if request.command == "portal" else UNIT).format(request.instance)
     shown = _Shown(store.path_of_answer(request.instance))
     try:
         with programs.begin([systemctl, "start", unit]) as running:

@@ -9,7 +9,8 @@ Three processes are involved:
    only: it checks its arguments, it starts a unit, and it shows what the unit writes.  It takes no lock, and it changes
    nothing by itself: if it is stopped, nobody waits for it.
 3. netconf-hooks-request@REQUEST.service runs the command: `fulfil`.  It is a child of systemd, so nothing of the user
-   reaches ifup, our locks, or what ifup starts.
+   reaches ifup, our locks, or what ifup starts.  A portal has netconf-hooks-request-portal@REQUEST.service, which may
+   do less: it runs neither ifup nor the admin's scripts, but it reads what the network says.
 
 **How the request reaches the unit**: as the name of the unit's instance, for example ``portal-1000-wlan0``.  So
 there is no file that somebody could exchange, fill, or leave behind.  The words of a request consist of letters,

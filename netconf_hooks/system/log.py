@@ -87,7 +87,7 @@ def is_answer(cgroup: str = "/proc/self/cgroup") -> bool:
     """Whether this process belongs to a request of polkit, whose output is shown to the user: `request`, cgroups(7)."""
     try:
         with open(cgroup, "rb") as file:
-            return b"/netconf-hooks-request@" in file.read()
+            return b"/netconf-hooks-request" in file.read()
     except OSError:
         return False
 

@@ -26,6 +26,16 @@ COMMAND = "/usr/bin/netconf-hooks"
 PKEXEC = ("pkexec", "--disable-internal-agent", "/usr/lib/netconf-hooks/request")
 PASSWORD = "correct horse"
 
+RESOLVER = """
+import os, signal, socket
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(("127.0.0.1", 53))
+open("/run/resolver", "w").close()
+os.setgid(65534)
+os.setuid(65534)
+signal.pause()
+"""
+
 WISH = f"""
 iface {NAME} inet manual
     netconf-vpn    openvpn {NAME}
@@ -75,15 +85,25 @@ def find_process(machine: Booted, command: str) -> int:
     return next((pid for pid, line in machine.processes().items() if line.startswith(command)), 0)
 
 
-def test_who_sits_at_the_machine_needs_no_password_for_a_portal_and_a_refresh(machine, network, vpn):
-    boot(machine, network, vpn, GUARDED)
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_who_sits_at_the_machine_needs_no_password_for_a_portal_and_a_refresh(machine, network, vpn, backend):
+    boot(machine, network, vpn, f"{GUARDED}    netconf-guard-backend {backend}\n")
     machine.run(["ifup", "eth0"])
+    # A resolver for all users, which has given up root.
+    machine.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    machine.start(["/usr/bin/python3", "-c", RESOLVER])
+    wait_until(lambda: machine.exists("/run/resolver"), "the resolver")
     alice, bob = User(machine, "alice"), User(machine, "bob", REMOTE)
 
     portal = alice.start([COMMAND, "portal", "eth0"], typed=()).wait()
     said = f"eth0: for 300 s http, https and DNS pass for the user with uid {alice.uid}\n"
     assert (portal.returncode, portal.stdout) == (0, said)
     assert 290 < status(machine)["guards"]["eth0"]["portal"] <= 300
+    unit = machine.unit(f"netconf-hooks-request-portal@portal-{alice.uid}-eth0.service")
+    assert (unit["NoNewPrivileges"], unit["ProtectSystem"]) == ("yes", "strict")
+    web = ["setpriv", f"--reuid={alice.uid}", "--clear-groups", "bash", "-c", "</dev/tcp/192.168.3.1/80"]
+    assert "Connection refused" in machine.run(web, check=False).stderr, "not let through"
+    assert "65534" in machine.read("/run/netconf-hooks/guards/eth0"), "its queries are not let through"
     again = alice.start([COMMAND, "portal", "eth0"], typed=()).wait()
     assert again.returncode == 1 and "once for each network" in again.stdout
 

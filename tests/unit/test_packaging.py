@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from netconf_hooks.ask import UNIT
+from netconf_hooks.ask import PORTAL_UNIT, UNIT
 from netconf_hooks.cli import main
 from netconf_hooks.commands import unprivileged
 from netconf_hooks.rules import OPTIONS, SITUATIONS, TESTS, TUNNEL_KINDS, read_rules
@@ -111,9 +111,9 @@ def test_each_command_for_users_has_an_action_of_polkit():
     assert "debian/polkit/org.debian.netconf-hooks.policy usr/share/polkit-1/actions" in installed
 
 
-def test_a_request_is_the_instance_of_the_unit():
-    assert (ROOT / "debian/units" / UNIT.format("")).exists()
-    unit = (ROOT / "debian/units" / UNIT.format("")).read_text().splitlines()
+@pytest.mark.parametrize("name", [UNIT, PORTAL_UNIT])
+def test_a_request_is_the_instance_of_the_unit(name):
+    unit = (ROOT / "debian/units" / name.format("")).read_text().splitlines()
     assert "ExecStart=/usr/lib/netconf-hooks/fulfil %i" in unit
     assert "libexec/fulfil usr/lib/netconf-hooks" in (ROOT / "debian/netconf-hooks.install").read_text().splitlines()
 

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netconf_hooks import ask, cli, fulfil
+from netconf_hooks.ask import PORTAL_UNIT
 from netconf_hooks.commands import portal as portal_module
 from netconf_hooks.commands import unprivileged, want
 from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
@@ -93,7 +94,7 @@ def test_whatever_is_read_is_harmless_and_comes_back(words):
     except RequestError:
         return
     assert HARMLESS.fullmatch(request.instance)
-    assert len(f"netconf-hooks-request@{request.instance}.service") < 256
+    assert len(PORTAL_UNIT.format(request.instance)) < 256
     assert read_instance(request.instance) == request
     assert all(HARMLESS.fullmatch(word.removeprefix("--")) for word in request.list_arguments())
 
@@ -135,7 +136,7 @@ def answers(store, tmp_path, capfd):
         program = tmp_path / "systemctl"
         program.write_text(f"""#!/bin/sh
             echo "$*" >>{tmp_path}/started
-            instance=${{2#netconf-hooks-request@}}
+            instance=${{2#netconf-hooks-request*@}}
             set -- {store.requests}/${{instance%.service}}
             mkdir -p {store.requests}
             {first}
@@ -166,7 +167,7 @@ def test_the_answer_is_shown_and_complaints_go_to_standard_error(answers):
 
 def test_for_whom_a_portal_is_says_pkexec_and_nobody_else(answers):
     assert answers("portal", "eth0", script=r"printf '\0000\n' >$1") == (0, "", "")
-    assert answers.read_started() == ["start netconf-hooks-request@portal-1000-eth0.service"]
+    assert answers.read_started() == ["start netconf-hooks-request-portal@portal-1000-eth0.service"]
     assert answers("portal", "0", "eth0")[0] == UNREADABLE
     assert answers("portal", "eth0", uid="")[0] == UNREADABLE
     assert len(answers.read_started()) == 1
