@@ -26,8 +26,7 @@ FAMILIES = ("ipv4", "ipv6")
 
 
 def set_routes(store: Store, records: Iterable[InterfaceRecord]) -> None:
-    """Make the kernel ignore the dead routes of the devices whose rules want it, and restore the old values of all
-    others.
+    """Make the kernel ignore the dead routes of devices whose rules say so; restore the old values of the others.
 
     records: of all interfaces, with or without carrier.  The caller holds the records' lock.  Each error is logged
     once.  Raises OSError if the old values can't be recorded.

@@ -49,8 +49,9 @@ class Ending:
             signal.signal(number, self._end)
 
     def set_alarm(self, seconds: int) -> None:
-        """Set the deadline to so many seconds from now; 0: no deadline.  Raises `Ended` again if it was raised and
-        lost.
+        """Set the deadline to so many seconds from now; 0: no deadline.
+
+        Raises `Ended` again if it was raised and lost.
         """
         if self.reason:
             raise Ended(self.reason)

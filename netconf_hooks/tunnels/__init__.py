@@ -119,8 +119,8 @@ if TYPE_CHECKING:
             """
 
         def list_relays(self) -> tuple[str, ...]:
-            """Return a warning for each of the tunnel's servers that is a program on this machine (`describe_relays`):
-            through a guard the tunnel can't connect by it.
+            """Return a warning for each server that is a program on this machine (`describe_relays`): a guard drops
+            what that program sends, so the tunnel can't connect.
 
             ``netconf-hooks check`` prints the warnings if there is a guard, and ``status`` while the guard is closed.
             A kind without this method has no warnings.

@@ -307,5 +307,5 @@ def _run(argv: list[str], timeout: float) -> str:
     lines = [log.printable(line) for line in result.output.splitlines() if line.strip()]
     # ifup's own last line only says that it failed, not why.
     general = (f"{argv[0]}: failed to bring", "run-parts: failed")
-    told = [line for line in lines if not line.startswith(general)] or lines
-    return f"{' '.join(argv)}: {'; '.join(told[-2:]) if told else f'exit status {result.status}'}"
+    reasons = [line for line in lines if not line.startswith(general)] or lines
+    return f"{' '.join(argv)}: {'; '.join(reasons[-2:]) if reasons else f'exit status {result.status}'}"

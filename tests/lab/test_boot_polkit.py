@@ -300,7 +300,7 @@ def test_a_user_who_stops_holds_nobody_up(machine, network, vpn, how):
         wait_until(lambda: "42" in shell.read_output(), "the shell, once the job is stopped")
         assert "State:\tT" in machine.read(f"/proc/{asker}/status")
     elif how == "Ctrl-C":
-        said = f"want: it goes on without you; netconf-hooks unwant {NAME} ends it"
+        said = f"want: it continues in the background; netconf-hooks unwant {NAME} ends it"
         wait_until(lambda: said in shell.read_output(), "what became of it")
     elif how == "a frozen control group":
         group = read_process(machine, asker)["group"].partition("::")[2]
