@@ -12,6 +12,7 @@ from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.captive_portal import find_portals
 from netconf_hooks.evidence.current import list_current
+from netconf_hooks.evidence.fingerprint import read_fingerprint
 from netconf_hooks.guard.endpoints import list_resolvers
 from netconf_hooks.guard.exemptions import make_network, make_pass
 from netconf_hooks.guard.firewall import GuardError, Exemption
@@ -106,6 +107,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
     uid = find_caller(os.environ)
     try:
         with tell_if_slow(f"{options.iface}: waiting for its name servers, for the portal, and for the firewall"):
+            asked = read_fingerprint(device, outside_ports=guard.rules.outside_ports)
             link = make_link(options.iface, record.options)
             resolvers = list_resolvers(link)
             found = find_out(link, store)
@@ -113,7 +115,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
                 uid, _list_resolver_users(), resolvers, _find_routers(link), found.places
             )
             # Where nobody has to log in, nothing ends the pass but its time.
-            open_portal(store, device, passing, options.seconds, "" if found.captive is False else found.api)
+            open_portal(store, device, passing, options.seconds, "" if found.captive is False else found.api, asked)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
     wake_watcher(store)

@@ -20,6 +20,7 @@ from netconf_hooks.guard.firewall import (
     Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window,
     parse_exemption
 )  # fmt: skip
+from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
@@ -29,7 +30,7 @@ from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from netconf_hooks.state import GuardRecord, Store
 
@@ -129,13 +130,17 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     """
     windows = _list_windows(record)
     until = time.time() + LEASE
-    if token:
+    opens = bool(token)
+    if opens:
         if not _note_opening(store, record, until):
             return
         windows.append(Window(OPEN_WINDOW, (Exemption(),), until))
     try:
         backend = firewall.load_firewall(record.backend)
-        backend.close(record.device, list_exemptions(record), tuple(windows), token, find_ports(record))
+        whole = opens or not windows or _close_with(record, windows)
+        if opens or not windows or not whole:
+            passing = tuple(windows if opens else ())
+            backend.close(record.device, list_exemptions(record), passing, token, find_ports(record))
     except TokenGone as error:
         log.info(f"{record.device}: netconf-guard: not opened: {error}")
         shut_guard(store, record, "the network changed while it was looked at")
@@ -143,16 +148,42 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
     except (GuardError, NetlinkError) as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
-    if record.opened and not token:
+    if record.opened and not opens:
         drop_waiting(record.device)
-    mark_applied(store, record, bool(token), until if token and backend.has_lease else 0.0)
+    mark_applied(store, record, opens, until if opens and backend.has_lease else 0.0, whole)
+
+
+def _close_with(record: GuardRecord, windows: Sequence[Window]) -> bool:
+    """Close a link but for what is allowed for a time; return False if it can't be allowed (any more).
+
+    Between any two steps of this the link can be moved, or this program stopped: that voids the token.
+    """
+    try:
+        backend = firewall.load_firewall(record.backend)
+        for _ in range(ATTEMPTS):
+            if not (token := begin_windows(record)):
+                return False
+            try:
+                backend.close(record.device, list_exemptions(record), tuple(windows), token, find_ports(record))
+                return True
+            except TokenGone:
+                continue  # somebody has shut the link meanwhile
+    except (GuardError, NetlinkError) as error:
+        log.debug(f"{record.device}: netconf-guard: nothing can be allowed for a time: {error}")
+    return False
 
 
 def _close_all(store: Store, records: Iterable[GuardRecord]) -> None:
-    """Have the firewalls close links as their records say, and note it: one transaction for all links of a firewall."""
+    """Have the firewalls close links as their records say, and note it: one transaction for all links of a firewall.
+
+    Those with windows are told by themselves, since each needs a token.
+    """
     by_backend: dict[str, list[GuardRecord]] = {}
     for record in records:
-        by_backend.setdefault(record.backend, []).append(record)
+        if _list_windows(record):
+            _tell(store, record)
+        else:
+            by_backend.setdefault(record.backend, []).append(record)
     for backend, together in by_backend.items():
         if len(together) > 1 and _close_at_once(backend, together):
             for record in together:
@@ -168,7 +199,7 @@ def _close_at_once(backend: str, records: Iterable[GuardRecord]) -> bool:
     """Have a firewall close links in one transaction; return whether it did."""
     try:
         firewall.load_firewall(backend).close_all([
-            Closing(record.device, list_exemptions(record), tuple(_list_windows(record)), find_ports(record))
+            Closing(record.device, list_exemptions(record), (), find_ports(record))
             for record in records
         ])  # fmt: skip
     except (GuardError, NetlinkError) as error:
@@ -202,12 +233,19 @@ def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
     return True
 
 
-def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0) -> None:
+def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0, whole: bool = True) -> None:
+    """Note that the firewall was told what a record says, unless that has changed meanwhile.
+
+    opened: whether the link was opened; lease: until when, 0 for no end; whole: whether all windows could be told.
+    """
     with store.lock_records():
         now = read_guard(store, told.device)
         if now and now.verdict != RELEASED:
-            passing = [(each.exemptions, each.servers, each.passes, each.dns_until, each.lan) for each in (now, told)]
-            done = passing[0] == passing[1] and opened == (now.verdict == OPEN)
+            passing = [
+                (each.exemptions, each.servers, each.passes, each.dns_until, each.portal_until, each.lan)
+                for each in (now, told)
+            ]
+            done = whole and passing[0] == passing[1] and opened == (now.verdict == OPEN)
             lease_until_boot = boot_time() + LEASE if lease else 0.0
             store.write_guard(
                 now.change(opened=opened, done=done, lease_until=lease, lease_until_boot=lease_until_boot)
@@ -238,6 +276,9 @@ def put_back(store: Store) -> str:
                 if record.verdict == OPEN:
                     because = "a guard was taken away"
             _close_all(store, [record for record, _ in fallen.values()])
+            for record, _ in fallen.values():
+                if _list_windows(record):
+                    _tell(store, record)  # once more: only where a guard stands, windows can be told
     _change_ports(store, [record for record in records if record.device not in fallen])
     clock = time.time()
     if any(record.verdict == OPEN and record.opened and not record.is_open(clock) for record in records):

@@ -12,7 +12,7 @@ from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.exemptions import ProbePass, allows_lan
 from netconf_hooks.guard.firewall import GuardError
-from netconf_hooks.guard.network import has_left, is_same_network
+from netconf_hooks.guard.network import has_left, is_same_network, list_window_routers
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.system import log, netlink
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # How long a router may take to answer that it is still there, seconds.
 CONFIRMATION = 1.0
+
+# How often to try to open windows while others shut the link: a look that finds another network does.
+ATTEMPTS = 3
 
 
 def begin_looks(store: Store, devices: Iterable[str]) -> dict[str, str]:
@@ -45,6 +48,26 @@ def begin_looks(store: Store, devices: Iterable[str]) -> dict[str, str]:
         else:
             begun |= tokens
     return begun
+
+
+def begin_windows(record: GuardRecord) -> str:
+    """Return a token with which the windows for a captive portal and for names can be opened; empty if the link is not
+    on their network any more, or if that is not certain.
+
+    record: has said since before this call that they are open.  So whoever shuts them later removes the token.
+    Raises `GuardError`, also if the device has no guard, and `NetlinkError`.
+    """
+    token = _make_token()
+    firewall.load_firewall(record.backend).begin_look(record.device, token)
+    with netlink.Netlink() as kernel:
+        now = fingerprint.read_fingerprint(record.device, kernel, record.rules.outside_ports)
+        known = list_window_routers(record)
+        if unknown := (known & set(now.routers)) - now.macs.keys():
+            # The kernel forgets them when carrier is lost.
+            kernel.resolve_neighbours(now.index, sorted(unknown), monotonic() + CONFIRMATION)
+            now = fingerprint.read_fingerprint(record.device, kernel, record.rules.outside_ports)
+    silent = (known & set(now.routers)) - now.macs.keys()
+    return "" if silent or has_left(record, now) else token
 
 
 class Look:

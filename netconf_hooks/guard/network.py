@@ -38,11 +38,23 @@ def is_same_network(scene: str, now: Fingerprint) -> bool:
 
 def has_left(record: GuardRecord, now: Fingerprint) -> bool:
     """Whether a link has left the network in which a window (captive portal, names, LAN) was opened."""
-    scenes = [scene for until, scene in (
+    try:
+        return any(not scene or parse_fingerprint(scene).is_left(now) for scene in _list_scenes(record))
+    except ValueError:
+        return True
+
+
+def list_window_routers(record: GuardRecord) -> frozenset[str]:
+    """Return the routers by whose MAC addresses it is known that a link has left the network of a window."""
+    try:
+        return frozenset(router for scene in _list_scenes(record) if scene for router in parse_fingerprint(scene).macs)
+    except ValueError:
+        return frozenset()
+
+
+def _list_scenes(record: GuardRecord) -> list[str]:
+    """Return the fingerprints of the networks in which windows were opened."""
+    return [scene for until, scene in (
         (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint),
         (record.lan, record.lan_fingerprint),
     ) if until]  # fmt: skip
-    try:
-        return any(not scene or parse_fingerprint(scene).is_left(now) for scene in scenes)
-    except ValueError:
-        return True

@@ -10,7 +10,8 @@ from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import unpin
-from netconf_hooks.guard.firewall import GuardError, Exemption, PORTAL, Window
+from netconf_hooks.guard.firewall import GuardError, Exemption, PORTAL, TokenGone, Window
+from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import note_shut, shut_windows
 from netconf_hooks.state import boot_time
@@ -20,7 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from netconf_hooks.evidence.fingerprint import Fingerprint
     from netconf_hooks.state import GuardRecord, Store
+
+_ELSEWHERE = "{device} is on another network by now, or its router is silent: ask again"
 
 # How long the machine's sleep may wait for the records' lock, seconds.
 SLEEP_PATIENCE = 2.0
@@ -52,11 +56,14 @@ def close_guards(store: Store, because: str) -> None:
 
 
 def open_portal(
-    store: Store, device: str, exemptions: Sequence[Exemption], seconds: float, api: str = ""
+    store: Store, device: str, exemptions: Sequence[Exemption], seconds: float, api: str = "",
+    asked: Fingerprint | None = None,
 ) -> None:
-    """Let `exemptions` through for some seconds.  Raises `GuardError` if there is no guard, or if the firewall fails.
+    """Let `exemptions` through for some seconds.  Raises `GuardError` if there is no guard, if the firewall fails, or
+    if the link is on another network by now.
 
-    api: the URI that says when they are not needed any more (RFC 8908), empty for none.
+    api: the URI that says when they are not needed any more (RFC 8908), empty for none; asked: the network for which
+    they are, None for the present one.
     """
     with store.lock_acting():
         with store.lock_records():
@@ -64,17 +71,43 @@ def open_portal(
             if not record or record.verdict == RELEASED:
                 raise GuardError(f"{device} has no guard that stands")
             until = time.time() + seconds
+            scene = fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)
+            if asked and asked.is_left(scene):
+                raise GuardError(_ELSEWHERE.format(device=device))
             record = record.change(
                 portal_until=until,
                 portal_until_boot=boot_time() + seconds,
                 portal_exemptions=tuple(str(exemption) for exemption in exemptions),
-                portal_fingerprint=str(fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)),
+                portal_fingerprint=str(scene.complete(asked) if asked else scene),
                 portal_api=api,
                 portal_due=0.0,
             )
             store.write_guard(record)
-        firewall.load_firewall(record.backend).open_window(device, Window(PORTAL, tuple(exemptions), until))
+        if not _open_window(record, Window(PORTAL, tuple(exemptions), until)):
+            _forget_portal(store, record)
+            raise GuardError(_ELSEWHERE.format(device=device))
     log.info(f"{device}: netconf-guard: a captive portal may be visited for {seconds:g} s")
+
+
+def _open_window(record: GuardRecord, window: Window) -> bool:
+    """Open a window; return False if the link has left its network.  Raises `GuardError`, `NetlinkError`."""
+    for _ in range(ATTEMPTS):
+        if not (token := begin_windows(record)):
+            return False
+        try:
+            firewall.load_firewall(record.backend).open_window(record.device, window, token)
+            return True
+        except TokenGone:
+            continue  # somebody has shut the link meanwhile
+    return False
+
+
+def _forget_portal(store: Store, record: GuardRecord) -> None:
+    """Write down that no captive portal may be visited, unless that was done meanwhile."""
+    with store.lock_records():
+        now = read_guard(store, record.device)
+        if now and now.portal_until == record.portal_until:
+            store.write_guard(now.change(portal_until=0.0))
 
 
 def release_guard(store: Store, device: str) -> None:

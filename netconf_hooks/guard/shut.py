@@ -46,10 +46,8 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
     """
     try:
         guard = guard or firewall.load_firewall(record.backend)
-        guard.shut_window(record.device, OPEN_WINDOW)
-        for name, is_used in ((PORTAL, record.portal_until), (NAMES, record.dns_until), (LAN, record.lan)):
-            if is_used and everything:
-                guard.shut_window(record.device, name)
+        others = ((PORTAL, record.portal_until), (NAMES, record.dns_until), (LAN, record.lan)) if everything else ()
+        guard.shut_window(record.device, OPEN_WINDOW, *(name for name, is_used in others if is_used))
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return False

@@ -337,10 +337,10 @@ def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links
     open_portal(store, "eth0", [Exemption("tcp", port=80)], 60)
     journal.clear()
     run_hook(store, "down", **GUARD)
-    assert journal[0] == "shut eth0 open"
+    assert journal[0] == "shut eth0 open portal"
     assert in_order(
-        journal, "shut eth0 open", "eth0 is to be closed", "close eth0", "inet-disconnected", "office-disconnected",
-        "stop openvpn corp",
+        journal, "shut eth0 open portal", "eth0 is to be closed", "close eth0", "inet-disconnected",
+        "office-disconnected", "stop openvpn corp",
     )  # fmt: skip
     assert firewall.stands["eth0"][1] == {}
     assert "lift eth0" not in journal

@@ -564,7 +564,7 @@ class Guard:
     def begin_look(self, device, token): pass
     def close(self, device, exemptions, windows=(), token="", ports=None):
         {action}
-    def shut_window(self, device, name): pass
+    def shut_window(self, device, *names): pass
     def lift(self, device): pass
     def find_fallen(self, devices): return dict()
     def list_devices(self): return ()

@@ -119,6 +119,19 @@ def test_news_that_were_lost_shut(office, firewall):
     assert_closed(office, firewall)
 
 
+def test_what_is_open_is_shut_before_what_is_closed(office, firewall):
+    """Forty VLANs lose their carrier at once."""
+    record = office.read_guard("eth0")
+    for device, portal in (("aaa", 0.0), ("bbb", 1e12), ("ccc", 0.0)):
+        changes = {"verdict": "closed", "opened": False, "portal_until": portal, "portal_fingerprint": str(HERE)}
+        office.write_guard(record.change(device=device, **changes))
+    listening, socket = listen(office)
+    socket.dropped = True
+    firewall.asked.clear()
+    listening.hear()
+    assert [asked.split()[1] for asked in firewall.asked] == ["bbb", "eth0", "aaa", "ccc"]
+
+
 def test_without_news_there_is_nothing_to_do(office, firewall):
     listening, _ = listen(office)
     asked = list(firewall.asked)
@@ -283,6 +296,17 @@ def test_a_clock_set_forward_ends_a_portal_pass(cafe, firewall, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     listening.change_clock()
     assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_clock_that_is_set_opens_no_pass_that_has_ended_and_is_still_written_down(cafe, firewall):
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    listening, socket = listen(cafe)
+    with cafe.lock_records():
+        socket.waiting = [make_link(carrier=False), make_link()]
+        listening.hear()
+        assert cafe.read_guard("eth0").portal_until
+        listening.change_clock()
+        assert firewall.get_window("eth0", "portal") is None
 
 
 def test_rules_that_are_put_back_after_the_clock_was_set_back_give_no_more(cafe, firewall, monkeypatch):

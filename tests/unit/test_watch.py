@@ -307,7 +307,7 @@ class Guard:
     def renew_window(self, device, window):
         print("renew", device, window.name, flush=True)
         return not os.path.exists({directory!r} + "/shut")
-    def shut_window(self, device, name): print("shut", device, name, flush=True)
+    def shut_window(self, device, *names): print("shut", device, *names, flush=True)
     def find_fallen(self, devices):
         return dict.fromkeys(devices if os.path.exists({directory!r} + "/flushed") else (), "gone")
     def is_open(self, device): return True

@@ -232,7 +232,7 @@ if TYPE_CHECKING:
             it stands.
 
             device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.
-            token: for the window `OPEN`, as in `open_window`; the tokens of other looks stay valid.
+            token: for the windows, as in `open_window`; the tokens of other looks stay valid.
             Raises `GuardError`, `TokenGone`; then what stood before stands.
             """
 
@@ -260,8 +260,9 @@ if TYPE_CHECKING:
         def open_window(self, device: str, window: Window, token: str = "") -> None:
             """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`.
 
-            token: of the look that the decision to open rests on, for the window `OPEN`.  The same transaction
-            removes it; raises `TokenGone`, and opens nothing, where the window was shut since that look began.
+            token: of the look that the decision to open rests on; for the window `OPEN` there has to be one.  The
+            same transaction removes it; raises `TokenGone`, and opens nothing, if `OPEN` was shut since that look
+            began, as it is with all other windows when the network changes.
             """
 
         def renew_window(self, device: str, window: Window) -> bool:
@@ -276,8 +277,9 @@ if TYPE_CHECKING:
             Raises `GuardError` if the firewall can't be asked.
             """
 
-        def shut_window(self, device: str, name: str) -> None:
-            """Shut a window, if it is open.  `OPEN`: the same transaction removes the tokens of all looks.
+        def shut_window(self, device: str, *names: str) -> None:
+            """Shut windows, as far as they are open, at once.  `OPEN`: the same transaction removes the tokens of all
+            looks.
 
             Raises `GuardError`.
             """

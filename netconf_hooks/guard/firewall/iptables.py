@@ -284,7 +284,7 @@ class Firewall:
 
         ports: not used.  What a bridge forwards is not seen here, so that `guarding` refuses to guard one.
         """
-        taking = bool(token) and any(window.name == OPEN for window in windows)
+        taking = bool(token and windows)
         if taking:
             check_token(token)
         self._close([Closing(device, exemptions, windows)], token if taking else "")
@@ -294,7 +294,7 @@ class Firewall:
         self._close(closings)
 
     def _close(self, closings: Sequence[Closing], token: str = "") -> None:
-        """Close devices.  token: of the first one's look, if that opens it."""
+        """Close devices.  token: for the first one's windows, if it has any."""
         for each in closings:
             check_device(each.device)
         now = time.time()
@@ -310,8 +310,8 @@ class Firewall:
         except GuardError as error:
             if changed or isinstance(error, _NotHeld):
                 for each in closings:
-                    if any(window.name == OPEN for window in each.windows):
-                        self._shut_after_failure(each.device, OPEN)
+                    for window in each.windows:
+                        self._shut_after_failure(each.device, window.name)
             raise
 
     def change_ports(self, device: str, ports: Ports) -> None:
@@ -340,7 +340,7 @@ class Firewall:
             self.shut_window(device, window.name)
             return
         taking: list[str] = []
-        if token and window.name == OPEN:
+        if token:
             check_token(token)
             taking = _take_token(device, token)
         changed = False
@@ -366,13 +366,13 @@ class Firewall:
                 self._shut_after_failure(device, window.name)
             raise
 
-    def shut_window(self, device: str, name: str) -> None:
+    def shut_window(self, device: str, *names: str) -> None:
         """See `AnyFirewall.shut_window`."""
         check_device(device)
         problem: GuardError | None = None
         for version in VERSIONS:
-            commands = _set_window(device, version, name, None, 0.0)
-            if name == OPEN:
+            commands = [each for name in names for each in _set_window(device, version, name, None, 0.0)]
+            if OPEN in names:
                 commands += _clear_tokens(device)
             try:
                 self._restore(version, commands)
@@ -381,7 +381,10 @@ class Firewall:
             except GuardError as error:
                 if f"nch-{device}" in self._read(version):
                     problem = problem or error
-        if problem:
+        if problem and len(names) > 1 and not isinstance(problem, _Busy):
+            for name in names:
+                self.shut_window(device, name)  # the rules of an older version lack one of them
+        elif problem:
             raise problem
 
     def renew_window(self, device: str, window: Window) -> bool:

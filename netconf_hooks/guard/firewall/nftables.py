@@ -309,16 +309,14 @@ class Firewall:
         ports: Ports | None = None,
     ) -> None:
         """See `AnyFirewall.close`.  The egress chain is added where the device exists."""
-        if not any(window.name == OPEN for window in windows):
-            token = ""
-        self._close([Closing(device, exemptions, windows, ports)], token)
+        self._close([Closing(device, exemptions, windows, ports)], token if windows else "")
 
     def close_all(self, closings: Sequence[Closing]) -> None:
         """See `AnyFirewall.close_all`: it is one transaction."""
         self._close(closings)
 
     def _close(self, closings: Sequence[Closing], token: str = "") -> None:
-        """Close devices in one transaction.  token: of the first one's look, if that opens it."""
+        """Close devices in one transaction.  token: for the first one's windows, if it has any."""
         commands: list[str] = []
         frames: dict[str, list[str]] = {}
         wanted: dict[str, dict[tuple[str, str], int | None]] = {}
@@ -412,27 +410,29 @@ class Firewall:
         # An element whose time is over is not found, though it may be listed until the kernel collects it.
         return self._has_element(f"{OPEN}-{device}", device) or not self._has_element("out", device)
 
-    def shut_window(self, device: str, name: str) -> None:
+    def shut_window(self, device: str, *names: str) -> None:
         """See `AnyFirewall.shut_window`."""
         check_device(device)
-        commands = _flush_window(INET, device, name)
-        frames = self._change_frames(device, name, ())
+        commands = [command for name in names for command in _flush_window(INET, device, name)]
+        frames = [command for name in names for command in self._change_frames(device, name, ())]
         guests: list[str] = []
-        if name == OPEN:
+        if OPEN in names:
             commands += [_render_tokens(device), f"flush set {INET} token-{device}"]
             # What has gone may have been a bridge; and what is one may have become it since it was closed.
             if is_bridge(device) or not _exists(device):
                 from netconf_hooks.guard.firewall.bridge import render_shutting
 
                 guests = render_shutting(device)
-        if name == LAN and is_bridge(device):
+        if LAN in names and is_bridge(device):
             from netconf_hooks.guard.firewall.bridge import render_leaving
 
-            guests = render_leaving(device)
+            guests += render_leaving(device)
         # Somebody may have taken a table away alone: what IP sends is judged by the first one.
         for more in ((*frames, *guests), frames, guests, ()):
             if self._change_window(device, *commands, *more):
                 return
+        for name in names if len(names) > 1 else ():
+            self.shut_window(device, name)  # the rules of an older version lack one of them
 
     def lift(self, device: str) -> None:
         """See `AnyFirewall.lift`."""

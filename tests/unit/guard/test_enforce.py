@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from guarded import GUARD, LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
+from guarded import ELSEWHERE, GUARD, HERE, LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
 
 from netconf_hooks.guard import enforce
 from netconf_hooks.guard.firewall import Exemption, GuardError, parse_exemption
-from netconf_hooks.guard.override import release_guard
+from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import boot_time
 
 
@@ -85,6 +85,78 @@ def test_what_is_open_stays_so_for_a_whole_lease_while_its_rules_are_replaced(of
     assert_open(office, firewall)
     assert len(renewed) == 1
     assert time.time() + LEASE - 20 < renewed[0] <= time.time() + LEASE
+
+
+WEB = [Exemption("tcp", port=80)]
+NO_MACS = HERE.change(macs={})
+
+
+def follow(store):
+    """Let the firewall be told of eth0's guard."""
+    store.write_guard(store.read_guard("eth0").change(done=False))
+    enforce.follow_closing(store)
+
+
+def test_a_portal_pass_stays_while_the_rules_are_replaced(cafe, firewall, place):
+    open_portal(cafe, "eth0", WEB, 300)
+    place.scenes["eth0"], place.known["eth0"] = NO_MACS, HERE
+    follow(cafe)
+    assert firewall.get_window("eth0", "portal") and cafe.read_guard("eth0").done
+    assert place.resolved[-1] == (HERE.index, HERE.routers)
+
+
+@pytest.mark.parametrize("now, known", [(ELSEWHERE, ELSEWHERE), (NO_MACS, ELSEWHERE), (NO_MACS, NO_MACS)])
+def test_a_portal_pass_that_is_still_written_down_is_for_its_network_alone(cafe, firewall, place, now, known):
+    """The watcher has shut it, and waits for the records' lock; the new network's router may be the same address."""
+    open_portal(cafe, "eth0", WEB, 300)
+    firewall.shut_window("eth0", "open", "portal")
+    place.scenes["eth0"], place.known["eth0"] = now, known
+    follow(cafe)
+    assert firewall.get_window("eth0", "portal") is None
+    assert firewall.stands["eth0"]
+
+
+@pytest.mark.parametrize("times, passes", [(1, True), (3, False)])
+def test_a_portal_pass_is_told_again_if_somebody_has_shut_the_link_meanwhile(
+    cafe, firewall, monkeypatch, times, passes
+):
+    open_portal(cafe, "eth0", WEB, 300)
+    begin_look, left = firewall.begin_look, [times]
+
+    def shut_after(device, token):
+        begin_look(device, token)
+        if left[0]:
+            left[0] -= 1
+            firewall.shut_window(device, "open")
+
+    monkeypatch.setattr(firewall, "begin_look", shut_after)
+    follow(cafe)
+    assert bool(firewall.get_window("eth0", "portal")) == passes
+    left[0] = times
+    if passes:
+        open_portal(cafe, "eth0", WEB, 300)
+    else:
+        with pytest.raises(GuardError, match="ask again"):
+            open_portal(cafe, "eth0", WEB, 300)
+        assert not cafe.read_guard("eth0").portal_until
+    assert bool(firewall.get_window("eth0", "portal")) == passes
+
+
+def test_a_pass_that_was_asked_for_on_another_network_is_refused(cafe, firewall):
+    with pytest.raises(GuardError, match="on another network by now"):
+        open_portal(cafe, "eth0", WEB, 300, asked=ELSEWHERE)
+    assert firewall.get_window("eth0", "portal") is None
+    assert not cafe.read_guard("eth0").portal_until
+    open_portal(cafe, "eth0", WEB, 300, asked=HERE)
+    assert firewall.get_window("eth0", "portal")
+
+
+def test_a_portal_pass_that_ended_while_it_was_told_is_told_again(cafe):
+    open_portal(cafe, "eth0", WEB, 300)
+    told = cafe.read_guard("eth0")
+    cafe.write_guard(told.change(portal_until=0.0))
+    enforce.mark_applied(cafe, told, opened=False)
+    assert not cafe.read_guard("eth0").done
 
 
 def test_a_link_that_was_shut_since_the_look_began_is_not_opened_and_says_why(cafe, network, firewall, messages):

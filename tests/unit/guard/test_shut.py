@@ -29,7 +29,7 @@ def test_a_portal_and_names_end_with_the_network_alone(office, firewall, everyth
     after = office.read_guard("eth0")
     assert (after.because, bool(after.portal_until), bool(after.dns_until)) == ("it moved", *[not everything] * 2)
     windows = ["portal", "names"] if everything else []
-    assert firewall.asked[asked:] == [f"shut eth0 {name}" for name in ("open", *windows)]
+    assert firewall.asked[asked:] == [" ".join(("shut eth0 open", *windows))]
     assert (firewall.get_window("eth0", "portal") is None) is everything
 
 

@@ -325,6 +325,13 @@ def test_a_window(nft: FakeNftables, guard: nftables.Firewall, name: str) -> Non
     assert not guard.find_fallen(("eth0",))
 
 
+def test_windows_are_shut_even_if_an_older_version_lacks_one(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED, tuple(Window(name, ALLOWED, time.time() + 30) for name in (OPEN, PORTAL)))
+    del nft.tables[INET]["set"]["names-eth0"]
+    guard.shut_window("eth0", OPEN, NAMES, PORTAL)
+    assert [nft.tables[INET]["set"][f"{name}-eth0"]["elem"] for name in (OPEN, PORTAL)] == [[], []]
+
+
 def test_a_window_that_is_over_is_shut(nft: FakeNftables, guard: nftables.Firewall) -> None:
     guard.close("eth0", ALLOWED, (Window(PORTAL, ALLOWED, time.time() + 30),))
     assert nft.tables[INET]["set"]["portal-eth0"]["elem"] == ["eth0"]
