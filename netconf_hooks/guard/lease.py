@@ -24,7 +24,7 @@ from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.lost import find_lost, shut_lost
 from netconf_hooks.guard.network import has_left, is_same_network
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.guard.shut import note_shut, shut_windows
+from netconf_hooks.guard.shut import drop_waiting, list_windows, note_shut, shut_windows
 from netconf_hooks.record import Record
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log, netlink
@@ -35,7 +35,7 @@ from netconf_hooks.system.netlink import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from netconf_hooks.guard.firewall import AnyFirewall
     from netconf_hooks.state import GuardRecord, Store
@@ -104,6 +104,17 @@ class _Sources(Record):
         self.record = record
         self.indexes = indexes
         self.neighbours = neighbours
+
+
+class _Lost(Record):
+    """A guard that is to be shut.  because: why, in words; everything: as for `guarding.shut_guard`."""
+
+    __slots__ = ("record", "because", "everything")
+
+    def __init__(self, record: GuardRecord, because: str, everything: bool) -> None:
+        self.record = record
+        self.because = because
+        self.everything = everything
 
 
 class _Shut(Record):
@@ -287,13 +298,17 @@ class Leases:
         if not messages and not dropped:
             return False
         news = [self._read_news(kind, body) for kind, body in messages]
+        lost, doubtful = [], []
         for record in self.list_guards():
             judgement = _Judgement(LOST, "some news of the kernel was lost", certain=True) if dropped else None
             judgement = judgement or self._judge_all(news, record)
             if judgement.what == LOST:
-                self._shut(record, judgement.because, judgement.certain or has_left(record, self._look(record)))
+                everything = judgement.certain or has_left(record, self._look(record))
+                lost.append(_Lost(record, judgement.because, everything))
             elif judgement.what == DOUBTFUL:
-                self.verify([record])
+                doubtful.append(record)
+        self._shut_all(lost)
+        self.verify(doubtful)
         for each in news:
             if each.kind == RTM_NEWLINK and each.link and each.link.index in self._had_carrier:
                 self._had_carrier[each.link.index] = each.link.carrier
@@ -302,6 +317,7 @@ class Leases:
 
     def verify(self, records: Iterable[GuardRecord] | None = None) -> None:
         """Shut each guard that lets something through for a time and whose link is not on that network any more."""
+        lost = []
         for record in self.list_guards() if records is None else records:
             shut = self._shuts.get(record.device)
             if not _is_lax(record) or (shut and shut.record.token == record.token):
@@ -309,7 +325,8 @@ class Leases:
             now = self._look(record)
             left = has_left(record, now)
             if (record.opened and not is_same_network(record.fingerprint, now)) or left:
-                self._shut(record, _CHANGED, left)
+                lost.append(_Lost(record, _CHANGED, left))
+        self._shut_all(lost)
 
     def change_clock(self) -> None:
         """Shut what is open: the wall clock was set, by which the firewall knows when a lease ends.
@@ -403,19 +420,52 @@ class Leases:
 
     def _shut(self, record: GuardRecord, because: str, everything: bool) -> None:
         """Have the firewall shut a guard, and its record say so as soon as that is possible."""
+        self._shut_all([_Lost(record, because, everything)])
+
+    def _shut_all(self, lost: Sequence[_Lost]) -> None:
+        """As `_shut` for several guards, all that are in one firewall at once; those that are lax first."""
+        done = set()
         when = monotonic()
-        done = self._shut_firewall(record, everything)
-        if record.opened:
-            log.info(f"{record.device}: netconf-guard: closed: {because}")
-        if record.opened or record.lan:
-            self.must_look = self.must_look or because
-        before = self._shuts.get(record.device)
-        everything = everything or bool(before and before.everything)
-        self._shuts[record.device] = _Shut(record, because, when, done, everything)
-        self._renewed.pop(record.device, None)
-        self._questions.pop(record.device, None)
-        self._pause = FIRST_PAUSE
-        self._write()
+        for lax in (True, False):
+            some = [each for each in lost if _is_lax(each.record) == lax]
+            done |= self._shut_at_once(some) if len(some) > 1 else set()
+            done |= {
+                each.record.device for each in some
+                if each.record.device not in done and self._shut_firewall(each.record, each.everything)
+            }  # fmt: skip
+        for each in lost:
+            record = each.record
+            if record.opened:
+                log.info(f"{record.device}: netconf-guard: closed: {each.because}")
+            if record.opened or record.lan:
+                self.must_look = self.must_look or each.because
+            before = self._shuts.get(record.device)
+            everything = each.everything or bool(before and before.everything)
+            self._shuts[record.device] = _Shut(record, each.because, when, record.device in done, everything)
+            self._renewed.pop(record.device, None)
+            self._questions.pop(record.device, None)
+        if lost:
+            self._pause = FIRST_PAUSE
+            self._write()
+
+    def _shut_at_once(self, lost: Iterable[_Lost]) -> set[str]:
+        """Have the firewalls shut guards, each in one transaction; return the devices for which that succeeded."""
+        done: set[str] = set()
+        by_backend: dict[str, list[_Lost]] = {}
+        for each in lost:
+            by_backend.setdefault(each.record.backend, []).append(each)
+        for together in by_backend.values():
+            guard = self._find_firewall(together[0].record)
+            windows = {each.record.device: list_windows(each.record, each.everything) for each in together}
+            try:
+                if guard is not None:
+                    guard.shut_all(windows)
+                    done |= windows.keys()
+            except GuardError as error:
+                log.debug(f"netconf-guard: not shut at once: {error}")
+        for device in done:
+            drop_waiting(device)
+        return done
 
     def _shut_firewall(self, record: GuardRecord, everything: bool) -> bool:
         guard = self._find_firewall(record)

@@ -46,13 +46,18 @@ def shut_windows(record: GuardRecord, everything: bool = True, guard: AnyFirewal
     """
     try:
         guard = guard or firewall.load_firewall(record.backend)
-        others = ((PORTAL, record.portal_until), (NAMES, record.dns_until), (LAN, record.lan)) if everything else ()
-        guard.shut_window(record.device, OPEN_WINDOW, *(name for name, is_used in others if is_used))
+        guard.shut_window(record.device, *list_windows(record, everything))
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return False
     drop_waiting(record.device)
     return True
+
+
+def list_windows(record: GuardRecord, everything: bool) -> tuple[str, ...]:
+    """Return which windows are to be shut.  everything: as for `shut_guard`."""
+    others = ((PORTAL, record.portal_until), (NAMES, record.dns_until), (LAN, record.lan)) if everything else ()
+    return (OPEN_WINDOW, *(name for name, is_used in others if is_used))
 
 
 def drop_waiting(device: str) -> None:

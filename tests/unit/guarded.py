@@ -134,6 +134,15 @@ class FakeFirewall:
                 self.tokens.pop(device, None)
         self.step()
 
+    def shut_all(self, windows):
+        """As AnyFirewall.shut_all: one transaction."""
+        self._ask(f"shut at once {' '.join(windows)}")
+        for device, names in windows.items():
+            for name in names:
+                self.stands[device][1].pop(name, None)
+            self.tokens.pop(device, None)
+        self.step()
+
     def lift(self, device):
         self._ask(f"lift {device}")
         self.stands.pop(device, None)

@@ -128,8 +128,27 @@ def test_what_is_open_is_shut_before_what_is_closed(office, firewall):
     listening, socket = listen(office)
     socket.dropped = True
     firewall.asked.clear()
+    for device in ("aaa", "bbb", "ccc"):
+        firewall.stands[device] = ((), {})
     listening.hear()
-    assert [asked.split()[1] for asked in firewall.asked] == ["bbb", "eth0", "aaa", "ccc"]
+    assert firewall.asked == ["shut at once bbb eth0", "shut at once aaa ccc"]
+    assert_closed(office, firewall)
+
+
+def test_where_links_can_not_be_shut_at_once_each_is(office, firewall, monkeypatch):
+    office.write_guard(office.read_guard("eth0").change(device="bbb"))  # it does not stand
+    listening, socket = listen(office)
+    socket.dropped = True
+    firewall.asked.clear()
+
+    def shut_all(windows):
+        firewall.asked.append(f"shut at once {' '.join(windows)}")
+        raise GuardError("bbb: not guarded")
+
+    monkeypatch.setattr(firewall, "shut_all", shut_all)
+    listening.hear()
+    assert firewall.asked[:3] == ["shut at once bbb eth0", "shut bbb open", "shut eth0 open"]
+    assert_closed(office, firewall)
 
 
 def test_without_news_there_is_nothing_to_do(office, firewall):

@@ -284,6 +284,11 @@ if TYPE_CHECKING:
             Raises `GuardError`.
             """
 
+        def shut_all(self, windows: Mapping[str, Sequence[str]]) -> None:
+            """As `shut_window` for several devices at once: the names of their windows, by device.  Raises
+            `GuardError`; then it is not certain that any of them is shut.
+            """
+
         def lift(self, device: str) -> None:
             """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
 

@@ -371,11 +371,8 @@ class Firewall:
         check_device(device)
         problem: GuardError | None = None
         for version in VERSIONS:
-            commands = [each for name in names for each in _set_window(device, version, name, None, 0.0)]
-            if OPEN in names:
-                commands += _clear_tokens(device)
             try:
-                self._restore(version, commands)
+                self._restore(version, _shut_windows(device, version, names))
             except _Busy as error:
                 problem = problem or error
             except GuardError as error:
@@ -386,6 +383,14 @@ class Firewall:
                 self.shut_window(device, name)  # the rules of an older version lack one of them
         elif problem:
             raise problem
+
+    def shut_all(self, windows: Mapping[str, Sequence[str]]) -> None:
+        """See `AnyFirewall.shut_all`: it is one transaction for each address family."""
+        for device in windows:
+            check_device(device)
+        for version in VERSIONS:
+            shutting = (_shut_windows(device, version, names) for device, names in windows.items())
+            self._restore(version, [command for commands in shutting for command in commands])
 
     def renew_window(self, device: str, window: Window) -> bool:
         """See `AnyFirewall.renew_window`.
@@ -679,6 +684,12 @@ def _set_window(device: str, version: int, name: str, window: Window | None, now
         commands.append(f"-F {chain}")  # unlike a declaration it fails if the device is not guarded
         commands += [f"-A {chain} {rule}" for rule in rules]
     return commands
+
+
+def _shut_windows(device: str, version: int, names: Sequence[str]) -> list[str]:
+    """Return the commands that shut windows; with `OPEN` no look that has begun opens it any more."""
+    commands = [command for name in names for command in _set_window(device, version, name, None, 0.0)]
+    return [*commands, *(_clear_tokens(device) if OPEN in names else ())]
 
 
 def _without_users(window: Window | None) -> Window | None:

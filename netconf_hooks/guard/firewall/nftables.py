@@ -412,6 +412,21 @@ class Firewall:
 
     def shut_window(self, device: str, *names: str) -> None:
         """See `AnyFirewall.shut_window`."""
+        commands, frames, guests = self._render_shutting(device, names)
+        # Somebody may have taken a table away alone: what IP sends is judged by the first one.
+        for more in ((*frames, *guests), frames, guests, ()):
+            if self._change_window(device, *commands, *more):
+                return
+        for name in names if len(names) > 1 else ():
+            self.shut_window(device, name)  # the rules of an older version lack one of them
+
+    def shut_all(self, windows: Mapping[str, Sequence[str]]) -> None:
+        """See `AnyFirewall.shut_all`: it is one transaction."""
+        rendered = (self._render_shutting(device, names) for device, names in windows.items())
+        self._run(", ".join(windows), *(command for parts in rendered for part in parts for command in part))
+
+    def _render_shutting(self, device: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+        """Return the commands that shut windows, those for frames, and those for a bridge's guests."""
         check_device(device)
         commands = [command for name in names for command in _flush_window(INET, device, name)]
         frames = [command for name in names for command in self._change_frames(device, name, ())]
@@ -427,12 +442,7 @@ class Firewall:
             from netconf_hooks.guard.firewall.bridge import render_leaving
 
             guests += render_leaving(device)
-        # Somebody may have taken a table away alone: what IP sends is judged by the first one.
-        for more in ((*frames, *guests), frames, guests, ()):
-            if self._change_window(device, *commands, *more):
-                return
-        for name in names if len(names) > 1 else ():
-            self.shut_window(device, name)  # the rules of an older version lack one of them
+        return commands, frames, guests
 
     def lift(self, device: str) -> None:
         """See `AnyFirewall.lift`."""

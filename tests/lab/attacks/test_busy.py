@@ -54,11 +54,12 @@ _WAIT = f"#!/bin/sh\n[ -p {GATE} ] || exit 0\n%s touch {BUSY}; read line <{GATE}
 
 
 class NewsClock(Closing):
-    """Notes when the kernel tells the laptop of eth0 or home's router there, from now until `close`."""
+    """Notes when the kernel tells the laptop of its `links` or home's router there, from now until `close`."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *links: str) -> None:
         self._news = call_in(namespace, lambda: Netlink((LINKS, NEIGHBOURS)))
-        self._news.filter_news({call_in(namespace, lambda: socket.if_nametoindex("eth0"))}, {HOME.router})
+        indexes = call_in(namespace, lambda: {socket.if_nametoindex(link) for link in links or ("eth0",)})
+        self._news.filter_news(indexes, {HOME.router})
         self._found: list[tuple[float, int, bytes]] = []
         self._is_over = False
         self._thread = threading.Thread(target=self._listen, name="news", daemon=True)
@@ -91,9 +92,9 @@ def is_other_router(kind: int, body: bytes) -> bool:
     return (neighbour.address, neighbour.mac) == (HOME.router, NOBODYS_MAC)
 
 
-def has_lost_carrier(kind: int, body: bytes) -> bool:
-    """Whether this is the news that eth0 has no carrier."""
-    return kind == RTM_NEWLINK and parse_link(body).name == "eth0" and not parse_link(body).carrier
+def has_lost_carrier(kind: int, body: bytes, link: str = "eth0") -> bool:
+    """Whether this is the news that a link has no carrier."""
+    return kind == RTM_NEWLINK and parse_link(body).name == link and not parse_link(body).carrier
 
 
 def come_home(scene: Scene, timeout: int = 60) -> None:
