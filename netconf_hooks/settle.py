@@ -168,8 +168,9 @@ def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Cha
 def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | None:
     """Record changes and decide; return whether there is something to do, None if there was no change.
 
-    One decision covers the changes that come within `GATHERING`, since each decision is about all interfaces.  Raises
-    as `settle`.
+    One decision covers the changes that come within `GATHERING`, since each decision is about all interfaces.  But if
+    an interface has changed its place, that waits for no other look, which the network there may delay: its guard is
+    closed at once.  Raises as `settle`.
     """
     unsettled: bool | None = None
     waiting: list[Change] = []
@@ -178,14 +179,20 @@ def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | No
         for change in changes:
             began = began if waiting else monotonic()
             waiting.append(change)
-            if monotonic() >= began + GATHERING:
+            if _has_moved(change) or monotonic() >= began + GATHERING:
                 unsettled = remember(store, *waiting)
                 waiting.clear()
+                guard.shut_guards(store)
     except (NetlinkError, OSError):
         if waiting:
             remember(store, *waiting)
         raise
     return remember(store, *waiting) if waiting else unsettled
+
+
+def _has_moved(change: Change) -> bool:
+    """Whether an interface was seen at another place than before."""
+    return bool(change.record and change.replaces and change.record.place != change.replaces.place)
 
 
 def remember(store: Store, *changes: Change) -> bool:

@@ -108,6 +108,14 @@ def write_guards(store: Store, known: Known, decision: Decision) -> bool:
     return write_verdicts(store, known, decision)
 
 
+def shut_guards(store: Store) -> None:
+    """Shut at once what is open and was decided to be closed; all else is done by `close_guards`, later."""
+    if store.has_guards():
+        from netconf_hooks.guard.enforce import shut_decided
+
+        shut_decided(store)
+
+
 def close_guards(store: Store) -> None:
     """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
     if store.has_guards():

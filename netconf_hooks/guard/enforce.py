@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from time import monotonic
 
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import ports
@@ -23,7 +24,7 @@ from netconf_hooks.guard.firewall import (
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
+from netconf_hooks.guard.shut import drop_waiting, note_shut, shut_guard, shut_windows
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -46,6 +47,16 @@ def close_decided(store: Store) -> None:
     let_tunnels_through(store)
     with store.lock_acting():
         follow_closing(store)
+
+
+def shut_decided(store: Store) -> None:
+    """Shut what is open and was decided to be closed, without waiting for the lock for acting."""
+    for record in store.read_guards(log.error):
+        if record.opened and record.verdict == CLOSED:
+            when = monotonic()
+            done = shut_windows(record, everything=False)
+            with store.lock_records():
+                note_shut(store, record, record.because, when, done, everything=False)
 
 
 def open_decided(store: Store) -> None:

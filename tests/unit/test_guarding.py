@@ -331,6 +331,21 @@ def test_moving_from_where_it_is_trusted_closes_before_anything_else(store, link
     assert_closed(store, firewall)
 
 
+def test_what_was_seen_of_one_link_is_not_delayed_by_the_look_at_another(store, network, firewall, office):
+    """The proof is gone on the same network, which is no news of the kernel's; the other link's network is silent."""
+    before = store.read_interface("eth0")
+    network["gateway"] = Answer(("192.0.2.9",))
+
+    def look_at_two():
+        yield settle.Change("eth0", settle.look(store, "eth0", before.passes, 0.0), replaces=before)
+        assert_closed(store, firewall)
+        assert not store.read_guard("eth0").done
+
+    settle.settle(store, look_at_two())
+    assert_closed(store, firewall)
+    assert store.read_guard("eth0").done
+
+
 def test_leaving_closes_first_then_tells_and_stops_the_tunnels_last(store, links, network, firewall, office, journal):
     office.write_tunnels({})
     settle.remember(store, settle.Change("eth0", store.read_interface("eth0")))

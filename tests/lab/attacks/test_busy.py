@@ -452,3 +452,33 @@ def find_stopped(scene: Scene) -> int:
         if "note_opening" in line and "(stopped)" in status:
             return pid
     return 0
+
+
+# Fails as soon as it is run by that refresh.
+_PROOF = """#!/bin/sh
+! tr '\\0' ' ' </proc/$PPID/cmdline | grep -q 'refresh eth0 wlan0' || touch /run/gone
+[ ! -e /run/gone ]
+"""
+
+
+@pytest.mark.parametrize("guard", [NO_GUARD, *BACKENDS])
+def test_a_proof_that_is_gone_closes_though_another_network_delays_the_look_at_it(scene: Scene) -> None:
+    """The kernel has no news: eth0 stays on its network.  The look at wlan0 takes a minute."""
+    laptop = scene.laptop
+    laptop.write("/usr/local/sbin/proof", _PROOF, 0o755)
+    come_home(scene)
+    path = "/etc/network/interfaces"
+    laptop.write(path, laptop.read(path).replace(f"gateway-mac={HOME.router_mac}", "command=/usr/local/sbin/proof"))
+    laptop.ifup("--force", "eth0")
+    if scene.guarded:
+        scene.wait_for_guard("open")
+    laptop.run(["mkfifo", GATE])
+    refreshing = laptop.start(["netconf-hooks", "refresh", "eth0", "wlan0"])
+    wait_until(lambda: laptop.exists(BUSY), "the look at wlan0 to wait", 20)
+    if scene.guarded:
+        scene.wait_for_guard("closed")
+    scene.forget()
+    scene.judge("while the look at wlan0 waits", "*/udp4/beyond")
+    open_gate(scene)
+    assert refreshing.wait(30).returncode == 0
+    scene.judge("in the end", "*/udp4/beyond")
