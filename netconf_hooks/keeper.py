@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from netconf_hooks.tunnels import AnyTunnel
 
 
+# After how many seconds a tunnel is inspected that another process is starting at this moment.
+START_TIME = 1.0
+
+
 class Hearing(Record):
     """What the watcher has to listen to until the next call of `keep_up`.
 
@@ -60,14 +64,13 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
         log.error(f"watch: {error}")
         return Hearing((), False, None)
     held = [record for record in tunnels if record.held]
-    wanted = [
-        record for record in tunnels
-        if record.verdict == "up" and not record.held and (record.applied or record.problem)
-    ]  # fmt: skip
+    asked = [record for record in tunnels if record.verdict == "up" and not record.held]
+    wanted = [record for record in asked if record.applied or record.problem]
     leaving = bool(wanted) and (systemd or Systemd()).is_running() and (systemd or Systemd()).is_leaving()
     states: dict[tuple[str, str], TunnelState] = {}
     pids: list[tuple[int, str]] = []
-    times: list[float] = []
+    # What a hook is just starting is inspected a moment later; no event of the kernel need come of that.
+    times = [boot_time() + START_TIME] if len(asked) > len(wanted) else []
     acted = False
     guards = store.read_guards(log.error) if wanted and store.has_guards() else ()
     closed = any(each.verdict == CLOSED for each in guards)

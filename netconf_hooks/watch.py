@@ -419,6 +419,7 @@ class Listener:
                 return False
             _tell_leaving(os.environ.get("NOTIFY_SOCKET", ""))
             self._store.write_states(())
+            self._store.write_held_states(())
             os.unlink(self._store.fifo)
             os.close(self._fifo)
             self._lock.release()

@@ -263,7 +263,7 @@ def test_ended_half_way_it_prints_nothing_and_the_link_is_down(lab: Lab) -> None
     lab.laptop.run(["kill", str(pid)])
     result = running.wait(10)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "eth0: the mapping ended before a stanza was chosen" in lab.laptop.log()
+    assert "eth0: the mapping was ended by a signal before it had chosen a stanza" in lab.laptop.log()
     assert not is_up(lab)
 
 

@@ -3,6 +3,7 @@
 import pytest
 from guarded import GUARD, OFFICE, assert_closed, assert_open, ifdown, ifup, refresh, run_hook
 
+from netconf_hooks import wish
 from netconf_hooks.guard import lifecycle
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import release_guard
@@ -40,11 +41,16 @@ def test_a_guard_in_a_second_stanza_counts_the_first_of_the_same_run(store, link
 
 
 @pytest.mark.parametrize("index, counts", [(7, True), (8, False)])
-def test_a_guard_that_comes_later_counts_what_is_up_on_this_device(store, links, network, firewall, index, counts):
+def test_a_guard_that_comes_later_counts_what_is_up_on_this_device(
+    store, links, network, firewall, monkeypatch, index, counts
+):
     """And not what was up on a device that had its name before."""
+    monkeypatch.setattr(wish, "has_working_default_route", lambda: True)
+    monkeypatch.setattr(wish, "_wait_for_tunnel", lambda rule, store: None)
     ifup(store, links, **PLAIN)
     ifup(store, links, "wlan0", **PLAIN)
     run_hook(store, "pre-up", "corp", run="9:1", IF_NETCONF_UPLINK="eth0", **PLAIN)  # a wish has no link
+    assert store.read_interface("corp").wish
     links.plug("eth0", index)
     run_hook(store, "pre-up", "eth0:1", run="10:1", **GUARD)
     assert list_passes(store) == [*[("eth0", "inet", False)] * counts, ("eth0:1", "inet", True)]
