@@ -21,7 +21,7 @@ from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent, load_tun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from netconf_hooks.state import Store, TunnelRecord
     from netconf_hooks.supervision import Step
@@ -47,10 +47,17 @@ class Hearing(Record):
         self.pause = pause
 
 
-def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = None) -> Hearing:
+def keep_up(
+    store: Store,
+    news: bool,
+    routable: bool,
+    systemd: Systemd | None = None,
+    started: Collection[tuple[str, str]] = (),
+) -> Hearing:
     """Inspect all tunnels that should be up, act where needed, and return what to listen to.
 
     news: whether a link has changed, or the machine has slept; routable: whether there is a default route.
+    started: the tunnels that had already been started when the link changed, by kind and name.
     Raises OSError.
     """
     try:
@@ -76,6 +83,9 @@ def keep_up(store: Store, news: bool, routable: bool, systemd: Systemd | None = 
     closed = any(each.verdict == CLOSED for each in guards)
     for record in wanted:
         known = before.get((record.kind, record.name))
+        if known is None and news and (record.kind, record.name) in started:
+            # It was started in the former network, and the network changed before it was inspected for the first time.
+            known = TunnelState(record.kind, record.name, since=boot_time())
         condition = _inspect(record, closed)
         facts = _find_facts(record, condition, known, news, routable)
         step = supervise(known, record.kind, record.name, facts, boot_time())

@@ -876,6 +876,7 @@ def survey(
     note_stops(store)
     note_starts(store)
     records = store.read_interfaces(log.error)
+    started = _list_started(store)
     if because := _put_back(store, guards):
         demand, timed = demand or because, False
     near = [
@@ -903,7 +904,7 @@ def survey(
     # Somebody who has logged in at a captive portal is waiting for the tunnels.
     news = bool(changed) or slept or ended
     known = {**scenes, **seen}
-    _keep_tunnels(store, news, any(scene.routers for scene in known.values()) or not known, report, pause)
+    _keep_tunnels(store, news, any(scene.routers for scene in known.values()) or not known, report, pause, started)
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
@@ -922,13 +923,26 @@ def _end_visits(store: Store) -> tuple[bool, float | None]:
         return False, PAUSES[0]
 
 
+def _list_started(store: Store) -> frozenset[tuple[str, str]]:
+    """Return the tunnels that have been started, by kind and name."""
+    try:
+        tunnels = store.read_tunnels()
+    except RecordError:
+        return frozenset()
+    return frozenset(key for key, record in tunnels.items() if record.verdict == "up" and record.applied)
+
+
 def _keep_tunnels(
-    store: Store, news: bool, routable: bool, report: Callable[[str], None], pause: float | None = None
+    store: Store, news: bool, routable: bool, report: Callable[[str], None], pause: float | None = None,
+    started: Collection[tuple[str, str]] = (),
 ) -> None:
-    """Take care of the tunnels, and report what to listen to.  pause: seconds until the next look at the latest."""
+    """Take care of the tunnels, and report what to listen to.
+
+    pause: seconds until the next look at the latest; started: as for `keep_up`.
+    """
     from netconf_hooks.keeper import keep_up
 
-    hearing = keep_up(store, news, routable)
+    hearing = keep_up(store, news, routable, started=started)
     for pid, start in hearing.pids:
         report(f"daemon {pid} {start}")
     if hearing.associations:

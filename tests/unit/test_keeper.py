@@ -26,10 +26,10 @@ class Machine:
         self.condition = Condition(True, True)
         self.received = None
 
-    def keep(self, after=0.0, news=False, systemd=None):
+    def keep(self, after=0.0, news=False, systemd=None, started=()):
         """Let the watcher's child look, so many seconds later."""
         self.now += after
-        return keeper.keep_up(self.store, news, True, systemd or NoSystemd())
+        return keeper.keep_up(self.store, news, True, systemd or NoSystemd(), started)
 
     def inspect(self):
         if isinstance(self.condition, TunnelError):
@@ -163,6 +163,14 @@ def test_what_is_not_to_be_up_is_not_looked_after(machine, tunnels, verdict, fie
     machine.condition = Condition(False, False)
     assert machine.keep(after=100).pause == pause
     assert (tunnels.asked, machine.store.read_states()) == ([], {})
+
+
+@pytest.mark.parametrize("started, doubted", [((), False), ((("openvpn", "corp"),), True)])
+def test_one_that_was_started_before_the_network_changed_has_to_show_that_it_works(machine, started, doubted):
+    """Also if it was not inspected before: a cable that is moved right after ifup."""
+    machine.keep(news=True, started=started)
+    (state,) = machine.store.read_states().values()
+    assert bool(state.doubt) == doubted
 
 
 def test_a_decision_that_changes_meanwhile_counts(machine, tunnels, monkeypatch):
