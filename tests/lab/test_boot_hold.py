@@ -91,7 +91,7 @@ def test_what_systemd_starts_again_is_left_to_it(machine: Booted, network: Netwo
     network.plug("cafe", "eth0")
     machine.boot(BOOT_TIMEOUT)
     for number in (1, 2):
-        pid = wait_until(lambda: machine.unit("sleeper.service")["MainPID"].strip("0"), "the unit", 30)
+        pid = wait_until(lambda: machine.unit("sleeper.service")["MainPID"].removeprefix("0"), "the unit", 30)
         machine.run(["kill", "-KILL", pid])
         wait_until(lambda pid=pid: machine.unit("sleeper.service")["MainPID"] not in (pid, "0"), "another one", 30)
         if not restart:

@@ -62,8 +62,9 @@ def test_a_killed_mapping_leaves_nothing_closed(scene: Scene) -> None:
     lines = "home-lan command=/usr/local/sbin/hang\ntimeout: 5\n"
     scene.laptop.start(["/usr/lib/netconf-hooks/map", "eth0"], text=lines)
     wait_until(lambda: TABLE in list_tables(scene), "the link to be closed")
-    (pid,) = [pid for pid, command in scene.laptop.processes().items() if command.endswith("netconf-hooks/map eth0")]
-    scene.laptop.run(["kill", "-KILL", str(pid)])
+    # Between fork(2) and execve(2), the program that it starts has the same name.
+    pids = [pid for pid, command in scene.laptop.processes().items() if command.endswith("netconf-hooks/map eth0")]
+    scene.laptop.run(["kill", "-KILL", str(min(pids))])
     scene.judge("after the mapping was killed")
     show = ["nft", "list", "set", "inet", f"{TABLE}-eth0", "closed"]
     wait_until(lambda: "expires" not in scene.laptop.run(show).stdout, "the link to open", 30)
