@@ -131,7 +131,8 @@ iface wlan0 inet manual
 iface default inet dhcp
 """
 
-# Sends in the clear, wherever that leads, until it is ended.
+# Sends in the clear, wherever that leads, until it is ended: some 200 rounds a second, so that an emulated machine does
+# something else, too.
 SENDER = f"""
 import socket, time
 channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
