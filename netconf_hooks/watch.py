@@ -252,11 +252,26 @@ class Listener:
             return
         news = self._burst.end()
         self._poll.register(self._news.fileno(), select.POLLIN)
-        if news.everywhere or news.devices:
-            # Not only for links that look changed here: a cable that is moved away and back meanwhile was missed.
+        changed = self._find_changed(news.devices)
+        if news.everywhere:
             self._survey.request_everywhere()
-        elif news.survey:
-            self._survey.request()
+        elif news.survey or changed:
+            self._survey.request(changed)
+
+    def _find_changed(self, devices: Collection[str]) -> list[str]:
+        """Return the interfaces on these links whose network has changed since it was last seen.
+
+        This takes 0.3 ms for each link; a child takes a hundred times as long.
+        """
+        if not devices:
+            return []
+        records = self._store.read_interfaces(log.error)
+        records = tuple(record for record in records if not record.wish and device_of(record.iface) in devices)
+        try:
+            return self._survey.find_changed(records)
+        except NetlinkError as error:
+            log.error(f"watch: {error}")
+            return [record.iface for record in records]
 
     def _find_missed(self, devices: Collection[str]) -> list[str]:
         """Return the interfaces on these links whose routers have other MAC addresses than were seen."""
@@ -769,6 +784,16 @@ class _Survey:
         self._demand = ""
         self._running_timed = timed
         return demand, self._scenes, timed, None if everywhere else chosen
+
+    def find_changed(self, records: Iterable[InterfaceRecord]) -> list[str]:
+        """Return those of these interfaces whose network has changed.  Raises `NetlinkError`."""
+        records = [record for record in records if not record.wish]
+        seen = look(records) if records else {}
+        changed = [record.iface for record in records if _has_changed(seen[record.iface], self._scenes, record)]
+        for iface, scene in seen.items():
+            if iface not in changed and iface in self._scenes:
+                self._scenes[iface] = scene.complete(self._scenes[iface])
+        return changed
 
     def find_missed(self, devices: Collection[str]) -> list[str]:
         """Return the interfaces on these links whose routers have other MAC addresses than were seen, or have one now.

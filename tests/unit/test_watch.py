@@ -696,6 +696,21 @@ def test_a_survey_looks_at_the_chosen_and_at_those_that_were_never_seen(store, m
     assert looked == ["eth0", "eth1", "eth2"]
 
 
+def test_the_listener_itself_sees_whether_a_network_is_another_one(monkeypatch):
+    survey = watch._Survey()
+    record = in_office()
+    survey.begin([record])
+    unknown = change(OFFICE, macs={})
+    survey.end([f"scene eth0\\n{unknown}".replace("\t", "\\t")], failed=False)
+    seen = {"eth0": OFFICE}
+    monkeypatch.setattr(watch, "look", lambda records: seen)
+    assert survey.find_changed([record]) == []
+    # What is known of it since is remembered.
+    seen["eth0"] = change(OFFICE, macs={ROUTER: "00:16:3e:99:99:99"})
+    assert survey.find_changed([record]) == ["eth0"]
+    assert survey.find_changed([]) == []
+
+
 @pytest.mark.parametrize("macs, known, missed", [
     ({ROUTER: MAC}, {ROUTER: MAC}, []),
     ({ROUTER: MAC}, {}, []),
