@@ -6,6 +6,7 @@ What is right is said here once more, in a few lines, and not asked of the code 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from itertools import permutations
@@ -78,9 +79,16 @@ class Story:
         getattr(self, what)(link, *([site] if site else []))
 
     def plug(self, link: str, site: str) -> None:
-        """Push the cable in, out of wherever it was.  A link that is up asks for a lease (dhcpcd does)."""
+        """Push the cable in, out of wherever it was.  A link that is up asks for a lease (dhcpcd does).
+
+        The kernel has to have told of the lost carrier before it comes back: it tells of carriers once a second at most
+        (net/core/link_watch.c), and of none that was lost and found in between, so dhcpcd would keep its lease.
+        """
         if self.truth.plugged[link] == site:
             return
+        if self.truth.plugged[link]:
+            self.lab.unplug(link)
+            wait_until(lambda: self._read_operstate(link) != "UP", "the kernel to tell of the lost carrier")
         self.lab.plug(site, link)
         self.truth.plugged[link] = site
         self.truth.leased[link] = self.domains[site]
@@ -180,6 +188,11 @@ class Story:
         assert self.read_presences() == set()
         self.lab.laptop.run(["rm", "-f", EVENTS])
         self.tunnel = 0
+
+    def _read_operstate(self, link: str) -> str:
+        """Return the state of a link, which the kernel changes when it tells of a carrier."""
+        state: str = json.loads(self.lab.laptop.run(["ip", "-json", "link", "show", link]).stdout)[0]["operstate"]
+        return state
 
     def _read_locations(self) -> dict[str, object]:
         interfaces = read_status(self.lab)["interfaces"]

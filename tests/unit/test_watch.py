@@ -711,6 +711,21 @@ def test_the_listener_itself_sees_whether_a_network_is_another_one(monkeypatch):
     assert survey.find_changed([]) == []
 
 
+def test_news_while_a_child_is_at_work_are_for_the_next_one(store, monkeypatch):
+    """The child may have seen another network, and the cable is back where it was before: nothing looks changed."""
+    listener = watch.Listener.__new__(watch.Listener)
+    listener._store, listener._survey, listener._actor = store, watch._Survey(), None
+    store.prepare()
+    store.write_interface(in_office())
+    listener._survey.begin([in_office()])
+    listener._survey.end([f"scene eth0\\n{OFFICE}".replace("\t", "\\t")], failed=False)
+    monkeypatch.setattr(watch, "look", lambda records: {"eth0": OFFICE})
+    assert listener._find_changed(["eth0"]) == []
+    listener._actor = object()
+    assert listener._find_changed(["eth0"]) == ["eth0"]
+    assert listener._find_changed(["wlan0"]) == []
+
+
 @pytest.mark.parametrize("macs, known, missed", [
     ({ROUTER: MAC}, {ROUTER: MAC}, []),
     ({ROUTER: MAC}, {}, []),
