@@ -240,7 +240,7 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "--hypothesis-seed=0",
                    "-p", "mutants_calls", *arguments]  # fmt: skip
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
             "LC_ALL": "C.UTF-8",
             "NETCONF_EXAMPLES": "20",
             "PYTHONPYCACHEPREFIX": str(self._directory / "build/pycache"),

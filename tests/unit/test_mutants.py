@@ -108,8 +108,14 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("quick", [[], ["--quick"]], ids=["all tests", "quick"])
-def test_what_nobody_noticed(project: Path, capsys: pytest.CaptureFixture[str], quick: list[str]) -> None:
-    """It prints what the tests forget, counts what they do not, and leaves the checkout as it is."""
+def test_what_nobody_noticed(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, quick: list[str]
+) -> None:
+    """It prints what the tests forget, counts what they do not, and leaves the checkout as it is.
+
+    Also in a worker of pytest-xdist: then the process that starts workers of its own must not take itself for one.
+    """
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
     arguments = [str(project / "netconf_hooks/size.py"), "--seed", "1", *quick, "--tests", "tests/unit/test_size.py"]
     assert main(arguments, project) == 1
     said = capsys.readouterr().out
