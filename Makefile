@@ -34,7 +34,7 @@ export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
 NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces python3-nftables python3-pyroute2
 NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject python3 python3-setuptools
 NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck vulture $(NEEDS_library)
-NEEDS_unit = fish zsh python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
+NEEDS_unit = fish openssl zsh python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)
 NEEDS_demo = busybox dhcpcd-base dnsmasq-base ifupdown iproute2 iputils-ping isc-dhcp-client mmdebstrap nftables \
 	openssl openvpn procps systemd-container wireguard-go wireguard-tools $(NEEDS_library) $(NEEDS_deb)
 NEEDS_test = iptables lintian strace $(NEEDS_unit) $(NEEDS_demo)

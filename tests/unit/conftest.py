@@ -323,6 +323,12 @@ def tunnel(monkeypatch):
 
 
 @pytest.fixture
+def as_root(monkeypatch):
+    """The command takes itself for root's, also if an ordinary user builds the package."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.fixture
 def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)

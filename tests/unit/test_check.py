@@ -61,7 +61,7 @@ def test_check_says_that_a_user_may_not_read_everything(command, stanzas, monkey
 
 @pytest.mark.parametrize("ifupdown, kept, lost", [("ifupdown-ng", "last", "a"), ("ifupdown2", "first", "b")])
 def test_check_reports_what_another_ifupdown_keeps_from_hooks(
-    command, stanzas, monkeypatch, ifupdown, kept, lost
+    command, as_root, stanzas, monkeypatch, ifupdown, kept, lost
 ):  # fmt: skip
     monkeypatch.setattr(check, "find_ifupdown", lambda: ifupdown)
     written = "netconf-location: a gateway=192.0.2.1\nnetconf-location: b gateway=192.0.2.2\nnetconf-trust: hints\n"
@@ -76,7 +76,7 @@ def test_check_reports_what_another_ifupdown_keeps_from_hooks(
     assert output.splitlines()[-1] == f"2 stanzas examined, 1 errors; {ifupdown} has no mappings, and ignores: eth*"
 
 
-def test_check_reports_all_errors_of_a_stanza(command, stanzas):
+def test_check_reports_all_errors_of_a_stanza(command, as_root, stanzas):
     stanzas[0]["eth0"] = {
         "netconf-location": "office gatway=1", "netconf-vpn": "openvpn corp unles x", "netconf-trsut": "x"
     }  # fmt: skip

@@ -70,7 +70,7 @@ def test_status_for_programs(command, at_office, tunnel, store):
 @pytest.mark.parametrize("up, words", [
     (True, "connected"), (False, "not connected"), (None, "not known"),
 ])
-def test_status_of_a_tunnel(command, at_office, tunnel, up, words):
+def test_status_of_a_tunnel(command, as_root, at_office, tunnel, up, words):
     tunnel.up["openvpn corp"] = up
     assert f"openvpn corp {words} should be down" in tidy(command("status")[1])
     assert json.loads(command("status", "--json")[1])["tunnels"]["openvpn corp"]["up"] is up

@@ -16,7 +16,7 @@ EXPECTED = 'netconf-vpn "openvpn corp unles office": expected "on" or "unless", 
 
 
 @pytest.fixture
-def run_check(real_ifquery, command, monkeypatch, tmp_path):
+def run_check(real_ifquery, command, as_root, monkeypatch, tmp_path):
     """A function that checks a file and those it sources: it returns the exit status, and what is printed.
 
     `FILES` in what is printed is the directory they are in.

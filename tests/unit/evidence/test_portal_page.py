@@ -88,45 +88,39 @@ def test_any_bytes_are_a_state_or_none(body):
 
 
 class Server:
-    """An HTTP server on the loopback device that answers each connection with the next of `answers`."""
+    """An HTTP server that answers each connection with the next of `answers`.
+
+    Its connections are pairs of Unix sockets, since a machine that builds packages may have no loopback device.
+    """
 
     def __init__(self, answers, context=None):
         self.answers = list(answers)
         self.requests = []
         self._context = context
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
 
-    def _serve(self):
-        while self.answers:
-            try:
-                connected, _ = self._socket.accept()
-            except OSError:
-                return  # closed
-            answer = self.answers.pop(0)
-            try:
-                with self._context.wrap_socket(connected, server_side=True) if self._context else connected as stream:
-                    self.requests.append(stream.recv(65536).decode())
-                    stream.sendall(answer if isinstance(answer, bytes) else answer(self.port))
-            except OSError:
-                pass  # it does not trust us, or has gone
+    def connect(self):
+        """Return a client's socket, whose other end is served."""
+        client, server = socket.socketpair()
+        threading.Thread(target=self._serve, args=(server, self.answers.pop(0)), daemon=True).start()
+        return client
 
-    def close(self):
-        """End it."""
-        self._socket.close()
+    def _serve(self, connected, answer):
+        try:
+            with self._context.wrap_socket(connected, server_side=True) if self._context else connected as stream:
+                self.requests.append(stream.recv(65536).decode())
+                stream.sendall(answer if isinstance(answer, bytes) else answer())
+        except OSError:
+            pass  # it does not trust us, or has gone
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a server; whatever is asked, it is asked on the loopback device, for names that are all its own."""
+    """Start a server that is asked whatever is asked, for names that are all its own."""
     servers = []
 
     def connect(ways, port, until, announce):
         announce(ways[0].device, "tcp", ways[0].address, port)
-        opened = socket.create_connection(("127.0.0.1", servers[-1].port), 5)
-        raw = connection._socket.socket(fileno=opened.detach())
+        raw = connection._socket.socket(fileno=servers[-1].connect().detach())
         yield Wait({}, 0.0)
         return Attempt(raw, ways[0])
 
@@ -142,9 +136,7 @@ def serve(monkeypatch):
             for host in hosts
         },
     )  # fmt: skip
-    yield start
-    for server in servers:
-        server.close()
+    return start
 
 
 @pytest.fixture
@@ -210,7 +202,7 @@ def test_a_name_that_nobody_knows_is_told(serve, view):
 def test_a_server_that_says_nothing_is_not_waited_for(serve, view):
     given_up = threading.Event()
 
-    def answer_late(port):
+    def answer_late():
         assert given_up.wait(30), "it waits for the answer"
         return b""
 
