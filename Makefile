@@ -98,7 +98,7 @@ test-vm: root needs-vm deb
 
 test-debian: root needs-debian
 	$(HAND_BACK)
-	$(PYTHON) -m tests.debian $(SUITE) $(STEPS)
+	PYTEST='$(PYTEST)' $(PYTHON) -m tests.debian $(SUITE) $(STEPS)
 
 bench: root needs-bench
 	$(HAND_BACK)

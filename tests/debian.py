@@ -8,7 +8,7 @@ install     apt installs the packages
 remove      apt removes them, and purges them: what is left, as piuparts would look for it
 tests       debian/tests by autopkgtest, with the runner "null"
 lifecycle   debian/tests/lifecycle, which needs a machine that is thrown away: upgrade, remove and purge beside a guard
-lab         make test, in a copy of the tree (only if asked for)
+lab         make test, with PYTEST's options, in a copy of the tree (only if asked for); it boots the same release
 
 The exit status is 1 if a step failed.  Logs are in build/debian-SUITE/.
 """
@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -89,14 +89,15 @@ class Machine(Closing):
         directory: str = "/",
         timeout: float = 1800.0,
         good: Sequence[int] = (0,),
+        variables: Mapping[str, str] | None = None,
     ) -> str:
         """Run a program and return its output, which is added to `log`, too.  Raises StepFailed.
 
         user: its number and group, ``1234:1234``; root unless given; timeout: in seconds; good: the exit statuses that
-        are no failure.
+        are no failure; variables: added to its environment.
         """
         proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-        environment = {**proxies, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        environment = {**proxies, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **(variables or {})}
         inside = ["chroot", *([f"--userspec={user}"] if user else []), "/mnt/root"]
         inside += ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", directory, *argv]
         result = self._place.run(inside, check=False, env=environment, timeout=timeout)
@@ -104,7 +105,7 @@ class Machine(Closing):
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n{said}")
         if result.returncode not in good:
-            last = " / ".join(said.strip().splitlines()[-3:])
+            last = find_counts(said) or " / ".join(said.strip().splitlines()[-3:])
             raise StepFailed(f"{argv[0]}: exit status {result.returncode}: {last}")
         return said
 
@@ -160,10 +161,7 @@ class Suite:
             for file in (machine.root / "build").iterdir():
                 if file.is_file():
                     shutil.copy(file, self.directory)
-        passed = re.findall(r"^.*\d+ passed.*$", said, re.MULTILINE)
-        if not passed:
-            raise StepFailed("no unit tests have run")
-        return passed[-1].strip("= ")
+        return read_counts(said)
 
     def lint(self) -> str:
         """Ask the release's own lintian; anything that it says and that no override explains is a failure."""
@@ -271,10 +269,14 @@ class Suite:
         try:
             with Machine(copy, network=True, written=True) as machine:
                 copy_sources(copy / "root/source")
-                said = machine.run(["make", "test"], self.log("lab"), directory="/root/source", timeout=7200)
+                options = [f"PYTEST={os.environ['PYTEST']}"] if os.environ.get("PYTEST") else []
+                said = machine.run(
+                    ["make", "test", *options], self.log("lab"), directory="/root/source", timeout=7200,
+                    variables={"NETCONF_LAB_SUITE": self.name},
+                )  # fmt: skip
         finally:
             shutil.rmtree(copy, ignore_errors=True)
-        return re.findall(r"^.*\d+ passed.*$", said, re.MULTILINE)[-1].strip("= ")
+        return read_counts(said)
 
 
 def read_fields(control: Path) -> dict[str, str]:
@@ -287,6 +289,19 @@ def read_fields(control: Path) -> dict[str, str]:
         else:
             name, _, fields[name] = line.partition(":")
     return fields
+
+
+def find_counts(said: str) -> str:
+    """Return how many tests have passed, failed and so on, from pytest's output; empty if none has run."""
+    counts = re.findall(r"^=*\s*(\d+ (?:passed|failed|error).*?)[=\s]*$", said, re.MULTILINE)
+    return str(counts[-1]) if counts else ""
+
+
+def read_counts(said: str) -> str:
+    """Return the same.  Raises StepFailed if none has run."""
+    if counts := find_counts(said):
+        return counts
+    raise StepFailed("no tests have run")
 
 
 def copy_sources(target: Path) -> None:

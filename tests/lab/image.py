@@ -20,8 +20,19 @@ from typing import NamedTuple
 
 from .namespaces import Namespaces
 
-SUITE = os.environ.get("NETCONF_LAB_SUITE", "bookworm")
 CACHE = Path(os.environ.get("NETCONF_LAB_CACHE", "/var/cache/netconf-hooks-lab"))
+
+
+def own_codename() -> str:
+    """Return the name of this machine's Debian release (os-release(5)); empty where it has none."""
+    for line in Path("/etc/os-release").read_text().splitlines():
+        if line.startswith("VERSION_CODENAME="):
+            return line.partition("=")[2].strip('"')
+    return ""
+
+
+# Which Debian is booted: by default the release that this machine runs.
+SUITE = os.environ.get("NETCONF_LAB_SUITE") or own_codename() or "bookworm"
 
 
 class Recipe(NamedTuple):
@@ -105,14 +116,6 @@ def find_sources(suite: str) -> list[str]:
         if lines:
             return lines
     raise ImageError(f"apt has no source for {suite} here, nor for {own_codename() or 'a Debian release of its own'}")
-
-
-def own_codename() -> str:
-    """Return the name of this machine's Debian release (os-release(5)); empty where it has none."""
-    for line in Path("/etc/os-release").read_text().splitlines():
-        if line.startswith("VERSION_CODENAME="):
-            return line.partition("=")[2].strip('"')
-    return ""
 
 
 def find_image(suite: str = SUITE, cache: Path = CACHE, recipe: Recipe = CONTAINER) -> Path:
