@@ -109,6 +109,8 @@ class Server:
             with self._context.wrap_socket(connected, server_side=True) if self._context else connected as stream:
                 self.requests.append(stream.recv(65536).decode())
                 stream.sendall(answer if isinstance(answer, bytes) else answer())
+                if self._context:
+                    stream.unwrap()  # waits for the client's end: it may still write
         except OSError:
             pass  # it does not trust us, or has gone
 
