@@ -19,7 +19,7 @@ treated as if it left by the link itself.  Ports are matched by name, since they
 from __future__ import annotations
 
 from netconf_hooks.guard.firewall import GuardError, LAN, OPEN, Ports, check_device
-from netconf_hooks.guard.firewall.nftables import (
+from netconf_hooks.guard.firewall.nft_rules import (
     BRIDGE, FRAMES, INET, LAN_FRAMES, render_end, render_frames, render_timeout
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
@@ -165,8 +165,10 @@ def render_members(device: str, ports: Ports) -> list[str]:
     ]
 
 
-def render_exemption(device: str, window: Window, now: float) -> list[str]:
-    """Return the commands that also open a bridge for its guests until the window closes."""
+def render_window(device: str, window: Window, now: float) -> list[str]:
+    """Return the commands that let guests pass while a window is open: `OPEN` until it closes, or `LAN`."""
+    if window.name == LAN:
+        return render_arriving(device, window)
     return [
         *render_shutting(device),
         *(f"add rule {BRIDGE} {OPEN}-{device} {rule}" for rule in build_window(window)),

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from netconf_hooks.guard.firewall import LAN, OPEN, Exemption, PORTAL, Ports, Window, bridge, nftables
+from netconf_hooks.guard.firewall import LAN, OPEN, Exemption, PORTAL, Ports, Window, bridge, nft_rules
 from netconf_hooks.system.nf_tables import Chain
 
 NOW = 1_700_000_000.0
@@ -97,8 +97,8 @@ def test_the_ports_own_packets_go_the_way_of_the_links():
 
 
 def test_what_was_decided_is_not_decided_again():
-    plain = nftables.build_chains("br0", (ALLOWED,), (), NOW)
-    held = nftables.build_chains("br0", (ALLOWED,), (), NOW, bridge.DECIDED)
+    plain = nft_rules.build_chains("br0", (ALLOWED,), (), NOW)
+    held = nft_rules.build_chains("br0", (ALLOWED,), (), NOW, bridge.DECIDED)
     for chain in ("pass-br0", "forward-br0"):
         assert held[chain] == (f"{bridge.DECIDED} accept", *plain[chain])
     assert not any(bridge.DECIDED in rule for rules in plain.values() for rule in rules)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from netconf_hooks.guard.firewall import OPEN, Exemption, Window, nftables
+from netconf_hooks.guard.firewall import OPEN, Exemption, Window, nft_rules, nftables
 
 NOW = 1_700_000_000.0
 
 
 def test_a_frame_is_read_as_ip_only_if_it_is_sent_as_ip() -> None:
     """The type in the frame is looked at before any exemption, but only where frames have one."""
-    frames = nftables.build_frame_chains("eth0", (Exemption("", "192.0.2.0/24"),), (), NOW)["frames-eth0"]
+    frames = nft_rules.build_frame_chains("eth0", (Exemption("", "192.0.2.0/24"),), (), NOW)["frames-eth0"]
     assert frames[:4] == (
         "jump open-eth0",
         "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
@@ -33,12 +33,12 @@ def test_a_frame_is_read_as_ip_only_if_it_is_sent_as_ip() -> None:
 )
 def test_an_exemption_is_for_ip(exemption: Exemption, rule: str) -> None:
     """Only an open link is open for everything else, too."""
-    assert nftables.render_frames(exemption) == (rule,)
+    assert nft_rules.render_frames(exemption) == (rule,)
 
 
 def test_an_open_link_is_open_for_all_frames() -> None:
     window = Window(OPEN, (Exemption(),), NOW + 30)
-    assert nftables.build_frame_window(window) == (f"meta time >= {int(NOW) + 31} return", "accept")
+    assert nft_rules.build_frame_window(window) == (f"meta time >= {int(NOW) + 31} return", "accept")
 
 
 def test_the_groups_that_every_host_is_in() -> None:
@@ -48,7 +48,7 @@ def test_the_groups_that_every_host_is_in() -> None:
         "ip6 hoplimit 1 ip6 daddr ff02::2 icmpv6 type mld-listener-done accept",
         "ip6 hoplimit 1 ip6 daddr ff02::1:ff00:0/104 icmpv6 type mld-listener-report accept",
     )
-    for rules in (nftables.ALWAYS, nftables.FRAMES):
+    for rules in (nft_rules.ALWAYS, nft_rules.FRAMES):
         assert tuple(rule for rule in rules if "hoplimit 1 " in rule) == reports
 
 
@@ -59,7 +59,7 @@ def test_whether_a_device_is_there() -> None:
 
 def test_every_window_is_asked_before_a_frame_is_dropped() -> None:
     """That of an open link before a VLAN's tag is looked at, the others after that; each once."""
-    frames = nftables.build_frame_chains("eth0", (), (), NOW)["frames-eth0"]
+    frames = nft_rules.build_frame_chains("eth0", (), (), NOW)["frames-eth0"]
     assert [rule for rule in frames if rule.startswith("jump ")] == [
         "jump open-eth0", "jump portal-eth0", "jump probe-eth0", "jump names-eth0", "jump lan-eth0",
     ]  # fmt: skip

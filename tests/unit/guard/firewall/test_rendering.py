@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netconf_hooks.guard.firewall import (
     GuardError, JOINS, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, WINDOWS, Window, check_device,
-    check_exemption, iptables, nftables, read_network
+    check_exemption, iptables, nft_rules, read_network
 )  # fmt: skip
 
 NOW = 1_700_000_000.0
@@ -99,8 +99,8 @@ def is_possible(exemption: Exemption) -> bool:
 def test_rendered(
     exemption: Exemption, inet: str, frames: tuple[str, ...], four: tuple[str, ...], six: tuple[str, ...]
 ) -> None:
-    assert nftables.render_exemption(exemption) == inet
-    assert nftables.render_frames(exemption) == frames
+    assert nft_rules.render_exemption(exemption) == inet
+    assert nft_rules.render_frames(exemption) == frames
     assert iptables.render_exemption(exemption, 4) == four
     assert iptables.render_exemption(exemption, 6) == six
 
@@ -111,11 +111,11 @@ def test_any_opening(exemption: Exemption) -> None:
     """Everything that an exemption asks for stands in each rule; one that no packet can match is refused by both."""
     if not is_possible(exemption):
         in_four = lambda made: iptables.render_exemption(made, 4)  # noqa: E731
-        for render in (nftables.render_exemption, nftables.render_frames, in_four):
+        for render in (nft_rules.render_exemption, nft_rules.render_frames, in_four):
             with pytest.raises(GuardError):
                 render(exemption)
         return
-    text = nftables.render_exemption(exemption)
+    text = nft_rules.render_exemption(exemption)
     assert (f"sport {exemption.source_port}" in text) == (exemption.source_port > 0)
     assert (f"dport {exemption.port}" in text) == (exemption.port > 0)
     assert ("skuid" in text) == bool(exemption.uids)
@@ -134,7 +134,7 @@ def test_any_opening(exemption: Exemption) -> None:
             assert ("--uid-owner" in rule) == bool(exemption.uids)
             assert (f"--dport {exemption.port}" in rule) == (exemption.port > 0)
             assert (f"--sport {exemption.source_port}" in rule) == (exemption.source_port > 0)
-    for frame in nftables.render_frames(exemption):
+    for frame in nft_rules.render_frames(exemption):
         assert ("skuid" in frame) == bool(exemption.uids)
         assert "ct " not in frame
 
@@ -144,8 +144,8 @@ def test_any_opening(exemption: Exemption) -> None:
 def test_any_window(exemption: Exemption, name: str, left: float) -> None:
     """A window has rules while it is open, each with its end, and none once it is over."""
     window = Window(name, (exemption,), NOW + left)
-    chains = nftables.build_chains("eth0", (), (window,), NOW)
-    frames = nftables.build_frame_chains("eth0", (), (window,), NOW)
+    chains = nft_rules.build_chains("eth0", (), (window,), NOW)
+    frames = nft_rules.build_frame_chains("eth0", (), (window,), NOW)
     open_now = window.until > NOW
     for found in (chains, frames):
         assert bool(found[f"{name}-eth0"]) == open_now
@@ -176,12 +176,12 @@ def test_time_of_a_window_in_iptables() -> None:
 def test_whole_chains() -> None:
     """The list of exemptions stands behind what every closed link lets through, and a drop at the end, in both."""
     exemption = Exemption("udp", "203.0.113.1/32", 1194)
-    chains = nftables.build_chains("eth0", (exemption,), (), NOW)
-    assert chains["pass-eth0"][5:-1] == nftables.ALWAYS
+    chains = nft_rules.build_chains("eth0", (exemption,), (), NOW)
+    assert chains["pass-eth0"][5:-1] == nft_rules.ALWAYS
     assert chains["pass-eth0"][-1] == "ip daddr 203.0.113.1/32 udp dport 1194 accept"
     count = len(chains["pass-eth0"])
     assert chains["out-eth0"][-1] == f'counter name "dropped-eth0" drop comment "behind {count} rules"'
-    frames = nftables.build_frame_chains("eth0", (exemption,), (), NOW)["frames-eth0"]
+    frames = nft_rules.build_frame_chains("eth0", (exemption,), (), NOW)["frames-eth0"]
     assert frames[0] == "jump open-eth0"
     assert frames[-1] == f'counter name "dropped-eth0" drop comment "behind {len(frames) - 1} rules"'
     chains = iptables.build_chains("eth0", 4, (exemption,), (), NOW)
@@ -206,16 +206,16 @@ LAN_WINDOW = Window(LAN, (Exemption(network="192.168.1.0/24"), Exemption(network
 
 def test_a_lan_has_no_end_and_leaves_neighbour_discovery_to_the_kernel() -> None:
     """Whatever the clock says; what a process makes up is dropped behind it, also to the LAN's own prefixes."""
-    rules = nftables.build_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
+    rules = nft_rules.build_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
     assert rules[-2] == "ip daddr 192.168.1.0/24 accept"
     assert rules[-1] == "ip6 daddr fe80:0000:0000:0000:0000:0000:0000:0000/64 accept"
     assert rules[-3].startswith("icmpv6 type {") and rules[-3].endswith("} return")
     assert not any("meta time" in rule for rule in rules)
     joins = [rule for rule in rules if "meta skuid 0-4294967294 return" in rule]
     assert len(joins) == 2 and all(group in " ".join(joins) for groups in JOINS.values() for group in groups)
-    element = [command for command in nftables._render_element("eth0", LAN_WINDOW, NOW)]
+    element = [command for command in nft_rules.render_element("eth0", LAN_WINDOW, NOW)]
     assert element == ['add element inet netconf-guard lan-eth0 { "eth0" timeout 3650d0s0ms }']
-    frames = nftables.build_frame_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
+    frames = nft_rules.build_frame_chains("eth0", (), (LAN_WINDOW,), NOW)["lan-eth0"]
     assert frames[0].startswith("ip ttl 1 ip protocol igmp") and frames[-1].startswith("ip6 daddr fe80")
 
 

@@ -14,7 +14,7 @@ from fake_nft import MISSING, FakeNftables, FakeTables
 
 from netconf_hooks.guard.firewall import (
     Closing, GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window,
-    nftables
+    nft_rules, nftables
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
 
@@ -230,10 +230,10 @@ def test_a_list_that_was_torn_is_taken_again(
     """Others change their tables while it is taken: three times it is tried, no more."""
     guard.close("eth0", ALLOWED)
     answers = iter(["no chain out-eth0", "no chain out-eth0", "", ""])
-    monkeypatch.setattr(guard, "_look", lambda device, *_: next(answers))
+    monkeypatch.setattr(guard._reader, "find_problem", lambda device, *_: next(answers))
     assert not guard.find_fallen(("eth0",))
     asked: list[str] = []
-    monkeypatch.setattr(guard, "_look", lambda device, *_: asked.append(device) or "no chain out-eth0")
+    monkeypatch.setattr(guard._reader, "find_problem", lambda device, *_: asked.append(device) or "no chain out-eth0")
     assert guard.find_fallen(("eth0",))
     assert asked == ["eth0"] * 3
 
@@ -433,7 +433,7 @@ def test_a_failure_without_a_message(nft: FakeNftables, guard: nftables.Firewall
 def test_the_timeout_of_a_window(nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days, seconds and milliseconds; at most ten years, at least one millisecond."""
     for left, text in ((30.5, "0d30s500ms"), (86400 * 2 + 3.25, "2d3s250ms"), (1e12, "3650d0s0ms")):
-        [element] = nftables._render_element("eth0", Window(OPEN, (), 1000.0 + left), 1000.0)
+        [element] = nft_rules.render_element("eth0", Window(OPEN, (), 1000.0 + left), 1000.0)
         assert element == f'add element {INET} open-eth0 {{ "eth0" timeout {text} }}'
-    assert nftables._render_element("eth0", Window(OPEN, (), 1000.0), 1000.0) == []
-    assert nftables._render_element("eth0", Window(OPEN, (), 1000.0015), 1000.0) != []
+    assert nft_rules.render_element("eth0", Window(OPEN, (), 1000.0), 1000.0) == []
+    assert nft_rules.render_element("eth0", Window(OPEN, (), 1000.0015), 1000.0) != []
