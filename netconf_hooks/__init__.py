@@ -7,7 +7,7 @@ For an admin's own programs, netconf-hooks(8), PYTHON LIBRARY::
     if netconf_hooks.locate("eth0").location == "office": ...
     if "corp.example.com" in netconf_hooks.observe("eth0").list_values("dns-domain"): ...
 
-Both functions are in `netconf_hooks.api`.  Everything else in this package may change with any version.
+They are in `netconf_hooks.api`.  Everything else in this package may change with any version.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from __future__ import annotations
 __all__ = ["NetworkError", "locate", "observe"]
 
 
-class NetworkError(Exception):
-    """`locate` or `observe` can't answer; the message says why."""
-
-
 def __getattr__(name: str) -> object:
-    """Import the library's functions on first use (PEP 562), since every ifup imports this package."""
-    if name in ("locate", "observe"):
+    """Import the library on first use (PEP 562), since every ifup imports this package."""
+    if name in __all__:
         from netconf_hooks import api
 
         return getattr(api, name)

@@ -7,7 +7,6 @@ all tests that send packets.
 
 from __future__ import annotations
 
-from netconf_hooks import NetworkError
 from netconf_hooks.commands.recording import find_options
 from netconf_hooks.evidence.look import observe as look, observe_everything
 from netconf_hooks.guard.exemptions import make_pass
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from netconf_hooks.observation import Observation, Place
+
+
+class NetworkError(Exception):
+    """`locate` or `observe` can't answer; the message says why."""
 
 
 def observe(iface: str, timeout: float = DEFAULT_TIMEOUT) -> Observation:

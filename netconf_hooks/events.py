@@ -126,8 +126,7 @@ def list_scripts(directory: str = DIRECTORY) -> list[str]:
 
 def _switch_target(event: str, systemd: Systemd | None) -> None:
     """With systemd: ``netconf-location@NAME.target`` is active while the machine is at NAME."""
-    from netconf_hooks.system.systemd import Systemd
-    from netconf_hooks.tunnels import TunnelError
+    from netconf_hooks.system.systemd import Systemd, SystemdError
 
     systemd = systemd or Systemd()
     name, _, what = event.rpartition("-")
@@ -139,5 +138,5 @@ def _switch_target(event: str, systemd: Systemd | None) -> None:
             systemd.start(unit)
         else:
             systemd.stop([unit])
-    except TunnelError as error:
+    except SystemdError as error:
         log.error(f"event {event}: {unit}: {error}")

@@ -47,6 +47,29 @@ class Answer(Record):
         self.refuted = refuted
 
 
+class Ports(Record):
+    """The devices that a link is made of.
+
+    bridge: whether the link is a bridge; outside: its ports that may lead outside, by name; guests: the ports that are
+    known to be guests'; others: the ports of all other bridges.  Both are interface indexes, which the kernel never
+    reuses: a device that gets a guest's name later does not count as a guest.
+    """
+
+    __slots__ = ("bridge", "outside", "guests", "others")
+
+    def __init__(
+        self,
+        bridge: bool = False,
+        outside: tuple[str, ...] = (),
+        guests: tuple[int, ...] = (),
+        others: tuple[int, ...] = (),
+    ) -> None:
+        self.bridge = bridge
+        self.outside = outside
+        self.guests = guests
+        self.others = others
+
+
 class PortalNotice(Record):
     """The captive portal that a network announces (RFC 8910).
 

@@ -12,7 +12,7 @@ from netconf_hooks.ifenv import STARTED
 from netconf_hooks.settle import ask_tunnels, decide_again, read_stops
 from netconf_hooks.state import StopRecord
 from netconf_hooks.system import log
-from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.system.systemd import Systemd, SystemdError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
 TYPE_CHECKING = False
@@ -78,6 +78,6 @@ def _find_stop(record: TunnelRecord, systemd: Systemd) -> str:
             command = tunnel.find_stop()
             return f"stopped by hand ({command})" if command else ""
         unit, when = systemd.find_stop(tunnel.list_units())
-    except TunnelError:
+    except (TunnelError, SystemdError):
         return ""
     return f"stopped by hand (systemctl stop {unit}, {when})" if unit else ""

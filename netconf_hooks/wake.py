@@ -34,8 +34,7 @@ def wake_watcher(store: Store) -> None:
 def start_watcher() -> None:
     """Start the watcher: by systemd if systemd runs, else as a process of its own.  Errors are logged."""
     from netconf_hooks.system.programs import ProgramError, spawn
-    from netconf_hooks.system.systemd import SystemStopping, Systemd
-    from netconf_hooks.tunnels import TunnelError
+    from netconf_hooks.system.systemd import SystemdError, SystemStopping, Systemd
 
     systemd = Systemd()
     try:
@@ -45,5 +44,5 @@ def start_watcher() -> None:
             spawn(["/usr/sbin/netconf-hooks", "watch"])
     except SystemStopping:
         pass  # the watcher is not needed any more
-    except (ProgramError, TunnelError) as error:
+    except (ProgramError, SystemdError) as error:
         log.error(f"the watcher can't be started: {error}; only hooks and refresh notice changes")

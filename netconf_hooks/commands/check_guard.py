@@ -9,11 +9,12 @@ from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.evidence.names import is_address
 from netconf_hooks.evidence.ports import is_bridge
 from netconf_hooks.guard.exemptions import allows_lan
-from netconf_hooks.guard.firewall import GuardError, Ports, choose_firewall, read_network
+from netconf_hooks.guard.firewall import GuardError, choose_firewall, read_network
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.hosts import find_names
 from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
 from netconf_hooks.ifenv import Invocation, device_of
+from netconf_hooks.observation import Ports
 from netconf_hooks.place import is_proof
 from netconf_hooks.rules import RuleError, SITUATIONS
 from netconf_hooks.system.addresses import format_address, pack_address, read_prefix

@@ -18,8 +18,7 @@ from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
 from netconf_hooks.guard.exemptions import list_exemptions, make_lan
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Ports, TokenGone, UNHOOKED, Window,
-    parse_exemption
+    Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, TokenGone, UNHOOKED, Window, parse_exemption
 )  # fmt: skip
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there
@@ -33,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from netconf_hooks.observation import Ports
     from netconf_hooks.state import GuardRecord, Store
 
 # For how long an open guard stays open if nobody renews it, seconds.

@@ -13,7 +13,7 @@ from netconf_hooks.guard import firewall, ppp
 from netconf_hooks.guard.endpoints import unpin
 from netconf_hooks.guard.enforce import find_ports, follow_closing, mark_applied
 from netconf_hooks.guard.exemptions import list_exemptions
-from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS, Ports
+from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
 from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.observation import Ports
     from netconf_hooks.rules import Rules
     from netconf_hooks.state import Pass, Store
 

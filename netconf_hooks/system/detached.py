@@ -6,7 +6,6 @@ import os
 import select
 
 from netconf_hooks.system import log, programs
-from netconf_hooks.tunnels import TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +21,12 @@ LIMIT = 120.0
 def launch(
     what: str, argv: Sequence[str], describe: Callable[[programs.Result], str], patience: float = PATIENCE,
     limit: float = LIMIT,
-) -> None:
+) -> str:
     """Start a program that may block, in a session of its own, and wait up to `patience` seconds until it exits.
 
     After that it continues by itself, and is killed after `limit` seconds; a failure is then logged.
     what: its name in the log; describe: returns why it failed, empty if it did not.
-    Raises `TunnelError` with the reason if it fails within `patience`, or if it can't be started.
+    Returns the reason if it fails within `patience`, or if it can't be started; otherwise an empty text.
     """
 
     def start(writer: int) -> None:
@@ -39,8 +38,7 @@ def launch(
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         reason = pipe.read(select.PIPE_BUF) if poll.poll(1000 * patience) else b""
-    if reason:
-        raise TunnelError(reason.decode(errors="replace"))
+    return reason.decode(errors="replace")
 
 
 def is_halting(program: str = "runlevel") -> bool:

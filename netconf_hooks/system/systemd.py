@@ -10,7 +10,6 @@ import time
 
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
-from netconf_hooks.tunnels import TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,11 @@ _NOT_LOADED = 5
 """systemctl(1), EXIT STATUS: there is no such unit, so it can't be running."""
 
 
-class SystemStopping(TunnelError):
+class SystemdError(Exception):
+    """systemd does not answer or refuses a request; the message says why."""
+
+
+class SystemStopping(SystemdError):
     """The system is shutting down: nothing is started any more."""
 
 
@@ -123,7 +126,13 @@ _RESTARTS = {
 
 
 class Systemd:
-    """The service manager of this machine."""
+    """The service manager of this machine.
+
+    error, stopping: what is raised where `SystemdError` and `SystemStopping` are named below.
+    """
+
+    error: type[SystemdError] = SystemdError
+    stopping: type[SystemStopping] = SystemStopping
 
     def __init__(
         self,
@@ -142,7 +151,7 @@ class Systemd:
         return os.path.isdir(self._booted)
 
     def start(self, unit: str) -> None:
-        """Start `unit`, unless it is active.  Raises `TunnelError`, `SystemStopping` while the system shuts down."""
+        """Start `unit`, unless it is active.  Raises `SystemdError`, `SystemStopping` while the system shuts down."""
         self._begin("start", unit)
 
     def restart(self, unit: str) -> None:
@@ -150,17 +159,17 @@ class Systemd:
         self._begin("restart", unit)
 
     def stop(self, units: Sequence[str]) -> None:
-        """Stop `units`, except those that don't run or don't exist.  Raises `TunnelError`."""
+        """Stop `units`, except those that don't run or don't exist.  Raises `SystemdError`."""
         result = self._call("--no-block", "stop", *units)
         if result.status not in (0, _NOT_LOADED):
-            raise TunnelError(f"systemctl stop {' '.join(units)}: {_describe(result)}")
+            raise self.error(f"systemctl stop {' '.join(units)}: {_describe(result)}")
 
     def show(self, units: Sequence[str]) -> tuple[UnitState, ...]:
-        """Return the state of each of `units`, in their order.  Raises `TunnelError` if systemd does not answer."""
+        """Return the state of each of `units`, in their order.  Raises `SystemdError` if systemd does not answer."""
         result = self._call("show", "--property=LoadState,ActiveState,SubState,StatusText", *units)
         states = parse_show(result.output)
         if result.status or len(states) != len(units):
-            raise TunnelError(f"systemctl show {' '.join(units)}: {_describe(result)}")
+            raise self.error(f"systemctl show {' '.join(units)}: {_describe(result)}")
         return states
 
     def is_active(self, units: Sequence[str]) -> bool:
@@ -169,18 +178,18 @@ class Systemd:
             return False
         try:
             return any(state.active not in ("inactive", "failed", "") for state in self.show(units))
-        except TunnelError:
+        except SystemdError:
             return True
 
     def read_properties(self, unit: str, names: Sequence[str]) -> dict[str, str]:
-        """Return properties of `unit` by name, as ``systemctl show`` prints them.  Raises `TunnelError`."""
+        """Return properties of `unit` by name, as ``systemctl show`` prints them.  Raises `SystemdError`."""
         result = self._call("show", f"--property={','.join(names)}", unit)
         if result.status:
-            raise TunnelError(f"systemctl show {unit}: {_describe(result)}")
+            raise self.error(f"systemctl show {unit}: {_describe(result)}")
         return dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
 
     def read_service(self, unit: str) -> ServiceState:
-        """Return the state of `unit`.  Raises `TunnelError`."""
+        """Return the state of `unit`.  Raises `SystemdError`."""
         names = (
             "LoadState", "ActiveState", "Type", "MainPID", "Result", "ExecMainCode", "ExecMainStatus", "Restart",
             "InvocationID", "StatusText",
@@ -204,7 +213,7 @@ class Systemd:
         """Whether the system is stopping, or in rescue or emergency mode: then nothing should be started."""
         try:
             return self._call("is-system-running").output.strip() in ("stopping", "maintenance")
-        except TunnelError:
+        except SystemdError:
             return False
 
     def read_journal(self, state: ServiceState, lines: int = 40) -> list[str]:
@@ -222,7 +231,7 @@ class Systemd:
         """Return the first of `units` that somebody has stopped, and when, as text; two empty strings if there is none.
 
         systemd logs each job to the journal, with its ``JOB_TYPE=``.  If a unit's last job was a stop, it was stopped
-        by hand: if a service ends by itself, there is no job.  Raises `TunnelError`.
+        by hand: if a service ends by itself, there is no job.  Raises `SystemdError`.
         """
         for unit in units:
             found = self.read_properties(unit, ("ActiveState", "Job"))
@@ -236,13 +245,13 @@ class Systemd:
 
     def _read_last_job(self, unit: str) -> dict[str, str]:
         """Return the fields of the last entry since boot about a job for a unit; none if there is no such entry, or no
-        journal.  Raises `TunnelError`."""
+        journal.  Raises `SystemdError`."""
         matches = ("_PID=1", f"UNIT={unit}", *(f"JOB_TYPE={kind}" for kind in _JOBS))
         argv = (self._journal, "--quiet", "--no-pager", "--boot", "--lines=1", "--output=export", *matches)
         try:
             output = programs.run(argv, TIMEOUT).output
         except programs.ProgramError as error:
-            raise TunnelError(str(error)) from None
+            raise self.error(str(error)) from None
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def find_wants(self, unit: str) -> str:
@@ -260,16 +269,16 @@ class Systemd:
 
     def _begin(self, verb: str, unit: str) -> None:
         if self._call("is-system-running").output.strip() == "stopping":
-            raise SystemStopping("the system is stopping")
+            raise self.stopping("the system is stopping")
         result = self._call("--no-block", verb, unit)
         if result.status:
-            raise TunnelError(f"systemctl {verb} {unit}: {_describe(result)}")
+            raise self.error(f"systemctl {verb} {unit}: {_describe(result)}")
 
     def _call(self, *arguments: str) -> programs.Result:
         try:
             return programs.run((self._program, *arguments), TIMEOUT)
         except programs.ProgramError as error:
-            raise TunnelError(str(error)) from None
+            raise self.error(str(error)) from None
 
 
 def parse_show(output: str) -> tuple[UnitState, ...]:

@@ -4,7 +4,7 @@ A new kind is a module here with a class `Tunnel`, and one line in `rules.TUNNEL
 it is the shortest module that has everything (with systemd and without, a configuration to read, endpoints).  If the
 kind's programs block until the tunnel is connected, start them by `attempt`, as `ipsec` does.
 
-Shared modules: `systemd` (units; `Systemd.find_wants` for `boot_start`), `detached` (programs that may block;
+Shared modules: `services` (units; `Services.find_wants` for `boot_start`), `detached` (programs that may block;
 `detached.is_halting`, since nothing is started while the system stops), `destination` (hosts and ports in
 configurations), `ike` (IPsec's endpoints).
 """

@@ -19,9 +19,9 @@ from netconf_hooks.record import Record
 from netconf_hooks.rules import TUNNEL_KINDS
 from netconf_hooks.state import Store
 from netconf_hooks.system import detached, log, programs
-from netconf_hooks.system.systemd import Systemd, SystemStopping
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.tunnels.services import Services, TooLate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Initiator:
         self,
         kind: str,
         name: str,
-        systemd: Systemd,
+        systemd: Services,
         proc: str = "/proc",
         entry: str = ENTRY,
         runlevel: str = "runlevel",
@@ -65,7 +65,7 @@ class Initiator:
             self._systemd.start(self._unit)
         elif not self._find_running():
             if detached.is_halting(self._runlevel):
-                raise SystemStopping("the system is stopping")
+                raise TooLate("the system is stopping")
             try:
                 programs.spawn([self._entry, "start", self._instance])
             except programs.ProgramError as error:

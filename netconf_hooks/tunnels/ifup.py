@@ -27,10 +27,10 @@ from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log, programs
 from netconf_hooks.system.netlink import NetlinkError, read_link
 from netconf_hooks.system.processes import is_any_running
-from netconf_hooks.system.systemd import Systemd, SystemStopping
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError
 from netconf_hooks.tunnels.attempt import Initiator
+from netconf_hooks.tunnels.services import Services, TooLate
 
 UP_TIMEOUT = 120.0
 """Seconds for ifup, which may have to wait for another ifup of the same name, and for names to be resolved."""
@@ -63,13 +63,13 @@ class Tunnel:
         self,
         name: str,
         path: str = FILE,
-        systemd: Systemd | None = None,
+        systemd: Services | None = None,
         initiator: Initiator | None = None,
         store: Store | None = None,
     ) -> None:
         self._name = name
         self._path = path
-        self._initiator = initiator or Initiator("ifup", name, systemd or Systemd())
+        self._initiator = initiator or Initiator("ifup", name, systemd or Services())
         self._store = store or Store()
 
     def check(self) -> None:
@@ -121,7 +121,7 @@ class Tunnel:
                 self._initiator.cancel()
             if order != DOWN or not self._initiator.is_running():
                 self._request(DOWN)
-        except SystemStopping:
+        except TooLate:
             return
         if self._has_record() or not _runs_in_parallel():
             return

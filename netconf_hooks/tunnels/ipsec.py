@@ -28,13 +28,13 @@ import time
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
 from netconf_hooks.system.netlink import Netlink
-from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, TunnelError, libreswan, swanctl_conf
 from netconf_hooks.tunnels.attempt import Initiator
 from netconf_hooks.tunnels.ike import Peer, find_family, make_endpoints, read_hosts
 from netconf_hooks.tunnels.ipsec_conf import read_conns, read_parameters, read_starter_peer
 from netconf_hooks.tunnels.libreswan import Pluto, belongs
+from netconf_hooks.tunnels.services import Services
 from netconf_hooks.tunnels.strongswan import (
     Connection, NotAllowed, NotRunning, Stroke, Swanctl, choose, find_ending, is_installed
 )  # fmt: skip
@@ -139,7 +139,7 @@ class Daemon:
     """
 
     def __init__(
-        self, systemd: Systemd, units: Sequence[str], commands: Sequence[Sequence[str]], detached: bool = False
+        self, systemd: Services, units: Sequence[str], commands: Sequence[Sequence[str]], detached: bool = False
     ) -> None:
         self._systemd = systemd
         self._units = units
@@ -369,7 +369,7 @@ class Tunnel:
         ipsec_conf: str = "/etc/ipsec.conf",
         strongswan_conf: str = "/etc/strongswan.conf",
         path: str = programs.ENVIRONMENT["PATH"],
-        systemd: Systemd | None = None,
+        systemd: Services | None = None,
         initiator: Initiator | None = None,
     ) -> None:
         self._name = name
@@ -377,7 +377,7 @@ class Tunnel:
         self._ipsec_conf = ipsec_conf
         self._strongswan_conf = strongswan_conf
         self._path = path
-        self._systemd = systemd or Systemd()
+        self._systemd = systemd or Services()
         self._initiator = initiator or Initiator("ipsec", name, self._systemd)
         self._implementations: tuple[Implementation, ...] | None = None
 

@@ -41,13 +41,13 @@ import time
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
 from netconf_hooks.system.files import check_regular, read_file, read_text
-from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays, openvpn_dco
 from netconf_hooks.tunnels.openvpn_conf import find_connections, read_configuration
 from netconf_hooks.tunnels.openvpn_words import (
     LOGS, ManagementReply, Words, explain_log, explain_state, find_question, parse_reply, read_log
 )  # fmt: skip
+from netconf_hooks.tunnels.services import Services
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Tunnel:
         defaults: str = "/etc/default/openvpn",
         program: str = "openvpn",
         runlevel: str = "runlevel",
-        systemd: Systemd | None = None,
+        systemd: Services | None = None,
         offloads: Callable[[], bool] = openvpn_dco.is_possible,
         logs: Sequence[str] = LOGS,
         links: str = "/sys/class/net",
@@ -145,7 +145,7 @@ class Tunnel:
         self._defaults = defaults
         self._program = program
         self._runlevel = runlevel
-        self._systemd = systemd or Systemd()
+        self._systemd = systemd or Services()
         self._offloads = offloads
         self._logs = logs
         self._links = links

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError
+from netconf_hooks.tunnels.services import Services
 
 SUFFIXES = (
     ".service",
@@ -24,9 +24,9 @@ SUFFIXES = (
 class Tunnel:
     """The unit NAME; NAME.service if NAME has none of the `SUFFIXES`, as systemctl(1) completes names."""
 
-    def __init__(self, name: str, systemd: Systemd | None = None) -> None:
+    def __init__(self, name: str, systemd: Services | None = None) -> None:
         self._unit = name if name.endswith(SUFFIXES) else f"{name}.service"
-        self._systemd = systemd or Systemd()
+        self._systemd = systemd or Services()
 
     def check(self) -> None:
         """Raise `TunnelError` if systemd does not run or can't load the unit."""

@@ -25,11 +25,11 @@ from netconf_hooks.system import detached, programs
 from netconf_hooks.system.addresses import split_host_port
 from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
-from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, TunnelSilent, describe_relays
 from netconf_hooks.tunnels.destination import read_host, read_port
 from netconf_hooks.tunnels.provoke import send_into
+from netconf_hooks.tunnels.services import Services
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Tunnel:
         wg_quick: str = "wg-quick",
         runlevel: str = "runlevel",
         clock: Callable[[], float] = time.time,
-        systemd: Systemd | None = None,
+        systemd: Services | None = None,
     ) -> None:
         self._name = name
         self._path = f"{etc}/{name}.conf"
@@ -138,7 +138,7 @@ class Tunnel:
         self._wg_quick = wg_quick
         self._runlevel = runlevel
         self._clock = clock
-        self._systemd = systemd or Systemd()
+        self._systemd = systemd or Services()
 
     def check(self) -> None:
         """Raise `TunnelError` if the interface can't have this name, or has no configuration."""
@@ -174,7 +174,9 @@ class Tunnel:
             if detached.is_halting(self._runlevel):
                 raise TunnelError("the system is stopping")
             what = f'netconf-vpn "wireguard {self._name}": can\'t be started'
-            detached.launch(what, [self._wg_quick, "up", self._name], describe_failure)
+            reason = detached.launch(what, [self._wg_quick, "up", self._name], describe_failure)
+            if reason:
+                raise TunnelError(reason)
 
     def stop(self) -> None:
         """Take the interface down, whoever brought it up, even if its configuration is gone.  Raises `TunnelError`.

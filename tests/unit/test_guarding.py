@@ -18,7 +18,7 @@ from netconf_hooks.evidence import look as look_module, ports as ports_module
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.fingerprint import Fingerprint, UNREADABLE
 from netconf_hooks.guard import firewall as firewall_module, ppp
-from netconf_hooks.guard.firewall import GuardError, Exemption, Ports
+from netconf_hooks.guard.firewall import GuardError, Exemption
 from netconf_hooks.guard.enforce import follow_closing, put_back
 from netconf_hooks.guard.lifecycle import find_unguardable
 from netconf_hooks.guard.guarded_look import Look
@@ -27,7 +27,7 @@ from netconf_hooks.guard.override import close_guards, open_portal, release_guar
 from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.leftovers import end_passes
-from netconf_hooks.observation import Answer, Place
+from netconf_hooks.observation import Answer, Place, Ports
 from netconf_hooks.state import Store
 from netconf_hooks.system import log
 from netconf_hooks.system.ending import Ended

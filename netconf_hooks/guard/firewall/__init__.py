@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from typing import Protocol
 
+    from netconf_hooks.observation import Ports
+
 OPEN = "open"
 PORTAL = "portal"
 PROBE = "probe"
@@ -103,29 +105,6 @@ class Window(Record):
         self.name = name
         self.exemptions = exemptions
         self.until = until
-
-
-class Ports(Record):
-    """The devices that a guarded link is made of.
-
-    bridge: whether it is a bridge, whose guests are held too; outside: its ports that lead outside, or may, by name;
-    guests: those that are known to be guests'; others: the ports of all other bridges.  These two by their indexes,
-    which the kernel gives to no other device, so that what gets a guest's name later is no guest.
-    """
-
-    __slots__ = ("bridge", "outside", "guests", "others")
-
-    def __init__(
-        self,
-        bridge: bool = False,
-        outside: tuple[str, ...] = (),
-        guests: tuple[int, ...] = (),
-        others: tuple[int, ...] = (),
-    ) -> None:
-        self.bridge = bridge
-        self.outside = outside
-        self.guests = guests
-        self.others = others
 
 
 class Closing(Record):

@@ -18,7 +18,7 @@ treated as if it left by the link itself.  Ports are matched by name, since they
 
 from __future__ import annotations
 
-from netconf_hooks.guard.firewall import GuardError, LAN, OPEN, Ports, check_device
+from netconf_hooks.guard.firewall import GuardError, LAN, OPEN, check_device
 from netconf_hooks.guard.firewall.nft_rules import (
     BRIDGE, FRAMES, INET, LAN_FRAMES, render_end, render_frames, render_timeout
 )  # fmt: skip
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from netconf_hooks.guard.firewall import Exemption, Window
+    from netconf_hooks.observation import Ports
     from netconf_hooks.system.nf_tables import Chain
 
 # Before br_netfilter, which passes frames to iptables and to the table inet (NF_BR_PRI_BRNF, 0).

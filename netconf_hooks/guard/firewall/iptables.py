@@ -28,7 +28,7 @@ from binascii import crc32
 from math import inf
 
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, JOINS, LAN, OPEN, Exemption, Ports, TokenGone, WINDOWS, Window, check_device, check_exemption,
+    Closing, GuardError, JOINS, LAN, OPEN, Exemption, TokenGone, WINDOWS, Window, check_device, check_exemption,
     check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables, programs
@@ -37,6 +37,8 @@ from netconf_hooks.system.netlink import NetlinkError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from netconf_hooks.observation import Ports
 
 DIRECTORY = "/usr/sbin"
 VARIANTS = {"xtables-legacy-multi": "legacy", "xtables-nft-multi": "nft"}

@@ -34,7 +34,7 @@ import time
 from _socket import if_nametoindex
 
 from netconf_hooks.guard.firewall import (
-    Closing, Exemption, GuardError, LAN, OPEN, Ports, TokenGone, UNHOOKED, WINDOWS, Window, bridge, check_device
+    Closing, Exemption, GuardError, LAN, OPEN, TokenGone, UNHOOKED, WINDOWS, Window, bridge, check_device
 )  # fmt: skip
 from netconf_hooks.guard.firewall.nft_installed import NO_CHAIN, Reader, find_problems
 from netconf_hooks.guard.firewall.nft_rules import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from netconf_hooks.guard.firewall.nft_installed import Installed
+    from netconf_hooks.observation import Ports
 
 # The first kernel with the hook egress; it may still have been built without (CONFIG_NETFILTER_EGRESS).
 EGRESS_SINCE = (5, 16)

@@ -3,7 +3,7 @@
 import pytest
 
 from netconf_hooks.evidence import ports, wireless
-from netconf_hooks.guard.firewall import Ports
+from netconf_hooks.observation import Ports
 from netconf_hooks.system.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
 
 

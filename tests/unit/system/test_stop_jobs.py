@@ -4,8 +4,7 @@ import pytest
 
 from netconf_hooks.system import programs
 from netconf_hooks.system.programs import Result
-from netconf_hooks.system.systemd import Systemd
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.system.systemd import Systemd, SystemdError
 
 UNIT = "openvpn@corp.service"
 # journalctl --output=export of systemd 257 (Debian 13), shortened.
@@ -67,5 +66,5 @@ def test_without_a_journal_there_is_no_evidence(answer, monkeypatch):
         return Result(0, "ActiveState=inactive\n")
 
     monkeypatch.setattr(programs, "run", run)
-    with pytest.raises(TunnelError):
+    with pytest.raises(SystemdError):
         Systemd().find_stop([UNIT])

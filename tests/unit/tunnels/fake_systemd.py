@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.tunnels.services import Services
 
 SCRIPT = """\
 #!/bin/sh
@@ -96,6 +96,6 @@ class FakeSystemd:
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in lines if line.startswith("--no-block ")]
 
-    def systemd(self) -> Systemd:
+    def systemd(self) -> Services:
         """Return it as the tunnels see it."""
-        return Systemd(str(self._program), str(self._booted), (str(self.units), "/nonexistent"), str(self._journal))
+        return Services(str(self._program), str(self._booted), (str(self.units), "/nonexistent"), str(self._journal))

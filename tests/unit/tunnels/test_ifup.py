@@ -13,9 +13,9 @@ from netconf_hooks.state import InterfaceRecord, Store
 from netconf_hooks.system import programs
 from netconf_hooks.system.netlink import LinkStatus
 from netconf_hooks.system.programs import ProgramError, Result
-from netconf_hooks.system.systemd import SystemStopping
 from netconf_hooks.tunnels import Condition, TunnelError, ifup, load_tunnel
 from netconf_hooks.tunnels.ifup import ANEW, DOWN, RAISED, SEEN, UP, Tunnel
+from netconf_hooks.tunnels.services import TooLate
 
 INTERFACES = "/etc/network/interfaces"
 
@@ -32,7 +32,7 @@ class FakeInitiator:
 
     def request(self) -> None:
         if self.stopping:
-            raise SystemStopping("the system is stopping")
+            raise TooLate("the system is stopping")
         self.calls.append("request")
         self.work()
 
@@ -230,7 +230,7 @@ def test_while_the_system_stops_ifupdown_itself_takes_it_down(place: Place) -> N
     place.configured.add("wg0")
     place.initiator.stopping = True
     place.tunnel.stop()
-    with pytest.raises(SystemStopping):
+    with pytest.raises(TooLate):
         place.tunnel.restart()
 
 

@@ -22,11 +22,11 @@ from fake_systemd import FakeSystemd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, load_tunnel, openvpn
 from netconf_hooks.tunnels.openvpn import Management, Tunnel
 from netconf_hooks.tunnels.openvpn_conf import parse_configuration
 from netconf_hooks.tunnels.openvpn_words import parse_reply
+from netconf_hooks.tunnels.services import Services
 from tests.lab.waiting import wait_until
 
 Captured = Callable[[str], str]
@@ -468,7 +468,7 @@ class TestEndpoints:
         with TemporaryDirectory() as directory:
             path = Path(directory, "x.conf")
             path.write_text(f"remote 192.0.2.1\n{text}", errors="surrogateescape")
-            tunnel = Tunnel("x", etc=directory, systemd=Systemd(booted=f"{directory}/none"), offloads=lambda: True)
+            tunnel = Tunnel("x", etc=directory, systemd=Services(booted=f"{directory}/none"), offloads=lambda: True)
             try:
                 assert tunnel.endpoints()
             except TunnelError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from fake_systemd import FakeSystemd
 
-from netconf_hooks.system.systemd import Systemd, UnitState, parse_show
+from netconf_hooks.system.systemd import UnitState, parse_show
 from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels.services import Services
 
 UNITS = ["one.service", "two.service", "three.service", "four.service", "five.target"]
 
@@ -88,7 +89,7 @@ def test_stop_failing_otherwise_is_reported(fake: FakeSystemd) -> None:
 
 def test_a_missing_systemctl_is_named(tmp_path: Path) -> None:
     with pytest.raises(TunnelError, match="systemctl-nonesuch: no such program"):
-        Systemd("systemctl-nonesuch").start("a.service")
+        Services("systemctl-nonesuch").start("a.service")
 
 
 def test_is_running_looks_at_the_marker(fake: FakeSystemd) -> None:

@@ -1,0 +1,107 @@
+"""Which module imports which: the order is the list in CONTRIBUTING.md, "Imports point down"."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = "netconf_hooks"
+
+
+def list_modules() -> dict[str, Path]:
+    """Return the modules of the package, by their full names."""
+    modules = {}
+    for path in sorted((CHECKOUT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(CHECKOUT).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+MODULES = list_modules()
+
+
+def read_imports(path: Path) -> dict[str, int]:
+    """Return the modules of the package that a file imports, anywhere in it, each with a line number."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import; write the module's full name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in names]
+        found.update({name: node.lineno for name in names if name.partition(".")[0] == PACKAGE})
+    return found
+
+
+IMPORTS = {module: read_imports(path) for module, path in MODULES.items()}
+
+
+def get_room(module: str) -> str:
+    """Return the folder or file below netconf_hooks/ that a module is in."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def read_floors() -> dict[str, int]:
+    """Return the line of each folder and file in CONTRIBUTING's list; the first line is number 0."""
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\nImports point down.")[2]
+    lines = text.split("```")[1].strip().splitlines()
+    rooms = [room for line in lines for room in line.split()]
+    assert len(rooms) == len(set(rooms)), "CONTRIBUTING.md: a name is twice in the list of floors"
+    return {room: number for number, line in enumerate(lines) for room in line.split()}
+
+
+FLOORS = read_floors()
+
+
+def test_the_list_has_each_folder_and_file_once() -> None:
+    rooms = {get_room(module) for module in MODULES}
+    missing, gone = rooms - set(FLOORS), set(FLOORS) - rooms
+    assert not missing, f"CONTRIBUTING.md, Imports point down: put {', '.join(missing)} below all that import it"
+    assert not gone, f"CONTRIBUTING.md, Imports point down: remove {', '.join(gone)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    for other, line in IMPORTS[module].items():
+        room, target = get_room(module), get_room(other)
+        assert room == target or FLOORS[room] < FLOORS[target], (
+            f"{MODULES[module].relative_to(CHECKOUT)}:{line}: {room} must not import {other}, which is not below it in "
+            "CONTRIBUTING.md's list: move what both need into a module below both"
+        )
+
+
+def find_circle(imports: dict[str, dict[str, int]]) -> list[str]:
+    """Return modules each of which imports the next, and the last the first; none if there is no circle."""
+    done: set[str] = set()
+
+    def follow(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return way[way.index(module):]
+        if module in done:
+            return []
+        for other in imports.get(module, ()):
+            if circle := follow(other, [*way, module]):
+                return circle
+        done.add(module)
+        return []
+
+    for module in imports:
+        if circle := follow(module, []):
+            return circle
+    return []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    circle = find_circle(IMPORTS)
+    assert not circle, f"{' -> '.join([*circle, circle[0]])}: move what two of them need into a module of its own"
+
+
+def test_a_circle_is_found() -> None:
+    imports = {"a": {"b": 1}, "b": {"c": 1}, "c": {"d": 1, "b": 2}, "d": {}}
+    assert find_circle(imports) == ["b", "c"]
+    assert find_circle({**imports, "c": {"d": 1}}) == []
