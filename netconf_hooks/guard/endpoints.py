@@ -1,13 +1,13 @@
-"""Where the tunnels' own packets go, and the hosts that the admin allows by name: each guard lets exactly these pass.
+"""The addresses that a closed guard lets pass: the tunnels' servers, and the hosts that the admin allows by name.
 
-A tunnel's configuration says where its packets go (`tunnels.Endpoint`).  A server that is given by name is resolved
-here, through the link's own name servers, and the addresses are written into /etc/hosts for its daemon, which then
-needs no name server.  A name that the admin has in /etc/hosts is not resolved.  What is found is written into the
-guard's record; `enforce` tells the firewall.
+A tunnel's configuration says where its packets go (`tunnels.Endpoint`).  This module resolves the servers' names
+through the link's own name servers, and writes the addresses into /etc/hosts: so the daemon needs no name server.  A
+name that the admin has in /etc/hosts is not resolved.  The results are written into the guard's record; `enforce`
+writes them into the firewall.
 
-All names are resolved at the same time.  Before the tunnels are started, nobody waits long for a name that gets no
-answer while another one has: so ifup takes no longer because of a dead name.  A tunnel that has no address after that
-gets the whole time once more, when the others run already.
+All names are resolved at the same time.  Before the tunnels are started, a name without an answer delays ifup only
+shortly if another name has got one.  A tunnel that still has no address gets the whole time later, when the others
+already run.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
     from netconf_hooks.tunnels import Endpoint
 
-# For how long a daemon may look up its server's name by itself, if we could not tell it the address, seconds.
+# For how many seconds a daemon may resolve its server's name by itself if /etc/hosts can't be written.
 NAMES_TIME = 30.0
 
-# For how long names may be looked up for the tunnels of one link, seconds; and its NAT64 prefix.
+# How many seconds we spend on resolving the names for one link, and on its NAT64 prefix.
 LOOK_UP_TIME = 5.0
 NAT64_TIME = 1.0
 
@@ -51,19 +51,20 @@ DNS_PORT = 53
 
 
 def let_tunnels_through(store: Store, asked: bool = False) -> bool:
-    """Find out where the packets of the tunnels go that are to be up, and note it for each guarded link that is up.
+    """Find the endpoints of all tunnels that should be up, and write them into the record of each guarded link that is
+    up.
 
-    Returns whether any guard has to be told.  Names are resolved by each link's own name servers, which takes up to
-    `LOOK_UP_TIME`: no lock is held.
+    Returns whether any firewall has to be changed.  Each link's own name servers are asked.  This takes up to
+    `LOOK_UP_TIME`, so no lock is held meanwhile.
 
-    asked: whether the tunnels were already asked to start or stop.  Before that, names that are known are resolved
-    again while a tunnel is not up, since its server may have moved.  Addresses that were allowed stay allowed: a tunnel
-    that is stopping still notifies its server and waits for the reply.
+    asked: whether the tunnels were already asked to start or stop.  Before that, known names are resolved again if a
+    tunnel is not up, since its server may have moved, and addresses that were allowed stay allowed: a tunnel that is
+    stopping still notifies its server and waits for the reply.
     """
     guards = [guard for guard in store.read_guards(log.error) if guard.verdict != RELEASED]
     if not guards:
         return False
-    tunnels, problems, restless = _list_endpoints(store)
+    tunnels, problems, any_down = _list_endpoints(store)
     if not (tunnels or problems or any(map(_has_endpoints, guards))):
         return False
     by_device: dict[str, InterfaceRecord] = {}
@@ -75,11 +76,11 @@ def let_tunnels_through(store: Store, asked: bool = False) -> bool:
     for guard in guards:
         if record := by_device.get(guard.device):
             wanted = [*tunnels, *_list_allowed(guard)]
-            found = _resolve(guard, wanted, record, restless, asked)
+            found = _resolve(guard, wanted, record, any_down, asked)
             endpoints = [endpoint for each in wanted for endpoint in each]
             waiting.append(_Finding(guard, endpoints, found, problems, keep=not asked))
             if found.asked:
-                # The next link's name servers may be silent.
+                # Write this down now: the next link's name servers may not answer.
                 changed |= _note_all(store, waiting)
                 waiting = []
         elif asked:
@@ -88,13 +89,13 @@ def let_tunnels_through(store: Store, asked: bool = False) -> bool:
 
 
 def _has_endpoints(guard: GuardRecord) -> bool:
-    """Whether anything is noted of a guard's endpoints, or hosts are allowed by name."""
+    """Whether a guard's record has endpoints, or its rules allow hosts by name."""
     noted = (guard.exemptions, guard.names, guard.silent, guard.problem)
     return any(noted) or any(allowance.host for allowance in guard.rules.allowances)
 
 
 def _list_allowed(guard: GuardRecord) -> list[tuple[Endpoint, ...]]:
-    """Return the hosts that ``netconf-guard-allow`` names; none while everything may pass."""
+    """Return the hosts that ``netconf-guard-allow`` names; none while the guard is open."""
     from netconf_hooks.tunnels import Endpoint
 
     if guard.verdict == OPEN:
@@ -106,10 +107,11 @@ def _list_allowed(guard: GuardRecord) -> list[tuple[Endpoint, ...]]:
 class _Found:
     """The result of resolving the names of endpoints.
 
-    addresses: by name; problems: what could not be resolved, and why; asked: whether any name server was asked.
-    silent: the names without an answer that had the whole time, or whose tunnel has another address.
-    dns_until: the exemptions with which daemons may resolve names by themselves, because /etc/hosts can't be written;
-    dns_fingerprint: on which network they may.
+    addresses: by name; problems: which names could not be resolved, and why; asked: whether any name server was asked.
+    silent: the names without an answer that need not be tried again: they had the whole time, or their tunnel has
+        another address.
+    dns_until: the exemptions that let daemons resolve names by themselves, because /etc/hosts can't be written;
+    dns_fingerprint: the network on which these hold.
     """
 
     def __init__(self) -> None:
@@ -126,18 +128,18 @@ class _Found:
 
 
 def _list_endpoints(store: Store) -> tuple[list[tuple[Endpoint, ...]], list[str], bool]:
-    """Return the endpoints of each tunnel that is to be up, or is held and runs; why some are not known; and whether
-    one is not up."""
+    """Return the endpoints of each tunnel that should be up, or is held and runs; why some endpoints are unknown; and
+    whether any of these tunnels is not up."""
     from netconf_hooks.tunnels import TunnelError, load_tunnel
 
     endpoints: list[tuple[Endpoint, ...]] = []
     problems = []
-    restless = False
+    any_down = False
     try:
         with store.lock_records():
             tunnels = store.read_tunnels()
     except RecordError as error:
-        return [], [f"which tunnels are to be up is not known: {error}"], False
+        return [], [f"unknown which tunnels should be up: {error}"], False
     for (kind, name), record in tunnels.items():
         if record.verdict != "up" and not record.held:
             continue
@@ -146,18 +148,18 @@ def _list_endpoints(store: Store) -> tuple[list[tuple[Endpoint, ...]], list[str]
             if record.verdict != "up" and not tunnel.is_running():
                 continue
             endpoints.append(tuple(tunnel.endpoints()))
-            restless = restless or tunnel.is_up() is False
+            any_down = any_down or tunnel.is_up() is False
         except TunnelError as error:
-            problems.append(f'netconf-vpn "{kind} {name}": its packets can\'t be let through: {error}')
-    return endpoints, problems, restless
+            problems.append(f'netconf-vpn "{kind} {name}": its packets can\'t be allowed: {error}')
+    return endpoints, problems, any_down
 
 
 def _resolve(
-    guard: GuardRecord, tunnels: Sequence[Sequence[Endpoint]], record: InterfaceRecord, restless: bool, asked: bool
+    guard: GuardRecord, tunnels: Sequence[Sequence[Endpoint]], record: InterfaceRecord, any_down: bool, asked: bool
 ) -> _Found:
-    """Resolve the names of endpoints, as far as that is needed now.
+    """Resolve those names of endpoints that have to be resolved now.
 
-    tunnels: the endpoints of each; restless: whether a tunnel is not up; asked: as for `let_tunnels_through`.
+    tunnels: the endpoints of each tunnel; any_down: whether a tunnel is not up; asked: as for `let_tunnels_through`.
     """
     from netconf_hooks.evidence.names import is_address
 
@@ -169,8 +171,8 @@ def _resolve(
     reached = _list_reached(tunnels, known)
     if asked:
         wanted = [name for name in names if name not in reached and name not in guard.silent]
-    elif restless:
-        # Those without an answer come last, which matters if there are very many.
+    elif any_down:
+        # Names that got no answer last time come last; this matters if there are very many.
         wanted = [name for name in names if name not in own and name not in guard.silent]
         wanted += [name for name in names if name not in own and name in guard.silent]
     else:
@@ -183,7 +185,7 @@ def _resolve(
         try:
             found.problems += _find_unreachable(guard, endpoints, record, found)
         except (NetlinkError, OSError) as error:
-            found.problems.append(f"the addresses of {guard.device} are not known: {error}")
+            found.problems.append(f"the addresses of {guard.device} are unknown: {error}")
     again = tuple(name for name in wanted if name in reached and name not in found.addresses)
     kept = tuple(name for name in guard.silent if name in names and name not in wanted)
     found.silent = tuple(dict.fromkeys((*kept, *found.silent, *again)))
@@ -191,9 +193,9 @@ def _resolve(
 
 
 def _synthesise_names(resolutions: Mapping[str, Resolution], view: View) -> dict[str, Resolution]:
-    """Return the addresses under which an IPv6-only link reaches the names that have IPv4 addresses only.
+    """Return the IPv6 addresses by which an IPv6-only link reaches names that have IPv4 addresses only (NAT64).
 
-    The network's name servers do this (DNS64, RFC 6147); only if they don't, it is done here.
+    Usually the network's name servers return these (DNS64, RFC 6147); this is for networks where they don't.
     """
     from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
     from netconf_hooks.evidence.names import Resolution, look_up
@@ -212,7 +214,7 @@ def _synthesise_names(resolutions: Mapping[str, Resolution], view: View) -> dict
 def _find_unreachable(
     guard: GuardRecord, endpoints: Sequence[Endpoint], record: InterfaceRecord, found: _Found
 ) -> list[str]:
-    """Return why a link can't carry the packets of endpoints: it has IPv6 only, and they are IPv4."""
+    """Return a message for each endpoint that a link can't reach: the link has IPv6 only, the endpoint IPv4."""
     from netconf_hooks.evidence.address import list_networks
     from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
     from netconf_hooks.evidence.probes import View
@@ -240,7 +242,7 @@ def _find_unreachable(
 
 
 def _list_reached(tunnels: Sequence[Sequence[Endpoint]], known: Collection[str]) -> set[str]:
-    """Return the hosts of those tunnels of which at least one address is known.  known: names that have one."""
+    """Return the hosts of all tunnels that have at least one known address.  known: the names that have one."""
     from netconf_hooks.evidence.names import is_address
 
     hosts = [[endpoint.host for endpoint in tunnel] for tunnel in tunnels]
@@ -272,7 +274,7 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
             if any(not resolution.addresses for resolution in resolutions.values()):
                 resolutions |= _synthesise_names(resolutions, view)
     except (NetlinkError, OSError) as error:
-        found.problems.append(f"names could not be looked up: {error}")
+        found.problems.append(f"names could not be resolved: {error}")
         return
     for name, resolution in resolutions.items():
         if resolution.addresses:
@@ -284,10 +286,9 @@ def _look_up(guard: GuardRecord, names: Sequence[str], record: InterfaceRecord, 
 
 
 class _Finding(Record):
-    """What is to be noted of a guard.
+    """The endpoints that are to be written into a guard's record.
 
-    guard: its record as it was read; problems: why endpoints are not known; keep: whether what passed before still
-    does.
+    guard: its record as it was read; problems: why endpoints are unknown; keep: whether previous exemptions stay.
     """
 
     __slots__ = ("guard", "endpoints", "found", "problems", "keep")
@@ -303,7 +304,8 @@ class _Finding(Record):
 
 
 def _note_all(store: Store, findings: Sequence[_Finding]) -> bool:
-    """Write down what is to pass, and pin the names; return whether the firewall has to be told."""
+    """Write the endpoints into the records and the names into /etc/hosts; return whether a firewall has to be changed.
+    """
     for each in findings:
         if each.keep:
             each.found.addresses = {**read_names(each.guard), **each.found.addresses}
@@ -317,7 +319,10 @@ def _note_all(store: Store, findings: Sequence[_Finding]) -> bool:
 
 
 def _note(store: Store, finding: _Finding) -> bool:
-    """Write down what is to pass; return whether the firewall has to be told.  The records' lock is held."""
+    """Write the endpoints into a guard's record; return whether the firewall has to be changed.
+
+    The caller holds the records' lock.
+    """
     guard, endpoints, found, keep = finding.guard, finding.endpoints, finding.found, finding.keep
     names = found.list_names()
     exemptions = dict.fromkeys(guard.exemptions if keep else ())
@@ -330,7 +335,7 @@ def _note(store: Store, finding: _Finding) -> bool:
     )
     problem = "; ".join((*finding.problems, *found.problems))
     if not found.asked and (found.addresses or found.silent or endpoints and not keep):
-        problem = problem or guard.problem  # of the names, which were not resolved this time
+        problem = problem or guard.problem  # names were not resolved this time: their problem remains
     if problem and problem != guard.problem:
         log.error(f"{guard.device}: netconf-guard: {problem}")
     now = read_guard(store, guard.device)
@@ -355,14 +360,15 @@ def _note(store: Store, finding: _Finding) -> bool:
 
 
 def read_names(record: GuardRecord) -> dict[str, tuple[str, ...]]:
-    """Return the addresses of the endpoints that were given by name."""
+    """Return the addresses of the endpoints that are configured by name, by these names."""
     return {name: tuple(addresses) for name, *addresses in (line.split() for line in record.names)}
 
 
 def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> None:
-    """Tell the daemons the addresses that pass: in /etc/hosts, or else let them ask for a short time, once a network.
+    """Write the allowed addresses into /etc/hosts for the daemons; if that fails, allow DNS for a short time instead,
+    once on each network.
 
-    Of names that the admin has in /etc/hosts the addresses there become those found: these are what the daemons use.
+    For names that the admin has in /etc/hosts, allow the admin's addresses instead: daemons use these.
     """
     from netconf_hooks.guard.hosts import pin_names
 
@@ -377,12 +383,12 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
         try:
             scene = fingerprint.read_fingerprint(guard.device, outside_ports=guard.rules.outside_ports)
         except NetlinkError as unknown:
-            found.problems.append(f"{error}; and the kernel does not say which network this is: {unknown}")
+            found.problems.append(f"{error}; and the network can't be identified: {unknown}")
             return
         if _has_asked(guard, scene):
-            found.problems.append(f"{error}; on this network DNS has passed for the daemons already")
+            found.problems.append(f"{error}; on this network, DNS was already allowed for the daemons once")
             return
-        log.error(f"{guard.device}: netconf-guard: {error}; DNS passes for the daemons for {NAMES_TIME:g} s")
+        log.error(f"{guard.device}: netconf-guard: {error}; DNS is allowed for the daemons for {NAMES_TIME:g} s")
         found.dns_fingerprint = str(scene)
         uids = tuple(sorted({uid for endpoint in endpoints for uid in endpoint.uids} or {0}))
         found.dns_until = tuple(
@@ -393,7 +399,7 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
 
 
 def _has_asked(guard: GuardRecord, scene: Fingerprint) -> bool:
-    """Whether daemons were allowed to look up names on this network already."""
+    """Whether daemons were already allowed to resolve names on this network."""
     try:
         return bool(guard.dns_fingerprint) and not parse_fingerprint(guard.dns_fingerprint).is_left(scene)
     except ValueError:
@@ -401,6 +407,7 @@ def _has_asked(guard: GuardRecord, scene: Fingerprint) -> bool:
 
 
 def unpin(device: str) -> None:
+    """Remove a device's names from /etc/hosts.  Errors are logged."""
     from netconf_hooks.guard.hosts import unpin_names
 
     try:
@@ -410,7 +417,7 @@ def unpin(device: str) -> None:
 
 
 def list_resolvers(link: Link) -> tuple[str, ...]:
-    """Return the name servers that a link announced."""
+    """Return the name servers that a link's network has announced."""
     from netconf_hooks.evidence.dns import observe
 
     return observe(("dns-server",), link, monotonic() + 1.0)["dns-server"].values

@@ -1,9 +1,9 @@
-"""From what was decided on the guards to the firewall.
+"""Makes the firewall do what was decided about the guards.
 
-Whoever changes what a guard is to be writes it into its record first and tells the firewall then, holding the lock for
-acting.  If a hook is killed in between, the firewall is stricter than the record, never laxer.
+A change of a guard is first written into its record and then into the firewall, under the lock for acting.  If a hook
+is killed in between, the firewall is stricter than the record, never laxer.
 
-An open guard is a lease that the kernel ends: it is granted here, and renewed by the listening process (`lease`).
+An open guard is a lease that the kernel ends.  This module grants it; the watcher renews it (`lease`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from netconf_hooks.observation import Ports
     from netconf_hooks.state import GuardRecord, Store
 
-# For how long an open guard stays open if nobody renews it, seconds.
+# After how many seconds the kernel closes an open guard unless somebody renews the lease.
 LEASE = 30.0
 
 
 def close_decided(store: Store) -> None:
-    """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
-    put_back(store)  # also without a watcher
+    """Restore guards that somebody has removed, close those that should be closed, and allow the packets of tunnels
+    that should be up."""
+    put_back(store)  # there may be no watcher that does it
     with store.lock_acting():
         follow_closing(store)
     let_tunnels_through(store)
@@ -50,7 +51,7 @@ def close_decided(store: Store) -> None:
 
 
 def shut_decided(store: Store) -> None:
-    """Shut what is open and was decided to be closed, without waiting for the lock for acting."""
+    """Shut each open guard that should be closed, without waiting for the lock for acting."""
     for record in store.read_guards(log.error):
         if record.opened and record.verdict == CLOSED:
             when = monotonic()
@@ -60,8 +61,8 @@ def shut_decided(store: Store) -> None:
 
 
 def open_decided(store: Store) -> None:
-    """Let through what is only known of running tunnels, and open what is to be open."""
-    # Some endpoints are known only from the running daemon, and what has stopped sends nothing any more.
+    """Allow endpoints that are known only now that tunnels run, and open each guard that should be open."""
+    # Some endpoints are known only from the running daemon.  Those of stopped tunnels are not needed any more.
     changed = let_tunnels_through(store, asked=True)
     with store.lock_acting():
         if changed:
@@ -70,7 +71,7 @@ def open_decided(store: Store) -> None:
 
 
 def follow_closing(store: Store) -> None:
-    """Close what is to be closed, and let through what is to pass; what is open and may stay so stays so."""
+    """Close each guard that should be closed, and update its exemptions.  A guard that should stay open stays open."""
     tokens = {}
     for record in _list_undone(store):
         if record.opened and record.verdict == OPEN:
@@ -90,12 +91,12 @@ def follow_closing(store: Store) -> None:
 
 
 def follow_opening(store: Store) -> None:
-    """Open what is to be open, look once more, and close what is on another network by now."""
+    """Open each guard that should be open, look at the network once more, and close the guard if it has changed."""
     for record in _list_undone(store):
         if record.verdict != OPEN:
             continue
         if not record.token or not is_still_there(record):
-            shut_guard(store, record, "it is not certain which network this is: it changed, or its router is silent")
+            shut_guard(store, record, "uncertain which network this is: it has changed, or its router does not answer")
             continue
         _tell(store, record, record.token)
         if not is_still_there(record):
@@ -104,9 +105,9 @@ def follow_opening(store: Store) -> None:
 
 
 def _find_open(record: GuardRecord) -> str:
-    """Return a token with which the rules of an open link can be replaced and stay open; empty if it is not open.
+    """Return a token that allows replacing the rules of an open link while it stays open; empty if it is not open.
 
-    The link is seen to be open when the token is in the firewall already: whoever shuts it later removes the token.
+    The token is put into the firewall before we check that the link is open: shutting the link later removes the token.
     """
     token = os.urandom(4).hex()
     try:
@@ -120,7 +121,7 @@ def _find_open(record: GuardRecord) -> str:
 
 
 def _note_not_open(store: Store, record: GuardRecord) -> None:
-    """Write down that the firewall has not opened a link, or has shut it: only a valid token opens it again."""
+    """Write down that a link is not open in the firewall: only a valid token opens it again."""
     with store.lock_records():
         now = read_guard(store, record.device)
         if now and now.verdict != RELEASED:
@@ -135,9 +136,9 @@ def _list_undone(store: Store) -> list[GuardRecord]:
 
 
 def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
-    """Have the firewall do what a record says, and note it.
+    """Change the firewall to what a record says, and write down that this is done.
 
-    token: of the look that opens the link; without, it is closed.
+    token: of the look that allows opening the link; if it is empty, the link is closed.
     """
     windows = _list_windows(record)
     until = time.time() + LEASE
@@ -165,9 +166,10 @@ def _tell(store: Store, record: GuardRecord, token: str = "") -> None:
 
 
 def _close_with(record: GuardRecord, windows: Sequence[Window]) -> bool:
-    """Close a link but for what is allowed for a time; return False if it can't be allowed (any more).
+    """Close a link except for these windows; return False if the windows can't be allowed (any more).
 
-    Between any two steps of this the link can be moved, or this program stopped: that voids the token.
+    The link may change its network between any two of these steps, and this program may be stopped: shutting the link
+    then makes the token invalid.
     """
     try:
         backend = firewall.load_firewall(record.backend)
@@ -180,14 +182,14 @@ def _close_with(record: GuardRecord, windows: Sequence[Window]) -> bool:
             except TokenGone:
                 continue  # somebody has shut the link meanwhile
     except (GuardError, NetlinkError) as error:
-        log.debug(f"{record.device}: netconf-guard: nothing can be allowed for a time: {error}")
+        log.debug(f"{record.device}: netconf-guard: no temporary exemption is possible: {error}")
     return False
 
 
 def _close_all(store: Store, records: Iterable[GuardRecord]) -> None:
-    """Have the firewalls close links as their records say, and note it: one transaction for all links of a firewall.
+    """Close links in the firewalls as their records say, and write down that this is done.
 
-    Those with windows are told by themselves, since each needs a token.
+    All links of a firewall are closed in one transaction, except those with windows: each of them needs a token.
     """
     by_backend: dict[str, list[GuardRecord]] = {}
     for record in records:
@@ -207,7 +209,7 @@ def _close_all(store: Store, records: Iterable[GuardRecord]) -> None:
 
 
 def _close_at_once(backend: str, records: Iterable[GuardRecord]) -> bool:
-    """Have a firewall close links in one transaction; return whether it did."""
+    """Close links in one transaction; return whether this succeeded."""
     try:
         firewall.load_firewall(backend).close_all([
             Closing(record.device, list_exemptions(record), (), find_ports(record))
@@ -220,8 +222,8 @@ def _close_at_once(backend: str, records: Iterable[GuardRecord]) -> bool:
 
 
 def _list_windows(record: GuardRecord) -> list[Window]:
-    """Return what is let through for a time, but for the whole link, each for no longer than was asked for; and the
-    LAN."""
+    """Return the windows of a closed link: those for a portal and for names, for as long as they still last, and that
+    for the LAN."""
     now = time.time()
     windows = []
     for name, left, exemptions in (
@@ -234,8 +236,10 @@ def _list_windows(record: GuardRecord) -> list[Window]:
 
 
 def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
-    """Write down that a link may be open from now on, before it is: a killed hook leaves nothing open that nobody knows
-    of.  Returns whether it is still to be opened, by the same look."""
+    """Write down that a link may be open from now on.  Return whether it should still be opened, by the same look.
+
+    This is written before the link is opened: if the hook is killed in between, the record still says so.
+    """
     with store.lock_records():
         now = read_guard(store, record.device)
         if not now or now.verdict != OPEN or now.token != record.token:
@@ -245,9 +249,9 @@ def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
 
 
 def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0, whole: bool = True) -> None:
-    """Note that the firewall was told what a record says, unless that has changed meanwhile.
+    """Write down that the firewall does what a record says, unless the record has changed meanwhile.
 
-    opened: whether the link was opened; lease: until when, 0 for no end; whole: whether all windows could be told.
+    opened: whether the link was opened; lease: until when, 0 for no end; whole: whether all windows could be opened.
     """
     with store.lock_records():
         now = read_guard(store, told.device)
@@ -264,17 +268,17 @@ def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0
 
 
 def put_back(store: Store) -> str:
-    """Put up again what somebody else has taken away (nft flush ruleset); return why the networks are to be looked at
-    and decided on anew: what was open is closed.  Empty if they need not.
+    """Restore guards that somebody else has removed (``nft flush ruleset``); those that were open are closed.
 
-    What stands is listed once for each firewall, and the lock for acting is taken only where something is missing.
+    Returns why the networks have to be looked at again; empty if they need not be.  Each firewall is listed once, and
+    the lock for acting is taken only if something is missing.
     """
     records = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
     because = ""
     fallen = _find_fallen(records)
     if fallen:
         with store.lock_acting():
-            # Somebody may have been about to close it, or to take it away.
+            # Another process may have been about to close or remove it.
             now = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
             fallen = _find_fallen(each for each in now if each.device in fallen)
             for device, (record, problem) in fallen.items():
@@ -282,14 +286,14 @@ def put_back(store: Store) -> str:
                     log.info(f"{device}: netconf-guard: {problem}: hooking it to its frames")
                 else:
                     log.error(
-                        f"{device}: netconf-guard: somebody took it away ({record.backend}: {problem}); putting it back"
+                        f"{device}: netconf-guard: somebody removed it ({record.backend}: {problem}); restoring it"
                     )
                 if record.verdict == OPEN:
-                    because = "a guard was taken away"
+                    because = "a guard was removed"
             _close_all(store, [record for record, _ in fallen.values()])
             for record, _ in fallen.values():
                 if _list_windows(record):
-                    _tell(store, record)  # once more: only where a guard stands, windows can be told
+                    _tell(store, record)  # once more: windows need a guard that is already closed
     _change_ports(store, [record for record in records if record.device not in fallen])
     clock = time.time()
     if any(record.verdict == OPEN and record.opened and not record.is_open(clock) for record in records):
@@ -298,7 +302,7 @@ def put_back(store: Store) -> str:
 
 
 def _find_fallen(records: Iterable[GuardRecord]) -> dict[str, tuple[GuardRecord, str]]:
-    """Return the guards that do not stand as they were put up, by device, each with what is wrong in words."""
+    """Return the guards that are not in their firewall as they should be, by device, each with a message."""
     fallen: dict[str, tuple[GuardRecord, str]] = {}
     by_backend: dict[str, dict[str, GuardRecord]] = {}
     for record in records:
@@ -314,7 +318,7 @@ def _find_fallen(records: Iterable[GuardRecord]) -> dict[str, tuple[GuardRecord,
 
 
 def _take_back(store: Store, record: GuardRecord) -> None:
-    """Shut what was just opened where somebody else has decided otherwise meanwhile: who shuts waits for nobody."""
+    """Close a guard again if it was closed while we opened it: `shut_guard` does not take the lock for acting."""
     with store.lock_records():
         now = read_guard(store, record.device)
     if not now or now.verdict == CLOSED:
@@ -322,7 +326,7 @@ def _take_back(store: Store, record: GuardRecord) -> None:
 
 
 def _change_ports(store: Store, records: Iterable[GuardRecord]) -> None:
-    """Tell the firewall which ports guarded links have now.  One that it does not know yet counts as outside."""
+    """Write the current ports of guarded links into the firewall.  Until then a new port counts as leading outside."""
     for record in records:
         try:
             if find_ports(record) is None:
@@ -332,9 +336,9 @@ def _change_ports(store: Store, records: Iterable[GuardRecord]) -> None:
                 if now and now.verdict != RELEASED and (ports := find_ports(now)):
                     firewall.load_firewall(now.backend).change_ports(now.device, ports)
         except (GuardError, NetlinkError) as error:
-            log.error(f"{record.device}: netconf-guard: its ports can't be told to the firewall: {error}")
+            log.error(f"{record.device}: netconf-guard: the firewall does not learn its ports: {error}")
 
 
 def find_ports(record: GuardRecord) -> Ports | None:
-    """Return what a guarded link is made of now; None for a card.  Raises `NetlinkError`."""
+    """Return the ports of a guarded link; None if it is no bridge, bond or alike.  Raises `NetlinkError`."""
     return ports.read_ports(record.device, record.options, record.rules.outside_ports)

@@ -1,4 +1,4 @@
-"""A look at the network of a guarded link: with its probes let through, and with a token in the firewall."""
+"""A look at the network of a guarded link: the firewall lets its probes pass, and holds its token."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
     from netconf_hooks.state import GuardRecord, Store
 
-# How long a router may take to answer that it is still there, seconds.
+# How many seconds a router may take to answer an ARP request or a neighbour solicitation.
 CONFIRMATION = 1.0
 
-# How often to try to open windows while others shut the link: a look that finds another network does.
+# How often to try to open windows if another process shuts the link meanwhile, because it has found another network.
 ATTEMPTS = 3
 
 
 def begin_looks(store: Store, devices: Iterable[str]) -> dict[str, str]:
-    """Begin looks at the networks of several links, all that are in one firewall at once; return their tokens, by
-    device.  A link without a guard has none, nor has one where it failed: its look begins by itself.
+    """Begin looks at the networks of several links, with one transaction for each firewall; return the tokens by
+    device.
+
+    Links without a guard get no token.  If this fails for a link, its `Look` tries again by itself.
     """
     begun: dict[str, str] = {}
     by_backend: dict[str, dict[str, str]] = {}
@@ -51,10 +53,10 @@ def begin_looks(store: Store, devices: Iterable[str]) -> dict[str, str]:
 
 
 def begin_windows(record: GuardRecord) -> str:
-    """Return a token with which the windows for a captive portal and for names can be opened; empty if the link is not
-    on their network any more, or if that is not certain.
+    """Return a token that allows opening the windows for a captive portal and for names; empty unless it is certain
+    that the link is still on their network.
 
-    record: has said since before this call that they are open.  So whoever shuts them later removes the token.
+    record: says since before this call that the windows are open: so shutting them later removes the token.
     Raises `GuardError`, also if the device has no guard, and `NetlinkError`.
     """
     token = _make_token()
@@ -63,7 +65,7 @@ def begin_windows(record: GuardRecord) -> str:
         now = fingerprint.read_fingerprint(record.device, kernel, record.rules.outside_ports)
         known = list_window_routers(record)
         if unknown := (known & set(now.routers)) - now.macs.keys():
-            # The kernel forgets them when carrier is lost.
+            # When the carrier is lost, the kernel forgets their MACs.
             kernel.resolve_neighbours(now.index, sorted(unknown), monotonic() + CONFIRMATION)
             now = fingerprint.read_fingerprint(record.device, kernel, record.rules.outside_ports)
     silent = (known & set(now.routers)) - now.macs.keys()
@@ -71,13 +73,13 @@ def begin_windows(record: GuardRecord) -> str:
 
 
 class Look:
-    """A look at the network of a guarded link, whose probes are let through until `deadline`, time.monotonic() (context
-    manager).
+    """A look at the network of a guarded link (context manager).
 
-    It notes which network was looked at: the guard opens only while the link is on that one.  It begins with a token in
-    the firewall, which whoever shuts the guard removes: what this look decides can't open the guard any more then.
+    Its probes pass the guard until `deadline`, as time.monotonic().  It writes the network's fingerprint into the
+    guard's record: the guard opens only while the link is on that network.  It begins by putting a token into the
+    firewall.  Shutting the guard removes the token, and then this look can't open the guard any more.
 
-    token: what `begin_looks` has put into the firewall for it; empty if it did not.
+    token: the one that `begin_looks` has put into the firewall; empty if there is none.
     """
 
     def __init__(self, store: Store, device: str, deadline: float, token: str = "") -> None:
@@ -100,7 +102,7 @@ class Look:
             self._allows_lan = allows_lan(record.rules)
             scene = self._begin(record)
             if (record.fingerprint and not is_same_network(record.fingerprint, scene)) or has_left(record, scene):
-                # What was seen before, of any interface on the device, does not count on another network.
+                # This is another network: earlier looks by any interface on the device are void.
                 shut_guard(self._store, record, "the network has changed", has_left(record, scene))
                 scene = self._begin(record)
             self._scene = scene
@@ -108,7 +110,7 @@ class Look:
         return self
 
     def announce(self, device: str, protocol: str, host: str, port: int) -> None:
-        """Let one probe through.  host: its address."""
+        """Let one probe pass the guard.  host: its address."""
         self._passing.announce(device, protocol, host, port)
 
     def __exit__(self, *_: object) -> None:
@@ -118,10 +120,10 @@ class Look:
         with netlink.Netlink() as kernel:
             now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             routers = [router for router in now.routers if router != NO_ADDRESS]
-            # By these the network is known again.  What the kernel remembers may be from before the link was moved.
+            # Confirm the routers' MACs now: the kernel's neighbours may be older than a change of the network.
             answered = kernel.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
             now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
-        # A router whose MAC nobody knew when the look began may be another network's, which has come since.
+        # If a router's MAC was unknown when the look began, it may belong to another network that came since.
         known = self._scene.macs.keys() >= now.macs.keys()
         certain = len(answered) == len(routers) and known and self._scene.is_like(now)
         servers = lease.find_dhcp_servers(self._device)
@@ -132,11 +134,11 @@ class Look:
         with self._store.lock_records():
             record = read_guard(self._store, self._device)
             if record:
-                # Where it changed under our eyes nobody knows which of the two was seen.
+                # If the network changed during the look, it is unknown which of the two was seen.
                 scene = str(now.complete(self._scene)) if certain else ""
                 token = self._token if certain else ""
                 done = record.done and servers == record.servers and lan == record.lan
-                # After an uncertain look nobody knows on which network the other interfaces on the device were seen.
+                # After an uncertain look, it is unknown which network earlier looks of the device's interfaces saw.
                 shut_at = record.shut_at if record.fingerprint else max(record.shut_at, self._began)
                 if lan != record.lan:
                     _tell_lan(self._device, lan, refused)
@@ -148,20 +150,21 @@ class Look:
                 )  # fmt: skip
 
     def _begin(self, record: GuardRecord) -> Fingerprint:
-        """Put a token into the firewall, then return how the network looks: whatever shuts the guard later voids it."""
+        """Put a token into the firewall, then return the network's fingerprint, in this order: so shutting the guard at
+        any later moment makes the token invalid."""
         self._token, self._begun = self._begun, ""
         if not self._token:
             self._token = _make_token()
             try:
                 firewall.load_firewall(record.backend).begin_look(self._device, self._token)
             except GuardError as error:
-                log.error(f"{self._device}: netconf-guard: what is seen now can't open it: {error}")
+                log.error(f"{self._device}: netconf-guard: this look can't open it: {error}")
                 self._token = ""
         with netlink.Netlink() as kernel:
             scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
             if unknown:
-                # Before anything is seen of the network, by which its routers are told from others later.
+                # Before any evidence is collected: the routers' MACs identify the network that it comes from.
                 kernel.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
                 scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         return scene
@@ -172,7 +175,7 @@ def _make_token() -> str:
 
 
 def _tell_lan(device: str, prefixes: Sequence[str], refused: Sequence[str]) -> None:
-    """Log what ``netconf-guard-allow lan`` allows now, and which of the link's prefixes it does not."""
+    """Log which prefixes ``netconf-guard-allow lan`` allows now, and which of the link's prefixes it does not allow."""
     allowed = ", ".join(prefixes) or "nothing"
     left_out = f" (not {'; '.join(refused)})" if refused else ""
     log.info(f'{device}: netconf-guard-allow "lan" allows {allowed}{left_out}')

@@ -1,10 +1,10 @@
-"""What the listening process does about guards: it shuts them at the kernel's news, and renews the lease of open ones.
+"""What the watcher does about guards: it shuts them after a change, and renews the lease of open ones.
 
-Nothing here waits.  Records are read without their lock, since they are replaced whole; they are changed only while
-nobody holds it, and else later.  The firewall is told first.  What the network is asked (whether a router is still
-there) is answered by news.
+Nothing here waits.  Records are read without their lock, which is safe since a record is always replaced as a whole.
+They are written only if the lock is free, otherwise later.  The firewall comes first, then the record.  When we ask a
+router whether it is still there, its answer arrives as an event of the kernel.
 
-An open link is a lease that the kernel ends (`guarding.LEASE`): with nobody here to renew it, it closes.
+An open guard is a lease that the kernel ends (`enforce.LEASE`): without a watcher that renews it, the guard closes.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from netconf_hooks.state import GuardRecord, Store
     from netconf_hooks.system.netlink import LinkStatus, Neighbour
 
-# How often a lease is renewed while all is well, seconds.
+# Seconds between two renewals of a lease.
 RENEWAL = 10.0
 
-# How often to look whether the guards in a firewall that sends no news still stand, seconds.
+# Seconds between two checks whether guards are still installed, for a firewall that reports no changes.
 CHECK = 10.0
 
-# How long until what failed is tried again, seconds: doubled each time, up to the last.
+# Seconds between two attempts to write records: from the first to the last, doubled each time.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
 
-# What a piece of news says of the network for which a link was looked at.
+# What an event means for a link: it is on the network that was looked at, maybe, or not any more.
 SAME, DOUBTFUL, LOST = range(3)
 
 _GONE = "the carrier is gone, or the link itself"
@@ -59,8 +59,11 @@ _CHANGED = "the network has changed"
 
 
 class _Judgement(Record):
-    """What a piece of news says of a link: one of `SAME`, `DOUBTFUL`, `LOST`; because: why, in words; certain: whether
-    it ends everything that was let through for a time, whatever the link looks like now."""
+    """What an event means for a link.
+
+    what: one of `SAME`, `DOUBTFUL`, `LOST`; because: the reason, in words; certain: whether all windows are closed,
+    whatever the link looks like now.
+    """
 
     __slots__ = ("what", "because", "certain")
 
@@ -71,10 +74,10 @@ class _Judgement(Record):
 
 
 class _News(Record):
-    """A piece of news of the kernel.
+    """An event of the kernel.
 
-    kind: RTM_*; devices: the guarded links that it may be about, None for any; link, neighbour: which one it is about;
-    ways: of a route, each the index of its link and its router, empty if it has none.
+    kind: RTM_*; devices: the guarded links that it may concern, None for all; link, neighbour: the one that has
+    changed; ways: the next hops of a route, each as the index of its link and its router, which may be empty.
     """
 
     __slots__ = ("kind", "devices", "link", "neighbour", "ways")
@@ -95,8 +98,10 @@ class _News(Record):
 
 
 class _Sources(Record):
-    """Whose news is news of a guard: links, by index, and neighbours, by address.  record: the guard's, by which this
-    was found."""
+    """The links (their indexes) and neighbours (their addresses) whose events concern a guard.
+
+    record: the guard's record from which this follows.
+    """
 
     __slots__ = ("record", "indexes", "neighbours")
 
@@ -107,7 +112,7 @@ class _Sources(Record):
 
 
 class _Lost(Record):
-    """A guard that is to be shut.  because: why, in words; everything: as for `guarding.shut_guard`."""
+    """A guard that is to be shut.  because: the reason, in words; everything: as for `shut.shut_guard`."""
 
     __slots__ = ("record", "because", "everything")
 
@@ -118,10 +123,10 @@ class _Lost(Record):
 
 
 class _Shut(Record):
-    """A guard that was shut and whose record does not say so yet.
+    """A guard that was shut, but whose record does not say so yet.
 
-    record: as it was then; when: time.monotonic(); done: whether the firewall did it; everything: as for
-    `guarding.shut_guard`.
+    record: as it was then; when: as time.monotonic(); done: whether it is shut in the firewall; everything: as for
+    `shut.shut_guard`.
     """
 
     __slots__ = ("record", "because", "when", "done", "everything")
@@ -135,16 +140,17 @@ class _Shut(Record):
 
 
 def list_news_devices(device: str) -> tuple[str, ...]:
-    """Return the devices whose news is news of a guarded device: itself, and those that it is made of."""
+    """Return the devices whose events concern a guarded device: itself, and those below it (ports, a VLAN's parent)."""
     from netconf_hooks.evidence.ports import list_underlying
 
     return (device, *list_underlying(device))
 
 
 class Leases:
-    """The guards, as the listening process keeps them.
+    """The guards, as the watcher knows them.
 
-    news: the socket for news of carriers and routers, whose filter is kept to what matters here.
+    news: the socket that receives the kernel's events about carriers and routers; it is filtered for what concerns
+    guards.
     """
 
     def __init__(self, store: Store, news: Netlink) -> None:
@@ -152,46 +158,46 @@ class Leases:
         self._news = news
         self._netlink = netlink.Netlink()
         self._firewalls: dict[str, AnyFirewall] = {}
-        self._devices: dict[int, set[str]] = {}  # whose news it is, by the index of the link that has news
+        self._devices: dict[int, set[str]] = {}  # the guarded devices that a link's events concern, by its index
         self._neighbours: set[str] = set()
         self._sources: dict[str, _Sources] = {}
         self._had_carrier: dict[int, bool] = {}
         self._shuts: dict[str, _Shut] = {}
         self._renewed: dict[str, tuple[GuardRecord, float, float]] = {}
-        self._questions: dict[str, float] = {}  # until when routers are waited for, by device
+        self._questions: dict[str, float] = {}  # until when we wait for a device's routers to answer
         self._due: float | None = None
         self._retry = 0.0
         self._pause = FIRST_PAUSE
-        self._lost: set[str] = set()  # the devices whose record is lost and was not written anew yet
+        self._lost: set[str] = set()  # the devices whose record is lost, and not yet written anew
         self._known: dict[str, str] = {}  # the firewall of each device that has a guard
         self._check_due: float | None = None
         self.must_look = ""
-        """Why the networks are to be looked at again at once; empty if they need not."""
+        """Why the networks have to be looked at again at once; empty if they need not be."""
 
     def close(self) -> None:
-        """End the conversation with the kernel."""
+        """Close the socket to the kernel."""
         self._netlink.close()
 
     def fileno(self) -> int:
-        """Return the descriptor of the conversation with the kernel, which no child may have."""
+        """Return the descriptor of the socket to the kernel, which no child may inherit."""
         return self._netlink.fileno()
 
     def take_check(self) -> bool:
-        """Return, once each time, whether to look if all guards still stand, because a firewall sends no news."""
+        """Return whether it is time to check that all guards are still installed, because a firewall reports no
+        changes.  Calling this starts the next interval."""
         if self._check_due is None or monotonic() < self._check_due:
             return False
         self._check_due = monotonic() + CHECK
         return True
 
     def take_reason(self) -> str:
-        """Return why the networks are to be looked at again, once."""
+        """Return `must_look`, and clear it."""
         reason, self.must_look = self.must_look, ""
         return reason
 
     def list_guards(self) -> list[GuardRecord]:
-        """Return the guards that are to hold, as their records say, and first those that let something through for a
-        time: what is done for forty closed ones delays none of these.  Shut those whose record can't be read.
-        """
+        """Return the guards that are not released; those with an open window come first, so that forty closed guards
+        don't delay them.  Shut each guard whose record can't be read."""
         unreadable: list[str] = []
         records = [record for record in self._store.read_guards(unreadable.append) if record.verdict != RELEASED]
         if unreadable:
@@ -199,15 +205,15 @@ class Leases:
         return sorted(records, key=lambda record: not _is_lax(record))
 
     def list_known(self) -> dict[str, str]:
-        """Return the devices that have a guard, each with its firewall, whatever has become of their records."""
+        """Return the devices that have a guard, each with its firewall, even if their records are lost."""
         return dict(self._known)
 
     def has_lost(self) -> bool:
-        """Whether the record of a guard is lost, and was not written anew yet."""
+        """Whether the record of a guard is lost, and not yet written anew."""
         return bool(self._lost)
 
     def check_records(self) -> None:
-        """Have the firewall shut each guard whose record is lost: it can't be read, or is gone."""
+        """Shut each guard whose record is lost: it can't be read, or is gone."""
         lost = find_lost(self._store, self._known, ask=False)
         for device, problem in lost.items():
             if device not in self._lost:
@@ -218,7 +224,7 @@ class Leases:
         self._lost = set(lost)
 
     def _shut_known(self, device: str) -> None:
-        """Shut an open link in the firewall that is known to have it, before any other is even loaded."""
+        """Shut an open link in the firewall that has its guard, without loading any other firewall."""
         guard = self._firewalls.get(self._known.get(device, ""))
         try:
             if guard is not None:
@@ -227,10 +233,10 @@ class Leases:
             log.error(f"{device}: netconf-guard: {error}")
 
     def reload(self, renew: bool = False, thorough: bool = True) -> None:
-        """Learn which guards there are now, and shut those whose network has changed while nobody listened for it.
+        """Read which guards there are now, and shut those whose network has changed while we received no events for it.
 
-        renew: whether leases may be about to end; thorough: whether also the links of those whose record is the same
-        may be others.  Raises `NetlinkError`.
+        renew: whether leases may be about to end; thorough: whether links may have changed even if the record has not.
+        Raises `NetlinkError`.
         """
         self.check_records()
         records = self.list_guards()
@@ -252,11 +258,11 @@ class Leases:
             self._devices, self._neighbours = devices, neighbours
             self._news.filter_news(devices.keys(), neighbours)
         self._had_carrier = {index: self._had_carrier.get(index, False) for index in devices}
-        # Only now: whatever happens from here on is news.
+        # Only now: every later change reaches us as an event.
         self.verify(records)
         for record in records:
             if self._find_firewall(record) is None:
-                continue  # loaded before it is needed in a hurry
+                continue  # this has loaded it, which would take too long when a guard has to be shut
             if record.opened and record.verdict == OPEN and not record.is_open(time.time()):
                 self.must_look = self.must_look or "a lease has ended"
         used = [each for name, each in self._firewalls.items() if name in {record.backend for record in records}]
@@ -273,14 +279,14 @@ class Leases:
             self._due = monotonic() + RENEWAL
 
     def _find_sources(self, record: GuardRecord) -> _Sources:
-        """Return whose news is news of a guard's link.  Raises `NetlinkError`."""
+        """Return the links and neighbours whose events concern a guard.  Raises `NetlinkError`."""
         indexes: set[int] = set()
         neighbours: set[str] = set()
         for name in list_news_devices(record.device):
             link = self._netlink.get_link(name)
             if link is not None:
                 indexes.add(link.index)
-                # What is heard counts, and may be waiting to be heard.
+                # Don't overwrite what an event said: the next one may already be waiting in the socket.
                 self._had_carrier.setdefault(link.index, link.carrier)
         scenes = (record.fingerprint, record.portal_fingerprint, record.dns_fingerprint, record.lan_fingerprint)
         for scene in map(_read, scenes):
@@ -292,15 +298,17 @@ class Leases:
     # --- news
 
     def hear(self) -> bool:
-        """Take the news of carriers and routers that have come, and shut what they say is lost; return whether there
-        were any.  Raises `NetlinkError`."""
+        """Read the events about carriers and routers that have arrived, and shut the guards whose network is lost.
+
+        Returns whether there were any events.  Raises `NetlinkError`.
+        """
         messages, dropped = self._news.collect()
         if not messages and not dropped:
             return False
         news = [self._read_news(kind, body) for kind, body in messages]
         lost, doubtful = [], []
         for record in self.list_guards():
-            judgement = _Judgement(LOST, "some news of the kernel was lost", certain=True) if dropped else None
+            judgement = _Judgement(LOST, "some of the kernel's events were lost", certain=True) if dropped else None
             judgement = judgement or self._judge_all(news, record)
             if judgement.what == LOST:
                 everything = judgement.certain or has_left(record, self._look(record))
@@ -316,7 +324,7 @@ class Leases:
         return True
 
     def verify(self, records: Iterable[GuardRecord] | None = None) -> None:
-        """Shut each guard that lets something through for a time and whose link is not on that network any more."""
+        """Shut each guard that has an open window and whose link is not on the window's network any more."""
         lost = []
         for record in self.list_guards() if records is None else records:
             shut = self._shuts.get(record.device)
@@ -329,9 +337,9 @@ class Leases:
         self._shut_all(lost)
 
     def change_clock(self) -> None:
-        """Shut what is open: the wall clock was set, by which the firewall knows when a lease ends.
+        """Shut open guards after the wall clock was set, since the firewall ends leases by this clock.
 
-        What else is let through for a time gets what is left of it by the clock that nobody can set.
+        Other windows are opened anew for the time that they have left by the boot clock, which nobody can set.
         """
         for record in self.list_guards():
             if record.opened:
@@ -339,7 +347,7 @@ class Leases:
             guard = self._find_firewall(record)
             shut = self._shuts.get(record.device)
             if guard is None or (shut and shut.everything):
-                continue  # the record does not say yet that nothing is allowed any more
+                continue  # its windows were shut already, but the record does not say so yet
             try:
                 for name, until, left, exemptions in (
                     (PORTAL, record.portal_until, record.portal_left(), record.portal_exemptions),
@@ -354,7 +362,7 @@ class Leases:
                 log.error(f"{record.device}: netconf-guard: {error}")
 
     def _read_news(self, kind: int, body: bytes) -> _News:
-        """Return a piece of news as the guards need it: it is read once for all of them.  Raises `NetlinkError`."""
+        """Parse an event, once for all guards.  Raises `NetlinkError`."""
         if kind in (RTM_NEWLINK, RTM_DELLINK):
             link = parse_link(body)
             return _News(kind, frozenset(self._devices.get(link.index, ())), link=link)
@@ -366,14 +374,14 @@ class Leases:
                 return _News(kind, None)
             devices = (device for way in route.nexthops for device in self._devices.get(way.index, ()))
             return _News(kind, frozenset(devices), ways=tuple((way.index, way.router) for way in route.nexthops))
-        # A bridge tells of its ports' stations by the same messages (bridge(8), fdb).
+        # A bridge reports the stations behind its ports by the same messages (bridge(8), fdb).
         if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and body[0] in (AF_INET, AF_INET6):
             neighbour = parse_neighbour(body)
             return _News(kind, frozenset(self._devices.get(neighbour.index, ())), neighbour=neighbour)
         return _News(kind, frozenset())
 
     def _judge_all(self, news: Iterable[_News], record: GuardRecord) -> _Judgement:
-        """Return the worst that the news say of a guard's link."""
+        """Return the worst that any of these events means for a guard's link."""
         worst = _Judgement(SAME)
         for each in news:
             if each.devices is None or record.device in each.devices:
@@ -383,12 +391,12 @@ class Leases:
         return worst
 
     def _judge(self, news: _News, record: GuardRecord) -> _Judgement:
-        """Return what a piece of news says of a guard's link, which it is about."""
+        """Return what an event means for the guard's link that it concerns."""
         device, kind = record.device, news.kind
         if link := news.link:
             scene = _read(record.fingerprint)
             if link.name != device and (scene is None or link.index != scene.index):
-                return _Judgement(DOUBTFUL)  # a port: what it means for the link, a look at the link tells
+                return _Judgement(DOUBTFUL)  # a port: the link itself has to be checked
             lost = not link.carrier and (record.opened or self._had_carrier.get(link.index, False))
             if kind == RTM_DELLINK or lost or link.name != device:
                 return _Judgement(LOST, _GONE, certain=True)
@@ -400,7 +408,7 @@ class Leases:
                 return _Judgement(DOUBTFUL)
             if kind == RTM_NEWNEIGH and neighbour.mac == mac:
                 return _Judgement(SAME)
-            # A closed link's router may fall silent: that is no other network.
+            # If a closed link's router stops answering, the network need not have changed.
             lost = record.opened or (kind == RTM_NEWNEIGH and bool(neighbour.mac))
             return _Judgement(LOST, _ROUTER) if lost else _Judgement(SAME)
         routers = [router for index, router in news.ways if device in self._devices.get(index, ())]
@@ -409,21 +417,21 @@ class Leases:
         return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
 
     def _look(self, record: GuardRecord) -> Fingerprint:
-        """Return how the network of a guard's link looks now; no network at all if the kernel doesn't say."""
+        """Return the fingerprint of a guard's network now; an empty one if the kernel does not answer."""
         try:
             return fingerprint.read_fingerprint(record.device, self._netlink, record.rules.outside_ports)
         except NetlinkError as error:
-            log.error(f"{record.device}: netconf-guard: the kernel does not say which network this is: {error}")
+            log.error(f"{record.device}: netconf-guard: the network can't be identified: {error}")
             return Fingerprint()
 
     # --- shutting
 
     def _shut(self, record: GuardRecord, because: str, everything: bool) -> None:
-        """Have the firewall shut a guard, and its record say so as soon as that is possible."""
+        """Shut a guard in the firewall, and write it into its record as soon as the lock is free."""
         self._shut_all([_Lost(record, because, everything)])
 
     def _shut_all(self, lost: Sequence[_Lost]) -> None:
-        """As `_shut` for several guards, all that are in one firewall at once; those that are lax first."""
+        """As `_shut` for several guards, with one transaction for each firewall; those with open windows come first."""
         done = set()
         when = monotonic()
         for lax in (True, False):
@@ -449,7 +457,7 @@ class Leases:
             self._write()
 
     def _shut_at_once(self, lost: Iterable[_Lost]) -> set[str]:
-        """Have the firewalls shut guards, each in one transaction; return the devices for which that succeeded."""
+        """Shut guards, with one transaction for each firewall; return the devices for which this succeeded."""
         done: set[str] = set()
         by_backend: dict[str, list[_Lost]] = {}
         for each in lost:
@@ -472,7 +480,7 @@ class Leases:
         return guard is not None and shut_windows(record, everything, guard)
 
     def _find_firewall(self, record: GuardRecord) -> AnyFirewall | None:
-        """Return the firewall of a guard, None where it does not work."""
+        """Return the firewall of a guard; None if it does not work."""
         if record.backend not in self._firewalls:
             try:
                 self._firewalls[record.backend] = firewall.load_firewall(record.backend)
@@ -484,11 +492,11 @@ class Leases:
     # --- renewing
 
     def _is_leased(self, record: GuardRecord) -> bool:
-        """Whether a guard is open, and is to stay so."""
+        """Whether a guard is open and should stay open."""
         return record.verdict == OPEN and record.device not in self._shuts and record.is_open(time.time())
 
     def _ask_routers(self) -> None:
-        """Have the routers of all open links asked whether they are there; `hear` has the answer."""
+        """Ask the routers of all open links whether they are still there; `hear` receives the answers."""
         self.check_records()
         open_links = [record for record in self.list_guards() if self._is_leased(record)]
         self._due = monotonic() + RENEWAL if open_links else None
@@ -504,8 +512,8 @@ class Leases:
     def _answer_questions(self) -> None:
         """Renew the lease of each link whose routers have all answered.
 
-        A router that is merely silent is given the time until the next renewal: the kernel gives it up after 3 s
-        (neigh/*/mcast_solicit and retrans_time_ms, arp(7)), which is news, and shuts.
+        A router that does not answer in time only skips a renewal.  After 3 s the kernel gives it up
+        (neigh/*/mcast_solicit and retrans_time_ms, arp(7)): this event shuts the guard.
         """
         for record in self.list_guards() if self._questions else ():
             scene = _read(record.fingerprint)
@@ -539,13 +547,13 @@ class Leases:
     # --- time
 
     def next_time(self) -> float | None:
-        """Return when there is something to do though there is no news, time.monotonic(); None if never."""
+        """Return when `keep_time` has something to do, as time.monotonic(); None if never."""
         times = [self._due, *self._questions.values(), self._retry if self._shuts or self._renewed else None]
         times.append(self._check_due)
         return min((when for when in times if when is not None), default=None)
 
     def keep_time(self) -> None:
-        """Do what is due.  Raises `NetlinkError`."""
+        """Do what is due now: renewals, and attempts that failed before.  Raises `NetlinkError`."""
         now = monotonic()
         if self._due is not None and now >= self._due:
             self._ask_routers()
@@ -554,13 +562,13 @@ class Leases:
         if (self._shuts or self._renewed) and now >= self._retry:
             for device, shut in list(self._shuts.items()):
                 if not shut.done and now >= shut.when + LEASE:
-                    del self._shuts[device]  # what was open is over
+                    del self._shuts[device]  # its lease has ended
                 elif not shut.done and self._shut_firewall(shut.record, shut.everything):
                     self._shuts[device] = _Shut(shut.record, shut.because, shut.when, True, shut.everything)
             self._write()
 
     def _write(self) -> None:
-        """Write what was done into the records, if nobody holds their lock; else `keep_time` tries it again."""
+        """Write into the records what was done, if their lock is free; otherwise `keep_time` tries again."""
         self._retry = monotonic() + self._pause
         self._pause = min(2 * self._pause, LAST_PAUSE)
         try:
@@ -581,19 +589,19 @@ class Leases:
                 lock.release()
         except OSError as error:
             if self._pause < LAST_PAUSE:
-                log.error(f"netconf-guard: the records do not say what was done yet: {error.strerror}")
+                log.error(f"netconf-guard: the guards' records can't be updated: {error.strerror}")
             return
         if not self._shuts:
             self._pause = FIRST_PAUSE
 
 
 def _is_lax(record: GuardRecord) -> bool:
-    """Whether a guard lets something through for a time, or in one network."""
+    """Whether a guard is open or has another open window."""
     return bool(record.opened or record.portal_until or record.dns_until or record.lan)
 
 
 def _read(scene: str) -> Fingerprint | None:
-    """Return the scene in a record; None where there is none."""
+    """Return the fingerprint in a record; None if there is none."""
     try:
         return parse_fingerprint(scene) if scene else None
     except ValueError:

@@ -1,7 +1,7 @@
-"""Ends the passes to captive portals that are not needed any more: the network itself says so (RFC 8908).
+"""Closes the window for a captive portal when the network says that the portal is not needed any more (RFC 8908).
 
-The watcher's child asks; the process that listens never does.  Nothing here lets anything through but our own question:
-a network that lies only ends the pass early, or lets it last as long as the admin wanted.
+The watcher's child asks the portal's API, never the watcher itself.  Only our own request passes the guard.  A network
+that lies can close the window early, or leave it open for as long as the admin has allowed; nothing else.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
 
-# How often a portal is asked, and how long it may take to answer, seconds.
+# Seconds between two requests to a portal, and seconds that it may take to answer.
 PAUSE = 10.0
 PATIENCE = 3.0
 
 
 def end_visits(store: Store) -> tuple[bool, float | None]:
-    """Ask the portals that may be visited now, where they say how to ask, and end what is not needed any more.
+    """Ask each open portal that has an API, and close the windows that are not needed any more.
 
-    Return whether a pass was ended, and after how many seconds to ask again; None if there is nothing to ask.
+    Returns whether a window was closed, and after how many seconds to ask again; None if there is nothing to ask.
     Raises OSError.
     """
     ended = False
@@ -64,12 +64,13 @@ def _is_over(store: Store, record: GuardRecord) -> bool:
             view = View(link, monotonic() + PATIENCE, passing.announce)
             return not ask_state(read_portal(record.portal_api), view).captive
     except (PageError, ValueError, NetlinkError, OSError) as error:
-        log.debug(f"{record.device}: the captive portal does not say whether it is needed: {error}")
+        log.debug(f"{record.device}: the captive portal does not say whether it is still needed: {error}")
         return False
 
 
 def _find_interface(store: Store, record: GuardRecord) -> InterfaceRecord | None:
-    """Return an interface that is up on the device of a guard: its name servers are asked."""
+    """Return an interface that is up on a guard's device, whose name servers resolve the portal's name; None if there
+    is none."""
     names = dict.fromkeys(each.iface for each in record.passes)
     found = {each.iface: each for each in store.read_interfaces(log.error)}
     return next((found[name] for name in names if name in found and not found[name].wish), None)
@@ -82,12 +83,12 @@ def _end(store: Store, record: GuardRecord) -> None:
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
         return
-    log.info(f"{record.device}: netconf-guard: the captive portal says that it is not needed any more: closed for it")
+    log.info(f"{record.device}: netconf-guard: the captive portal is not needed any more: its window is closed")
     _write(store, record, portal_until=0.0)
 
 
 def _write(store: Store, record: GuardRecord, **changes: float) -> None:
-    """Change the record of a guard, unless another pass was given, or ended, meanwhile."""
+    """Change the record of a guard, unless the window was opened anew or closed meanwhile."""
     with store.lock_records():
         now = read_guard(store, record.device)
         if now and now.verdict != RELEASED and now.portal_until == record.portal_until:

@@ -583,7 +583,7 @@ def test_flushed_by_somebody_it_is_put_back(lab: Lab, site: str) -> None:
     laptop.ifup("eth0")
     laptop.run(["nft", "flush", "ruleset"])
     wait_until(lambda: all(f"table {table}" in list_ruleset(laptop) for table in TABLES), "the guard to be put back")
-    assert "somebody took it away" in laptop.log()
+    assert "somebody removed it" in laptop.log()
     if site == "home":
         wait_for_guard(lab, "open")
         assert reaches_internet(laptop)
@@ -662,7 +662,7 @@ def test_with_iptables_instead(lab: Lab, variant: str) -> None:
     configure(lab, CORP, UNLESS, HINTS, "guard-backend iptables")
     checked = laptop.run(["netconf-hooks", "check", "eth0"]).stdout
     assert "no egress chain" in checked and "no rules for bridges" in checked
-    assert ("only a timer notices" in checked) == (variant == "legacy")
+    assert ("it is noticed seconds later" in checked) == (variant == "legacy")
     before = list_mangle(laptop, variant)
     lab.plug("cafe")
     with Capture(lab.network.wire_namespace) as capture:
@@ -711,7 +711,7 @@ def test_iptables_flushed_by_somebody_it_is_put_back(lab: Lab, variant: str, flu
     assert is_put_back()
     laptop.run(["sh", "-c", FLUSHES[flush].format(variant=f"-{variant}")])
     wait_until(is_put_back, "the guard to be put back", 9 if variant == "nft" else 10 + 9)
-    wait_until(lambda: "somebody took it away" in laptop.log(), "the log to say so")
+    wait_until(lambda: "somebody removed it" in laptop.log(), "the log to say so")
 
 
 @ONE_CLIENT

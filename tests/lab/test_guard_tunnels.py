@@ -95,7 +95,7 @@ def test_where_hosts_cannot_be_written_the_daemon_may_ask_for_a_short_time(lab: 
     lab.plug("cafe")
     with Capture(lab.network.wire_namespace) as capture:
         ifup = laptop.ifup("eth0")
-        assert "DNS passes for the daemons for 30 s" in ifup.stderr
+        assert "DNS is allowed for the daemons for 30 s" in ifup.stderr
         assert 0 < find_expiry(laptop, "names") <= 30
         wait_for_tunnel(lab)
         judge(

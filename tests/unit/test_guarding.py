@@ -721,9 +721,9 @@ def test_news_of_an_unchanged_network_shut_nothing(store, links, network, firewa
 def test_what_somebody_took_away_is_put_back_closed(store, links, network, firewall, office, messages):
     assert not put_back(store)
     firewall.stands.clear()
-    assert put_back(store) == "a guard was taken away"
+    assert put_back(store) == "a guard was removed"
     assert not firewall.is_open("eth0")
-    assert any("somebody took it away" in message for message in messages)
+    assert any("somebody removed it" in message for message in messages)
     refresh(store)
     assert_open(store, firewall)
 
@@ -747,8 +747,8 @@ def test_a_device_that_came_after_its_guard_is_no_alarm(store, links, network, f
     messages.clear()
     assert not put_back(store)
     assert firewall.asked[-1] == "close br0" and not firewall.unhooked
-    assert not [message for message in messages if "took it away" in message]
-    assert any("its device has come since it was put up" in message for message in messages)
+    assert not [message for message in messages if "removed it" in message]
+    assert any("its device has appeared since" in message for message in messages)
 
 
 def test_a_guard_that_is_about_to_open_is_no_alarm(store, links, network, firewall, office, messages):

@@ -551,7 +551,7 @@ def test_daemons_may_ask_once_on_each_network_which_is_logged_each_time(
     store, links, network, firewall, named, tunnels, unwritable, place, messages
 ):
     def count_told():
-        return len([message for message in messages if "DNS passes for the daemons for 30 s" in message])
+        return len([message for message in messages if "DNS is allowed for the daemons for 30 s" in message])
 
     tunnels.up[CORP] = False  # so that its name is looked up each time
     ifup(store, links)
@@ -562,7 +562,7 @@ def test_daemons_may_ask_once_on_each_network_which_is_logged_each_time(
     refresh(store)
     assert firewall.get_window("eth0", "names") is None
     assert count_told() == 1
-    assert "DNS has passed for the daemons already" in store.read_guard("eth0").problem
+    assert "DNS was already allowed for the daemons once" in store.read_guard("eth0").problem
     place.scenes["eth0"] = ELSEWHERE
     refresh(store)
     assert firewall.get_window("eth0", "names")

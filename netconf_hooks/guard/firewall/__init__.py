@@ -1,9 +1,9 @@
-"""The kill switch: nothing leaves through a guarded link but what is let through.  One module a firewall.
+"""The guard's firewalls: only packets that are allowed leave a guarded link.  One module for each firewall.
 
-What a guard lets through is one list of exemptions, the same for every firewall; each module here turns it into its own
-rules.  Only this package touches the firewall.  What every closed link lets through (ARP, the DHCP client's
-broadcasts, neighbour and router discovery as the kernel makes them, what an IPsec policy will encrypt) is no exemption:
-it stands in each module.
+The allowed packets are one list of exemptions, the same for every firewall, which each module turns into its own rules.
+Only this package changes the firewall.  Some packets pass every closed link, without an exemption, by rules that each
+module has: ARP, the DHCP client's broadcasts, the kernel's own neighbour and router discovery, and packets that an
+IPsec policy will encrypt.
 
 A new firewall is a module here with a class `Firewall`, and one line in `BACKENDS`.
 """
@@ -29,31 +29,33 @@ PORTAL = "portal"
 PROBE = "probe"
 NAMES = "names"
 LAN = "lan"
-UNHOOKED = "its device has come since it was put up"
-"""What is wrong with a guard that does not see its device's frames yet, and otherwise stands."""
+UNHOOKED = "its device has appeared since"
+"""The problem of a guard that was installed before its device existed: only the hook for the device's frames is
+missing."""
 
 WINDOWS = (OPEN, PORTAL, PROBE, NAMES, LAN)
-"""The windows that a guard has: the link is trusted; a captive portal; a probe of ours; a daemon's own look-up; the
-LAN that the link is on (``netconf-guard-allow lan``), which is shut when the link leaves it."""
+"""The windows of a guard: the open link; a captive portal; our own probes; a daemon that resolves names by itself; the
+LAN that the link is on (``netconf-guard-allow lan``), whose window is shut when the link leaves it."""
 
 JOINS = {
     4: ("224.0.0.22", "224.0.0.2", "224.0.0.251", "224.0.0.252", "239.255.255.250"),
     6: ("ff02::fb", "ff02::1:3", "ff02::c"),
 }
-"""To which groups, by version, the kernel reports that it is in one of those by which devices are found on a LAN: while
-the window `LAN` is open this passes, with a TTL or hop limit of 1.  IGMP: all of its routers (RFC 3376 4.2.14; RFC 2236
-9), and the groups themselves in version 1 and 2.  MLD: version 1; reports of version 2 always pass."""
+"""The destinations, by IP version, of the kernel's reports that it has joined the multicast groups for finding devices
+on a LAN (mDNS, LLMNR, SSDP).  While the window `LAN` is open, these pass with a TTL or hop limit of 1.  IGMP: its
+routers (RFC 3376 4.2.14; RFC 2236 9), and the groups themselves, for versions 1 and 2.  MLD: version 1; reports of
+version 2 always pass."""
 
 
 class Exemption(Record):
-    """One thing that may leave through a guarded link; a packet passes that matches all of it.
+    """A rule about packets that may leave through a guarded link: a packet passes if it matches all fields.
 
     protocol: ``udp``, ``tcp``, ``esp`` or empty for any.
-    network: the destination, ``ADDRESS/LENGTH``, no host bits set; empty for any of both families.
+    network: the destination, ``ADDRESS/LENGTH``, without host bits; empty for any destination of both families.
     port, source_port: of udp and tcp; 0 for any.
-    uids: the owner of the sending socket is one of these; empty for any.  mark: of the packet, 0 for any.
-    reply: whether only answers pass, to who came in by `source_port`.
-    guests: whether the guests of a bridge may send this as well; not written down by str().
+    uids: the sending socket's owner is one of these; empty for any.  mark: the packet's mark, 0 for any.
+    reply: whether it allows only replies to connections that came in at `source_port`.
+    guests: whether it also allows packets of a bridge's guests; str() leaves this out.
     """
 
     __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply", "guests")
@@ -92,11 +94,10 @@ def parse_exemption(text: str) -> Exemption:
 
 
 class Window(Record):
-    """Openings for a time, after which the kernel closes them whatever happens to us.
+    """Exemptions for a limited time, which the kernel itself ends.
 
-    name: one of `WINDOWS`; a link has at most one of each.
-    until: when it closes, in seconds since 1970 (time.time()); also the limit where the machine sleeps meanwhile.
-    Infinite for `LAN`, which no clock closes.
+    name: one of `WINDOWS`; a link has at most one window of each name.
+    until: when it closes, as time.time(); this also holds if the machine is suspended meanwhile.  Infinite for `LAN`.
     """
 
     __slots__ = ("name", "exemptions", "until")
@@ -108,7 +109,7 @@ class Window(Record):
 
 
 class Closing(Record):
-    """What a closed device lets through: see `AnyFirewall.close`."""
+    """What passes a closed device: see `AnyFirewall.close`."""
 
     __slots__ = ("device", "exemptions", "windows", "ports")
 
@@ -126,24 +127,26 @@ class Closing(Record):
 
 
 class GuardError(Exception):
-    """A guard can't be put up, opened or lifted; the message says why, in the admin's words."""
+    """A guard can't be installed, opened or removed; the message says why, in the admin's words."""
 
 
 class TokenGone(GuardError):
-    """The guard was shut after the look began whose token was to open it: only a newer look may open it."""
+    """The guard was shut after the look began that was to open it, so its token is gone: only a newer look may open it.
+    """
 
     def __init__(self, device: str) -> None:
         super().__init__(f"{device}: the guard was shut after this look at the network had begun")
 
 
-# What a name may be made of that becomes part of a rule: nothing of it means anything to a firewall.  The kernel allows
-# all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables ``+``.
+# The characters of a device name that may become part of a rule: none of them has a meaning for a firewall.  The kernel
+# allows all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables
+# ``+``.
 _DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _PORTS, _NUMBERS = 2**16, 2**32
 
 
 def check_device(device: str) -> None:
-    """Raise `GuardError` for a name that can't stand in a rule as it is."""
+    """Raise `GuardError` for a device name that can't be part of a rule."""
     if not (_DEVICE.issuperset(device) and is_device(device)):
         raise GuardError(f"{device!r}: an interface of this name can't be guarded: letters, digits, _ . and - only")
 
@@ -170,7 +173,7 @@ def read_network(network: str) -> tuple[bytes, int]:
 
 
 def check_exemption(exemption: Exemption) -> None:
-    """Raise `GuardError` for an exemption that no packet can match or that says less than it seems to."""
+    """Raise `GuardError` for an exemption that no packet can match, or that allows more than it seems to."""
     if exemption.network:
         read_network(exemption.network)
     ports = (exemption.port, exemption.source_port)
@@ -182,22 +185,23 @@ def check_exemption(exemption: Exemption) -> None:
         and not (exemption.protocol == "esp" and any(ports))
         and not (exemption.reply and not (exemption.protocol in ("udp", "tcp") and exemption.source_port))
     ):
-        raise GuardError(f"no firewall can let this through: {exemption!r}")
+        raise GuardError(f"no firewall can allow this: {exemption!r}")
 
 
 if TYPE_CHECKING:
 
     class AnyFirewall(Protocol):
-        """What every firewall can do.  Each call is one transaction, or as near to that as the firewall gets."""
+        """What every firewall can do.  Each call is one transaction, or as close to that as the firewall can get."""
 
         name: str
         """What `load_firewall` takes: for iptables with its variant, ``iptables-nft``."""
         has_lease: bool
-        """Whether the window `OPEN` ends by itself, as the others do."""
+        """Whether the kernel ends the window `OPEN`, as it does with the other windows."""
         has_news: bool
-        """Whether the kernel tells (NFNLGRP_NFTABLES) when somebody changes the rules; else one has to look."""
+        """Whether the kernel reports changes of the rules (NFNLGRP_NFTABLES); otherwise they have to be checked
+        regularly."""
         lacks: tuple[str, ...]
-        """What it can't do, each in words for `check`: ``no egress chain: nothing stops raw frames ...``."""
+        """What it can't do here, as messages for `check`: ``no egress chain: nothing stops raw frames ...``."""
 
         def close(
             self,
@@ -207,57 +211,59 @@ if TYPE_CHECKING:
             token: str = "",
             ports: Ports | None = None,
         ) -> None:
-            """Close a device but for `exemptions` and `windows`, in place of whatever stood for it, and read back that
-            it stands.
+            """Close a device except for `exemptions` and `windows`; this replaces all previous rules for it.  Check
+            that the rules are in the kernel.
 
-            device: the kernel's name; it need not exist yet.  ports: what it is made of, None for a card.
+            device: the kernel's name; it need not exist yet.  ports: what it is made of; None if it is no bridge, bond
+                or alike.
             token: for the windows, as in `open_window`; the tokens of other looks stay valid.
-            Raises `GuardError`, `TokenGone`; then what stood before stands.
+            Raises `GuardError`, `TokenGone`; then the previous rules stay.
             """
 
         def close_all(self, closings: Sequence[Closing]) -> None:
-            """Close several devices at once, as `close` does without a token: all or, if it raises, none of them for
-            certain.  Raises `GuardError`.
+            """Close several devices at once, as `close` does without a token.
+
+            Raises `GuardError`; then it is uncertain which of them are closed.
             """
 
         def change_ports(self, device: str, ports: Ports) -> None:
-            """Tell a closed or open link's firewall what it is made of now.  Raises `GuardError`."""
+            """Replace the ports of a device, closed or open.  Raises `GuardError`."""
 
         def begin_look(self, device: str, token: str) -> None:
-            """Remember in the firewall that a look at the network of a closed device begins.
+            """Put the token of a look into the firewall, as the look at a closed device's network begins.
 
             token: 8 lower-case hexadecimal digits, random.  It stays valid until it opens the window `OPEN`, until
             that window is shut, or until the firewall forgets it, after ten minutes at the earliest.
-            Raises `GuardError`, also where the device is not guarded.
+            Raises `GuardError`, also if the device is not guarded.
             """
 
         def begin_looks(self, tokens: Mapping[str, str]) -> None:
-            """As `begin_look` for several devices at once: tokens by device.  Raises `GuardError`; then no look has
-            begun.
+            """As `begin_look` for several devices at once: tokens by device.  Raises `GuardError`; then none of the
+            tokens is valid.
             """
 
         def open_window(self, device: str, window: Window, token: str = "") -> None:
-            """Open a window of a closed device, in place of that of the same name.  Raises `GuardError`.
+            """Open a window of a closed device; this replaces the window of the same name.  Raises `GuardError`.
 
-            token: of the look that the decision to open rests on; for the window `OPEN` there has to be one.  The
-            same transaction removes it; raises `TokenGone`, and opens nothing, if `OPEN` was shut since that look
-            began, as it is with all other windows when the network changes.
+            token: of the look that led to the decision to open; the window `OPEN` needs one.  The same transaction
+            removes it.  If `OPEN` was shut since that look began, raises `TokenGone`, and opens nothing.  A change of
+            the network shuts all windows.
             """
 
         def renew_window(self, device: str, window: Window) -> bool:
-            """Let a window that is open stay so until `window.until`; return False, opening nothing, if it is shut.
+            """Keep an open window open until `window.until`.  If it is shut, return False, and open nothing.
 
             Raises `GuardError`.
             """
 
         def is_open(self, device: str) -> bool:
-            """Return whether the firewall lets everything through now: the window `OPEN` is open, or nothing stands.
+            """Return whether everything passes now: the window `OPEN` is open, or there are no rules for the device.
 
             Raises `GuardError` if the firewall can't be asked.
             """
 
         def shut_window(self, device: str, *names: str) -> None:
-            """Shut windows, as far as they are open, at once.  `OPEN`: the same transaction removes the tokens of all
+            """Shut those of these windows that are open.  With `OPEN`, the same transaction removes the tokens of all
             looks.
 
             Raises `GuardError`.
@@ -265,39 +271,41 @@ if TYPE_CHECKING:
 
         def shut_all(self, windows: Mapping[str, Sequence[str]]) -> None:
             """As `shut_window` for several devices at once: the names of their windows, by device.  Raises
-            `GuardError`; then it is not certain that any of them is shut.
+            `GuardError`; then it is uncertain which of them are shut.
             """
 
         def lift(self, device: str) -> None:
-            """Take away all that stands for a device; where it is the last one, everything.  Raises `GuardError`."""
+            """Remove all rules for a device; with the last device, also what the devices share.  Raises `GuardError`.
+            """
 
         def find_fallen(self, devices: Sequence[str]) -> dict[str, str]:
-            """Return those of `devices` whose guard does not stand as it was put up, each with what is wrong in words:
-            `UNHOOKED` if only its device came after it.  What stands is listed once for all.  Raises `GuardError`.
+            """Return those of `devices` whose rules are not as they were installed, each with the problem in words;
+            `UNHOOKED` if only the hook for the device's frames is missing.  Raises `GuardError`.
             """
 
         def list_devices(self) -> tuple[str, ...]:
-            """Return the devices that have a guard in this firewall, by its own account.  Raises `GuardError`."""
+            """Return the devices that have rules in this firewall.  Raises `GuardError`."""
 
 
-# Those that see what a bridge forwards from one port to another.
+# The firewalls that see what a bridge forwards from one port to another.
 HOLD_GUESTS = ("nftables",)
 
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")
 
 
-# By process and name.  A parent's stay in a child's memory: to free libnftables' would close descriptors.
+# By process and name.  A child keeps its parent's in memory unused: freeing those of libnftables would close
+# descriptors.
 _LOADED: dict[tuple[int, str], AnyFirewall] = {}
 
 
 def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
     """Return the firewall of that name.  Raises `GuardError` if it does not work here, or there is none of that name.
 
-    name: one of `BACKENDS`, or what a guard calls itself (`AnyFirewall.name`), as it stands in the records.
-    thorough: whether to ask the kernel for everything that the rules need, even if that takes a program's run.
+    name: one of `BACKENDS`, or `AnyFirewall.name`, as the records have it.
+    thorough: whether to check that the kernel has everything that the rules need, even if that takes a program's run.
 
-    What was loaded once is used again in the same process; a child's is its own, since libnftables has a socket.
+    A firewall is loaded once in each process.  A child loads its own, since libnftables has a socket.
     """
     from importlib import import_module
 
@@ -316,8 +324,8 @@ def load_firewall(name: str, thorough: bool = False) -> AnyFirewall:
 def choose_firewall(backend: str = "auto", standing: Collection[str] = ()) -> AnyFirewall:
     """Return the firewall for ``netconf-guard-backend``: with ``auto`` the first that works here.
 
-    standing: the firewalls that guards are in already, by `AnyFirewall.name`: the kernel knows all that these need.
-    Raises `GuardError` where none does, with the reason of each.
+    standing: the names (`AnyFirewall.name`) of firewalls that have guards already: these need no thorough check.
+    Raises `GuardError` if none works, with the reason for each.
     """
     reasons = []
     for name in BACKENDS if backend == "auto" else (backend,):

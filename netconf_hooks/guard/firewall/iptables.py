@@ -5,18 +5,18 @@ iptables-nft(8)).  A guard is put into the tables of the variant that update-alt
 since the admin lists his rules there.  The record of the guard keeps the variant (``iptables-nft``), so that it is
 found again after the admin has chosen the other one.
 
-All rules are in the table ``mangle``, because only a table is replaced at once: each call here is one transaction for
-each address family, IPv6 first.  The authority is a chain in POSTROUTING, after every re-routing.  A rule can't jump
-back over two chains, so the chains of a device are connected by goto: POSTROUTING jumps to the chain of the first
-window, each window's chain goes to the next one, and the last goes to ``nch-DEVICE``, which drops.  A RETURN in any of
-them leads back to POSTROUTING, where the admin's own rules follow; nothing is ever accepted before they were asked.
-``nchf-DEVICE``, in FORWARD, drops what is forwarded.
+All rules are in one table, ``mangle``, because iptables-restore changes only one table at once: each call here is one
+transaction for each address family, IPv6 first.  The deciding rules are in POSTROUTING, after all rerouting.  RETURN
+leads back by one chain only, so the chains of a device are connected by goto: POSTROUTING jumps to the chain of the
+first window, each window's chain goes to the next one, and the last goes to ``nch-DEVICE``, which drops.  So a RETURN
+in any of them leads back to POSTROUTING, to the admin's own rules: our rules never accept a packet before these.
+``nchf-DEVICE``, in FORWARD, drops forwarded packets.
 
-No packet passes ``ncht-DEVICE``: each of its rules is the token of a look at the network, as a comment.  It always has
-`TOKENS` rules, so that old tokens drop out at its end.
+No packet passes ``ncht-DEVICE``: each of its rules has the token of a look at the network as its comment.  It always
+has `TOKENS` rules: a new token pushes out the oldest.
 
-A window is rules that hold between two instants (``-m time``, in UTC).  They begin a moment before the window was
-opened: if the clock is set back by more than that, the window shuts.
+The rules of a window hold between two points in time (``-m time``, in UTC), of which the first is some seconds before
+the window was opened: if the clock is set back by more than that, the window shuts.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/usr/sbin"
 VARIANTS = {"xtables-legacy-multi": "legacy", "xtables-nft-multi": "nft"}
-"""The program that all programs of a variant are links to."""
+"""The variants, by the program that all their programs are links to."""
 
 VERSIONS = (6, 4)
 TABLE = "mangle"
 
 LOCK_PATIENCE = 5  # seconds that iptables-legacy-restore waits for /run/xtables.lock
 TIMEOUT = 10.0  # seconds for one program
-SAVE_LIMIT = 16 * 1024 * 1024  # bytes of the admin's own rules that are read at most
-_LOCKED = 4  # exit status (RESOURCE_PROBLEM) if somebody else holds the lock
+SAVE_LIMIT = 16 * 1024 * 1024  # the longest output of iptables-save that is read, bytes
+_LOCKED = 4  # exit status (RESOURCE_PROBLEM) if another process holds the lock
 
 SLACK = 5.0
 """By how many seconds a clock may be set back without shutting the windows."""
@@ -62,14 +62,14 @@ LACKS = (
     "no egress chain: nothing stops raw frames, nor those of a macvlan, VLAN or bridge",
     "no rules for bridges: what a bridge forwards between its ports passes no chain of iptables",
 )
-NO_NEWS = "no news of changed rules: if somebody flushes the table mangle, only a timer notices"
+NO_NEWS = "no events for changed rules: if somebody flushes the table mangle, it is noticed seconds later"
 
 _IPSEC = "-m policy --dir out --pol ipsec -j RETURN"
 _USER = "-m owner --uid-owner 0-4294967294"  # any
 _KERNELS_OWN = (133, 134, 135, 136, 137, 131, 132, 143)
 _NO_TOKEN = "none"
 
-# On a LAN: the kernel's own reports of the groups by which devices are found.  For MLD it has a socket, but of no user.
+# On a LAN: the kernel's own reports that it has joined the groups for finding devices.  Its socket for MLD has no user.
 _KERNEL = "-m owner ! --uid-owner 0-4294967294"
 _JOINS = {
     4: tuple(f"-d {group}/32 -p 2 -m ttl --ttl-eq 1 {_KERNEL}" for group in JOINS[4]),
@@ -78,7 +78,7 @@ _JOINS = {
     ),
 }
 
-# What every closed link lets through, by family: see nftables.ALWAYS.  All rules here are written as iptables-save
+# The packets that pass every closed link, by family: see nft_rules.ALWAYS.  All rules here are written as iptables-save
 # writes them, because the two are compared.
 ALWAYS = {
     4: ("-d 255.255.255.255/32 -p udp -m udp --sport 68 --dport 67 -j RETURN", _IPSEC),
@@ -98,16 +98,16 @@ ALWAYS = {
     ),
 }
 
-_ATTEMPTS = 3  # at finding the table as it was read: others change it meanwhile
+_ATTEMPTS = 3  # other programs may change the table between our reading and writing
 
 _FIRST_TIME = 86400  # libxt_time writes no earlier date
-_LAST_TIME = 2**31 - 2  # libxt_time reads no later date than 2**31 - 1, which it does not write: no limit
+_LAST_TIME = 2**31 - 2  # the latest date that libxt_time reads and writes: it does not write 2**31 - 1, its default
 
 
 def render_exemption(exemption: Exemption, version: int) -> tuple[str, ...]:
-    """Return what the packets of an exemption match, as iptables-save(8) writes it: any one of these.
+    """Return the matches for packets of an exemption, as iptables-save(8) writes them; a packet has to match only one.
 
-    version: 4 or 6; nothing matches an exemption for the other family.  Raises `GuardError` for one that can't be.
+    version: 4 or 6; an exemption for the other family has no matches.  Raises `GuardError` for an impossible exemption.
     """
     check_exemption(exemption)
     network = ""
@@ -132,14 +132,14 @@ def render_exemption(exemption: Exemption, version: int) -> tuple[str, ...]:
 
 
 def render_window(window: Window | None, version: int, now: float) -> tuple[str, ...]:
-    """Return the rules that let the packets of a window through while it is open; none for None or one that is over.
+    """Return the rules by which the packets of a window pass while it is open; none for None or after its end.
 
-    now: as time.time().  The match knows whole seconds, and includes the one that it ends with.
+    now: as time.time().  The match has a resolution of one second, and includes its last second.
     """
     if window is None or window.until <= now or now > _LAST_TIME:
         return ()
     if window.name == LAN:
-        # No clock ends it: the times only make it a window's rule.
+        # Time does not end this window.  Its rules have times only because that marks a window's rules.
         time_match = f"-m time --datestart {_format_time(_FIRST_TIME)} --datestop {_format_time(_LAST_TIME)}"
         networks = (match for exemption in window.exemptions for match in render_exemption(exemption, version))
         return tuple(f"{match} {time_match} -j RETURN" for match in (*_JOINS[version], *networks))
@@ -150,7 +150,7 @@ def render_window(window: Window | None, version: int, now: float) -> tuple[str,
 
 
 def build_window(device: str, name: str, version: int, window: Window | None, now: float) -> tuple[str, ...]:
-    """Return the rules of a window's chain; of one that is shut if `window` is None or over."""
+    """Return the rules of a window's chain.  The window is shut if `window` is None or has ended."""
     place = WINDOWS.index(name) + 1
     following = _name_window(device, WINDOWS[place]) if place < len(WINDOWS) else f"nch-{device}"
     rules = render_window(window, version, now)
@@ -173,7 +173,7 @@ def build_forward(version: int, window: Window | None, now: float) -> tuple[str,
 def build_chains(
     device: str, version: int, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
 ) -> dict[str, tuple[str, ...]]:
-    """Return the rules of a device by chain, without those of its tokens.  version: 4 or 6; now: as time.time()."""
+    """Return the rules of a device's chains, except those for tokens.  version: 4 or 6; now: as time.time()."""
     found = {window.name: window for window in windows}
     chains = {_name_window(device, name): build_window(device, name, version, found.get(name), now) for name in WINDOWS}
     matches = (match for exemption in exemptions for match in render_exemption(exemption, version))
@@ -222,16 +222,16 @@ def find_variant(directory: str = DIRECTORY) -> str:
 def list_legacy_guards() -> tuple[str, ...]:
     """Return the devices with a guard in the legacy tables, which neither nft(8) nor iptables-nft(8) lists.
 
-    The kernel is asked by python-iptables or, if that is not installed or does not work here, by iptables-legacy-save;
-    and only if it has the table already: to ask for one that it does not have loads a module.  Without the rights for
-    it, and without both programs, nothing is found.  python-iptables takes 0.1 s to import: this is for commands.
+    They are read by python-iptables or, if that is not installed or does not work here, by iptables-legacy-save.  They
+    are read only if the kernel has the table already, since reading it would load its module.  Without root, or without
+    both programs, the result is empty.  Importing python-iptables takes 0.1 s, so only commands call this.
     """
     versions = [version for version in VERSIONS if _has_legacy_table(version)]
     if not versions:
         return ()
     try:
         from iptc import IPTCError, Table, Table6
-    except (ImportError, OSError, AttributeError):  # the last two: no libiptc or libxtables, or a strange one
+    except (ImportError, OSError, AttributeError):  # OSError, AttributeError: no libiptc or libxtables, or another
         pass
     else:
         try:
@@ -248,10 +248,10 @@ def list_legacy_guards() -> tuple[str, ...]:
 class Firewall:
     """The guard by one variant of iptables.
 
-    thorough: whether to find out at once what the kernel lacks, by ``iptables-restore --test``.
+    thorough: whether to check that the kernel has all that the rules need, by ``iptables-restore --test``.
     variant: ``legacy`` or ``nft``; empty for the one that this machine uses.
     directory: of the programs; lock: the lock file of the legacy variant, empty for the usual one.
-    Raises `GuardError` if a program is missing, and with `thorough` if the kernel or a lack of rights says no.
+    Raises `GuardError` if a program is missing; with `thorough`, also if the kernel lacks a feature, or without root.
     """
 
     has_lease = True
@@ -263,7 +263,7 @@ class Firewall:
         self._directory = directory
         self._variables = {"XTABLES_LOCKFILE": lock} if lock else {}
         self.name = f"iptables-{self._variant}"
-        # The nft variant changes nftables' own tables, and the kernel tells of that.
+        # The nft variant changes tables of nf_tables, and the kernel reports that.
         self.has_news = self._variant == "nft"
         self.lacks = LACKS if self.has_news else (*LACKS, NO_NEWS)
         for version in VERSIONS:
@@ -284,7 +284,7 @@ class Firewall:
     ) -> None:
         """See `AnyFirewall.close`.
 
-        ports: not used.  What a bridge forwards is not seen here, so that `guarding` refuses to guard one.
+        ports: not used.  Frames that a bridge forwards pass no chain of iptables, so `lifecycle` refuses to guard one.
         """
         taking = bool(token and windows)
         if taking:
@@ -296,7 +296,7 @@ class Firewall:
         self._close(closings)
 
     def _close(self, closings: Sequence[Closing], token: str = "") -> None:
-        """Close devices.  token: for the first one's windows, if it has any."""
+        """Close devices.  token: for the windows of the first device."""
         for each in closings:
             check_device(each.device)
         now = time.time()
@@ -317,7 +317,7 @@ class Firewall:
             raise
 
     def change_ports(self, device: str, ports: Ports) -> None:
-        """See `AnyFirewall.change_ports`: nothing here depends on them."""
+        """See `AnyFirewall.change_ports`.  The rules here don't depend on ports."""
 
     def begin_look(self, device: str, token: str) -> None:
         """See `AnyFirewall.begin_look`."""
@@ -353,7 +353,7 @@ class Firewall:
                 except _Busy:
                     raise
                 except _Killed:
-                    changed = True  # for all we know
+                    changed = True  # maybe
                     raise
                 except GuardError:
                     chains = self._read(version)
@@ -382,7 +382,7 @@ class Firewall:
                     problem = problem or error
         if problem and len(names) > 1 and not isinstance(problem, _Busy):
             for name in names:
-                self.shut_window(device, name)  # the rules of an older version lack one of them
+                self.shut_window(device, name)  # an older version's rules lack one of the windows
         elif problem:
             raise problem
 
@@ -397,7 +397,7 @@ class Firewall:
     def renew_window(self, device: str, window: Window) -> bool:
         """See `AnyFirewall.renew_window`.
 
-        Each rule is replaced by one that ends later; that fails if somebody has shut the window meanwhile.
+        Each rule is replaced by one that ends later, which fails if somebody has shut the window meanwhile.
         """
         check_device(device)
         now = time.time()
@@ -454,7 +454,7 @@ class Firewall:
                 try:
                     self._restore(version, commands)
                     break
-                except GuardError:  # somebody else may have changed the table since it was read
+                except GuardError:  # another program may have changed the table since it was read
                     if attempt == _ATTEMPTS - 1:
                         raise
 
@@ -475,7 +475,7 @@ class Firewall:
         return _list_guarded(chain for version in VERSIONS for chain in self._list_chains(version))
 
     def _put(self, version: int, wanted: Mapping[str, dict[str, tuple[str, ...]]], token: str) -> None:
-        """Make the chains of devices hold exactly these rules, and read back that they do.
+        """Give the chains of devices exactly these rules, and check that they have them.
 
         wanted: the rules by device and chain; token: as for `_close`.
         """
@@ -483,7 +483,7 @@ class Firewall:
         first = next(iter(wanted), "")
         standing: dict[str, list[str]] = {}
         problem = ""
-        # At first as if the guards stood already, which saves reading the table; then as if they did not.
+        # First assume that the guards are installed already, which saves reading the table.
         begin = 0 if token or self._may_stand(version, wanted) else 1
         if begin and len(wanted) > 1:
             standing = self._read(version)
@@ -502,7 +502,7 @@ class Firewall:
                 raise
             except GuardError as error:
                 if token and isinstance(error, _Killed):
-                    # The token may be used up, and the window open.
+                    # The token may have been used, and the window may be open.
                     raise _NotHeld(str(error)) from None
                 if attempt == last:
                     raise
@@ -516,14 +516,13 @@ class Firewall:
             if not problem:
                 return
             if token:
-                break  # it is used up
-            # A later iptables-save may write our rules in other words: what it wrote is what counts from now on.
+                break  # it is used
+            # A later version of iptables-save may write our rules differently: from now on compare with its own output.
             checksums = {device: _sum_rules(device, standing) for device in wanted}
-        raise _NotHeld(f"{', '.join(wanted)}: {self.name} does not hold what was put in it: {problem}")
+        raise _NotHeld(f"{', '.join(wanted)}: the rules of {self.name} are not as they were written: {problem}")
 
     def _may_stand(self, version: int, devices: Iterable[str]) -> bool:
-        """Whether all of these devices may have a guard already: without a program only the nft variant's tables tell.
-        """
+        """Whether all of these devices may have a guard already.  The legacy tables can't be read without a program."""
         if self._variant == "legacy":
             return True
         standing = self._list_chains(version)
@@ -534,16 +533,16 @@ class Firewall:
         if self._variant == "legacy":
             return self._read(version)
         try:
-            # These are nf_tables' own, and 40 guards take a program a hundred times as long to list.
+            # These are tables of nf_tables: iptables-save takes a hundred times as long to list 40 guards.
             with nf_tables.Tables() as kernel:
                 return kernel.list_empty_chains(nf_tables.IP if version == 4 else nf_tables.IP6, TABLE)
         except NetlinkError as error:
             raise GuardError(f"{self.name}: {error}") from None
 
     def _shut_after_failure(self, device: str, name: str) -> None:
-        """Shut a window that could be opened or renewed for one of the families only.
+        """Shut a window that could be opened or renewed for only one address family.
 
-        If that fails as well, its rules end by themselves.
+        If this fails, too, its rules end with their time.
         """
         try:
             self.shut_window(device, name)
@@ -553,7 +552,7 @@ class Firewall:
             log.error(f"{device}: netconf-guard: {error}")
 
     def _test(self) -> None:
-        """Find out whether the kernel and iptables know all that our rules need.  Raises `GuardError`."""
+        """Raise `GuardError` unless the kernel and iptables have everything that our rules need."""
         now = time.time()
         everything = (Exemption("udp", "", 53, 53, (0,), 1), Exemption("tcp", "", source_port=22, reply=True))
         for version in VERSIONS:
@@ -564,7 +563,7 @@ class Firewall:
     def _read(self, version: int) -> dict[str, list[str]]:
         """Return the rules of the table by chain.  Raises `GuardError`."""
         if self._variant == "legacy" and not _has_legacy_table(version):
-            return {}  # iptables-legacy-save would load the module, which makes the table
+            return {}  # iptables-legacy-save would load the module, which creates the table
         program = self._get_program(version, "save")
         result = self._run([program, "-t", TABLE], None)
         if result.status:
@@ -575,7 +574,8 @@ class Firewall:
             raise GuardError(f"{program}: {error}") from None
 
     def _restore(self, version: int, commands: list[str], *options: str) -> None:
-        """Change the table in one transaction.  Raises `GuardError`; then it is as it was."""
+        """Change the table in one transaction.  Raises `GuardError`; then the table is unchanged, except for `_Killed`.
+        """
         program = self._get_program(version, "restore")
         wait = ["-w", str(LOCK_PATIENCE)] if self._variant == "legacy" else []
         text = "".join(f"{line}\n" for line in (f"*{TABLE}", *commands, "COMMIT"))
@@ -599,15 +599,15 @@ class Firewall:
 
 
 class _Busy(GuardError):
-    """Somebody else holds the lock of the legacy tables; nothing was changed."""
+    """Another process holds the lock of the legacy tables; nothing was changed."""
 
 
 class _Killed(GuardError):
-    """The program was ended by a signal: nobody knows whether the table was changed."""
+    """The program was killed by a signal: it is unknown whether the table was changed."""
 
 
 class _NotHeld(GuardError):
-    """The table was changed, but does not hold what was put in it."""
+    """The table was changed, but does not have the rules that were written."""
 
 
 # --- chains
@@ -631,7 +631,7 @@ def _list_chains(device: str) -> list[str]:
 
 
 def _list_hooks(device: str) -> list[tuple[str, str]]:
-    """Return the rules that lead to a device's chains, each with the chain that it is in."""
+    """Return the rules that lead to a device's chains, as pairs: the rule's chain, and the rule."""
     return [
         ("POSTROUTING", f"-o {device} -j {_name_window(device, WINDOWS[0])}"),
         ("FORWARD", f"-o {device} -j nchf-{device}"),
@@ -647,7 +647,7 @@ def _is_hook(rule: str) -> bool:
 
 
 def _unhook(device: str, chains: dict[str, list[str]]) -> list[str]:
-    """Return the commands that delete whatever leads to a device's chains.  chains: the whole table."""
+    """Return the commands that delete all rules which lead to a device's chains.  chains: the whole table."""
     targets = tuple(f" {way} {name}" for name in _list_chains(device) for way in ("-j", "-g"))
     ours = _list_chains(device)
     return [
@@ -660,11 +660,11 @@ def _unhook(device: str, chains: dict[str, list[str]]) -> list[str]:
 
 
 def _fill(device: str, chains: dict[str, tuple[str, ...]], checksum: str, renew_tokens: bool) -> list[str]:
-    """Return the commands that make chains hold exactly these rules, and the last one of ``nch-DEVICE`` the checksum.
+    """Return the commands that give chains exactly these rules; the last rule of ``nch-DEVICE`` gets the checksum.
 
-    renew_tokens: whether to make the chain of the tokens anew, with none in it.
+    renew_tokens: whether to create the chain of the tokens anew, without tokens.
     """
-    # Also empties a chain that is there already.
+    # This also empties a chain that exists.
     commands = [f":{name} - [0:0]" for name in chains]
     if renew_tokens:
         commands += [f":{_name_tokens(device)} - [0:0]", *_clear_tokens(device)]
@@ -677,19 +677,19 @@ def _fill(device: str, chains: dict[str, tuple[str, ...]], checksum: str, renew_
 
 
 def _set_window(device: str, version: int, name: str, window: Window | None, now: float) -> list[str]:
-    """Return the commands that give a window other rules; `window`: None to shut it."""
+    """Return the commands that replace a window's rules; `window`: None to shut it."""
     chains = {_name_window(device, name): build_window(device, name, version, window, now)}
     if name == OPEN:
         chains[f"nchf-{device}"] = build_forward(version, window, now)
     commands = []
     for chain, rules in chains.items():
-        commands.append(f"-F {chain}")  # unlike a declaration it fails if the device is not guarded
+        commands.append(f"-F {chain}")  # unlike a declaration, this fails if the device is not guarded
         commands += [f"-A {chain} {rule}" for rule in rules]
     return commands
 
 
 def _shut_windows(device: str, version: int, names: Sequence[str]) -> list[str]:
-    """Return the commands that shut windows; with `OPEN` no look that has begun opens it any more."""
+    """Return the commands that shut windows; with `OPEN`, they remove the tokens of all looks."""
     commands = [command for name in names for command in _set_window(device, version, name, None, 0.0)]
     return [*commands, *(_clear_tokens(device) if OPEN in names else ())]
 
@@ -708,7 +708,7 @@ def _render_token(token: str) -> str:
 
 
 def _take_token(device: str, token: str) -> list[str]:
-    """Return the commands that take a token; they fail if it is not there."""
+    """Return the commands that remove a token; they fail if the token is missing."""
     chain = _name_tokens(device)
     return [f"-D {chain} {_render_token(token)}", f"-A {chain} {_render_token(_NO_TOKEN)}"]
 
@@ -726,9 +726,9 @@ def _has_token(chains: dict[str, list[str]], device: str, token: str) -> bool:
 
 
 def _find_problem(device: str, chains: dict[str, list[str]]) -> str:
-    """Return in words what of a device does not stand in the table; empty if all of it does.
+    """Return what is wrong with a device's rules in the table, in words; empty if nothing is.
 
-    Whatever windows are open is not looked at, but that each of their rules ends by itself.
+    The rules of open windows are not compared, since they change; but each of them must have an end.
     """
     for hook, rule in _list_hooks(device):
         rules = chains.get(hook, [])
@@ -737,7 +737,7 @@ def _find_problem(device: str, chains: dict[str, list[str]]) -> str:
         if rules.count(rule) > 1:
             return f"more than one rule leads to the chains of {device} in chain {hook}"
         if not all(map(_is_hook, rules[: rules.index(rule)])):
-            return f"something stands before the chains of {device} in chain {hook}"
+            return f"another rule is before the chains of {device} in chain {hook}"
     for name in _list_chains(device):
         if name not in chains:
             return f"no chain {name}"
@@ -745,12 +745,12 @@ def _find_problem(device: str, chains: dict[str, list[str]]) -> str:
         return f"{len(chains[_name_tokens(device)])} rules instead of {TOKENS} in chain {_name_tokens(device)}"
     checksum = _sum_rules(device, chains)
     if not chains[f"nch-{device}"] or chains[f"nch-{device}"][-1] != f"-m comment --comment {checksum} -j DROP":
-        return f"the rules of {device} are not those that its last one tells the checksum of"
+        return f"the rules of {device} don't match the checksum in the last one"
     return ""
 
 
 def _compare(wanted: dict[str, tuple[str, ...]], chains: dict[str, list[str]]) -> str:
-    """Return in words which chain does not have as many rules as it should; empty if all have."""
+    """Return which chain has the wrong number of rules, in words; empty if none has."""
     for name, rules in wanted.items():
         if len(chains.get(name, ())) != len(rules):
             return f"{len(chains.get(name, ()))} rules instead of {len(rules)} in chain {name}"
@@ -758,12 +758,12 @@ def _compare(wanted: dict[str, tuple[str, ...]], chains: dict[str, list[str]]) -
 
 
 def _find_difference(device: str, wanted: dict[str, tuple[str, ...]], standing: dict[str, list[str]]) -> str:
-    """Return in words what of a device does not stand as `wanted`; empty if all of it does."""
+    """Return how a device's rules differ from `wanted`, in words; empty if they don't."""
     return _find_problem(device, standing) or _compare(wanted, standing)
 
 
 def _sum_rules(device: str, chains: Mapping[str, Sequence[str]]) -> str:
-    """Return a checksum of all rules of a device but those of its open windows and its tokens."""
+    """Return a checksum of all rules of a device, except those of its open windows and its tokens."""
     lines = []
     for name in _list_chains(device)[:-1]:
         for rule in chains.get(name, ()):
@@ -775,13 +775,13 @@ def _sum_rules(device: str, chains: Mapping[str, Sequence[str]]) -> str:
 
 
 def _is_timed(rule: str) -> bool:
-    """Whether a rule is one of a window: it returns, between two instants."""
+    """Whether a rule belongs to a window: it returns, between two points in time."""
     words = rule.split(" ")
     return words[-7:-5] == ["time", "--datestart"] and words[-4] == "--datestop" and words[-2:] == ["-j", "RETURN"]
 
 
 def _is_within(rule: str, now: float) -> bool:
-    """Whether a rule of a window holds at the time `now`; in this form instants are in the order of their text."""
+    """Whether a rule of a window holds at the time `now`; times in this format can be compared as text."""
     if not _is_timed(rule):
         return False
     words = rule.split(" ")
@@ -792,12 +792,12 @@ def _is_within(rule: str, now: float) -> bool:
 
 
 def _format_time(moment: float) -> str:
-    """Return an instant as libxt_time reads and writes it, in UTC; a fraction of a second is cut off."""
+    """Return a time as libxt_time reads and writes it, in UTC; fractions of a second are cut off."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
 def _explain(result: programs.Result) -> str:
-    """Return in words why a program failed."""
+    """Return why a program failed, in words."""
     said = _join_lines(result.output)
     if result.status < 0:
         return f"killed by signal {-result.status}" + (f": {said}" if said else "")
@@ -805,7 +805,7 @@ def _explain(result: programs.Result) -> str:
 
 
 def _join_lines(output: str) -> str:
-    """Return what a program said, as one line; what it always says beside is left out."""
+    """Return a program's output as one line, without the lines that it always prints."""
     lines = [line.strip() for line in output.splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith(("Try `", "Error occurred at", "# ")))
 

@@ -19,12 +19,12 @@ _NUMBERS = {"output": nf_tables.OUTPUT, "forward": nf_tables.FORWARD, "postrouti
 _FAMILIES = {"inet": nf_tables.INET, "netdev": nf_tables.NETDEV, "bridge": nf_tables.BRIDGE}
 NO_CHAIN = "no chain "
 
-_FEW = 3  # of so many guards each is asked for, of more all tables are listed once
-_ATTEMPTS = 3  # others may change their tables meanwhile
+_FEW = 3  # for more devices than this, all tables are listed at once instead of asking for each device
+_ATTEMPTS = 3  # other programs may change their tables meanwhile
 
 
 class Installed:
-    """All that stands.  chains: by table and name; maps: the devices in each of `MAPS`."""
+    """Everything that is installed.  chains: by table and name; maps: the devices in each of `MAPS`."""
 
     def __init__(self, chains: dict[str, dict[str, Chain]], maps: dict[str, frozenset[str]]) -> None:
         self.chains = chains
@@ -32,13 +32,13 @@ class Installed:
 
 
 class Reader:
-    """Questions about what stands, over one socket; each raises `GuardError`."""
+    """Reads the guard's tables from the kernel, by one socket.  Each method raises `GuardError`."""
 
     def __init__(self) -> None:
         self._conversation = nf_tables.Conversation()
 
     def read_tables(self) -> Installed:
-        """Return all that stands, by one listing of each table."""
+        """Return everything that is installed, by one listing of each table."""
         try:
             with self._conversation as kernel:
                 chains = {table: kernel.list_chains(*_split(table)) for table in (INET, NETDEV, BRIDGE)}
@@ -48,7 +48,7 @@ class Reader:
         return Installed(chains, {name: frozenset(map(_read_device, found)) for name, found in keys.items()})
 
     def read_chains(self, table: str, names: Collection[str]) -> dict[str, Chain]:
-        """Return those chains of `names` that stand."""
+        """Return those of these chains that are installed."""
         try:
             with self._conversation as kernel:
                 return kernel.get_chains(*_split(table), names)
@@ -82,21 +82,21 @@ class Reader:
             raise GuardError(str(error)) from None
 
     def list_parts(self, device: str) -> list[str]:
-        """Return the commands that take all of a device away."""
+        """Return the commands that remove everything of a device."""
         try:
             with self._conversation as kernel:
                 return [each for table in (INET, NETDEV, BRIDGE) for each in _render_removal(kernel, table, device)]
         except NetlinkError as error:
-            raise GuardError(f"{device}: what stands can't be listed: {error}") from None
+            raise GuardError(f"{device}: its rules can't be listed: {error}") from None
 
     def find_problem(
         self, device: str, wanted: Mapping[tuple[str, str], int | None], guests: bool, installed: Installed | None
     ) -> str:
-        """Return what of the `wanted` chains is not installed, in words; empty if nothing is missing.
+        """Return how the installed chains differ from `wanted`, in words; empty if they don't.
 
-        wanted: the number of rules by table and chain; None where another rule tells it, or nobody cares.
-        guests: whether the device is a bridge, whose guests are held, too.
-        installed: all that stands; None to ask the kernel for this device alone.
+        wanted: the number of rules, by table and chain; None if it need not be compared.
+        guests: whether the device is a bridge, with rules for its guests.
+        installed: everything that is installed; None to ask the kernel for this device alone.
         """
         for table in (INET, NETDEV):
             chains = {chain: count for (where, chain), count in wanted.items() if where == table}
@@ -126,14 +126,15 @@ class Reader:
 def find_problems(
     devices: Collection[str], reader: Reader, find: Callable[[str, Installed | None], str]
 ) -> dict[str, str]:
-    """Return what `find` says about each of `devices`, but for those about which it says nothing.
+    """Return the problems that `find` finds, by device.
 
-    find: is called with the device, and with all that stands, or None to ask the kernel for this device alone.
+    find: returns a device's problem, or an empty text.  It gets the device, and everything that is installed, or None
+    to ask the kernel for this device alone.
     """
     problems: dict[str, str] = {}
     waiting = list(devices)
     for _ in range(_ATTEMPTS if devices else 0):
-        # A list is taken in several steps, and torn where others change their tables meanwhile.
+        # Listing takes several requests: if another program changes its tables meanwhile, the result is incomplete.
         installed = reader.read_tables() if len(waiting) > _FEW else None
         found = {device: find(device, installed) for device in waiting}
         problems = {device: problem for device, problem in found.items() if problem}
@@ -154,7 +155,7 @@ def _read_device(key: bytes) -> str:
 
 
 def _render_removal(kernel: Tables, table: str, device: str) -> list[str]:
-    """Return the commands that take all of a device out of a table, or the table where there is no other device."""
+    """Return the commands that remove everything of a device from a table, or the table if it has no other device."""
     family, plain = _split(table)
     if not kernel.has_table(family, plain):
         return []
@@ -167,7 +168,7 @@ def _render_removal(kernel: Tables, table: str, device: str) -> list[str]:
     for name in MAPS:
         if device in map(_read_device, kernel.list_keys(family, plain, name) or ()):
             commands.append(f'delete element {table} {name} {{ "{device}" }}')
-    # Those that jump to others go first.
+    # Chains that jump to others are deleted first.
     kinds = ("egress", "ports", "portforward", "out", "refuse", "forward", "output", "frames", "pass", *WINDOWS)
     chains = [f"{kind}-{device}" for kind in (*kinds, "decided")]
     commands += render_deletion(table, [chain for chain in chains if chain in standing])
@@ -179,7 +180,7 @@ def _render_removal(kernel: Tables, table: str, device: str) -> list[str]:
 
 
 def _compare(standing: dict[str, Chain], name: str, count: int | None) -> str:
-    """Return in words how a chain differs from what it should be; empty where it does not."""
+    """Return how a chain differs from what it should be, in words; empty if it does not."""
     chain = standing.get(name)
     if chain is None:
         return f"{NO_CHAIN}{name}"
@@ -195,7 +196,10 @@ def _compare(standing: dict[str, Chain], name: str, count: int | None) -> str:
 
 
 def _compare_last(standing: dict[str, Chain], dropping: str, passing: str, more: int) -> str:
-    """Return in words whether the drop at the end of a chain is missing, or what it says to stand in front of it."""
+    """Return what is wrong with the drop at the end of a chain, in words; empty if nothing is.
+
+    The drop is in chain `dropping`; its comment says how many rules chain `passing` has, except the last `more`.
+    """
     last = standing[dropping]
     if not last.drops:
         return f"no drop at the end of chain {dropping}"

@@ -16,27 +16,27 @@ NETDEV = "netdev netconf-guard"
 BRIDGE = "bridge netconf-guard"
 EARLY = "inet netconf-guard-early"
 
-# Which chain of a device decides in which hook: by the map of that name, from the device to its chain ``MAP-DEVICE``.
-# 350: behind all standard priorities of nft(8), up to srcnat at 100, and the last of linux/netfilter_ipv4.h, at 300.
+# The base chains.  Each uses a map to find the device's own chain, ``MAP-DEVICE``.  350: after all standard priorities
+# of nft(8), of which srcnat is the last with 100, and of linux/netfilter_ipv4.h, whose last is 300.
 HOOKS = {
     "output": ("type filter hook output priority 10; policy accept;", 10),
     "forward": ("type filter hook forward priority 10; policy accept;", 10),
     "postrouting": ("type filter hook postrouting priority 350; policy accept;", 350),
 }
 BASE_RULES = {
-    # What carries a mark may be routed anew because of it by a hook still to come: not ours to refuse here.
+    # Don't refuse a packet with a mark here: a later hook may reroute it because of the mark.
     "output": "meta l4proto tcp meta mark 0 oifname vmap @refuse",
     "forward": "oifname vmap @forward",
     "postrouting": "oifname vmap @out",
 }
 MAPS = ("refuse", "forward", "out")
 
-# A router solicitation, RFC 4861 4.1, with one or two link-layer addresses as its options: nothing else fits in.
+# A router solicitation, RFC 4861 4.1: the length leaves room for one or two link-layer addresses and nothing else.
 _SOLICITATION = "icmpv6 type nd-router-solicit ip6 nexthdr icmpv6 ip6 hoplimit 255 ip6 daddr ff02::2 ip6 length <= 24"
 _NEIGHBOURS = (
     "ip6 nexthdr icmpv6 ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } icmpv6 code 0"
 )
-# RFC 3810 5.2.14, RFC 2710 5; of the groups only those that every host is in.
+# MLD, RFC 3810 5.2.14 and RFC 2710 5; only for groups that every host is in.
 _LISTENERS = tuple(
     f"ip6 hoplimit 1 ip6 daddr {group} icmpv6 type {kind}"
     for group, kind in (
@@ -46,32 +46,32 @@ _LISTENERS = tuple(
     )
 )
 _DHCP = "udp sport 68 udp dport 67 ip daddr 255.255.255.255"
-# All_DHCP_Relay_Agents_and_Servers, and a server that asked to be spoken to itself (RFC 8415 7.1, 18.2.10).
+# All_DHCP_Relay_Agents_and_Servers, and a server that has asked for unicast (RFC 8415 7.1, 18.2.10).
 _DHCP6 = "udp sport 546 udp dport 547 ip6 daddr { ff02::1:2, fe80::/10 }"
 
-# ND and MLD, which only the kernel may send, whose sockets have no user; and a socket of any user.
+# ND and MLD, which only the kernel may send: its sockets have no user.  And the match for a socket with any user.
 _KERNELS_OWN = (
     "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect, "
     "mld2-listener-report, mld-listener-report, mld-listener-done }"
 )
 _USER = "meta skuid 0-4294967294"
 
-# What every closed link lets through.
+# The packets that pass every closed link.
 ALWAYS = (
     f"{_DHCP} accept",
     f"{_DHCP6} accept",
     # dhcpcd solicits routers itself, in place of the kernel.
     f"{_SOLICITATION} accept",
-    # All other ND and MLD is the kernel's own: what a process made up has a user.
+    # Other ND and MLD passes only from the kernel: a packet that a process has made has a user.
     f"{_KERNELS_OWN} {_USER} drop",
     f"{_NEIGHBOURS} accept",
     *(f"{listener} accept" for listener in _LISTENERS),
-    # A policy will encrypt it: ip-xfrm(8).
+    # An IPsec policy will encrypt it: ip-xfrm(8).
     "rt ipsec exists accept",
 )
 
-# What passes on a LAN besides what its window lets through: the kernel's own reports of the groups by which devices are
-# found.  All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.
+# The first rules of the window LAN.  The kernel's own reports pass that it has joined the groups for finding devices.
+# All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.
 _JOINS = (
     f"ip ttl 1 ip protocol igmp ip daddr {{ {', '.join(JOINS[4])} }}",
     f"ip6 hoplimit 1 icmpv6 type mld-listener-report ip6 daddr {{ {', '.join(JOINS[6])} }}",
@@ -83,16 +83,17 @@ LAN_RULES = (
 )
 LAN_FRAMES = tuple(f"{join} accept" for join in _JOINS)
 
-# The same as `ALWAYS` in the shape of frames.  Frames with a VLAN's tag are those of a child: closed, whatever is in
-# them.  The ether type is read at its place as well as in the packet's own field, which whoever sends a raw frame may
-# fill as he likes (packet(7)); `ether type` would ask for the incoming device's type here, and there is none.  Links of
-# another kind (InfiniBand) have something else at that place.
+# Frames with a VLAN tag come from a VLAN child and are always dropped.  For the others the ether type is compared in
+# the frame itself, too, since the sender of a raw frame can put anything into the kernel's `meta protocol` (packet(7)).
+# It is read by its offset: `ether type` would check the incoming device's type, and there is no incoming device here.
+# Other kinds of links (InfiniBand) have other data at that offset.
 _ETHERNET = (
     "meta oiftype ether @ll,96,16 { 0x8100, 0x88a8 } drop",
-    # Sent as something else, it would still be read as IP by the rules below.
+    # Otherwise the rules below would take the frame for IP.
     "meta oiftype ether meta protocol ip @ll,96,16 != 0x0800 drop",
     "meta oiftype ether meta protocol ip6 @ll,96,16 != 0x86dd drop",
 )
+# The frames that pass every closed link, as the packets of `ALWAYS` do.
 FRAMES = (
     *(
         f"meta protocol {kind} @ll,96,16 {kind} accept"
@@ -105,17 +106,17 @@ FRAMES = (
     *(f"{listener} accept" for listener in _LISTENERS),
 )
 
-# How long the token of a look stays valid that opened nothing and was never shut, minutes: no look takes longer.
+# After how many minutes an unused token expires; no look takes that long.
 _TOKEN_TIME = 60
 
 _DAY = 86400
-_LONGEST = 3650 * _DAY  # seconds that a window is open at most
+_LONGEST = 3650 * _DAY  # the longest timeout of a window, seconds
 
 
 def render_exemption(exemption: Exemption) -> str:
-    """Return what a packet of this exemption matches, for the family inet; empty for any packet.
+    """Return the match for packets of this exemption, for the family inet; empty for any packet.
 
-    Raises `GuardError` for an exemption that can't be.
+    Raises `GuardError` for an impossible exemption.
     """
     check_exemption(exemption)
     matches = [_render_network(exemption, "meta nfproto"), _render_ports(exemption), _render_users(exemption)]
@@ -127,18 +128,19 @@ def render_exemption(exemption: Exemption) -> str:
 
 
 def render_frames(exemption: Exemption) -> tuple[str, ...]:
-    """Return what a frame of this exemption matches, for the family netdev: any one of these.
+    """Return the matches for frames of this exemption, for the family netdev; a frame has to match only one of them.
 
-    Whether it is a reply is not known here.  Its user is, if the socket is in this network namespace: so what a
-    container sends through a macvlan does not match.  A packet may have been cut into fragments meanwhile, of which
-    only the first tells the ports.
+    Whether a frame is a reply is unknown here.  Its user is known if the socket is in this network namespace: so frames
+    of a container with a macvlan don't match.  The packet may be split into fragments by now, and only the first has
+    the
+    ports: so the other fragments are matched without them.
     """
     check_exemption(exemption)
     network = _render_network(exemption, "meta protocol")
     mark = f"meta mark {exemption.mark:#x}" if exemption.mark else ""
     owner = " ".join(filter(None, (_render_users(exemption), mark)))
     if exemption != Exemption() and not (network or exemption.protocol or exemption.port or exemption.source_port):
-        network = "meta protocol { ip, ip6 }"  # whatever else it is for, IP it is
+        network = "meta protocol { ip, ip6 }"  # an exemption is always for IP
     found = [" ".join(filter(None, (network, _render_ports(exemption), owner)))]
     if exemption.port or exemption.source_port:
         protocol = f"meta l4proto {exemption.protocol or '{ tcp, udp }'}"
@@ -155,7 +157,7 @@ def build_chains(
 ) -> dict[str, tuple[str, ...]]:
     """Return the rules of a device's chains in the table inet, by chain.
 
-    now: as time.time(); decided: what is matched by a bridge's frames that were let through already.
+    now: as time.time(); decided: the match for frames that a bridge's rules have already accepted.
     """
     passed = (f"{decided} accept",) if decided else ()
     passing = (
@@ -167,7 +169,7 @@ def build_chains(
     drop = f'counter name "dropped-{device}" drop'
     chains = {
         f"pass-{device}": passing,
-        # The number is for whoever looks whether they still stand: `Firewall.find_fallen`.
+        # `Firewall.find_fallen` compares this number.
         f"out-{device}": (f"jump pass-{device}", f'{drop} comment "behind {len(passing)} rules"'),
         f"forward-{device}": (
             *passed,
@@ -175,8 +177,8 @@ def build_chains(
             "rt ipsec exists accept",
             drop,
         ),
-        # Only new connections: those that are open are not cut where a link is closed for a moment.  What the admin's
-        # NAT redirects may be on its way elsewhere already, which this hook is not told.
+        # Only new connections, so that established ones survive if a link is closed for a moment.  Not those that the
+        # admin's NAT redirects: they may leave by another link, which is unknown in this hook.
         f"refuse-{device}": (
             "tcp flags & (fin | syn | rst | ack) != syn accept",
             "ct status dnat accept",
@@ -224,7 +226,7 @@ def build_frame_window(window: Window) -> tuple[str, ...]:
 
 
 def _get_version(exemption: Exemption) -> int:
-    """Return 4 or 6, or 0 where an exemption is for both."""
+    """Return the IP version of an exemption: 4, 6, or 0 for both."""
     return 0 if not exemption.network else 6 if ":" in exemption.network else 4
 
 
@@ -234,7 +236,7 @@ def _render_network(exemption: Exemption, family: str) -> str:
     address, length = read_network(exemption.network)
     version = _get_version(exemption)
     if not length:
-        # A prefix of no bits is left out by nft(8), and its family with it.
+        # nft(8) leaves out a prefix of length 0, and the family with it.
         if family == "meta protocol":
             return f"{family} {'ip6' if version == 6 else 'ip'}"
         return f"{family} ipv{version}"
@@ -260,19 +262,19 @@ def _render_ports(exemption: Exemption) -> str:
 
 
 def render_end(window: Window) -> str:
-    """Return the rule that ends a window by the clock."""
-    # A whole number is one of seconds since 1970 here; the next one, lest the window closes before its time.
+    """Return the rule that ends a window by the wall clock."""
+    # nft(8) reads an integer as Unix time.  Round up, so that the window does not close early.
     return f"meta time >= {int(window.until) + 1} return"
 
 
 def render_element(device: str, window: Window, now: float) -> list[str]:
-    """Return the command that makes the device an element of the window's set until it closes."""
+    """Return the command that adds the device to the window's set until the window closes."""
     timeout = render_timeout(window, now)
     return [f'add element {INET} {window.name}-{device} {{ "{device}" timeout {timeout} }}'] if timeout else []
 
 
 def render_timeout(window: Window, now: float) -> str:
-    """Return how long a window is open from now on, as nft(8) reads it; empty where it is over."""
+    """Return the timeout of a window from now on, as nft(8) reads it; empty if the window has ended."""
     left_ms = int(1000 * min(window.until - now, _LONGEST))
     if left_ms <= 0:
         return ""
@@ -282,12 +284,12 @@ def render_timeout(window: Window, now: float) -> str:
 
 
 def render_token_set(device: str) -> str:
-    """Return the command that makes the set of tokens, which the rules of an older version lack."""
+    """Return the command that creates the set of tokens, which an older version's rules lack."""
     return f"add set {INET} token-{device} {{ type mark; flags timeout; }}"
 
 
 def render_token(device: str, token: str) -> str:
-    """Return the command that remembers the token of a look.  Raises `GuardError` for anything but a token."""
+    """Return the command that adds the token of a look.  Raises `GuardError` for anything but a token."""
     check_token(token)
     return f"add element {INET} token-{device} {{ 0x{token} timeout {_TOKEN_TIME}m }}"
 
@@ -299,7 +301,7 @@ def render_taking(device: str, token: str) -> list[str]:
 
 
 def render_hooks(device: str) -> tuple[str, ...]:
-    """Return the commands that put hooks, maps and sets, all but the device's own chains."""
+    """Return the commands that create hooks, maps and sets: everything except the device's own chains."""
     commands = [f"add map {INET} {name} {{ type ifname : verdict; }}" for name in MAPS]
     for chain, (hook, _) in HOOKS.items():
         commands.append(f"add chain {INET} {chain} {{ {hook} }}")
@@ -313,7 +315,7 @@ def render_hooks(device: str) -> tuple[str, ...]:
 
 
 def render_chains(table: str, device: str, chains: dict[str, tuple[str, ...]], frame: tuple[str, ...]) -> list[str]:
-    """Return the commands that make `chains` hold exactly their rules; `frame`: what stands around them."""
+    """Return the commands that give each of `chains` exactly its rules.  frame: commands to create what uses them."""
     return [
         f"add table {table}",
         f"add counter {table} dropped-{device}",

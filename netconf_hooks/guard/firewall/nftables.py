@@ -1,29 +1,32 @@
-"""The guard by nftables, through libnftables in this process (python3-nftables, libnftables(3)); nft(8) has the words.
+"""The guard by nftables: the transactions.  libnftables runs them in this process (python3-nftables, libnftables(3)).
 
-Two tables are ours alone, and nothing of anybody else's is touched:
+The guard has tables of its own, and no other table is changed:
 
-``inet netconf-guard`` is the authority.  It decides what IP sends, before neighbours are asked for it.  Its chain
-``postrouting`` stands behind every re-routing (the hook ``output`` still sees the old interface after a DNAT or a mark
-of the admin's), and at priority 350 behind everybody's source NAT.  ``forward`` drops what comes from elsewhere, but
-for an open link and what IPsec will encrypt.  ``output`` is comfort: a local connection that will come to nothing is
-refused at once instead of hanging.
+``inet netconf-guard`` decides about IP packets, before ARP or neighbour discovery is done for them.  Its chain
+``postrouting`` comes after every rerouting (the hook ``output`` still sees the old interface if the admin's rules DNAT
+or mark a packet), and with priority 350 after all source NAT.  ``forward`` drops packets that others send through this
+machine, unless the link is open or IPsec will encrypt them.  ``output`` only saves time: it refuses a local connection
+that would be dropped, so that the program need not wait for a timeout.
 
-``netdev netconf-guard`` looks at every frame of the device (hook ``egress``, kernel 5.16): raw ones, those of macvlan
-and VLAN children, of a bridge that the device is a port of.  It knows no connections, and users only of sockets in this
-network namespace, so it lets through all frames of the shape that the first lets through, and never replaces it.
+``netdev netconf-guard`` sees every frame of the device (hook ``egress``, kernel 5.16): also raw frames, those of
+macvlan and VLAN children, and those of a bridge whose port the device is.  It knows no connections, and users only for
+sockets in this network namespace.  So it allows all frames that may belong to packets which the first table allows, and
+does not replace that table.
 
-``bridge netconf-guard`` holds the guests of a guarded bridge: see `bridge`, which also holds what leaves by the ports'
+``bridge netconf-guard`` is for the guests of a guarded bridge: see `bridge`, which also has the rules for the ports'
 own devices.
 
-A device has chains of its own in both, which hang in the maps `out`, `refuse` and `forward` by its name, and in a hook
-on the device.  To close is to flush and fill them in one transaction: a packet meets the old rules or the new ones,
-nothing between.  Hooks and maps stay where they are: a hook that is replaced is there twice for a moment.
+Each device has its own chains.  In the table inet, the maps ``out``, ``refuse`` and ``forward`` lead from the device's
+name to them; in the table netdev, a hook on the device does.  Closing flushes and fills the chains in one transaction:
+each packet meets either the old rules or the new ones.  Hooks and maps are not replaced: a replaced hook would exist
+twice for a moment.
 
-A window is a chain that each packet is sent through while the device is an element of a set with a timeout, which the
-kernel keeps.  Such timeouts stand still while the machine sleeps, so the chain's first rule also looks at the clock.
+A window is a chain that packets pass while the device is an element of a set; the kernel removes the element after a
+timeout.  These timeouts stop while the machine is suspended, so the chain's first rule also compares the wall clock.
 
-The tokens of looks (`AnyFirewall.begin_look`) are elements of the set ``token-DEVICE``.  A transaction that begins by
-deleting an element fails as a whole if the element is missing; so exemption fails once somebody has shut the window.
+The tokens of looks (`AnyFirewall.begin_look`) are elements of the set ``token-DEVICE``.  A transaction that opens a
+window begins by deleting the token.  If it is missing, because somebody has shut the window, the whole transaction
+fails.
 """
 
 from __future__ import annotations
@@ -50,14 +53,14 @@ if TYPE_CHECKING:
     from netconf_hooks.guard.firewall.nft_installed import Installed
     from netconf_hooks.observation import Ports
 
-# The first kernel with the hook egress; it may still have been built without (CONFIG_NETFILTER_EGRESS).
+# The first kernel with the hook egress; it may have been built without it (CONFIG_NETFILTER_EGRESS).
 EGRESS_SINCE = (5, 16)
 # Where the kernel lists its devices; a bridge has a directory of this name there.
 SYSFS = "/sys/class/net"
 
 NO_EGRESS = "no egress chain (kernel 5.16 has it): nothing stops raw frames, nor those of a macvlan, VLAN or bridge"
 
-# EOPNOTSUPP and ENOENT as strerror(3) says them; nothing of ours calls setlocale(3).
+# EOPNOTSUPP and ENOENT as strerror(3) writes them in the locale C; we never call setlocale(3).
 _NOT_SUPPORTED, _NOT_FOUND = "not supported", "No such file or directory"
 _ATTEMPTS = 3  # the device may come and go meanwhile, and another program change its tables
 
@@ -65,8 +68,8 @@ _ATTEMPTS = 3  # the device may come and go meanwhile, and another program chang
 class Firewall:
     """The guard by nftables.
 
-    thorough: makes no difference here, where the kernel is asked in any case.
-    Raises `GuardError` where python3-nftables is missing, or the kernel or a lack of rights says no.
+    thorough: has no effect here, since the kernel is always asked.
+    Raises `GuardError` if python3-nftables is missing, if the kernel lacks nftables, or without root.
     """
 
     name = "nftables"
@@ -79,9 +82,9 @@ class Firewall:
             import nftables
 
             self._nft = nftables.Nftables()
-        except (ImportError, OSError, AttributeError) as error:  # the last two: no libnftables, a strange one
+        except (ImportError, OSError, AttributeError) as error:  # OSError, AttributeError: no libnftables, or another
             raise GuardError(f"python3-nftables is missing: {error}") from None
-        # Not `list tables`, for which libnftables fetches all of everybody's rules.
+        # Don't use `list tables`: libnftables then fetches all rules of all tables.
         problem = self._nft.cmd(f"list map {INET} out")[2]
         if problem and _NOT_FOUND not in problem:
             raise GuardError(_first_line(problem))
@@ -97,7 +100,7 @@ class Firewall:
         token: str = "",
         ports: Ports | None = None,
     ) -> None:
-        """See `AnyFirewall.close`.  The egress chain is added where the device exists."""
+        """See `AnyFirewall.close`.  The egress chain is added only if the device exists."""
         self._close([Closing(device, exemptions, windows, ports)], token if windows else "")
 
     def close_all(self, closings: Sequence[Closing]) -> None:
@@ -105,7 +108,7 @@ class Firewall:
         self._close(closings)
 
     def _close(self, closings: Sequence[Closing], token: str = "") -> None:
-        """Close devices in one transaction.  token: for the first one's windows, if it has any."""
+        """Close devices in one transaction.  token: for the windows of the first device."""
         commands: list[str] = []
         frames: dict[str, list[str]] = {}
         wanted: dict[str, dict[tuple[str, str], int | None]] = {}
@@ -145,10 +148,10 @@ class Firewall:
 
         if problems := find_problems(wanted, self._reader, find):
             device = next(iter(problems))
-            raise GuardError(f"{device}: the firewall does not hold what was put in it: {problems[device]}")
+            raise GuardError(f"{device}: the rules are not in the kernel as they were written: {problems[device]}")
 
     def change_ports(self, device: str, ports: Ports) -> None:
-        """See `AnyFirewall.change_ports`.  Nothing is written where it knows them."""
+        """See `AnyFirewall.change_ports`.  Writes nothing if they are the same."""
         check_device(device)
         same = self._reader.list_names(INET, f"ports-{device}") == frozenset(bridge.list_nameable(ports.outside))
         for name, indexes in (("guests", ports.guests), ("others", ports.others)) if ports.bridge else ():
@@ -198,18 +201,18 @@ class Firewall:
     def is_open(self, device: str) -> bool:
         """See `AnyFirewall.is_open`."""
         check_device(device)
-        # An element whose time is over is not found, though it may be listed until the kernel collects it.
+        # Don't list the elements: an expired element is listed until the kernel collects it, but can't be got.
         return self._has_element(f"{OPEN}-{device}", device) or not self._has_element("out", device)
 
     def shut_window(self, device: str, *names: str) -> None:
         """See `AnyFirewall.shut_window`."""
         commands, frames, guests = self._render_shutting(device, names)
-        # Somebody may have taken a table away alone: what IP sends is judged by the first one.
+        # Somebody may have removed one of the tables alone.  The first table, for IP, matters most.
         for more in ((*frames, *guests), frames, guests, ()):
             if self._change_window(device, *commands, *more):
                 return
         for name in names if len(names) > 1 else ():
-            self.shut_window(device, name)  # the rules of an older version lack one of them
+            self.shut_window(device, name)  # an older version's rules lack one of the windows
 
     def shut_all(self, windows: Mapping[str, Sequence[str]]) -> None:
         """See `AnyFirewall.shut_all`: it is one transaction."""
@@ -217,14 +220,14 @@ class Firewall:
         self._run(", ".join(windows), *(command for parts in rendered for part in parts for command in part))
 
     def _render_shutting(self, device: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-        """Return the commands that shut windows, those for frames, and those for a bridge's guests."""
+        """Return the commands that shut windows, in three lists: for packets, for frames, and for a bridge's guests."""
         check_device(device)
         commands = [command for name in names for command in render_flush(INET, device, name)]
         frames = [command for name in names for command in self._change_frames(device, name, ())]
         guests: list[str] = []
         if OPEN in names:
             commands += [render_token_set(device), f"flush set {INET} token-{device}"]
-            # What has gone may have been a bridge; and what is one may have become it since it was closed.
+            # A device that does not exist any more may have been a bridge.
             if is_bridge(device) or not _exists(device):
                 guests = bridge.render_shutting(device)
         if LAN in names and is_bridge(device):
@@ -246,14 +249,14 @@ class Firewall:
     def find_fallen(self, devices: Sequence[str]) -> dict[str, str]:
         """See `AnyFirewall.find_fallen`.
 
-        Where the kernel can and the device exists, its egress chain is part of it.
+        If the kernel has the hook egress and the device exists, its egress chain is part of its rules.
         """
         for device in devices:
             check_device(device)
         return find_problems(devices, self._reader, self._find_fallen)
 
     def _find_fallen(self, device: str, installed: Installed | None) -> str:
-        """Return what of a guard does not stand, in words; empty if all of it does.  See `find_problems`."""
+        """Return what is wrong with a guard's rules, in words; empty if nothing is.  See `find_problems`."""
         exists, guests = _exists(device), is_bridge(device)
         wanted: dict[tuple[str, str], int | None] = {(INET, chain): 1 for chain in HOOKS}
         wanted |= {(INET, f"{name}-{device}"): None for name in WINDOWS}
@@ -274,7 +277,7 @@ class Firewall:
     def _render_parts(
         self, device: str, ports: Ports, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
     ) -> tuple[list[str], str]:
-        """Return the commands for what a link is made of, and what a bridge's decided frames are matched by."""
+        """Return the commands for a link's ports, and the match for frames that a bridge's rules have accepted."""
         commands = bridge.render_ports(device, ports)
         if not ports.bridge:
             return commands, ""
@@ -283,16 +286,16 @@ class Firewall:
         return commands, bridge.DECIDED
 
     def close_early(self, device: str, seconds: float) -> None:
-        """Close a device, in a table of its own, for so many seconds at most: before a mapping looks at it.
+        """Close a device by a table of its own, while a mapping script looks at the network, for `seconds` at most.
 
-        The kernel opens it again by itself.  Raw frames are not judged.  Raises `GuardError`.
+        After that the kernel opens it again.  Raw frames are not held.  Raises `GuardError`.
         """
         check_device(device)
         table = f"{EARLY}-{device}"
         self._run(
             device,
             f"add table {table}",
-            f"delete table {table}",  # one that a killed script has left
+            f"delete table {table}",  # a killed script may have left one
             f"add table {table}",
             f"add set {table} closed {{ type ifname; flags timeout; }}",
             f'add element {table} closed {{ "{device}" timeout {max(1, round(seconds * 1000))}ms }}',
@@ -303,7 +306,7 @@ class Firewall:
         )
 
     def lift_early(self, device: str) -> None:
-        """Take away what `close_early` has put up, if it is still there.  Raises `GuardError`."""
+        """Remove the table of `close_early`, if it exists.  Raises `GuardError`."""
         check_device(device)
         self._run(device, f"add table {EARLY}-{device}", f"delete table {EARLY}-{device}")
 
@@ -312,9 +315,9 @@ class Firewall:
         return tuple(sorted({device for name in MAPS for device in self._reader.list_names(INET, name) or ()}))
 
     def _put(self, commands: list[str], frames: Mapping[str, list[str]]) -> list[str]:
-        """Run the transaction, with what looks at `frames`, by device, where the kernel can.
+        """Run the transaction, together with the commands for frames if the kernel has the hook egress.
 
-        Returns the devices that it is hooked to, which are those that exist.
+        frames: these commands, by device.  Returns the devices that have a hook now, which are those that exist.
         """
         names = ", ".join(frames)
         again: dict[str, list[str]] = {}
@@ -333,7 +336,7 @@ class Firewall:
                 if hooked and _NOT_SUPPORTED in str(error):
                     self.lacks = (NO_EGRESS,)
                     continue
-            # The hook may be on another device, which was called so before it was renamed.
+            # The hook may be on another device, which had this name before it was renamed.
             standing = self._reader.read_chains(NETDEV, [f"egress-{device}" for device in frames])
             again = {
                 device: render_deletion(NETDEV, [f"egress-{device}"])
@@ -349,7 +352,7 @@ class Firewall:
         return not status
 
     def _fill_window(self, device: str, window: Window) -> list[str]:
-        """Return the commands that replace a window by an open one."""
+        """Return the commands that open a window; they replace its previous rules."""
         now = time.time()
         return [
             *render_flush(INET, device, window.name),
@@ -360,7 +363,7 @@ class Firewall:
         ]
 
     def _change_window(self, device: str, *commands: str) -> bool:
-        """Run a transaction that changes a window; returns whether there is one to be changed."""
+        """Run a transaction that changes a window; return whether there is such a window."""
         try:
             self._run(device, *commands)
         except GuardError as error:
@@ -385,7 +388,7 @@ class Firewall:
 
 
 def _find_gone(error: GuardError, device: str, token: str) -> GuardError:
-    """Return the error of a transaction that began by taking `token`: `TokenGone` where that was missing."""
+    """Return the error of a transaction that began by removing `token`: `TokenGone` if the token was missing."""
     if token and _NOT_FOUND in str(error):
         return TokenGone(device)
     return error
@@ -411,6 +414,6 @@ def _exists(device: str) -> bool:
 
 
 def _first_line(problem: str) -> str:
-    """Return the message of libnftables without the place in our commands that it points to."""
+    """Return the message of libnftables, without the lines that show the place in our commands."""
     line = problem.strip().split("\n", 1)[0]
-    return line.split("Error: ", 1)[-1] or "nftables says no"
+    return line.split("Error: ", 1)[-1] or "nftables gives no reason"

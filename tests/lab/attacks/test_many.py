@@ -207,7 +207,7 @@ def test_all_that_somebody_took_away_is_put_back_at_once(scene: Scene, wires: Wi
     flushes = [[program, "-t", "mangle", "-F"] for program in programs] or [["nft", "flush", "ruleset"]]
     for flush in flushes:
         laptop.run(flush)
-    wait_until(lambda: laptop.log().count("somebody took it away") >= COUNT, "all to be put back", 30)
+    wait_until(lambda: laptop.log().count("somebody removed it") >= COUNT, "all to be put back", 30)
     laptop.run(["netconf-hooks", "refresh", "--guards"])
     wires.forget()
     wires.judge("all put back")

@@ -16,7 +16,7 @@ def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, m
     enforce.close_decided(cafe)
     assert list(firewall.stands) == ["eth0"]
     assert_closed(cafe, firewall)
-    assert any("somebody took it away (nftables: it is gone); putting it back" in message for message in messages)
+    assert any("somebody removed it (nftables: it is gone); restoring it" in message for message in messages)
 
 
 @pytest.mark.parametrize("change", [{"exemptions": ("198.51.100.1 udp 1194",)}, {"servers": ("192.0.2.9",)}])

@@ -350,7 +350,7 @@ def test_close_that_fails(guard: Firewall, tables: Tables) -> None:
 def test_put_but_not_held(guard: Firewall, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be read back is no guard."""
     monkeypatch.setattr(tables, "save", lambda version: "*mangle\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n")
-    with pytest.raises(GuardError, match="does not hold what was put in it: nothing leads to the chains of eth0"):
+    with pytest.raises(GuardError, match="are not as they were written: nothing leads to the chains of eth0"):
         guard.close("eth0", ())
 
 

@@ -153,7 +153,7 @@ def test_a_firewall_that_holds_less_than_was_put_in_it(
         return answer
 
     monkeypatch.setattr(nft, "cmd", forget)
-    with pytest.raises(GuardError, match="eth0: the firewall does not hold what was put in it: .*pass-eth0"):
+    with pytest.raises(GuardError, match="eth0: the rules are not in the kernel as they were written: .*pass-eth0"):
         guard.close("eth0", ALLOWED)
 
 
@@ -289,7 +289,8 @@ def test_of_many_the_one_that_does_not_stand_is_named(
         return answer
 
     monkeypatch.setattr(nft, "cmd", forget)
-    with pytest.raises(GuardError, match="eth3: the firewall does not hold what was put in it: no chain out-eth3"):
+    problem = "eth3: the rules are not in the kernel as they were written: no chain out-eth3"
+    with pytest.raises(GuardError, match=problem):
         guard.close_all([Closing(f"eth{number}", ALLOWED) for number in range(5)])
 
 
@@ -426,7 +427,7 @@ def test_no_right_to_the_firewall(nft: FakeNftables) -> None:
 
 def test_a_failure_without_a_message(nft: FakeNftables, guard: nftables.Firewall) -> None:
     nft.cmd = lambda text: (1, "", "")  # type: ignore[method-assign]
-    with pytest.raises(GuardError, match="eth0: nftables says no"):
+    with pytest.raises(GuardError, match="eth0: nftables gives no reason"):
         guard.shut_window("eth0", OPEN)
 
 
