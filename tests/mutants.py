@@ -5,6 +5,9 @@ taken out), and runs the unit tests on each: first those that call the changed f
 others, since a test may run the module in a process of its own; ``--quick`` leaves these out.
 It prints every change that no test noticed, and exits with 1 if fewer than ``--share`` percent of them were noticed,
 with 2 if the tests fail before anything is changed.  It works on copies: the checkout stays as it is.
+
+All tests take minutes for each change of a function that they call only in processes of their own, as those of the
+watcher: name the files of such tests (``--tests``).
 """
 
 from __future__ import annotations
@@ -195,6 +198,16 @@ class Copy:
                 shutil.copy2(root / name, directory / name)
         shutil.copy2(ROOT / "tests/calls.py", directory / "mutants_calls.py")
         self._written = 0
+        self._lock = threading.Lock()
+        self._running: subprocess.Popen[str] | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """End the tests that run here, and start no more."""
+        with self._lock:
+            self._ended = True
+            if self._running and self._running.poll() is None:
+                os.killpg(self._running.pid, signal.SIGKILL)
 
     def learn(self, modules: Sequence[str], arguments: Sequence[str]) -> Calls:
         """Run the tests as they are; return what they call.  Raises `TestsFail`."""
@@ -246,10 +259,14 @@ class Copy:
             "PYTHONPYCACHEPREFIX": str(self._directory / "build/pycache"),
             **environment,
         }
-        with subprocess.Popen(
-            command, cwd=self._directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True, text=True, errors="replace",
-        ) as process:  # fmt: skip
+        with self._lock:
+            if self._ended:
+                return "not run"
+            self._running = subprocess.Popen(
+                command, cwd=self._directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True, text=True, errors="replace",
+            )  # fmt: skip
+        with self._running as process:
             try:
                 output = process.communicate(timeout=timeout)[0]
             except subprocess.TimeoutExpired:
@@ -283,9 +300,10 @@ class Hunt:
         self._quick = quick
         self._directory = tempfile.TemporaryDirectory(prefix="mutants-")
         try:
+            self._all = [Copy(root, Path(self._directory.name, str(number))) for number in range(self._jobs)]
             self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-            for number in range(self._jobs):
-                self._copies.put(Copy(root, Path(self._directory.name, str(number))))
+            for each in self._all:
+                self._copies.put(each)
             first = self._copies.get()
             began = time.monotonic()
             workers = ["-n", str(self._jobs)] if self._jobs > 1 else []
@@ -321,8 +339,11 @@ class Hunt:
         with ThreadPoolExecutor(self._jobs) as threads:
             try:
                 yield from threads.map(work, chosen)
-            finally:
+            except BaseException:
                 stop.set()
+                for each in self._all:
+                    each.end()
+                raise
 
     def _plan(self, module: str, mutant: Mutant) -> list[Batch]:
         """Return what is run on a change."""
@@ -384,5 +405,12 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     return status
 
 
+def end_by_signals() -> None:
+    """Let SIGINT and SIGTERM end this process, its tests and its copies (a shell's background jobs ignore SIGINT)."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
+    end_by_signals()
     sys.exit(main())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.lab.waiting import wait_until
 from tests.mutants import Calls, Mutant, list_mutants, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +157,42 @@ def test_the_tests_that_call_what_was_changed_come_first(tmp_path: Path, text: s
     (tmp_path / "two").write_text(json.dumps([{"m.py": {}, "n.py": {"4": ["t.py::slow"]}}, {}]))
     start = SOURCE.index(text.encode())
     assert Calls(tmp_path.iterdir()).find("m.py", SOURCE, Mutant(start, start + 1, "x")) == tests
+
+
+HANGING = """\
+import os
+import signal
+from pathlib import Path
+
+from netconf_hooks.size import cut
+
+
+def test_cut():
+    if (cut(8), cut(10)) != (8, 1):
+        Path(os.environ["HANGS"]).write_text(str(os.getpid()))
+        signal.pause()
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_ends_its_tests(project: Path, number: signal.Signals) -> None:
+    """Also one that hangs because of the change, which would take minutes; and nothing is left in /tmp."""
+    (project / "tests/unit/test_size.py").write_text(HANGING)
+    temporary, hangs = project / "tmp", project / "hangs"
+    temporary.mkdir()
+    program = (
+        "import sys; from pathlib import Path; from tests import mutants; mutants.end_by_signals(); "
+        "mutants.main(sys.argv[1:], Path(sys.argv[1]).parents[1])"
+    )
+    command = [sys.executable, "-c", program, str(project / "netconf_hooks/size.py"), "--seed", "1", "--jobs", "1"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "HANGS": str(hangs)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_until(lambda: hangs.exists() and hangs.read_text() != "", "a test to hang", 60.0)
+        run.send_signal(number)
+        run.wait(20)
+    assert not os.path.exists(f"/proc/{hangs.read_text()}")
+    assert not list(temporary.glob("mutants-*"))
 
 
 @pytest.mark.thorough
