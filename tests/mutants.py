@@ -20,6 +20,7 @@ import json
 import os
 import queue
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 UNIT = "tests/unit"
 SLACK = 5  # a run with a mutant may take so many times as long as one without
 SHORTEST = 30.0  # seconds that a run is given at least
+SHORTEST_TEST = 30.0  # and each of its tests
 
 _OPPOSITES: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt),
@@ -178,10 +180,11 @@ class Calls:
 
 
 class Batch(NamedTuple):
-    """A run of pytest: its arguments; if it has `only`, it leaves out all other tests; timeout: seconds."""
+    """A run of pytest: its arguments; if it has `only`, it leaves out all other tests, and each of these may take so
+    many seconds; timeout: seconds for all."""
 
     arguments: tuple[str, ...]
-    only: tuple[str, ...]
+    only: Mapping[str, float]
     timeout: float
 
 
@@ -232,7 +235,7 @@ class Copy:
                 if batch.only:
                     only = self._directory / "build/only"
                     only.parent.mkdir(exist_ok=True)
-                    only.write_text("\n".join(batch.only))
+                    only.write_text("\n".join(f"{limit} {test}" for test, limit in batch.only.items()))
                     environment[ONLY] = str(only)
                 noticed = self._run(batch.arguments, batch.timeout, environment)
                 if "FailedHealthCheck" in noticed:  # hypothesis found this machine too slow
@@ -259,25 +262,36 @@ class Copy:
             "PYTHONPYCACHEPREFIX": str(self._directory / "build/pycache"),
             **environment,
         }
-        with self._lock:
-            if self._ended:
-                return "not run"
-            self._running = subprocess.Popen(
-                command, cwd=self._directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True, text=True, errors="replace",
-            )  # fmt: skip
-        with self._running as process:
-            try:
-                output = process.communicate(timeout=timeout)[0]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                return f"not ended after {timeout:.0f} s"
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+        path = self._directory / "build/output"
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "wb") as output:
+            with self._lock:
+                if self._ended:
+                    return "not run"
+                self._running = subprocess.Popen(
+                    command, cwd=self._directory, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
+            with self._running as process:
+                try:
+                    has_ended = _wait(process.pid, timeout)
+                finally:
+                    # Also the processes that tests have left behind, which may never end.
+                    os.killpg(process.pid, signal.SIGKILL)
+        if not has_ended:
+            return f"not ended after {timeout:.0f} s"
+        said = path.read_text(errors="replace")
         # 5: no test was selected (pytest.ExitCode).
-        return "" if process.returncode in (0, 5) else output or f"exit status {process.returncode}"
+        return "" if process.returncode in (0, 5) else said or f"exit status {process.returncode}"
+
+
+def _wait(pid: int, timeout: float) -> bool:
+    """Wait until a child has ended, and leave it to be reaped; return False if that takes too long."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], timeout)[0])
+    finally:
+        os.close(descriptor)
 
 
 class Hunt:
@@ -352,11 +366,15 @@ class Hunt:
         if calling:
             files = dict.fromkeys(test.partition("::")[0] for test in calling)
             seconds = SHORTEST + SLACK * sum(self._calls.seconds[test] for test in calling)
-            batches.append(Batch((*files, "-m", "not thorough"), calling, seconds))
-        others = tuple(test for test in self._calls.seconds if test not in set(calling))
+            batches.append(Batch((*files, "-m", "not thorough"), self._limit_each(calling), seconds))
+        others = [test for test in self._calls.seconds if test not in set(calling)]
         if others and not (calling and self._quick):
-            batches.append(Batch((*self._tests, "-m", "not thorough"), others, self._limit))
-        return batches + [Batch((path,), (), self._limit) for path in self._also]
+            batches.append(Batch((*self._tests, "-m", "not thorough"), self._limit_each(others), self._limit))
+        return batches + [Batch((path,), {}, self._limit) for path in self._also]
+
+    def _limit_each(self, tests: Iterable[str]) -> dict[str, float]:
+        """Return how many seconds each test may take: one that hangs should not take the time of all."""
+        return {test: SHORTEST_TEST + SLACK * self._calls.seconds[test] for test in tests}
 
 
 def show(mutant: Mutant, module: str, source: bytes) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import mutants
 from tests.lab.waiting import wait_until
 from tests.mutants import Calls, Mutant, list_mutants, main
 
@@ -187,12 +188,29 @@ def test_a_run_that_is_ended_ends_its_tests(project: Path, number: signal.Signal
     )
     command = [sys.executable, "-c", program, str(project / "netconf_hooks/size.py"), "--seed", "1", "--jobs", "1"]
     environment = {**os.environ, "TMPDIR": str(temporary), "HANGS": str(hangs)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=nowhere, stderr=nowhere) as run:
         wait_until(lambda: hangs.exists() and hangs.read_text() != "", "a test to hang", 60.0)
         run.send_signal(number)
         run.wait(20)
     assert not os.path.exists(f"/proc/{hangs.read_text()}")
     assert not list(temporary.glob("mutants-*"))
+
+
+@pytest.mark.thorough
+def test_a_test_that_hangs_has_noticed(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended, with the processes that it has started, long before all tests together would have to be over."""
+    (project / "tests/unit/test_size.py").write_text(HANGING.replace(
+        "signal.pause()", "import subprocess; subprocess.run(['sleep', '1000'])"
+    ))  # fmt: skip
+    hangs = project / "hangs"
+    monkeypatch.setenv("HANGS", str(hangs))
+    monkeypatch.setattr(mutants, "SHORTEST_TEST", 0.5)
+    assert main([str(project / "netconf_hooks/size.py"), "--seed", "1", "--count", "3", "--jobs", "1"], project) == 1
+    assert "2 of 3 changes noticed" in capsys.readouterr().out
+    assert not os.path.exists(f"/proc/{hangs.read_text()}")
 
 
 @pytest.mark.thorough
