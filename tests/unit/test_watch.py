@@ -755,7 +755,7 @@ def make_rule(table, chain, kind=6):
 
 @pytest.mark.parametrize("table, chain, iptables, concerns", [
     ("netconf-guard", "pass-eth0", False, True),
-    ("netconf-guard", "probe-eth0", False, False),
+    *(("netconf-guard", f"{window}-eth0", False, False) for window in ("probe", "open", "portal", "names", "token")),
     ("filter", "INPUT", True, False),
     ("mangle", "POSTROUTING", False, False),
     ("mangle", "POSTROUTING", True, True),
@@ -765,3 +765,53 @@ def make_rule(table, chain, kind=6):
 ])
 def test_which_rules_guards_stand_on(table, chain, iptables, concerns):
     assert watch._concerns_us(make_rule(table, chain), iptables) is concerns
+
+
+@pytest.mark.parametrize("kind, concerns", [
+    (3, True), (4, True), (5, True),  # chains, NFT_MSG_NEWCHAIN, DELCHAIN: the window's chain itself is gone
+    (9, True), (11, True),  # sets, NEWSET, DELSET
+    (6, False), (8, False), (12, False), (14, False),  # rules and elements, NEWRULE, DELRULE, NEWSETELEM, DELSETELEM
+])
+def test_only_the_content_of_windows_changes_all_the_time(kind, concerns):
+    assert watch._concerns_us(make_rule("netconf-guard", "open-eth0", kind), False) is concerns
+    assert watch._concerns_us(make_rule("netconf-guard", "pass-eth0", kind), False)
+
+
+def test_a_table_that_is_gone_concerns_guards():
+    body = b"\1\0\0\0" + pack_attribute(1, b"netconf-guard\0")
+    assert watch._concerns_us((10 << 8 | 2, body), False)  # NFT_MSG_DELTABLE
+
+
+# The command
+
+
+def test_only_root_may_watch(store, monkeypatch, capfd):
+    monkeypatch.setattr(watch.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(watch, "watch", lambda store: pytest.fail("it watches"))
+    assert watch.run_watcher(store) == 1
+    assert "only root may decide" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("problem", [None, watch.NetlinkError(105), OSError(28, "No space left on device")])
+def test_the_exit_status_tells_systemd_whether_to_start_it_again(store, monkeypatch, messages, problem):
+    def run(store):
+        if problem:
+            raise problem
+
+    monkeypatch.setattr(watch.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(watch, "watch", run)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    assert watch.run_watcher(store) == (1 if problem else 0)
+    wanted = [f"error: watch: {problem}; only hooks and refresh notice changes now"] if problem else []
+    assert messages == wanted
+    assert sys.excepthook is watch._log_crash
+
+
+def test_a_crash_is_logged_and_ends_it_with_a_status_of_its_own(monkeypatch, messages):
+    monkeypatch.setattr(watch.os, "_exit", lambda status: messages.append(f"exit {status}"))
+    error = KeyError("seven")
+    watch._log_crash(KeyError, error, None)
+    assert messages == ["error: watch: KeyError: 'seven'\n", "exit 70"]
+    monkeypatch.setattr(sys, "__excepthook__", lambda kind, *_: messages.append(kind.__name__))
+    watch._log_crash(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert messages[2:] == ["KeyboardInterrupt"]
