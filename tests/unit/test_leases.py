@@ -3,13 +3,14 @@
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from guarded import (
     ELSEWHERE, FakeFirewall, HERE, MAC, OFFICE, OTHER_MAC, ROUTER, assert_closed, assert_open, listen, refresh
 )  # fmt: skip
 
-from netconf_hooks import settle
+from netconf_hooks import settle, state
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
 from netconf_hooks.guard.firewall import GuardError, Exemption
@@ -88,6 +89,7 @@ def test_what_waits_for_a_neighbour_is_dropped_when_the_link_is_shut(office, lin
     make_link(index=99, kind=RTM_DELLINK, name="eth9"),
     make_route(),
     make_route(kind=RTM_DELROUTE, index=99),
+    make_route(kind=RTM_DELROUTE, router="192.0.2.9"),  # a second router's, which was not there when it was opened
     make_neighbour(),
     make_neighbour(address="192.0.2.77", mac=OTHER_MAC),
     make_neighbour(index=99, mac=OTHER_MAC),
@@ -116,6 +118,24 @@ def test_news_that_were_lost_shut(office, firewall):
     listening, socket = listen(office)
     socket.dropped = True
     assert listening.hear()
+    assert_closed(office, firewall)
+
+
+def test_news_that_were_lost_end_a_portal_pass_though_the_network_looks_the_same(cafe, firewall):
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    listening, socket = listen(cafe)
+    socket.dropped = True
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_news_of_a_link_that_is_gone_are_recognised_by_its_number(office, firewall, links):
+    """It went before anybody listened, and its name tells nobody its number any more."""
+    del links["eth0"]
+    listening, socket = listen(office)
+    socket.waiting = [make_link(kind=RTM_DELLINK)]
+    assert_open(office, firewall)
+    listening.hear()
     assert_closed(office, firewall)
 
 
@@ -161,6 +181,40 @@ def test_without_news_there_is_nothing_to_do(office, firewall):
 def test_only_what_concerns_a_guard_is_listened_to(office):
     _, socket = listen(office)
     assert socket.filters == [({INDEX}, {ROUTER})]
+
+
+def test_only_guards_whose_record_has_changed_are_listened_to_anew(office, place, monkeypatch):
+    monkeypatch.setattr(state, "_YOUNG", -(10**18))  # a record that was read once is remembered at once
+    listening, socket = listen(office)
+    asked = []
+    real = place.get_link
+    place.get_link = lambda device: asked.append(device) or real(device)
+    listening.reload(thorough=False)
+    record = office.read_guard("eth0")
+    office.write_guard(record.change(fingerprint=str(HERE.change(macs={"192.0.2.9": MAC}))))
+    listening.reload(thorough=False)
+    assert asked == ["eth0"]
+    assert socket.filters == [({INDEX}, {ROUTER}), ({INDEX}, {"192.0.2.9"})]
+
+
+def test_a_lease_that_has_ended_is_a_reason_to_look(office, monkeypatch):
+    listening, _ = listen(office)
+    assert not listening.take_reason()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + LEASE + 1)
+    listening.reload()
+    assert listening.take_reason() == "a lease has ended"
+
+
+def test_a_guard_whose_record_is_lost_is_shut_by_the_firewall_that_is_known_to_have_it(office, firewall, monkeypatch):
+    """Before all others are even loaded, and before anything is asked of them."""
+    listening, _ = listen(office)
+    monkeypatch.setattr(lease_module, "shut_lost", lambda device: firewall.asked.append(f"shut lost {device}"))
+    Path(office.guards, "eth0").write_text("")
+    firewall.asked.clear()
+    listening.check_records()
+    assert firewall.asked == ["shut eth0 open", "shut lost eth0"]
+    assert listening.take_reason() == "the record of a guard is lost"
 
 
 def test_a_carrier_that_was_lost_voids_the_look_of_a_closed_link(cafe, network, firewall):
@@ -269,6 +323,15 @@ def test_a_portal_pass_ends_with_its_network_though_the_guard_was_closed(cafe, f
     assert not cafe.read_guard("eth0").portal_until
 
 
+def test_a_portal_pass_stays_where_a_route_is_only_replaced(cafe, firewall, place):
+    """A DHCP client does that when it renews its lease."""
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    listening, socket = listen(cafe)
+    socket.waiting = [make_route(kind=RTM_DELROUTE), make_route()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal")
+
+
 def test_a_portal_pass_stays_where_its_network_only_gets_another_router_too(cafe, firewall, place):
     open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     place.scenes["eth0"] = Fingerprint(
@@ -361,7 +424,10 @@ def test_shutting_waits_for_no_lock_and_is_written_down_later(office, firewall):
         assert not firewall.is_open("eth0")
         assert office.read_guard("eth0").opened
         assert listening.next_time() is not None
-        # Nor is it renewed meanwhile.
+        # Nor is it shut again, or renewed meanwhile.
+        asked = list(firewall.asked)
+        listening.verify()
+        assert firewall.asked == asked
         listening.reload(renew=True)
         listening.keep_time()
     assert not firewall.is_open("eth0")
@@ -426,8 +492,10 @@ def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     place.silent = (ROUTER,)
     listening.reload(renew=True)
     before = office.read_guard("eth0").lease_until
+    place.confirmed.clear()
     began = time.monotonic()
     listening.keep_time()
+    assert [(index, set(routers)) for index, routers in place.confirmed] == [(INDEX, {ROUTER})]
     assert time.monotonic() < began + CONFIRMATION / 2
     assert office.read_guard("eth0").lease_until == before
     place.silent = ()
@@ -466,12 +534,13 @@ def test_a_renewal_is_not_put_off_by_what_is_heard(office):
     assert listening.next_time() == due
 
 
-def test_what_the_kernel_does_not_say_shuts(office, firewall, place):
+def test_what_the_kernel_does_not_say_shuts(office, firewall, place, messages):
     listening, socket = listen(office)
     place.scenes["eth0"] = NetlinkError(5)
     socket.waiting = [make_route()]
     listening.hear()
     assert_closed(office, firewall)
+    assert any("eth0: netconf-guard: the kernel does not say which network this is" in each for each in messages)
 
 
 def test_a_released_guard_is_left_alone(office, firewall):
