@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,14 +80,16 @@ class FakeNftables:
             found[kind].setdefault(name, {"elem": []})
 
     def _change_element(self, verb: str, holder: dict[str, Any], text: str, is_map: bool) -> None:
-        key = text.split('"')[1] if '"' in text else text.split()[1]
-        keys = [element[0] if is_map else element for element in holder["elem"]]
-        if verb == "delete":
-            if key not in keys:
-                raise NoSuchThing
-            del holder["elem"][keys.index(key)]
-        elif key not in keys:
-            holder["elem"].append([key, {"jump": {"target": text}}] if is_map else key)
+        for element in text.strip("{} ").split(", "):
+            key = element.split('"')[1] if '"' in element else element.split()[0]
+            keys = [each[0] if is_map else each for each in holder["elem"]]
+            if verb in ("delete", "get"):
+                if key not in keys:
+                    raise NoSuchThing
+                if verb == "delete":
+                    del holder["elem"][keys.index(key)]
+            elif key not in keys:
+                holder["elem"].append([key, {"jump": {"target": element}}] if is_map else key)
 
     def _get(self, found: dict[str, Any], name: str) -> Any:
         if name not in found:
@@ -134,7 +137,12 @@ class FakeTables:
             return None
         if name in (maps := self._get(family, table, "map")):
             return frozenset(key.encode() for key, _ in maps[name]["elem"])
-        return frozenset(key.encode() for key in self._get(family, table, "set")[name]["elem"])
+        return frozenset(map(pack_key, self._get(family, table, "set")[name]["elem"]))
+
+
+def pack_key(key: str) -> bytes:
+    """Return the key of a set as the kernel has it: a name, or the index of a device."""
+    return int(key).to_bytes(4, sys.byteorder) if key.isdigit() else key.encode()
 
 
 def make_chain(found: dict[str, Any]) -> Chain:

@@ -7,13 +7,14 @@ import json
 import time
 import types
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
 from fake_nft import MISSING, FakeNftables, FakeTables
 
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, NAMES, OPEN, Exemption, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window,
+    Closing, GuardError, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, Ports, TokenGone, UNHOOKED, WINDOWS, Window,
     nft_rules, nftables
 )  # fmt: skip
 from netconf_hooks.system import nf_tables
@@ -357,6 +358,140 @@ def test_a_window_that_can_not_be_shut_is_told(nft: FakeNftables, guard: nftable
         guard.shut_window("eth0", OPEN)
 
 
+def test_whether_a_link_is_open(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    """Without a guard it is; what the firewall does not say is an error."""
+    assert guard.is_open("eth0")
+    guard.close("eth0", ())
+    assert not guard.is_open("eth0")
+    guard.open_window("eth0", Window(PORTAL, ALLOWED, time.time() + 30))
+    assert not guard.is_open("eth0")
+    guard.open_window("eth0", Window(OPEN, (Exemption(),), time.time() + 30))
+    assert guard.is_open("eth0")
+    nft.broken = ["Error: Operation not permitted"]
+    with pytest.raises(GuardError, match="^Operation not permitted$"):
+        guard.is_open("eth0")
+
+
+def test_an_open_window_is_renewed_and_a_shut_one_stays_shut(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ())
+    window = Window(OPEN, (Exemption(),), time.time() + 30)
+    assert not guard.renew_window("eth0", window)
+    assert not guard.is_open("eth0")
+    guard.open_window("eth0", window)
+    later = Window(OPEN, (Exemption(),), time.time() + 3000)
+    assert guard.renew_window("eth0", later)
+    for table in (INET, NETDEV):
+        assert list_rules(nft, table, "open-eth0")[0] == f"meta time >= {int(later.until) + 1} return"
+    with pytest.raises(GuardError, match="eth0: can't be renewed into the past"):
+        guard.renew_window("eth0", Window(OPEN, (Exemption(),), time.time()))
+
+
+# What a link is made of
+
+BRIDGE = "bridge netconf-guard"
+PORTS = Ports(True, ("eth1",), (7, 9), (12,))
+
+
+@pytest.fixture
+def bridged(nft: FakeNftables, guard: nftables.Firewall, monkeypatch: pytest.MonkeyPatch) -> nftables.Firewall:
+    """The guard, on a machine with the bridges br0 and br1."""
+    plug(monkeypatch, "br0", "br1")
+    monkeypatch.setattr(nftables, "is_bridge", lambda device: device in ("br0", "br1"))
+    return guard
+
+
+def test_a_bridge_is_closed_for_its_guests_too(nft: FakeNftables, bridged: nftables.Firewall) -> None:
+    bridged.close("br0", ALLOWED, ports=PORTS)
+    assert not bridged.find_fallen(("br0",))
+    assert sorted(nft.tables[BRIDGE]["set"]["guests-br0"]["elem"]) == ["7", "9"]
+    del nft.tables[BRIDGE]
+    assert bridged.find_fallen(("br0",)) == {"br0": "no chain forward-br0 in table bridge netconf-guard"}
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_kernel_that_does_not_know_to_which_bridge_a_port_belongs(
+    nft: FakeNftables, bridged: nftables.Firewall, knows: bool
+) -> None:
+    """Without CONFIG_NFT_BRIDGE_META each port that is not known to be another bridge's counts as this one's."""
+    nft.broken = [] if knows else ["Error: Could not process rule: No such file or directory"]
+    bridged.close("br0", ALLOWED, ports=PORTS)
+    [rule] = list_rules(nft, BRIDGE, "forward-br0")
+    assert rule == ('meta obrname "br0"' if knows else "oif != @others-br0") + " jump frames-br0"
+
+
+def test_an_open_bridge_is_open_for_its_guests_until_it_is_shut(
+    nft: FakeNftables, bridged: nftables.Firewall
+) -> None:
+    bridged.close("br0", ALLOWED, ports=PORTS)
+    bridged.open_window("br0", Window(PORTAL, ALLOWED, time.time() + 30))
+    assert nft.tables[BRIDGE]["set"]["open-br0"]["elem"] == list_rules(nft, BRIDGE, "open-br0") == []
+    bridged.open_window("br0", Window(OPEN, (Exemption(),), time.time() + 30))
+    assert nft.tables[BRIDGE]["set"]["open-br0"]["elem"] == ["ether"]
+    assert list_rules(nft, BRIDGE, "open-br0")[-1] == "accept"
+    bridged.shut_window("br0", OPEN)
+    assert nft.tables[BRIDGE]["set"]["open-br0"]["elem"] == list_rules(nft, BRIDGE, "open-br0") == []
+
+
+def test_a_bridge_that_has_gone_is_shut_for_its_guests_too(
+    nft: FakeNftables, bridged: nftables.Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come back under the same name before its lease is over."""
+    bridged.close("br0", ALLOWED, (Window(OPEN, (Exemption(),), time.time() + 30),), ports=PORTS)
+    assert nft.tables[BRIDGE]["set"]["open-br0"]["elem"] == ["ether"]
+    plug(monkeypatch)
+    monkeypatch.setattr(nftables, "is_bridge", lambda device: False)
+    bridged.shut_window("br0", OPEN)
+    assert nft.tables[BRIDGE]["set"]["open-br0"]["elem"] == []
+
+
+def test_guests_reach_the_lan_while_its_window_is_open(nft: FakeNftables, bridged: nftables.Firewall) -> None:
+    bridged.close("br0", ALLOWED, ports=PORTS)
+    bridged.open_window("br0", Window(LAN, (Exemption(network="192.168.1.0/24"),), inf))
+    assert list_rules(nft, BRIDGE, "lan-br0")[-1] == "ip daddr 192.168.1.0/24 goto decided-br0"
+    bridged.shut_window("br0", OPEN)
+    assert list_rules(nft, BRIDGE, "lan-br0")
+    bridged.shut_window("br0", OPEN, LAN)
+    assert list_rules(nft, BRIDGE, "lan-br0") == []
+
+
+@pytest.mark.parametrize("ports, sets", [
+    (Ports(True, ("eth1",), (9, 7), (12,)), None),
+    (Ports(True, ("eth1", 'a"b'), (7, 9), (12,)), None),  # no rule can name it
+    (Ports(True, ("eth1", "eth2"), (7, 9), (12,)), {"ports": ["eth1", "eth2"]}),
+    (Ports(True, ("eth1",), (7,), (12,)), {"guests": ["7"]}),
+    (Ports(True, ("eth1",), (7, 9), ()), {"others": []}),
+])
+def test_ports_that_come_and_go(
+    nft: FakeNftables, bridged: nftables.Firewall, ports: Ports, sets: dict[str, list[str]] | None
+) -> None:
+    """The firewall is only told if it does not know them yet."""
+    bridged.close("br0", ALLOWED, ports=PORTS)
+    nft.ran.clear()
+    bridged.change_ports("br0", ports)
+    assert len(nft.ran) == (0 if sets is None else 1)
+    for name, elements in (sets or {}).items():
+        table = INET if name == "ports" else BRIDGE
+        assert nft.tables[table]["set"][f"{name}-br0"]["elem"] == elements
+
+
+def test_what_a_bond_is_made_of_has_no_guests(nft: FakeNftables, guard: nftables.Firewall) -> None:
+    guard.close("eth0", ALLOWED, ports=Ports(False, ("eth1",)))
+    assert BRIDGE not in nft.tables
+    assert list_rules(nft, INET, "pass-eth0")[0] == "oifname @open-eth0 jump open-eth0"
+    assert nft.tables[INET]["set"]["ports-eth0"]["elem"] == ["eth1"]
+    assert not guard.find_fallen(("eth0",))
+
+
+def test_a_bridge_is_lifted_without_the_other(nft: FakeNftables, bridged: nftables.Firewall) -> None:
+    bridged.close("br1", ALLOWED, ports=PORTS)
+    before = json.dumps(nft.tables, sort_keys=True)
+    bridged.close("br0", ALLOWED, (Window(OPEN, (Exemption(),), time.time() + 30),), ports=PORTS)
+    bridged.lift("br0")
+    assert json.dumps(nft.tables, sort_keys=True) == before
+    bridged.lift("br1")
+    assert nft.tables == {}
+
+
 # Taking away
 
 
@@ -409,6 +544,13 @@ def test_a_guard_that_changes_while_it_is_lifted_is_lifted_all_the_same(
     lambda guard, device: guard.shut_window(device, OPEN),
     lambda guard, device: guard.lift(device),
     lambda guard, device: not guard.find_fallen((device,)),
+    lambda guard, device: guard.renew_window(device, Window(OPEN, (Exemption(),), time.time() + 30)),
+    lambda guard, device: guard.change_ports(device, Ports(False, ("eth1",))),
+    lambda guard, device: guard.is_open(device),
+    lambda guard, device: guard.begin_look(device, "00000001"),
+    lambda guard, device: guard.close_early(device, 5.0),
+    lambda guard, device: guard.lift_early(device),
+    lambda guard, device: guard.shut_all({device: (OPEN,)}),
 ])
 def test_a_device_that_no_rule_can_name(
     nft: FakeNftables, guard: nftables.Firewall, ask: Callable[[nftables.Firewall, str], object]
