@@ -347,6 +347,12 @@ def test_close_that_fails(guard: Firewall, tables: Tables) -> None:
     assert tables.is_open() == [False, False]
 
 
+@pytest.mark.parametrize("number, quoted", [(0, ""), (1, " (*mangle)"), (3, " (COMMIT)"), (4, "")])
+def test_the_line_that_a_message_points_to(number: int, quoted: str) -> None:
+    text = "*mangle\n-F nch-eth0\nCOMMIT\n"
+    assert iptables._quote_line(f"iptables-restore: line {number} failed", text) == quoted
+
+
 def test_put_but_not_held(guard: Firewall, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be read back is no guard."""
     monkeypatch.setattr(tables, "save", lambda version: "*mangle\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n")
@@ -623,6 +629,26 @@ def test_lifted(guard: Firewall, tables: Tables) -> None:
     assert tables.chains == between
     guard.lift("wlan0")
     assert tables.chains == before
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_lifting_is_tried_again(guard: Firewall, tables: Tables, failures: int) -> None:
+    """Somebody else may have changed the table since it was read; three times it is tried, no more."""
+    guard.close("eth0", ())
+    tried: list[int] = []
+
+    def fail(version: int) -> None:
+        tried.append(version)
+        tables.broken = {4: programs.Result(1, "no such rule")} if len(tried) <= failures else {}
+
+    tables.then = fail
+    if failures == 3:
+        with pytest.raises(GuardError, match="iptables-.*-restore: no such rule"):
+            guard.lift("eth0")
+        assert tried == [4, 4, 4]
+    else:
+        guard.lift("eth0")
+        assert "nch" not in str(tables.chains)
 
 
 def test_no_module_is_loaded_for_reading(guard: Firewall, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
