@@ -14,9 +14,10 @@ import pytest
 from fake_nft import MISSING, FakeNftables, FakeTables
 
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, Ports, TokenGone, UNHOOKED, WINDOWS, Window,
+    Closing, GuardError, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window,
     nft_rules, nftables
 )  # fmt: skip
+from netconf_hooks.observation import Ports
 from netconf_hooks.system import nf_tables
 
 INET, NETDEV = "inet netconf-guard", "netdev netconf-guard"
