@@ -204,6 +204,18 @@ def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], 
     nothing while its location is undecided, or if the location rests on hints although the admin requires proof.  A
     rule that depends on an unreadable line does not stop or veto anything, either.
     """
+    lost = find_lost_rule(records)
+    return {
+        tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
+        for tunnel, (rank, because) in rank_tunnels(records).items()
+    }
+
+
+def rank_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], tuple[int, str]]:
+    """Return the strongest word on each tunnel: its rank (the lower, the stronger), and why.
+
+    Two words for the same state may have different ranks: a veto and no wish for a tunnel.
+    """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
     for record in records:
         for rule in record.rules.vpns:
@@ -211,11 +223,7 @@ def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], 
             result = _judge_rule(rule, record)
             if tunnel not in strongest or result[0] < strongest[tunnel][0]:
                 strongest[tunnel] = result
-    lost = find_lost_rule(records)
-    return {
-        tunnel: Verdict(KEEP, lost) if lost and rank == _IDLE else Verdict(_STATES[rank], because)
-        for tunnel, (rank, because) in strongest.items()
-    }
+    return strongest
 
 
 def hold_verdicts(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import combinations, product
 
 from netconf_hooks.commands.check import follows, is_covered, list_dead_lines
-from netconf_hooks.decide import CLOSED, DOWN, KEEP, Known, UP, decide, holds
+from netconf_hooks.decide import CLOSED, DOWN, KEEP, Known, UP, decide, holds, rank_tunnels
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.observation import OPEN as UNENCRYPTED, Observation, Place
 from netconf_hooks.place import AUTHENTICATED, HINT, is_proof, list_word_tests
@@ -62,8 +62,9 @@ def list_situations(interfaces: Sequence[InterfaceRecord]) -> list[Situation]:
     interfaces: records of which only the name, the passes and the wish matter.
 
     Two interfaces disagree if they say different things about a tunnel that both name, or about the guard of the device
-    that both are on.  Of all their situations that say the same, one is listed.  More than two interfaces decide
-    nothing that two of them do not: the strongest word on a tunnel wins, and each closed guard keeps a device closed.
+    that both are on.  Of all their situations that say and decide the same, one is listed.  More than two interfaces
+    decide nothing that two of them do not: the strongest word on a tunnel wins, and each closed guard keeps a device
+    closed.
     """
     tunnels = list_tunnels(interfaces)
     alone = [_list_alone(each, tunnels) for each in interfaces]
@@ -241,16 +242,20 @@ def _list_disagreements(
         shared = list(tunnels)
     same_device = not (first.wish or second.wish) and device_of(first.iface) == device_of(second.iface)
 
-    def list_voices(situations: Sequence[Situation]) -> dict[tuple[str, ...], Situation]:
-        voices: dict[tuple[str, ...], Situation] = {}
-        for each in situations:
-            guards = tuple(each.guards.values()) if same_device else ()
-            voices.setdefault((*(each.tunnels[tunnel] for tunnel in shared), *guards), each)
-        return voices
+    def say(each: Situation) -> tuple[str, ...]:
+        return (*(each.tunnels[tunnel] for tunnel in shared), *(each.guards.values() if same_device else ()))
 
-    return [
-        decide_situation((*mine.records, *its.records), tunnels)
-        for voice, mine in list_voices(one).items()
-        for another, its in list_voices(other).items()
-        if voice != another
-    ]
+    def list_voices(situations: Sequence[Situation]) -> list[Situation]:
+        voices: dict[object, Situation] = {}
+        for each in situations:
+            # A veto and no wish for a tunnel say the same, but not to an interface that wants it.
+            ranks = {tunnel: rank for tunnel, (rank, _) in rank_tunnels(each.records).items() if tunnel in shared}
+            voices.setdefault((say(each), tuple(ranks.items())), each)
+        return list(voices.values())
+
+    rows: dict[object, Situation] = {}
+    for mine, its in product(list_voices(one), list_voices(other)):
+        if say(mine) != say(its):
+            both = decide_situation((*mine.records, *its.records), tunnels)
+            rows.setdefault((say(mine), say(its), say(both)), both)
+    return list(rows.values())

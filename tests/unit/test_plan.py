@@ -4,7 +4,7 @@ import json
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
@@ -159,6 +159,10 @@ def test_what_real_records_decide_is_what_plan_says(options, seen):
 
 @settings(max_examples=min(150, MANY), deadline=None)
 @given(stanzas, stanzas, networks, networks)
+@example(  # a veto, which an interface without a veto can't tell from no wish
+    {"netconf-vpn": "openvpn corp"}, {"netconf-vpn": "openvpn corp on unroutable unless unroutable"},
+    Observation("eth0", 7, {}, False, "", 3.0), Observation("eth0", 7, {}, False, "", 3.0),
+)  # fmt: skip
 def test_what_two_records_decide_follows_from_what_plan_says(options, others, seen, other):
     """Where the two disagree there is a row, and it says what is decided of all that say the same."""
     pair = [make_interface("eth0", options), make_interface("wlan0", others)]
