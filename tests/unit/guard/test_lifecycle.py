@@ -7,6 +7,7 @@ from netconf_hooks import wish
 from netconf_hooks.guard import lifecycle
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import release_guard
+from netconf_hooks.state import LEAVING
 
 PLAIN = {"IF_NETCONF_VPN": "openvpn corp"}
 NO_GUARD = {**GUARD, "IF_NETCONF_GUARD": "no"}
@@ -155,3 +156,36 @@ def test_a_former_firewall_that_does_not_work_stays_noted(cafe, links, firewalls
     assert firewalls["iptables-nft"].asked == ["lift eth0"]
     with pytest.raises(GuardError):
         firewalls["iptables-legacy"].lift("eth0")
+
+
+def test_a_link_that_goes_down_after_a_killed_ifdown_has_no_guard_any_more(cafe, links, firewall):
+    """Only its hook for down has run."""
+    run_hook(cafe, "down", **GUARD)
+    assert [each.stage for each in cafe.read_guard("eth0").passes] == [LEAVING]
+    links.plug("eth0", 7, up=False)
+    assert lifecycle.end_guards(cafe)
+    assert firewall.stands == {}
+
+
+# Which firewall
+
+
+def test_a_stanza_that_this_run_has_not_reached_yet_does_not_choose_the_firewall(store, links, network, firewalls):
+    """Its option may have been edited as well, and this run will tell."""
+    other = {"IF_NETCONF_GUARD_BACKEND": "iptables", **GUARD}
+    ifup(store, links, run="1:1", **GUARD)
+    ifup(store, links, family="inet6", run="1:1", **other)
+    assert store.read_guard("eth0").backend == "iptables-nft"
+    run_hook(store, "pre-up", run="2:1", **GUARD, IF_NETCONF_GUARD_BACKEND="nftables")
+    assert store.read_guard("eth0").backend == "nftables"
+    assert_closed(store, firewalls["nftables"])
+
+
+def test_an_open_link_is_shut_in_the_firewall_that_it_had_before_another_takes_over(
+    office, links, firewalls, journal
+):
+    """From then on only the new one is told to shut."""
+    journal.clear()
+    run_hook(office, "pre-up", run="20:1", **GUARD, IF_NETCONF_GUARD_BACKEND="iptables")
+    assert journal.index("shut eth0 open") < journal.index("eth0 is to be closed") < journal.index("close eth0")
+    assert firewalls["nftables"].asked[-2:] == ["shut eth0 open", "lift eth0"]
