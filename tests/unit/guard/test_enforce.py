@@ -257,3 +257,14 @@ def test_looks_that_can_not_begin_at_once_begin_one_by_one(cafe, links, network,
     network["gateway"] = OFFICE
     refresh(cafe)
     assert_open(cafe, firewall)
+
+
+@pytest.mark.parametrize("scene", [ELSEWHERE, HERE])
+def test_a_link_that_has_moved_is_shut_before_names_are_looked_up(office, firewall, place, monkeypatch, scene):
+    """That may take seconds."""
+    seen = []
+    monkeypatch.setattr(enforce, "let_tunnels_through", lambda store: seen.append(firewall.is_open("eth0")))
+    office.write_guard(office.read_guard("eth0").change(done=False))
+    place.scenes["eth0"] = scene
+    enforce.close_decided(office)
+    assert seen == [scene is HERE]
