@@ -268,3 +268,24 @@ def test_a_link_that_has_moved_is_shut_before_names_are_looked_up(office, firewa
     place.scenes["eth0"] = scene
     enforce.close_decided(office)
     assert seen == [scene is HERE]
+
+
+def test_a_closed_guard_has_no_lease_and_one_that_the_firewall_does_not_end_has_none_either(
+    office, network, firewall
+):
+    def get_lease():
+        record = office.read_guard("eth0")
+        return record.lease_until, record.lease_until_boot
+
+    assert all(get_lease())
+    del network["gateway"]
+    refresh(office)
+    assert_closed(office, firewall)
+    assert get_lease() == (0.0, 0.0)
+    network["gateway"] = OFFICE
+    firewall.has_lease = False
+    refresh(office)
+    assert firewall.is_open("eth0")
+    assert get_lease() == (0.0, 0.0)
+    enforce.mark_applied(office, office.read_guard("eth0"), opened=False)
+    assert get_lease() == (0.0, 0.0)
