@@ -111,9 +111,12 @@ def test_a_portal_pass_that_is_still_written_down_is_for_its_network_alone(cafe,
     open_portal(cafe, "eth0", WEB, 300)
     firewall.shut_window("eth0", "open", "portal")
     place.scenes["eth0"], place.known["eth0"] = now, known
+    cafe.write_guard(cafe.read_guard("eth0").change(exemptions=(NEW,)))
     follow(cafe)
     assert firewall.get_window("eth0", "portal") is None
-    assert firewall.stands["eth0"]
+    # All else is told, and that something is missing is not forgotten.
+    assert parse_exemption(NEW) in firewall.list_exemptions("eth0")
+    assert not cafe.read_guard("eth0").done
 
 
 @pytest.mark.parametrize("times, passes", [(1, True), (3, False)])
