@@ -77,7 +77,14 @@ def follow_closing(store: Store) -> None:
         if record.opened and record.verdict == OPEN:
             if not is_still_there(record):
                 shut_guard(store, record, "the network has changed")
-            elif token := _find_open(record):
+                continue
+            try:
+                token = _find_open(record)
+            except GuardError as error:
+                # It may still be open, as its record says: so the watcher goes on listening for its network.
+                log.error(f"{record.device}: netconf-guard: {error}")
+                continue
+            if token:
                 tokens[record.device] = token
             else:
                 _note_not_open(store, record)
@@ -108,16 +115,13 @@ def _find_open(record: GuardRecord) -> str:
     """Return a token that allows replacing the rules of an open link while it stays open; empty if it is not open.
 
     The token is put into the firewall before we check that the link is open: shutting the link later removes the token.
+    Raises `GuardError`.
     """
     token = os.urandom(4).hex()
-    try:
-        backend = firewall.load_firewall(record.backend)
-        backend.begin_look(record.device, token)
-        window = Window(OPEN_WINDOW, (Exemption(),), time.time() + LEASE)
-        return token if backend.renew_window(record.device, window) else ""
-    except GuardError as error:
-        log.error(f"{record.device}: netconf-guard: {error}")
-        return ""
+    backend = firewall.load_firewall(record.backend)
+    backend.begin_look(record.device, token)
+    window = Window(OPEN_WINDOW, (Exemption(),), time.time() + LEASE)
+    return token if backend.renew_window(record.device, window) else ""
 
 
 def _note_not_open(store: Store, record: GuardRecord) -> None:

@@ -1,14 +1,20 @@
 """From what was decided to the firewall: what is written down, before and after, whatever somebody does meanwhile."""
 
+import socket
+import struct
 import time
 
 import pytest
-from guarded import ELSEWHERE, GUARD, HERE, LEASE, OFFICE, assert_closed, assert_open, ifup, refresh
+from guarded import ELSEWHERE, GUARD, HERE, LEASE, OFFICE, ROUTER, assert_closed, assert_open, ifup, listen, refresh
 
 from netconf_hooks.guard import enforce
 from netconf_hooks.guard.firewall import Exemption, GuardError, parse_exemption
 from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import boot_time
+from netconf_hooks.system.netlink import RTM_DELNEIGH, pack_attribute
+
+# The router of HERE: struct ndmsg and NDA_DST.
+NEIGHBOUR = struct.pack("=BxxxiHBB", socket.AF_INET, HERE.index, 0, 0, 1) + pack_attribute(1, socket.inet_aton(ROUTER))
 
 
 def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, messages):
@@ -74,6 +80,21 @@ def test_a_link_that_the_firewall_has_shut_is_noted_as_such(office, firewall):
     enforce.follow_closing(office)
     assert (office.read_guard("eth0").opened, office.read_guard("eth0").done) == (False, False)
     assert not firewall.is_open("eth0")
+
+
+def test_a_link_that_may_be_open_is_still_listened_to_if_the_firewall_fails(office, firewall, messages):
+    """Somebody else has its lock: what is open can neither be replaced nor closed now."""
+    office.write_guard(office.read_guard("eth0").change(done=False))
+    firewall.broken = "busy"
+    enforce.follow_closing(office)
+    assert firewall.is_open("eth0")
+    assert (office.read_guard("eth0").opened, office.read_guard("eth0").done) == (True, False)
+    assert "error: eth0: netconf-guard: busy" in messages
+    firewall.broken = ""
+    leases, news = listen(office)
+    news.waiting = [(RTM_DELNEIGH, NEIGHBOUR)]
+    leases.hear()
+    assert_closed(office, firewall)
 
 
 def test_what_is_open_stays_so_for_a_whole_lease_while_its_rules_are_replaced(office, firewall):
