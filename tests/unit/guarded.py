@@ -6,7 +6,7 @@ from itertools import count
 from netconf_hooks import hook, settle
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone, UNHOOKED
+from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone, UNHOOKED, check_token
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.ifenv import read_environment
@@ -87,6 +87,7 @@ class FakeFirewall:
 
     def begin_look(self, device, token):
         """As AnyFirewall.begin_look."""
+        check_token(token)
         if device not in self.stands:
             raise GuardError(f"{device}: not guarded")
         self.tokens.setdefault(device, set()).add(token)
@@ -101,6 +102,8 @@ class FakeFirewall:
 
     def _take(self, device, token):
         """Remove the token of a look, or fail."""
+        if token:
+            check_token(token)
         if token not in self.tokens.get(device, ()):
             raise TokenGone(device)
         self.tokens[device].remove(token)
