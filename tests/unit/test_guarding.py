@@ -196,7 +196,7 @@ def test_what_an_alias_has_not_seen_since_an_uncertain_look_opens_nothing(
     place.then = [(2, ELSEWHERE)]
     ifup(store, links, "eth0:1", **CAFE)
     assert_closed(store, firewall)
-    assert store.read_guard("eth0").fingerprint == ""
+    assert (store.read_guard("eth0").fingerprint, store.read_guard("eth0").token) == ("", "")
     # Certain this time; what eth0 saw is of the network before.
     network["gateway"] = Answer(("192.0.2.9",))
     [alias] = [record for record in store.read_interfaces(log.error) if record.iface == "eth0:1"]
