@@ -105,7 +105,7 @@ def test_before_the_link_is_looked_at_no_lan_passes(store, links, firewall, plac
     assert firewall.get_window("eth0", "lan") is None
 
 
-def test_of_a_family_without_a_lan_nothing_passes(store, links, firewall, place, network):
+def test_of_a_family_without_a_lan_nothing_passes(store, links, firewall, place, network, messages):
     place.networks = (("10.0.0.7", 8), ("fe80::7", 64))
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="lan")
     window = firewall.get_window("eth0", "lan")
@@ -114,6 +114,10 @@ def test_of_a_family_without_a_lan_nothing_passes(store, links, firewall, place,
     refresh(store)
     assert firewall.get_window("eth0", "lan") is None
     assert store.read_guard("eth0").lan == ()
+    assert any('"lan" allows nothing (not 10.0.0.7/8 ' in each for each in messages)
+    place.networks = HOME_LAN[:2]
+    refresh(store)
+    assert 'info: eth0: netconf-guard-allow "lan" allows 192.168.1.0/24, fe80::/64' in messages
 
 
 def test_without_the_word_no_lan_passes(store, links, firewall, place, network):

@@ -126,6 +126,19 @@ def test_a_portal_pass_stays_while_the_rules_are_replaced(cafe, firewall, place)
     assert place.resolved[-1] == (HERE.index, HERE.routers)
 
 
+def test_only_the_routers_of_a_windows_network_are_asked_for_their_mac(cafe, firewall, place):
+    """A second one that has come since says nothing about it."""
+    open_portal(cafe, "eth0", WEB, 300)
+    place.scenes["eth0"] = NO_MACS.change(routers=(*HERE.routers, "192.0.2.9"))
+    place.known["eth0"] = HERE
+    follow(cafe)
+    assert place.resolved[-1] == (HERE.index, HERE.routers)
+    place.scenes["eth0"] = NO_MACS.change(routers=("192.0.2.9",))
+    place.resolved.clear()
+    follow(cafe)
+    assert place.resolved == []  # it has left that network
+
+
 @pytest.mark.parametrize("now, known", [(ELSEWHERE, ELSEWHERE), (NO_MACS, ELSEWHERE), (NO_MACS, NO_MACS)])
 def test_a_portal_pass_that_is_still_written_down_is_for_its_network_alone(cafe, firewall, place, now, known):
     """The watcher has shut it, and waits for the records' lock; the new network's router may be the same address."""
