@@ -15,9 +15,11 @@ import fcntl
 import os
 import time
 
+from netconf_hooks.exemption import parse_exemption
 from netconf_hooks.observation import Answer, OPEN, Observation, Place, PortalNotice
 from netconf_hooks.record import Record
 from netconf_hooks.rules import read_rules
+from netconf_hooks.system.addresses import pack_address, parse_network
 from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
@@ -249,8 +251,8 @@ class GuardRecord(_Ruled):
     verdict: what it is to be, ``closed``, ``open`` or, by the admin's command, ``released``; because: why, in words.
     passes: of all interfaces on the device that come up or are up, in their order; all of those with a guard must agree
         before it opens.
-    exemptions: what tunnels may send through a closed guard, as lines that `firewall.parse_exemption` reads; names: the
-        hosts among them that were given by name, each with its addresses, as words of a line.
+    exemptions: what tunnels may send through a closed guard, as lines that `exemption.parse_exemption` reads; names:
+        the hosts among them that were given by name, each with its addresses, as words of a line.
     servers: the DHCP servers of its lease, with which its client renews it.
     done: whether the firewall was told all of this; opened: whether it was told to open.
     lease_until: until when it stays open if nobody renews it, seconds since 1970; 0 if the firewall knows no lease;
@@ -582,9 +584,15 @@ class Store:
         return _list_names(self.guards)
 
     def list_asking(self) -> list[str]:
-        """Return the interfaces that are up whose rules ask for a guard."""
-        paths = {name: f"{self.interfaces}/{name}" for name in _list_names(self.interfaces)}
-        return [name for name, path in paths.items() if self._read_once(path, _asks_for_guard, "asks")]
+        """Return the interfaces that are up whose rules ask for a guard; none whose record can't be read now."""
+        asking = []
+        for name in _list_names(self.interfaces):
+            try:
+                if self._read_once(f"{self.interfaces}/{name}", _asks_for_guard, "asks"):
+                    asking.append(name)
+            except OSError:
+                continue  # not kept: the next read may succeed
+        return asking
 
     def _read_once(self, path: str, read: Callable[[str], T], what: str = "") -> T:
         """Return what `read` makes of a file; it is read again only if it is another one by now.
@@ -844,13 +852,9 @@ def _read_guard(path: str, device: str) -> GuardRecord | None:
 
 
 def _asks_for_guard(path: str) -> bool:
-    """Whether the rules of an interface's record ask for a guard."""
+    """Whether the rules of an interface's record ask for a guard.  Raises OSError."""
     # Without reading all of the record: every hook of a machine without guards asks.
-    try:
-        lines = read_file(path, _LIMIT, follow=False).split(b"\n")
-    except OSError:
-        return False
-    for line in lines:
+    for line in read_file(path, _LIMIT, follow=False).split(b"\n"):
         if line.startswith(_GUARD_OPTION):
             option, _, value = line[len(_GUARD_OPTION):].partition(b" ")
             if not option.strip(b"-0123456789") and value != b"no":
@@ -1109,6 +1113,7 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
                 facts[key] = _unescape(escaped)
         if facts["verdict"] not in _VERDICTS or not {facts["backend"], *facts["former"].split()} <= {*FIREWALLS}:
             raise ValueError(f'verdict {facts["verdict"]}, backend {facts["backend"]}, former {facts["former"]}')
+        _check_openings(lists)
         return GuardRecord(
             device=device,
             backend=facts["backend"],
@@ -1144,6 +1149,19 @@ def _parse_guard(device: str, lines: list[str]) -> GuardRecord:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of the guard of {device} can't be read: {error!r}") from error
+
+
+def _check_openings(lists: Mapping[str, Iterable[str]]) -> None:
+    """Raise ValueError for a line of a guard's record that no firewall could make a rule of."""
+    for key in ("opening", "portal-opening", "asking-opening"):
+        for line in lists[key]:
+            parse_exemption(line)
+    for server in lists["server"]:
+        if not pack_address(server):
+            raise ValueError(f"server {server!r}")
+    for prefix in lists["lan"]:
+        if not parse_network(prefix):
+            raise ValueError(f"lan {prefix!r}")
 
 
 class _PassLines:

@@ -13,9 +13,10 @@ from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.captive_portal import find_portals
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import read_fingerprint
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.endpoints import list_resolvers
 from netconf_hooks.guard.exemptions import make_network, make_pass
-from netconf_hooks.guard.firewall import GuardError, Exemption
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of

@@ -20,8 +20,9 @@ from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint, make_link
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import parse_fingerprint
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.exemptions import ProbePass, make_network, make_exemption
-from netconf_hooks.guard.firewall import GuardError, Exemption
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record

@@ -14,11 +14,12 @@ from time import monotonic
 
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import ports
+from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
 from netconf_hooks.guard.exemptions import list_exemptions, make_lan
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, TokenGone, UNHOOKED, Window, parse_exemption
+    Closing, GuardError, NAMES, OPEN as OPEN_WINDOW, PORTAL, TokenGone, UNHOOKED, Window
 )  # fmt: skip
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there

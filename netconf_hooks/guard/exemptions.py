@@ -10,8 +10,9 @@ from math import inf
 
 from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.firewall import GuardError, Exemption, LAN, PROBE, Window, parse_exemption
+from netconf_hooks.guard.firewall import GuardError, LAN, PROBE, Window
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.system import log
 

@@ -15,11 +15,10 @@ from time import monotonic
 from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
 from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
+from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.enforce import LEASE
-from netconf_hooks.guard.firewall import (
-    GuardError, NAMES, OPEN as OPEN_WINDOW, Exemption, PORTAL, Window, parse_exemption
-)  # fmt: skip
+from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN as OPEN_WINDOW, PORTAL, Window
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.lost import find_lost, shut_lost
 from netconf_hooks.guard.network import has_left, is_same_network

@@ -8,9 +8,10 @@ from time import monotonic
 
 from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import unpin
-from netconf_hooks.guard.firewall import GuardError, Exemption, PORTAL, TokenGone, Window
+from netconf_hooks.guard.firewall import GuardError, PORTAL, TokenGone, Window
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import note_shut, shut_windows

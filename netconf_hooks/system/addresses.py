@@ -40,6 +40,14 @@ def read_prefix(text: str) -> tuple[bytes, int] | None:
     return (packed, length) if packed and length <= bits else None
 
 
+def parse_network(text: str) -> tuple[bytes, int] | None:
+    """Return the octets and the prefix length of ``ADDRESS/LENGTH``; None for anything else, host bits included."""
+    prefix = read_prefix(text) if "/" in text else None
+    if prefix is None or int.from_bytes(prefix[0], "big") % (1 << (8 * len(prefix[0]) - prefix[1])):
+        return None
+    return prefix
+
+
 def share_prefix(one: str, other: str, length: int) -> bool:
     """Whether the first `length` bits of two addresses are the same; all bits if they have fewer.
 

@@ -13,7 +13,8 @@ import enum
 import ipaddress
 from typing import NamedTuple
 
-from netconf_hooks.guard.firewall import LAN, OPEN, Exemption
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import LAN, OPEN
 
 TCP, UDP, ESP, ICMP, IGMP, ICMP6 = 6, 17, 50, 1, 2, 58
 ARP, EAPOL, PREAUTH, IPV4, IPV6 = 0x0806, 0x888E, 0x88C7, 0x0800, 0x86DD

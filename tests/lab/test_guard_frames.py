@@ -12,7 +12,8 @@ import subprocess
 
 import pytest
 
-from netconf_hooks.guard.firewall import Exemption, nftables
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import nftables
 
 from .crossing import FAR, FAR_MAC, GUARDED, Crossing, acting_as
 from .waiting import wait_until

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from netconf_hooks.guard.firewall import GuardError, OPEN, Exemption, PORTAL, TokenGone, Window, iptables, nftables
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import GuardError, OPEN, PORTAL, TokenGone, Window, iptables, nftables
 
 from .namespaces import Namespaces, enter_network
 from .pair import QUIET

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.exemptions import DISCOVERY, make_lan
-from netconf_hooks.guard.firewall import (
-    LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, Window, check_exemption, load_firewall
-)  # fmt: skip
+from netconf_hooks.guard.firewall import LAN, NAMES, OPEN, PORTAL, PROBE, Window, check_exemption, load_firewall
 
 from .crossing import ABSENT, CLOSED_PORT, FAR, FREE, GUARDED, Crossing, Made
 from .oracle import (

@@ -6,7 +6,8 @@ from itertools import count
 from netconf_hooks import hook, settle
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.guard.firewall import GuardError, Exemption, TokenGone, UNHOOKED, check_token
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import GuardError, TokenGone, UNHOOKED, check_token
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.ifenv import read_environment

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from many import MANY
 
 from netconf_hooks import watch
-from netconf_hooks.guard.firewall import GuardError, Exemption, load_firewall
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import GuardError, load_firewall
 from netconf_hooks.guard.enforce import follow_closing
 from netconf_hooks.guard.lost import LOST_RULE, find_lost, restore_records, shut_lost
 from netconf_hooks.guard.override import open_portal, release_guard
@@ -73,6 +74,18 @@ def name_no_verdict(path):
     path.write_text(path.read_text().replace("verdict open", "verdict opened"))
 
 
+def append_line(line):
+    """Return what adds a line to a whole record."""
+
+    def damage(path):
+        whole, end, rest = path.read_text().rpartition("\nend\n")
+        assert end and not rest
+        path.write_text(f"{whole}\n{line}{end}")
+
+    damage.__name__ = line.partition(" ")[0]
+    return damage
+
+
 def link_to_zeros(path):
     path.unlink()
     path.symlink_to("/dev/zero")
@@ -95,6 +108,9 @@ def grow(path):
 DAMAGES = [
     remove, empty, leave_the_first_line, cut_off, cut_off_the_last_stanza, write_latin1, name_no_backend,
     name_no_verdict, link_to_zeros, link_to_a_whole_one, make_fifo, grow,
+    append_line("opening everything"), append_line(r"portal-opening sctp\t\t80\t0\t\t0\t0"),
+    append_line(r"asking-opening udp\t192.0.2.1/24\t53\t0\t\t0\t0"), append_line("server dhcp.example"),
+    append_line("lan 192.0.2.0"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from situations import make_record
 
 from netconf_hooks import settle, watch, wish
 from netconf_hooks.decide import KEEP, Known, NO_RULE, Verdict, decide, hold_verdicts
-from netconf_hooks.guard.firewall import Exemption
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.held import hold, read_holds, unhold
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.settle import Change

@@ -12,8 +12,9 @@ from guarded import (
 
 from netconf_hooks import settle, state
 from netconf_hooks.evidence.fingerprint import Fingerprint
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
-from netconf_hooks.guard.firewall import GuardError, Exemption
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.enforce import LEASE, put_back
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.override import open_portal, release_guard

@@ -7,8 +7,8 @@ import pytest
 from guarded import ifup
 
 from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.exemptions import ProbePass, make_pass
-from netconf_hooks.guard.firewall import Exemption
 from netconf_hooks.guard.override import release_guard
 
 PROBE = Exemption("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK)

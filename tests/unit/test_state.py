@@ -1,5 +1,6 @@
 """The records below /run/netconf-hooks: nothing is lost, nothing half is ever read, and locks exclude."""
 
+import errno
 import os
 import signal
 import stat
@@ -15,6 +16,7 @@ from many import MANY
 from situations import make_record
 
 from netconf_hooks import state
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation, Place, PortalNotice
 from netconf_hooks.state import (
     DIRECTORY, EventRecord, FORMAT, GuardRecord, InterfaceRecord, Lock, Pass, PresenceRecord, RecordError,
@@ -323,6 +325,19 @@ def test_which_interfaces_ask_for_a_guard_is_read_once_as_long_as_the_files_are_
     assert store.list_asking() == []
 
 
+def test_what_can_not_be_read_now_is_asked_for_a_guard_again(store, monkeypatch):
+    store.write_interface(make_record("eth0", 3, (Pass("inet", {"netconf-guard": "yes"}, iface="eth0"),)))
+    _age(store.interfaces, "eth0")
+
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "read_file", fail)
+        assert store.list_asking() == []
+    assert store.list_asking() == ["eth0"]
+
+
 def test_one_damaged_record_does_not_hide_the_others(store):
     store.write_interface(OFFICE)
     store.write_interface(make_record("wlan0", 8, ()))
@@ -512,6 +527,10 @@ def test_a_lock_needs_its_directory(tmp_path):
 
 
 lines = st.lists(hostile, max_size=3).map(tuple)
+openings = st.lists(st.sampled_from([
+    str(Exemption()), str(Exemption("udp", "192.0.2.1/32", 1194, uids=(0, 7), mark=3)),
+    str(Exemption("tcp", "2001:db8::/64", source_port=22, reply=True)), str(Exemption("esp")),
+]), max_size=3).map(tuple)  # fmt: skip
 addresses = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2"]), max_size=2).map(tuple)
 times = st.floats(0, 2**33)
 options = st.dictionaries(plain, hostile, max_size=3)
@@ -524,7 +543,7 @@ guards = st.builds(
     backend=st.sampled_from(["nftables", "iptables-legacy", "iptables-nft"]),
     verdict=st.sampled_from(["closed", "open", "released"]),
     because=hostile,
-    exemptions=lines,
+    exemptions=openings,
     names=lines,
     servers=addresses,
     done=st.booleans(),
@@ -532,9 +551,9 @@ guards = st.builds(
     fingerprint=hostile,
     shut_at=times,
     portal_until=times,
-    portal_exemptions=lines,
+    portal_exemptions=openings,
     dns_until=times,
-    dns_exemptions=lines,
+    dns_exemptions=openings,
     problem=hostile,
     former=st.sampled_from(["", "nftables", "iptables-legacy", "iptables-nft nftables"]),
 )

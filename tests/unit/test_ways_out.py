@@ -19,7 +19,8 @@ from netconf_hooks.commands.portal import LONGEST_PORTAL, find_caller, list_port
 from netconf_hooks.evidence import portal_page
 from netconf_hooks.evidence.captive_portal import Portal, describe_refusal, read_portal
 from netconf_hooks.evidence.portal_page import PageError, State
-from netconf_hooks.guard.firewall import Exemption, check_exemption
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import check_exemption
 from netconf_hooks.guard.visits import PAUSE
 from netconf_hooks.observation import Answer, Observation, PortalNotice
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 
+from netconf_hooks.exemption import Exemption, is_possible
 from netconf_hooks.record import Record
 from netconf_hooks.state import FIREWALLS as FIREWALLS
-from netconf_hooks.system.addresses import read_prefix
+from netconf_hooks.system.addresses import parse_network
 from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
@@ -45,52 +46,6 @@ JOINS = {
 on a LAN (mDNS, LLMNR, SSDP).  While the window `LAN` is open, these pass with a TTL or hop limit of 1.  IGMP: its
 routers (RFC 3376 4.2.14; RFC 2236 9), and the groups themselves, for versions 1 and 2.  MLD: version 1; reports of
 version 2 always pass."""
-
-
-class Exemption(Record):
-    """A rule about packets that may leave through a guarded link: a packet passes if it matches all fields.
-
-    protocol: ``udp``, ``tcp``, ``esp`` or empty for any.
-    network: the destination, ``ADDRESS/LENGTH``, without host bits; empty for any destination of both families.
-    port, source_port: of udp and tcp; 0 for any.
-    uids: the sending socket's owner is one of these; empty for any.  mark: the packet's mark, 0 for any.
-    reply: whether it allows only replies to connections that came in at `source_port`.
-    guests: whether it also allows packets of a bridge's guests; str() leaves this out.
-    """
-
-    __slots__ = ("protocol", "network", "port", "source_port", "uids", "mark", "reply", "guests")
-
-    def __init__(
-        self,
-        protocol: str = "",
-        network: str = "",
-        port: int = 0,
-        source_port: int = 0,
-        uids: tuple[int, ...] = (),
-        mark: int = 0,
-        reply: bool = False,
-        guests: bool = False,
-    ) -> None:
-        self.protocol = protocol
-        self.network = network
-        self.port = port
-        self.source_port = source_port
-        self.uids = uids
-        self.mark = mark
-        self.reply = reply
-        self.guests = guests
-
-    def __str__(self) -> str:
-        uids = ",".join(map(str, self.uids))
-        fields = (self.protocol, self.network, self.port, self.source_port, uids, self.mark, int(self.reply))
-        return "\t".join(map(str, fields))
-
-
-def parse_exemption(text: str) -> Exemption:
-    """Return the exemption that str() has written.  Raises ValueError."""
-    protocol, network, port, source_port, uids, mark, reply = text.split("\t")
-    users = tuple(int(uid) for uid in uids.split(",") if uid)
-    return Exemption(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")
 
 
 class Window(Record):
@@ -142,7 +97,6 @@ class TokenGone(GuardError):
 # allows all but ``/``, ``:`` and white space (dev_valid_name, net/core/dev.c); nft(8) has ``*`` for a pattern, iptables
 # ``+``.
 _DEVICE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-_PORTS, _NUMBERS = 2**16, 2**32
 
 
 def check_device(device: str) -> None:
@@ -166,8 +120,8 @@ def read_network(network: str) -> tuple[bytes, int]:
 
     Raises `GuardError` for anything else, host bits included.
     """
-    prefix = read_prefix(network) if "/" in network else None
-    if prefix is None or int.from_bytes(prefix[0], "big") % (1 << (8 * len(prefix[0]) - prefix[1])):
+    prefix = parse_network(network)
+    if prefix is None:
         raise GuardError(f"not a network: {network!r}")
     return prefix
 
@@ -176,15 +130,7 @@ def check_exemption(exemption: Exemption) -> None:
     """Raise `GuardError` for an exemption that no packet can match, or that allows more than it seems to."""
     if exemption.network:
         read_network(exemption.network)
-    ports = (exemption.port, exemption.source_port)
-    if not (
-        exemption.protocol in ("", "udp", "tcp", "esp")
-        and all(0 <= port < _PORTS for port in ports)
-        and all(0 <= uid < _NUMBERS - 1 for uid in exemption.uids)
-        and 0 <= exemption.mark < _NUMBERS
-        and not (exemption.protocol == "esp" and any(ports))
-        and not (exemption.reply and not (exemption.protocol in ("udp", "tcp") and exemption.source_port))
-    ):
+    if not is_possible(exemption):
         raise GuardError(f"no firewall can allow this: {exemption!r}")
 
 

@@ -28,7 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from netconf_hooks.guard.firewall import Exemption, Window
+    from netconf_hooks.exemption import Exemption
+    from netconf_hooks.guard.firewall import Window
     from netconf_hooks.observation import Ports
     from netconf_hooks.system.nf_tables import Chain
 

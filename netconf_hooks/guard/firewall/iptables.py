@@ -27,8 +27,9 @@ from _socket import AF_INET, AF_INET6, inet_ntop
 from binascii import crc32
 from math import inf
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, JOINS, LAN, OPEN, Exemption, TokenGone, WINDOWS, Window, check_device, check_exemption,
+    Closing, GuardError, JOINS, LAN, OPEN, TokenGone, WINDOWS, Window, check_device, check_exemption,
     check_token, read_network
 )  # fmt: skip
 from netconf_hooks.system import nf_tables, programs

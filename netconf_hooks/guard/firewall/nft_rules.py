@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from _socket import AF_INET, inet_ntop
 
-from netconf_hooks.guard.firewall import (
-    JOINS, LAN, OPEN, Exemption, WINDOWS, Window, check_exemption, check_token, read_network
-)  # fmt: skip
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import JOINS, LAN, OPEN, WINDOWS, Window, check_exemption, check_token, read_network
 
 INET = "inet netconf-guard"
 NETDEV = "netdev netconf-guard"

@@ -36,8 +36,9 @@ import os
 import time
 from _socket import if_nametoindex
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    Closing, Exemption, GuardError, LAN, OPEN, TokenGone, UNHOOKED, WINDOWS, Window, bridge, check_device
+    Closing, GuardError, LAN, OPEN, TokenGone, UNHOOKED, WINDOWS, Window, bridge, check_device
 )  # fmt: skip
 from netconf_hooks.guard.firewall.nft_installed import NO_CHAIN, Reader, find_problems
 from netconf_hooks.guard.firewall.nft_rules import (

@@ -7,8 +7,9 @@ import time
 import pytest
 from guarded import ELSEWHERE, GUARD, HERE, LEASE, OFFICE, ROUTER, assert_closed, assert_open, ifup, listen, refresh
 
+from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import enforce
-from netconf_hooks.guard.firewall import Exemption, GuardError, parse_exemption
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import boot_time
 from netconf_hooks.system.netlink import RTM_DELNEIGH, pack_attribute
@@ -25,7 +26,9 @@ def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, m
     assert any("somebody removed it (nftables: it is gone); restoring it" in message for message in messages)
 
 
-@pytest.mark.parametrize("change", [{"exemptions": ("198.51.100.1 udp 1194",)}, {"servers": ("192.0.2.9",)}])
+@pytest.mark.parametrize("change", [
+    {"exemptions": (str(Exemption("udp", "198.51.100.1/32", 1194)),)}, {"servers": ("192.0.2.9",)}
+])  # fmt: skip
 def test_what_has_changed_while_the_firewall_was_told_is_still_to_be_told(cafe, change):
     told = cafe.read_guard("eth0")
     cafe.write_guard(told.change(**change))

@@ -5,8 +5,8 @@ from time import monotonic
 import pytest
 from guarded import assert_closed
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
-from netconf_hooks.guard.firewall import Exemption
 from netconf_hooks.guard.shut import note_shut, shut_guard, shut_windows
 
 WEB = [Exemption("tcp", port=80)]

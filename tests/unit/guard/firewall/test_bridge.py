@@ -4,7 +4,8 @@ from math import inf
 
 import pytest
 
-from netconf_hooks.guard.firewall import LAN, OPEN, Exemption, PORTAL, Window, bridge, nft_rules
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import LAN, OPEN, PORTAL, Window, bridge, nft_rules
 from netconf_hooks.observation import Ports
 from netconf_hooks.system.nf_tables import Chain
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from netconf_hooks.guard.firewall import OPEN, Exemption, Window, nft_rules, nftables
+from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.firewall import OPEN, Window, nft_rules, nftables
 
 NOW = 1_700_000_000.0
 

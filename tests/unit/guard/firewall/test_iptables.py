@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    Closing, Exemption, GuardError, LAN, OPEN, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
+    Closing, GuardError, LAN, OPEN, PORTAL, PROBE, TokenGone, WINDOWS, Window, iptables
 )  # fmt: skip
 from netconf_hooks.guard.firewall.iptables import Firewall, parse_save
 from netconf_hooks.system import nf_tables, programs

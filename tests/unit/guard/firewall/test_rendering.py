@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    GuardError, JOINS, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, WINDOWS, Window, check_device,
-    check_exemption, iptables, nft_rules, read_network
+    GuardError, JOINS, LAN, NAMES, OPEN, PORTAL, PROBE, WINDOWS, Window, check_device, check_exemption,
+    iptables, nft_rules, read_network
 )  # fmt: skip
 
 NOW = 1_700_000_000.0

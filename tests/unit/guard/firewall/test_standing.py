@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from fake_nft import MISSING, FakeNftables, FakeTables
 
+from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, LAN, NAMES, OPEN, Exemption, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window,
-    nft_rules, nftables
+    Closing, GuardError, LAN, NAMES, OPEN, PORTAL, PROBE, TokenGone, UNHOOKED, WINDOWS, Window, nft_rules,
+    nftables
 )  # fmt: skip
 from netconf_hooks.observation import Ports
 from netconf_hooks.system import nf_tables
