@@ -1,4 +1,4 @@
-"""The program that pkexec(1) runs: it starts a unit for a user's request, and shows the answer.  `request` says how.
+"""The program that pkexec(1) runs: it starts a unit for a user's request, and shows the answer (see `request`).
 
 It runs as root, but in the user's terminal and control group and with the user's limits.
 """
@@ -28,7 +28,7 @@ UNIT, PORTAL_UNIT = "netconf-hooks-request@{}.service", "netconf-hooks-request-p
 # Seconds between two reads of the answer.
 PAUSE = 0.1
 
-# Bytes of the answer that are read at once: more than a unit writes.
+# How many bytes of the answer are read at once: more than a unit writes.
 _MUCH = 1 << 20
 
 # Exit status after Ctrl-C, as in a shell: 128 + SIGINT.
@@ -75,8 +75,8 @@ def ask(
 
 
 def _find_problem(request: Request, store: Store, path: str) -> str:
-    """Return why the request can't be carried out, empty if it can: without this check users could start any number of
-    units."""
+    """Return why the request can't be carried out; empty if it can.  Without this check, users could start any number
+    of units."""
     iface, wish = request.get("iface"), request.get("wish")
     if iface and not store.knows_interface(iface):
         return f"{iface}: not up, or without netconf rules"
@@ -87,7 +87,7 @@ def _find_problem(request: Request, store: Store, path: str) -> str:
 
 
 def _leave_user() -> None:
-    """Reset what this process inherits from the user."""
+    """Reset everything that this process has inherited from the user."""
     log.fill_descriptors()
     os.umask(0o022)
     os.chdir("/")
@@ -99,7 +99,7 @@ def _leave_user() -> None:
 
 def _show(request: Request, store: Store, systemctl: str) -> int:
     """Start the unit, show its answer until it has ended, and return the exit status."""
-    # What needs neither ifup nor the admin's scripts is allowed less.
+    # A portal needs neither ifup nor the admin's scripts, so its unit has fewer rights.
     unit = (PORTAL_UNIT if request.command == "portal" else UNIT).format(request.instance)
     shown = _Shown(store.path_of_answer(request.instance))
     try:
@@ -128,26 +128,26 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
 
 
 class _Shown:
-    """An answer, of which a part was already shown.
+    """The part of an answer that was already shown.
 
-    status: the exit status at its end, None while it is not complete.
+    status: the exit status at the answer's end; None while the answer is incomplete.
 
-    If the file has a complete answer at the start, that is the answer to an earlier request.  If it has an incomplete
-    one, somebody else has just made the same request, and we show that answer.
+    A complete answer that exists when we start belongs to an earlier request.  An incomplete one belongs to the same
+    request, which another process has just made: we show it.
     """
 
     def __init__(self, path: str) -> None:
         self.status: int | None = None
         self._path = path
         self._rest = b""
-        # Kept open, so that no other file gets its number.
+        # It stays open, so that no other file gets its inode number.
         self._old = self._open()
         is_complete = self._old >= 0 and b"\0" in os.pread(self._old, _MUCH, 0)
         self._file = -1 if is_complete else self._old
         self._switched = False
 
     def show_more(self) -> None:
-        """Show the lines that have been written since the last call, complaints on standard error."""
+        """Show the lines that were written since the last call; complaints go to standard error."""
         if self.status is not None:
             return
         if not self._switched:
@@ -176,7 +176,7 @@ class _Shown:
             return -1
 
     def _switch(self) -> None:
-        """Read the new answer once there is one."""
+        """Open the new answer once it exists."""
         new = self._open()
         if new >= 0 and self._old >= 0 and os.path.sameopenfile(new, self._old):
             os.close(new)

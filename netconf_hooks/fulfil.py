@@ -1,4 +1,4 @@
-"""The program of netconf-hooks-request@.service: runs a user's request, within the limits for users.
+"""The program of netconf-hooks-request@.service: it runs a user's request, with limits on how often.
 
 `request` describes how a request gets here, and how the answer gets back.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence.fingerprint import Fingerprint
     from netconf_hooks.request import Request
 
-# The shortest time between two ``refresh`` by users, in seconds.
+# Seconds between two ``refresh`` by users, at least.
 REFRESH_PAUSE = 10.0
 
-# Users may open a captive portal once on each network; so many networks are remembered.
+# Users may open a captive portal once on each network; this many networks are remembered.
 MOST_NETWORKS = 100
 
 
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
         status = fulfil(request, store)
     finally:
         os.write(1, f"\0{status}\n".encode())
-    # The user has got the status; systemd should not list the unit as failed.
+    # The user gets the exit status with the answer; systemd should not list the unit as failed.
     return 0
 
 
 def fulfil(request: Request, store: Store) -> int:
-    """Run a request's command, unless users have run it too often; return its exit status."""
+    """Run a request's command, unless users run it too often; return its exit status."""
     begun = None
     try:
         if request.command == "refresh":
@@ -83,7 +83,7 @@ def fulfil(request: Request, store: Store) -> int:
 
 
 def _begin_refresh(store: Store) -> None:
-    """Record that a refresh begins.  Raises `CommandError` if the last one was too recent."""
+    """Record that a refresh begins.  Raises `CommandError` if the last one was too short ago."""
     now = boot_time()
     left = store.read_refreshed() + REFRESH_PAUSE - now
     if left > 0:

@@ -5,20 +5,21 @@ Three processes are involved:
 1. ``netconf-hooks portal wlan0``, run by the user, calls ``pkexec /usr/lib/netconf-hooks/request portal wlan0``
    (`commands.unprivileged`).
 2. pkexec(1) asks polkit, and runs that program as root: `ask`.  But it still has the user's terminal, limits, signals
-   and control group, so the user can stop it, freeze it, or let it fail at any point.  Therefore it does three things
-   only: it checks its arguments, it starts a unit, and it shows what the unit writes.  It takes no lock, and it changes
-   nothing by itself: if it is stopped, nobody waits for it.
-3. netconf-hooks-request@REQUEST.service runs the command: `fulfil`.  It is a child of systemd, so nothing of the user
-   reaches ifup, our locks, or what ifup starts.  A portal has netconf-hooks-request-portal@REQUEST.service, which may
-   do less: it runs neither ifup nor the admin's scripts, but it reads what the network says.
+   and control group, so the user can stop it, freeze it, or make it fail at any point.  Therefore it only checks its
+   arguments, starts a unit, and shows what the unit writes.  It takes no lock and changes nothing by itself: if it is
+   stopped, nothing else waits for it.
+3. netconf-hooks-request@REQUEST.service runs the command: `fulfil`.  It is a child of systemd, so the user can't
+   influence ifup, our locks, or the programs that ifup starts.  A portal has a unit of its own with fewer rights,
+   netconf-hooks-request-portal@REQUEST.service: it runs neither ifup nor the admin's scripts, but it parses data from
+   the network.
 
 **How the request reaches the unit**: as the name of the unit's instance, for example ``portal-1000-wlan0``.  So
 there is no file that somebody could exchange, fill, or leave behind.  The words of a request consist of letters,
 digits and ``. _ : @ -``.  A unit's name may contain all of these (systemd.unit(5)), so nothing has to be escaped, and
-none of them means anything to ifup, to a shell, or in ``ExecStart=``.  The unit checks the words again.  systemd runs
-an instance only once at a time: a hundred equal requests at the same time are one, and all of them get its answer.
-There can be only as many different requests as interfaces with rules and stanzas with ``netconf-uplink``, apart from
-those for which an administrator has given a password.
+none of them is special in ifup, in a shell, or in ``ExecStart=``.  The unit checks the words again.  systemd runs
+an instance only once at a time: a hundred equal requests at the same time become one, and all get its answer.
+Without an administrator's password there can be only as many different requests as there are interfaces with rules and
+stanzas with ``netconf-uplink``.
 
 **How the answer comes back**: the unit writes it to a file below /run/netconf-hooks/requests/, which only root can
 read, and `ask` shows it line by line.  The file ends with a NUL and the exit status.
@@ -58,13 +59,13 @@ _FORMS: Mapping[str, tuple[str, ...]] = {
 
 
 class RequestError(Exception):
-    """A request can't be read; the message says what was expected, on one line."""
+    """A request is malformed; the message says what was expected, on one line."""
 
 
 class Request(Record):
     """A command for root that a user has requested.
 
-    words: the command and the words that `_FORMS` lists for it, all checked.
+    words: the command and the words that `_FORMS` lists for it; all are checked.
     """
 
     __slots__ = ("words",)
@@ -95,7 +96,7 @@ class Request(Record):
 
 
 def read_request(words: Sequence[str]) -> Request:
-    """Return the request that consists of these words, which are hostile input.  Raises `RequestError`."""
+    """Parse the words of a request, which are hostile input.  Raises `RequestError`."""
     command = words[0] if words else ""
     form = _FORMS.get(command)
     if form is None:
@@ -111,7 +112,7 @@ def read_request(words: Sequence[str]) -> Request:
 
 
 def read_instance(instance: str) -> Request:
-    """Return the request from the instance name of a unit.  Raises `RequestError`."""
+    """Parse a unit's instance name.  Raises `RequestError`."""
     command = instance.partition("-")[0]
     return read_request(instance.split("-", len(_FORMS.get(command, ()))))
 

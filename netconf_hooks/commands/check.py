@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from netconf_hooks.state import Store
 
 
-# What to do where there is no rule yet.
+# What to do if there is no rule yet.
 _BEGIN = """\
 no stanza has netconf- options yet; to begin, on a network that is to be known:
     netconf-hooks probe IFACE    prints a line for the stanza of IFACE, and what to do next
@@ -39,7 +39,7 @@ no stanza has netconf- options yet; to begin, on a network that is to be known:
 
 
 def check_stanzas(options: Namespace, store: Store) -> int:
-    """``netconf-hooks check [IFACE...]``: changes nothing, runs no mapping script, sends nothing."""
+    """``netconf-hooks check [IFACE...]``: changes nothing, runs no mapping scripts, and sends nothing."""
     names = read_names()
     for problem in names.problems:
         print(f"not examined: {problem}")
@@ -137,7 +137,7 @@ def _list_tunnel_warnings(rules: Rules) -> list[RuleError]:
 
 
 def _list_debian_starts(options: Mapping[str, str], rules: Rules) -> list[RuleError]:
-    """Return a warning for each tunnel that the hook of Debian's openvpn starts as well, whatever the rules say."""
+    """Return a warning for each tunnel that the hook of Debian's openvpn also starts, regardless of the rules."""
     started = {name: line for line in options.get("openvpn", "").split("\n") for name in line.split()}
     return [
         RuleError(
@@ -188,7 +188,7 @@ _WEAK = ("gateway", "address", "interface", "carrier", "mtu")
 
 
 def list_shared_warnings(rules: Rules) -> list[RuleError]:
-    """Return a warning for each location line that has nothing but a router's MAC address that many networks share."""
+    """Return a warning for each location line whose only test is a router's MAC address that many networks share."""
     warnings = []
     for location in rules.locations:
         telling = [test for test in location.tests if not test.negated and test.key not in _WEAK]
@@ -203,7 +203,7 @@ def list_shared_warnings(rules: Rules) -> list[RuleError]:
 
 
 def _find_shared(test: Test) -> str:
-    """Return what has the MAC addresses of a test in many networks; empty if all of them are one network's."""
+    """Return what uses the MAC addresses of a test in many networks; empty if each belongs to one network."""
     if test.key not in ("gateway-mac", "peer"):
         return ""
     return next((user for value in test.values if (user := find_user(value.rpartition("/")[2]))), "")

@@ -1,4 +1,4 @@
-"""``netconf-hooks check`` for guards: which can't be installed, can never open, or stop less than they seem to."""
+"""``netconf-hooks check`` for guards: those that can't be installed, can never open, or stop less than they seem to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMELESS = (
     "write dns-nameservers into the stanza, or the name into /etc/hosts"
 )
 
-# Where the kernel lists its devices, and which device is part of which.
+# Where the kernel lists its devices, and which of them belong together.
 SYSFS = "/sys/class/net"
 
 # An ifupdown that continues when a pre-up hook fails.
@@ -104,7 +104,7 @@ def _has_no_name_server(options: Mapping[str, str], headings: Sequence[Heading])
 
 
 def _list_unknown(hosts: Sequence[str]) -> list[str]:
-    """Return those hosts that are names and not in /etc/hosts."""
+    """Return those hosts that are names and are not in /etc/hosts."""
     names = [host for host in dict.fromkeys(hosts) if host and not is_address(host)]
     try:
         known = find_names(names)
@@ -118,9 +118,9 @@ def _complain(guard: GuardRule, reason: str) -> RuleError:
 
 
 def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[str, ...]]]:
-    """Return the families, 4 and 6, of which everything is allowed, each with the allowances that together do so.
+    """Return the IP versions, 4 and 6, for which everything is allowed, each with the allowances that add up to this.
 
-    Those of a single port, and of replies, don't count.
+    Allowances for a single port or for replies don't count.
     """
     found = []
     for version, bits in ((4, 32), (6, 128)):
@@ -159,9 +159,9 @@ def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) ->
 def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:
     """Return a warning for each ``pre-up`` line of a stanza that sets a link up before its guard is closed.
 
-    ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard every such line counts: it sets up
-    the interface itself, or one of its ports.  In another one it counts if the link has a guard in its own stanza, as
-    pppoeconf's ``pre-up /sbin/ifconfig eth0 up`` does.
+    ifup runs these lines before all hooks (interfaces(5)).  In a stanza with a guard, every such line counts: it sets
+    up the interface itself, or one of its ports.  In another stanza, such as pppoeconf's with ``pre-up /sbin/ifconfig
+    eth0 up``, it counts if the link has a guard in its own stanza.
     """
     warnings = []
     for line in options.get("pre-up", "").split("\n"):
@@ -190,7 +190,7 @@ def find_links_set_up(line: str, iface: str) -> list[str]:
                 found += _find_set_up_by_ip(arguments)
             elif program == "ifconfig":
                 device, *words_after = [*(word for word in arguments if not word.startswith("-")), ""]
-                # With an address it comes up by itself: ifconfig(8).
+                # ifconfig(8): setting an address also sets the interface up.
                 if "up" in words_after or words_after and words_after[0][:1].isdigit():
                     found.append(device)
     return list(dict.fromkeys(found))
@@ -286,7 +286,7 @@ def _list_forgeable(condition: Condition, rules: Rules) -> list[str]:
 
 
 def list_relations(device: str, sysfs: str = SYSFS) -> list[tuple[str, str]]:
-    """Return the devices that send over this one, each with its relation to it (sysfs-class-net in the kernel)."""
+    """Return the devices that send through this one, each with its relation to it (sysfs-class-net in the kernel)."""
     try:
         entries = sorted(os.listdir(f"{sysfs}/{device}"))
     except OSError:

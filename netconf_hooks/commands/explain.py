@@ -53,8 +53,8 @@ _WORDS = {True: "holds", False: "fails", None: "undecided"}
 class Explanation(Record):
     """The result of an interface's rules on the network that was seen.
 
-    record: the record that the hooks would write; of a wish, its actual record; origin: of its rules, `RECORD` or
-    `STANZA`; recorded: the file with the recorded network, empty if the network itself was looked at.
+    record: the one that the hooks would write; for a wish, its actual record; origin: where the rules come from,
+    `RECORD` or `STANZA`; recorded: the file with a recorded network, empty if the network itself was looked at.
     """
 
     __slots__ = ("record", "origin", "recorded")
@@ -105,7 +105,7 @@ def _explain_interface(iface: str, record: InterfaceRecord | None) -> Explanatio
 
 
 def _explain_recording(path: str, iface: str | None) -> Explanation:
-    """Apply the rules as they are written now to a recorded network, perhaps of another interface."""
+    """Apply the rules as they are written now to a recorded network, which may be another interface's."""
     seen = read_observation(path)
     iface = iface or seen.iface
     record = InterfaceRecord(iface, make_passes(iface, query_passes(iface)))
@@ -126,18 +126,18 @@ def _is_first(location: Location, explanation: Explanation) -> bool:
 
 
 def _was_asked(test: Test, explanation: Explanation) -> bool:
-    """Whether the test was run: it is not if the rest of the line does not hold."""
+    """Whether the test was run.  If the rest of its line does not hold, it is not."""
     answer = explanation.answers.get(test.key, Answer())
     return not TESTS[test.key].asked or answer.pending or judge(test, explanation.answers) is not None
 
 
 def _list_errors(rules: Rules) -> list[str]:
-    """Return the errors of the rules, and what depends on them."""
+    """Return the errors in the rules, and their consequences."""
     return [str(error) for error in (*rules.errors, *list_undefined_words(rules), *list_doubts(rules))]
 
 
 def _decide_alone(explanation: Explanation) -> dict[tuple[str, str], Verdict]:
-    """Return the verdicts on tunnels by the rules of this interface alone."""
+    """Return the verdicts on tunnels that follow from this interface's rules alone."""
     verdicts = decide_tunnels([explanation.record])
     # The recording may be from another machine.
     return verdicts if explanation.recorded else hold_verdicts(verdicts, read_held())
@@ -199,13 +199,13 @@ def _find_wait(kind: str, name: str, explanation: Explanation) -> str:
 
 
 def _find_new_router(explanation: Explanation) -> NewRouter | None:
-    """Return the location that this would be if its router had been replaced; None at a location that is known."""
+    """Return the location that this would be if its router had been replaced; None if the location is known."""
     record = explanation.record
     return None if record.place.location else find_new_router(record.rules, explanation.answers)
 
 
 def _explain_lan(explanation: Explanation) -> str:
-    """Say which prefixes of the link count as its LAN, and why others don't."""
+    """Return which prefixes of the link count as its LAN, and why others don't, in words."""
     if explanation.recorded:
         return "depends on the link's own prefixes, which are not in the recording"
     prefixes, refused = find_lan(address.list_networks(device_of(explanation.record.iface)))

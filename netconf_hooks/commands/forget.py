@@ -28,7 +28,7 @@ def read_fingerprint(text: str) -> str:
 
 
 def forget_server(options: Namespace, store: Store) -> int:
-    """``netconf-hooks forget-server SHA256``: its certificate counts again, and its home is learned anew."""
+    """``netconf-hooks forget-server SHA256``: the certificate counts as proof again, and its home is learned anew."""
     if os.geteuid() != 0:
         raise CommandError("forget-server: only root may change what counts as proof")
     try:

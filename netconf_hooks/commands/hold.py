@@ -39,7 +39,7 @@ def hold_tunnel(options: Namespace, store: Store) -> int:
         held.hold(options.kind, options.name, until)
     with tell_if_slow(_SETTLING):
         settle(store, ())
-    # A process that is about to start or stop it has decided before.  Don't wait for one that hangs.
+    # A process may be about to start or stop it, because of an earlier decision.  Don't wait for long: it may hang.
     with tell_if_slow(f"waiting for a process that starts or stops tunnels: at most {PATIENCE:g} s"):
         acting = store.lock_acting()
         if acting.take_until(time.monotonic() + PATIENCE):
@@ -66,7 +66,7 @@ def unhold_tunnel(options: Namespace, store: Store) -> int:
 
 
 def _check(options: Namespace, command: str) -> None:
-    """Raise `CommandError` unless root asks for a tunnel that a rule can name."""
+    """Raise `CommandError` unless the caller is root and the tunnel is one that a rule can name."""
     if os.geteuid() != 0:
         raise CommandError(f"{command}: only root may decide")
     if errors := find_tunnel_errors(options.kind, options.name):

@@ -1,11 +1,13 @@
 """``netconf-hooks import-whereami``: netconf-location lines from the detect.conf of whereami(8) 0.3.34.
 
-Written from its manual pages, detect.conf(5) and whereami(8).  whereami collects any number of locations, in the order
-of its file; an interface is at one location, the first whose line holds.  So a location that is found under the
-condition of another one comes before it: both would hold, and the more special one has to be the first.
+This was written from its manual pages, detect.conf(5) and whereami(8).  whereami can find several locations at once, in
+the order of its file.  An interface here is at one location, the first whose line holds.  So if a location is found
+only
+under the condition of another one, it is written before that one: both lines would hold, and the more special one has
+to come first.
 
-Each statement of the file has lines of its own in the result: the location lines, or a comment that says what can't be
-expressed and what to do instead.
+Each statement of the file becomes lines of its own: location lines, or a comment that says what can't be expressed and
+what to do instead.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.state import Store
 
-    # Tests that hold together, and several of those, of which any one is enough.
+    # Tests that must all hold; and alternatives, of which one must hold.
     Together = tuple[Test, ...]
     AnyOf = tuple[Together, ...]
 
@@ -41,19 +43,19 @@ _EVERYWHERE: AnyOf = ((),)
 
 _ANY_ADDRESS = ("0.0.0.0/0",)
 
-# The key of what stands for a test that can't be expressed: its value is the statement.
+# The key of a placeholder for a test that can't be expressed; its value is the statement.
 _OTHER = ""
 
 
 class _Inexpressible(Exception):
-    """There is no such test; the message says what to do instead."""
+    """This test can't be expressed; the message says what to do instead."""
 
 
 class _Statement(Record):
-    """What became of one statement.
+    """The translation of one statement.
 
     number, text: of its line; names: of the locations that it finds; lines: the tests of each netconf-location line.
-    depth: on how many conditions it depends; notes: what is not expressed, or differs.
+    depth: how many conditions it depends on; notes: what is not expressed, or differs.
     """
 
     __slots__ = ("number", "text", "names", "lines", "depth", "notes")
@@ -114,7 +116,7 @@ def convert(text: str, name: str = "detect.conf") -> list[str]:
 
 
 def _write_line(name: str, together: Together) -> str:
-    """Return a netconf-location line; as a comment, if it depends on what can't be expressed."""
+    """Return a netconf-location line; as a comment, if it depends on something that can't be expressed."""
     tests = [test.text for test in together if test.key != _OTHER]
     others = [f"{'not: ' if test.negated else ''}{test.values[0]}" for test in together if test.key == _OTHER]
     line = " ".join(["netconf-location", name, *tests])
@@ -125,13 +127,13 @@ class _Reader:
     """Reads a detect.conf from its beginning to its end."""
 
     def __init__(self) -> None:
-        # When each location is found so far; None if there are too many possibilities.
+        # Under which conditions each location was found so far; None if there are too many alternatives.
         self._places: dict[str, AnyOf | None] = {}
         self._depths: dict[str, int] = {}
         self._interface = ""  # of `set INTERFACE`
         self._inside = False  # of an if
-        self._branch: AnyOf | None = _EVERYWHERE  # when the statements here count
-        self._rest: AnyOf | None = _EVERYWHERE  # when the next elif or else counts
+        self._branch: AnyOf | None = _EVERYWHERE  # the condition of the statements here
+        self._rest: AnyOf | None = _EVERYWHERE  # the condition of the next elif or else
         self._depth = 0
         self._before_if = ""
         self._set_inside = False
@@ -154,14 +156,14 @@ class _Reader:
         return statements
 
     def _read_statement(self, words: list[str]) -> _Statement | None:
-        """Return what becomes of a statement, without its line; None if it only opens or ends a branch."""
+        """Translate a statement, without its line; None if it only begins or ends a branch."""
         keyword, *rest = words
         if keyword in ("if", "elif", "else", "fi"):
             return self._read_branch(keyword, rest)
         if keyword == "always":
             if not rest:
                 return _note('a test or "at" is missing after "always"')
-            # In whereami it runs although an earlier test has succeeded.  Here each line stands by itself.
+            # In whereami it is run even if an earlier test has succeeded.  Here each line is independent.
             return self._read_statement(rest) if rest[0] != "always" else _note('"always" is written twice')
         if keyword == "set":
             return self._read_setting(rest)
@@ -194,7 +196,7 @@ class _Reader:
         if keyword == "fi":
             self._inside, self._branch, self._depth = False, _EVERYWHERE, 0
             if self._set_inside:
-                self._interface = ""  # whether the branch that has set it was taken is not known
+                self._interface = ""  # it is unknown whether the branch that has set it was taken
             return None
         if self._set_inside:
             self._interface = self._before_if
@@ -227,7 +229,7 @@ class _Reader:
         return _note("a variable for whereami's own scripts: not needed")
 
     def _find(self, locations: str, tests: AnyOf | None, notes: tuple[str, ...]) -> _Statement:
-        """Return a statement that finds locations.  tests: when; None if that can't be expressed."""
+        """Translate a statement that finds locations.  tests: its condition; None if that can't be expressed."""
         written = [name for name in locations.split(",") if name]
         if not written:
             return _note("the location is missing")
@@ -271,7 +273,7 @@ def _name_location(name: str) -> str:
 
 
 def _combine(one: AnyOf | None, other: AnyOf | None) -> AnyOf | None:
-    """Return when both hold; None if that can't be expressed."""
+    """Return the condition that both hold; None if that can't be expressed."""
     if one is None or other is None:
         return None
     found: dict[Together, None] = {}
@@ -283,15 +285,15 @@ def _combine(one: AnyOf | None, other: AnyOf | None) -> AnyOf | None:
 
 
 def _join(*conditions: AnyOf) -> AnyOf:
-    """Return when any of them holds."""
+    """Return the condition that any of them holds."""
     return tuple(dict.fromkeys(together for condition in conditions for together in condition))
 
 
 def _negate(condition: AnyOf | None) -> AnyOf | None:
-    """Return when none of the alternatives holds; None if that can't be expressed."""
+    """Return the condition that none of the alternatives holds; None if that can't be expressed."""
     negated: AnyOf | None = _EVERYWHERE
     for together in condition or ():
-        # Each interface is judged by itself: on another one than that of the tests, their negation holds.
+        # Each interface is tested by itself: on any interface other than the tests', their negation holds.
         ifaces = tuple(test for test in together if test.key == "interface")
         others = tuple(test for test in together if test.key != "interface")
         negated = _combine(negated, (
@@ -307,7 +309,7 @@ def _invert(test: Test) -> Test:
 
 
 def _simplify(together: Together) -> Together:
-    """Return the tests without those that others imply."""
+    """Return the tests, without those that follow from others."""
     iface = any(test.key == "interface" and not test.negated for test in together)
     address = any(test.key == "address" and not test.negated and test.values != _ANY_ADDRESS for test in together)
     return tuple(
@@ -330,7 +332,7 @@ def _is_contradiction(together: Iterable[Test]) -> bool:
 
 
 def _read_test(keyword: str, parameter: str, interface: str) -> tuple[AnyOf, tuple[str, ...]]:
-    """Return when a test of whereami succeeds, and what differs.  Raises `_Inexpressible`.
+    """Translate a test of whereami; return its condition, and what differs.  Raises `_Inexpressible`.
 
     interface: the one that was set before, empty for none.
     """
@@ -348,7 +350,7 @@ def _suggest_program(command: str) -> str:
 
 
 def _make(key: str, *values: str, interface: str = "") -> AnyOf:
-    """Return one test, with that of an interface.  Raises `_Inexpressible` for a value that can't be one."""
+    """Return one test, together with a test of the interface.  Raises `_Inexpressible` for an impossible value."""
     syntax = TESTS[key].syntax
     read = tuple(dict.fromkeys(syntax.read(value) for value in values))
     if not all(read):

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from netconf_hooks.commands.status import Seen
     from netconf_hooks.state import Store, TunnelRecord
 
-# Seconds.  A change comes as several files; after the first one, wait so long for the others.
+# Seconds.  A change is written into several files; after the first one, wait so long for the others.
 SETTLING = 0.1
-# Look again after so long, whatever is heard: a hold or a lease ends without any file being written.
+# Seconds after which to look again in any case: when a hold or a lease ends, no file is written.
 LONGEST = 60.0
-# Without inotify (the user has no instances left, inotify(7)).
+# The same without inotify (the user has no instances left, inotify(7)).
 WITHOUT_NEWS = 1.0
 
 NOTHING = "no interface with netconf rules is up"
 
 
 def monitor_changes(options: Namespace, store: Store) -> int:
-    """``netconf-hooks monitor [--json]``: until interrupted, or until nobody reads it any more."""
+    """``netconf-hooks monitor [--json]``: runs until it is interrupted, or until nobody reads its output any more."""
     last: object = None
     complaint = ""
     try:
@@ -62,13 +62,16 @@ def monitor_changes(options: Namespace, store: Store) -> int:
             if not news.wait(find_end(seen) if seen else LONGEST):
                 return OK
     except (KeyboardInterrupt, BrokenPipeError):
-        # The interpreter would complain of a broken pipe at its end.
+        # Otherwise the interpreter complains about a broken pipe when it exits.
         sys.stdout = None  # type: ignore[assignment]
         return OK
 
 
 class Fact(Record):
-    """What makes a line of its own if it changes.  name: of an interface, tunnel or guard; words: what it is."""
+    """A part of the state.  A change of any part makes a new line.
+
+    name: of an interface, tunnel or guard; words: its state.
+    """
 
     __slots__ = ("name", "words", "problem")
 
@@ -83,7 +86,7 @@ class Fact(Record):
 
 
 def list_facts(seen: Seen) -> list[Fact]:
-    """Return what the line says: location, tunnels, guards, problems."""
+    """Return the parts of the line: location, tunnels, guards, problems."""
     facts = []
     for record in seen.records:
         if record.wish:
@@ -118,7 +121,7 @@ def format_line(seen: Seen) -> str:
 
 
 def find_end(seen: Seen) -> float:
-    """Return for how many seconds what was seen can stay true without any file being written."""
+    """Return for how many seconds the state stays true if no file is written."""
     now = time.time()
     ends = [guard.lease_until - now for guard in seen.guards.values() if guard.opened and guard.lease_until > now]
     ends += [guard.portal_left() for guard in seen.guards.values() if guard.portal_left() > 0]
@@ -126,10 +129,12 @@ def find_end(seen: Seen) -> float:
 
 
 class News:
-    """What is heard: files written by hooks and watcher, the kernel's news of links, and a reader who goes away."""
+    """Waits for changes: files written by hooks and watcher, the kernel's events about links, and the end of the
+    reader.
+    """
 
     def __init__(self, store: Store) -> None:
-        # The first may not exist yet, and is looked for in the directory that it will be in.
+        # The first may not exist yet: then its parent directory is watched, too.
         paths = (
             os.path.dirname(store.directory), store.directory, store.interfaces, store.guards, os.path.dirname(HELD)
         )  # fmt: skip
@@ -154,7 +159,7 @@ class News:
             self._poll.register(self._output, 0)  # errors only: poll(2)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for news, at most so long; return False if nobody reads what is written any more."""
+        """Wait for a change, at most this long; return False if nobody reads our output any more."""
         found = self._poll.poll(1000 * min(seconds, self._longest))
         if self._is_gone(found):
             return False
@@ -162,7 +167,7 @@ class News:
             time.sleep(SETTLING)
         for directory in self._directories:
             directory.has_changed()
-            directory.watch()  # it may be there by now, or be another one
+            directory.watch()  # it may have been created or replaced
         for each in self._heard:
             if isinstance(each, Netlink):
                 each.drain()

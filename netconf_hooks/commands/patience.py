@@ -1,4 +1,4 @@
-"""Telling somebody at a terminal what a command waits for."""
+"""Shows on a terminal what a command is waiting for."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SLOW = 1.0
-"""Seconds after which it is told."""
+"""Seconds after which it is shown."""
 
 
 @contextmanager
 def tell_if_slow(message: str) -> Iterator[Callable[[str], None]]:
-    """Tell `message`, on a terminal, if the block takes longer than `SLOW`.
+    """Show `message` on a terminal if the block takes longer than `SLOW` (context manager).
 
-    The block gets a function for what is waited for from then on.
+    The block gets a function that replaces the message by another one.
     """
 
     def wait_for(what: str) -> None:

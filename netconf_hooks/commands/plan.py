@@ -1,4 +1,4 @@
-"""``netconf-hooks plan``: what would be decided where, from what is written alone; no network is looked at."""
+"""``netconf-hooks plan``: what would be decided in which situation, by the rules alone; it looks at no network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def plan_situations(options: Namespace, store: Store) -> int:
 
 
 def _read_interfaces(asked: Sequence[str]) -> tuple[list[InterfaceRecord], list[str]]:
-    """Return the interfaces to plan for, as they will be once they are up, and notes on what is left out."""
+    """Return the interfaces to plan for, as records of interfaces that are up, and notes about those that are left out.
+    """
     for iface in asked:
         if not is_name(iface):
             raise CommandError(f'plan: "{log.printable(iface)}" is not the name of an interface')
@@ -114,7 +115,7 @@ def _list_lines(interfaces: Sequence[InterfaceRecord], situations: Sequence[Situ
 
 
 def _fold(rows: Iterable[tuple[str, ...]], ifaces: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return one row for all those of the same interfaces that differ in nothing but the situation's name."""
+    """Return the rows; rows of the same interfaces with the same outcome become one."""
     folded: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for (label, *outcome), names in zip(rows, ifaces):
         folded.setdefault((names, tuple(outcome)), []).append(label)
@@ -126,7 +127,7 @@ def _fold(rows: Iterable[tuple[str, ...]], ifaces: Iterable[tuple[str, ...]]) ->
 
 def _name_situations(situations: Sequence[Situation]) -> list[str]:
     labels = [", ".join(_name_record(record, False) for record in situation.records) for situation in situations]
-    # Two lines of one location, with a line between them that can't be read, are two situations.
+    # Two lines of one location with a faulty line between them are two situations.
     return [
         label if labels.count(label) == 1 else ", ".join(_name_record(record, True) for record in situation.records)
         for label, situation in zip(labels, situations)
@@ -168,7 +169,7 @@ def _name_guards(situation: Situation) -> str:
 def _describe_clear(
     interfaces: Sequence[InterfaceRecord], situations: Sequence[Situation], labels: Sequence[str]
 ) -> str:
-    """Say in which situations traffic may leave in the clear."""
+    """Return the situations in which traffic may leave in the clear, in words."""
     parts = []
     for interface in interfaces:
         mine = [

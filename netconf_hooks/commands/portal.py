@@ -39,21 +39,21 @@ if TYPE_CHECKING:
 # Seconds.
 PORTAL_TIME = 300.0
 LONGEST_PORTAL = 3600.0
-# How long the network may take to say where its portal is, and then its name server.
+# How long routers may take to announce a portal, and then the name servers to resolve its name.
 ANNOUNCEMENT_TIME = 2.0
-# How long the portal may take to say whether a login is needed, and to answer a plain request.
+# How long the portal's API may take to answer, and the network to answer a plain request.
 PAGE_TIME = 3.0
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-# The user who resolves names for all others: systemd-resolved (its sysusers.d file).
+# The user that resolves names for all others: systemd-resolved's (its sysusers.d file).
 _RESOLVER_USER = "systemd-resolve"
 
 
 def read_duration(text: str, longest: float = LONGEST_PORTAL, expected: str = "up to an hour like 90s or 5m") -> float:
     """Return the seconds that ``90``, ``90s``, ``5m``, ``1h`` or ``2d`` mean.
 
-    longest: how many it may be at most; expected: the same in words.  Raises ValueError.
+    longest: the limit; expected: the limit in words.  Raises ValueError.
     """
     digits, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
     # int() refuses very long numbers (sys.set_int_max_str_digits).
@@ -64,12 +64,12 @@ def read_duration(text: str, longest: float = LONGEST_PORTAL, expected: str = "u
 
 
 class Found(Record):
-    """What was found out about a network's captive portal.
+    """What is known about a network's captive portal.
 
-    portals: announced; refused: what was announced and is not used, and why; api: the announced address that is an API
-    (RFC 8908), empty for none; captive: whether it says that this machine has to log in, None if it says nothing;
-    page: the address to open, by the API; redirects: where a plain request is sent; problems: what could not be found
-    out; places: addresses and ports of all of these.
+    portals: the announced ones; refused: messages about announcements that are not used; api: the announced address
+    that is an API (RFC 8908), empty if there is none; captive: whether the API says that this machine has to log in,
+    None if it says nothing; page: the API's address of the login page; redirects: where a plain request is redirected;
+    problems: which questions got no answer, and why; places: addresses and ports of all of these.
     """
 
     __slots__ = ("portals", "refused", "api", "captive", "page", "redirects", "problems", "places")
@@ -96,7 +96,7 @@ class Found(Record):
 
 
 def visit_portal(options: Namespace, store: Store) -> int:
-    """``netconf-hooks portal [--json] [--for 5m] IFACE``: lets a captive portal through, for who asked, for a time."""
+    """``netconf-hooks portal [--json] [--for 5m] IFACE``: allows the caller to reach a captive portal for some time."""
     _need_root("portal")
     device = device_of(options.iface)
     record = store.read_interface(options.iface)
@@ -115,7 +115,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
             passing = list_portal_exemptions(
                 uid, _list_resolver_users(), resolvers, _find_routers(link), found.places
             )
-            # Where nobody has to log in, nothing ends the pass but its time.
+            # If no login is needed, only the time ends the pass.
             open_portal(store, device, passing, options.seconds, "" if found.captive is False else found.api, asked)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
@@ -132,7 +132,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
 
 
 def find_out(link: Link, store: Store) -> Found:
-    """Return what a link's network says about its captive portal; asks the network, at most some seconds."""
+    """Ask a link's network about its captive portal; takes some seconds at most."""
     from netconf_hooks.evidence.portal_page import PageError, ask_state, follow_redirects, is_api
     from netconf_hooks.evidence.probes import View
 
@@ -159,7 +159,7 @@ def find_out(link: Link, store: Store) -> Found:
 
 
 def _list_findings(found: Found) -> list[str]:
-    """Return what a user needs to know, and which address to open."""
+    """Return what the user has to know, and the address to open, in words."""
     lines = [f"the network announces a captive portal: open {portal.uri}" for portal in found.portals]
     if found.page:
         lines = [f"the network announces a captive portal: open {found.page.uri}"]
@@ -201,9 +201,8 @@ def list_portal_exemptions(
     """Return the exemptions for a captive portal.
 
     uid: the user who visits it; users: those whose processes resolve names for all others; servers: the link's name
-    servers; routers: its default routers, of which any TCP port passes, since portals often use
-    one of their own; places: addresses and ports of the portals that the network announces, and of those to which it
-    redirects.
+    servers; routers: its default routers: all their TCP ports are allowed, since portals often use unusual ones;
+    places: addresses and ports of the portals that the network announces or redirects to.
     """
     askers = tuple(dict.fromkeys((uid, *users)))
     return (
@@ -258,7 +257,7 @@ def release_link(options: Namespace, store: Store) -> int:
     """``netconf-hooks release IFACE``: opens its guard until the next ifup."""
     _need_root("release")
     try:
-        with tell_if_slow(f"{options.iface}: waiting for whoever changes guards and tunnels, and for the firewall"):
+        with tell_if_slow(f"{options.iface}: waiting for a process that changes guards, and for the firewall"):
             release_guard(store, device_of(options.iface))
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error
@@ -268,7 +267,7 @@ def release_link(options: Namespace, store: Store) -> int:
 
 
 def close_links(options: Namespace, store: Store) -> int:
-    """``netconf-hooks close``: close all guards until the networks have been looked at again; used before sleep."""
+    """``netconf-hooks close``: close all guards until the networks were looked at again; used before suspend."""
     _need_root("close")
     close_guards(store, "closed by command, until the network is looked at again")
     return OK

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from netconf_hooks.observation import Observation
     from netconf_hooks.state import Store
 
-# The tests of the line: from each row the first key that was seen.  An announced name adds information to a MAC
-# address; an IP address, which many networks share, does not.
+# The line gets the first key of each row that was seen.  An announced name adds information to a MAC address; an IP
+# address, which many networks share, does not.
 _TELLING = (("gateway-mac", "gateway"), ("ssid",), ("dns-domain",))
 
-# What is added if the router's MAC address is the same in many networks, and nothing better was seen.
+# The tests that are added if many networks share the router's MAC address, and nothing better was seen.
 _SECOND = ("dns-server", "gateway")
 
 _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, encrypted", "": "not wireless"}
@@ -35,7 +35,7 @@ _WIRELESS = {OPEN: "wireless, not encrypted: insecure", ENCRYPTED: "wireless, en
 def probe_network(options: Namespace, store: Store) -> int:
     """``netconf-hooks probe [--json] IFACE``: look at the network now.
 
-    It sends no more than the kernel would, except with ``--json``, what the interface's own rules ask.
+    It sends no more than the kernel would.  Only with ``--json`` it also asks the questions of the interface's rules.
     """
     record = InterfaceRecord(options.iface, find_passes(options.iface, store))
     with tell_if_slow(f"looking at {options.iface}"):
@@ -69,7 +69,7 @@ def probe_network(options: Namespace, store: Store) -> int:
 
 
 def _ask_rules(record: InterfaceRecord, seen: Observation, store: Store) -> Observation:
-    """Return what was seen, with the answers to the questions of an interface's rules."""
+    """Return the observation, with the answers to the questions of an interface's rules."""
     rules = record.rules
     if not rules.locations and not rules.vpns and not rules.guards:
         return seen
@@ -81,7 +81,7 @@ def _ask_rules(record: InterfaceRecord, seen: Observation, store: Store) -> Obse
 
 
 def _offer_next(iface: str, has_rules: bool) -> list[str]:
-    """Return what an admin does next, as comments: the line to paste comes after them."""
+    """Return what to do next, as comments before the line to paste."""
     beside = "beside the others" if has_rules else "with a netconf-vpn or netconf-guard line beside it"
     return [
         "#",

@@ -1,6 +1,7 @@
 """An observation as JSON: ``netconf-hooks probe --json`` writes it, ``netconf-hooks explain --as`` reads it.
 
-It has everything that can be seen of a network without sending a question; it can be shown, kept, and used later.
+A recording has everything that can be seen of a network without sending a question.  It can be sent to somebody, kept,
+and used later.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.state import Pass, Store
 
-# A recording has a few hundred characters; this detects a device or a log before all of it is read.
+# A recording has a few hundred characters.  With this limit, a device or a log file is not read to its end.
 _LARGEST = 1 << 20  # octets
 
 
@@ -54,7 +55,7 @@ def describe_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
         member = {"values": list(answer.values), "problem": answer.problem or None, "pending": answer.pending}
         if TESTS[key].asked:
             member["refuted"] = list(answer.refuted)
-            # Those that can't be answered at all: no such test holds, negated or not.
+            # Answers that nobody can give: no test of them holds, negated or not.
             if void := [value for value in answer.settled if value not in (*answer.values, *answer.refuted)]:
                 member["void"] = void
         described[key] = member
@@ -62,7 +63,7 @@ def describe_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
 
 
 def format_observation(observation: Observation) -> str:
-    """Return an observation as JSON, as described in netconf-hooks(8), probe."""
+    """Return an observation as JSON; netconf-hooks(8), probe, describes it."""
     return json.dumps(
         {
             "interface": observation.iface,

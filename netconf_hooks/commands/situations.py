@@ -1,8 +1,8 @@
-"""Which situations the rules tell apart, and what is decided in each.  Pure: for ``netconf-hooks plan``.
+"""Which situations the rules distinguish, and what is decided in each.  Pure; for ``netconf-hooks plan``.
 
-A situation is what decisions depend on: the interfaces that are up, and of each its place, whether it has a default
-route, whether it is encrypted, and which of the tests hold that conditions use as words.  Its outcome is what
-`netconf_hooks.decide.decide`, the function of the hooks, says of records with these facts.
+A situation consists of the facts that decisions depend on: which interfaces are up, and for each of them its place,
+whether it has a default route, whether it is encrypted, and which of the tests in conditions hold.  Its outcome is the
+result of `netconf_hooks.decide.decide`, the function that the hooks use, for records with these facts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 NO_GUARD = "none"
 
-# If the tests that are words have more combinations than this, only one of them at a time is varied.
+# If the tests in conditions have more combinations than this, only one test at a time is varied.
 _MOST_COMBINATIONS = 81
 
 
 class Situation(Record):
-    """Interfaces that are up, and what is decided then.
+    """Interfaces that are up, and the decisions that follow.
 
     records: the interfaces' records, as the hooks would write them.
     tunnels: by kind and name: ``up``, ``down``, or ``keep``, left as it is.
@@ -61,10 +61,10 @@ def list_situations(interfaces: Sequence[InterfaceRecord]) -> list[Situation]:
 
     interfaces: records of which only the name, the passes and the wish matter.
 
-    Two interfaces disagree if they say different things about a tunnel that both name, or about the guard of the device
-    that both are on.  Of all their situations that say and decide the same, one is listed.  More than two interfaces
-    decide nothing that two of them do not: the strongest word on a tunnel wins, and each closed guard keeps a device
-    closed.
+    Two interfaces disagree if their verdicts differ on a tunnel that both name, or on the guard of a device that both
+    use.  If several of their situations have the same verdicts and the same outcome, one is listed.  Three interfaces
+    lead to no decision that two of them don't lead to: the strongest verdict on a tunnel wins, and each closed guard
+    keeps its device closed.
     """
     tunnels = list_tunnels(interfaces)
     alone = [_list_alone(each, tunnels) for each in interfaces]
@@ -80,9 +80,9 @@ def list_tunnels(interfaces: Sequence[InterfaceRecord]) -> list[Tunnel]:
 
 
 def decide_situation(records: Sequence[InterfaceRecord], tunnels: Sequence[Tunnel]) -> Situation:
-    """Return what is decided if these interfaces are up, and no other.
+    """Return the decisions if only these interfaces are up.
 
-    tunnels: those to look at.  One that ends where it was before is left as it is.
+    tunnels: those to decide about.  If a tunnel's verdict depends on its previous state, it is left as it is.
     """
     guarded: dict[str, list[InterfaceRecord]] = {}
     for record in records:
@@ -113,7 +113,7 @@ def decide_situation(records: Sequence[InterfaceRecord], tunnels: Sequence[Tunne
 
 
 def _list_alone(interface: InterfaceRecord, tunnels: Sequence[Tunnel]) -> list[Situation]:
-    """Return the situations that the rules of an interface tell apart, each with what is decided if it alone is up."""
+    """Return the situations that an interface's rules distinguish, each with the decisions if it alone is up."""
     found: dict[object, Situation] = {}
     for record in _list_records(interface):
         situation = decide_situation([record], tunnels)
@@ -122,7 +122,7 @@ def _list_alone(interface: InterfaceRecord, tunnels: Sequence[Tunnel]) -> list[S
 
 
 def describe_facts(record: InterfaceRecord) -> object:
-    """Return the facts of a record on which decisions depend; equal for records that the rules don't tell apart."""
+    """Return the facts of a record that decisions depend on; equal for records that the rules don't distinguish."""
     place, rules = record.place, record.rules
     words = _list_words(rules)
     facts = (
@@ -154,14 +154,14 @@ def _list_records(interface: InterfaceRecord) -> Iterator[InterfaceRecord]:
 
 
 def _list_places(rules: Rules) -> Iterator[Place]:
-    """Yield each place that `place.find_place` can return; tests that are words are left out."""
+    """Yield each place that `place.find_place` can return, without the verdicts of tests in conditions."""
     dead = {warning.value for warning in list_dead_lines(rules)}
     for number, location in enumerate(rules.locations):
         if location.text in dead:
             continue
         if not is_proof(location):
             yield Place(location.name, location.text, HINT)
-        # A line that is hints alone is proven if a later line of the same location holds, too.
+        # A line with hints only is proven if a later line of the same location, with proof, holds, too.
         later = rules.locations[number:]
         if any(other.name == location.name and is_proof(other) for other in later):
             yield Place(location.name, location.text, AUTHENTICATED)
@@ -171,10 +171,10 @@ def _list_places(rules: Rules) -> Iterator[Place]:
 
 
 def _list_verdicts(place: Place, rules: Rules) -> Iterator[dict[str, bool | None]]:
-    """Yield the verdicts that the tests used as words can have together at a place, by the test as written; all false
-    first.
+    """Yield the combinations of verdicts that the tests in conditions can have at a place, by the test as written.
 
-    Left out is what the location lines exclude: by the line that holds, or because an earlier one would.
+    The first combination has all of them false.  Combinations that the location lines exclude are left out: they
+    contradict the line that holds, or an earlier line would hold.
     """
     line = next((each for each in rules.locations if each.text == place.line), None)
     tests = list_word_tests(rules)
@@ -204,7 +204,7 @@ def _combine(tests: Sequence[str], all_together: bool) -> Iterator[dict[str, boo
 
 
 def varies_single_tests(rules: Rules) -> bool:
-    """Whether the tests used as words are so many that not all of their combinations are looked at."""
+    """Whether there are too many tests in conditions to try all of their combinations."""
     return bool(3 ** len(list_word_tests(rules)) > _MOST_COMBINATIONS)
 
 
@@ -234,7 +234,7 @@ def _list_words(rules: Rules) -> list[Word]:
 def _list_disagreements(
     one: Sequence[Situation], other: Sequence[Situation], tunnels: Sequence[Tunnel]
 ) -> list[Situation]:
-    """Return what is decided where two interfaces disagree.  one, other: the situations of each alone."""
+    """Return the situations in which two interfaces disagree.  one, other: the situations of each alone."""
     (first, *_), (second, *_) = one[0].records, other[0].records
     named = [{(rule.kind, rule.name) for rule in each.rules.vpns} for each in (first, second)]
     shared = [tunnel for tunnel in tunnels if tunnel in named[0] and tunnel in named[1]]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NO_GUARD = "none"
 
-# What a row's state means for somebody who looks, and its colour: SGR, ECMA-48 8.3.117.
+# What a row's state means to the reader, and its colour: SGR, ECMA-48 8.3.117.
 FINE, WAITING, BROKEN, QUIET = "fine", "waiting", "broken", "quiet"
 _COLOURS = {FINE: "32", WAITING: "33", BROKEN: "31"}
 
@@ -49,8 +49,8 @@ class Seen(Record):
     """Everything that ``status`` and ``monitor`` show.
 
     records: of the interfaces; current: those that are still true.
-    tunnels: the decisions, also on held tunnels without one; up: whether each is connected, None if that is not known;
-    states: what the watcher has last seen of them.
+    tunnels: their records, also of held tunnels without a decision; up: whether each is connected, None if unknown;
+    states: as the watcher has last seen them.
     guards: by device; states_of_guards: ``closed``, ``open`` or ``released``.
     held: that a tunnel is held or was stopped by hand, in words.
     """
@@ -82,8 +82,8 @@ class Row(Record):
     """One line of the table.
 
     name: of the interface, guard or tunnel; state: one or two words; meaning: `FINE`, `WAITING`, `BROKEN` or `QUIET`.
-    since: by `boot_time`, 0 if that is not known.
-    reason: why it is so, and what it waits for; help: the command that helps, empty for none; notes: lines below it.
+    since: by `boot_time`, 0 if unknown.
+    reason: why, and what it waits for; help: the command that helps, empty if none does; notes: lines below it.
     """
 
     __slots__ = ("name", "state", "meaning", "since", "reason", "help", "notes")
@@ -108,7 +108,7 @@ class Row(Record):
 
 
 def show_status(options: Namespace, store: Store) -> int:
-    """``netconf-hooks status [--json] [--color WHEN]``: from the records, for any user."""
+    """``netconf-hooks status [--json] [--color WHEN]``: reads the records, for any user."""
     seen = read_seen(store)
     if options.json:
         print(json.dumps(describe_seen(seen), indent=2, sort_keys=True))
@@ -124,7 +124,7 @@ def show_status(options: Namespace, store: Store) -> int:
 
 
 def wants_colour(when: str) -> bool:
-    """Whether to write in colour: by ``--color``, else on a terminal that has colours, unless NO_COLOR is set
+    """Whether to use colours: as ``--color`` says, otherwise on a terminal that has them, unless NO_COLOR is set
     (no-color.org)."""
     if when != AUTO:
         return when == ALWAYS
@@ -134,21 +134,23 @@ def wants_colour(when: str) -> bool:
 
 
 def read_seen(store: Store, ask: bool = True) -> Seen:
-    """Return everything to show.  ask: whether to ask the tunnels and, for root, the firewall, and not only to read
-    what hooks and watcher have written."""
+    """Return everything to show.
+
+    ask: whether to ask the tunnels and, as root, the firewall; otherwise only the records are read.
+    """
     records = store.read_interfaces(log.complain)
     held = {**{tunnel: stop.because for tunnel, stop in store.read_stops().items()}, **read_held()}
     without_rule = {tunnel: TunnelRecord(*tunnel, DOWN, NO_RULE, applied=True) for tunnel in held}
     tunnels = {**without_rule, **store.read_tunnels()}
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     states = _read_tunnel_states(store.read_states)
-    # Without an interface that is up nobody looks at them.
+    # Without an interface that is up, the watcher does not look at them.
     held_states = _read_tunnel_states(store.read_held_states) if records and held else {}
 
     def find_up(tunnel: Tunnel, record: TunnelRecord) -> bool | None:
         up = _ask_is_up(record) if ask else None
         if up is None and (not ask or os.geteuid() != 0):
-            # Some users may not ask some tunnels; the watcher may, and any user may read what it has seen.
+            # Not every user may query every tunnel.  But the watcher may, and every user may read its result.
             return _is_up(held_states.get(tunnel)) if tunnel in held else _find_is_up(record, states.get(tunnel))
         return up
 
@@ -172,7 +174,7 @@ def _ask_is_up(tunnel: TunnelRecord) -> bool | None:
 
 
 def _find_is_up(tunnel: TunnelRecord, state: TunnelState | None) -> bool | None:
-    """Return whether a tunnel is up as far as the watcher and the hooks have written it down."""
+    """Return whether a tunnel is up, according to the records of the watcher and the hooks."""
     if tunnel.verdict == DOWN:
         return False if tunnel.applied else None
     return _is_up(state)
@@ -189,7 +191,7 @@ def _find_state(guard: GuardRecord) -> str:
 
 
 def _read_tunnel_states(read: Callable[[], dict[Tunnel, TunnelState]]) -> dict[Tunnel, TunnelState]:
-    """Return what the watcher has last seen of tunnels; complain of what can't be read."""
+    """Return the tunnels' states that the watcher has last seen; complain about files that can't be read."""
     try:
         return read()
     except RecordError as error:
@@ -291,8 +293,8 @@ def _make_guard_row(guard: GuardRecord, seen: Seen, store: Store) -> Row:
 
 
 def _may_need_portal(guard: GuardRecord, seen: Seen) -> bool:
-    """Whether a captive portal may be why tunnels do not connect behind a closed guard: the link has a default route,
-    and of the tunnels that should be up none is."""
+    """Whether a captive portal may keep tunnels behind a closed guard from connecting: the link has a default route,
+    and none of the tunnels that should be up is up."""
     here = [record for record in seen.current if not record.wish and device_of(record.iface) == guard.device]
     wanted = [tunnel for tunnel, record in seen.tunnels.items() if record.verdict != DOWN and not record.held]
     return (
@@ -328,7 +330,7 @@ def _make_tunnel_row(tunnel: TunnelRecord, seen: Seen, verdicts: Mapping[Tunnel,
 
 
 def _offer(command: str) -> str:
-    """Return a command line as this user can give it: polkit allows it, or sudo."""
+    """Return a command line that this user can run: with sudo, unless polkit can allow it."""
     by_polkit = os.geteuid() != 0 and has_polkit()
     return f"{'' if by_polkit else 'sudo '}netconf-hooks {command}"
 
@@ -341,25 +343,26 @@ def name_place(record: InterfaceRecord) -> str:
 
 
 def describe_portal(observation: Observation) -> list[str]:
-    """Say what a network announces as its captive portal, a line each; nothing if it announces none."""
+    """Return a line for each captive portal that a network announces."""
     lines = [f"the network announces a captive portal: {uri}" for uri in observation.portal.uris]
     return [*lines, *([observation.portal.problem] if observation.portal.problem else [])]
 
 
 def describe_wait(tunnel: TunnelRecord, up: bool | None, states: Mapping[Tunnel, TunnelState]) -> str:
-    """Say what a tunnel that should be up waits for; empty if it is up, or if the watcher has not seen it yet."""
+    """Return what a tunnel that should be up waits for; empty if it is up, or if the watcher has not seen it yet."""
     state = states.get((tunnel.kind, tunnel.name))
     return describe_state(state, boot_time()) if state and up is not True and tunnel.verdict == "up" else ""
 
 
 def _is_kept_by_guest(record: InterfaceRecord) -> bool:
-    """Whether netconf-linkdown-routes can't work for a bridge whose cable is pulled: for the kernel it has carrier."""
+    """Whether netconf-linkdown-routes can't work for a bridge without cable, since the kernel reports carrier for
+    it."""
     link = netlink.read_link(device_of(record.iface))
     return link is not None and link.index == record.observation.index and link.carrier
 
 
 def _describe_passes(record: InterfaceRecord) -> list[str]:
-    """Say which stanzas the rules of an interface come from, where it is not simply the interface's own."""
+    """Return the stanzas that an interface's rules come from, in words, unless it is simply the interface's own."""
     lines = []
     for each in record.passes:
         if not each.reached:

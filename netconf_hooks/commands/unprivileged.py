@@ -1,6 +1,6 @@
-"""What a command does that only root may do, if somebody else calls it: on a terminal, it asks polkit by pkexec(1).
+"""What happens if another user than root runs a command for root: on a terminal, pkexec(1) asks polkit.
 
-Elsewhere (a script, a status bar) it prints the line with sudo: nobody could answer there when polkit wants a password.
+Elsewhere (in a script, a status bar) the command prints the line with sudo, since nobody could enter a password there.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ENTRY = "/usr/lib/netconf-hooks/request"
 
 AGENT = "/usr/bin/pkttyagent"
 
-# What no request can say.
+# The options that a request can't have.
 _RESERVED = {"portal": "--for and --json", "refresh": "--guards and IFACE"}
 
-# Seconds that polkit may need to start.
+# Seconds that polkit may take to start.
 _AGENT_TIME = 10.0
 
 # pkexec's exit status if the user has dismissed the question, and if it is not allowed or has failed: pkexec(1).
@@ -75,7 +75,7 @@ def has_polkit() -> bool:
 
 
 def list_words(options: Namespace) -> list[str] | None:
-    """Return what follows the command in a request; None if the command line says what no request can say."""
+    """Return a request's words after the command; None if the command line has options that a request can't have."""
     if options.command == "refresh":
         return None if options.guards or options.ifaces else []
     if options.command == "portal":
@@ -88,7 +88,7 @@ def list_words(options: Namespace) -> list[str] | None:
 
 
 def _check_wish(name: str) -> None:
-    """Complain now, and not after a question for a password."""
+    """Complain about mistakes before the user is asked for a password."""
     try:
         check_wish(name)
     except InterfacesError as error:
@@ -127,7 +127,7 @@ def _start_agent() -> int:
     try:
         pid = os.posix_spawn(AGENT, argv, os.environ, setsigdef=[signal.SIGINT])
         os.close(writer)
-        # It closes the pipe when polkit knows it, or ends.
+        # The agent closes the pipe when it is registered with polkit, or when it ends.
         select.select([reader], [], [], _AGENT_TIME)
     finally:
         os.close(reader)

@@ -33,7 +33,7 @@ def unwant_wish(options: Namespace, store: Store) -> int:
 
 
 def check_wish(name: str) -> None:
-    """Raise `CommandError` unless ifup and ifdown of this name can mean nothing but stanzas with ``netconf-uplink``.
+    """Raise `CommandError` unless ifup and ifdown of this name only concern stanzas with ``netconf-uplink``.
 
     ``ifup NAME`` brings up all stanzas of this name, and a mapping may choose others for it.  Raises `InterfacesError`
     if the stanzas can't be read.

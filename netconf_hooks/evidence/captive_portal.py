@@ -1,9 +1,10 @@
-"""The captive portals that a network announces (RFC 8910): the URI that a user has to open.
+"""The captive portals that a network announces (RFC 8910): the URI of the page where a user logs in.
 
-In DHCPv4 it is option 114, in DHCPv6 option 103, in router advertisements option 37.  Clients ask for the first two
-only if they are told to: netconf-hooks(8), portal.  It is read from dhclient's leases, dhcpcd, and the routers.
+It is option 114 of DHCPv4, option 103 of DHCPv6, and option 37 of router advertisements.  DHCP clients request it only
+if they are configured to: netconf-hooks(8), portal.  The URI is read from dhclient's leases, from dhcpcd's, and from
+the routers.
 
-The network has sent it, so it may contain any byte: what is not a web address is refused, and said so.
+The URI comes from the network and may contain any byte: if it is not a web address, it is refused with a reason.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
     from netconf_hooks.evidence import Link
 
-# RFC 8910 2.1: what fits into an option of DHCPv4.
+# Octets: what fits into an option of DHCPv4 (RFC 8910 2.1).  And how many portals are used.
 LONGEST = 255
 MOST = 4
 
 UNRESTRICTED = "urn:ietf:params:capport:unrestricted"
-"""What a network without a captive portal may announce (RFC 8910 2)."""
+"""A network without a captive portal may announce this (RFC 8910 2)."""
 
 _PORTS = {"http": 80, "https": 443}
-# RFC 3986 2: what a URI may contain, without what a terminal or a shell might not show as it is.
+# The characters that a URI may contain (RFC 3986 2), except those that are special in a shell's quotes.
 _CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&*+,;=%()"
 )  # fmt: skip
 _OPTIONS = {4: 114, 6: 103}
-# dhcpcd has a pid file for each interface, for each family if it is started for one (dhcpcd(8), FILES).
+# dhcpcd's pid file for an interface ends with "-4" or "-6" if it is started for one family (dhcpcd(8), FILES).
 _KINDS = ("", "-4", "-6")
-# How much of a refused URI is shown.
+# How many characters of a refused URI are shown.
 _SHOWN = 60
 
 
@@ -54,9 +55,9 @@ class Portal(Record):
 
 
 def read_portal(uri: str, longest: int = LONGEST, characters: frozenset[str] = _CHARACTERS) -> Portal:
-    """Return the portal of an http or https URI of RFC 3986.  Raises ValueError, which says why it is none.
+    """Parse an http or https URI (RFC 3986).  Raises ValueError, which says why it can't be used.
 
-    longest: octets; characters: what it may contain.
+    longest: how many octets it may have; characters: which characters it may contain.
     """
     if len(uri) > longest:
         raise ValueError(f"it is longer than {longest} bytes")
@@ -81,7 +82,7 @@ def read_portal(uri: str, longest: int = LONGEST, characters: frozenset[str] = _
 
 
 def _split_authority(authority: str) -> tuple[str, str]:
-    """Return host and port of ``HOST[:PORT]``; the host is empty if there is none that another machine can have."""
+    """Return host and port of ``HOST[:PORT]``; the host is empty if it can't be another machine's."""
     if authority.startswith("["):
         address, bracket, digits = authority[1:].partition("]")
         host = read_address(address) if ":" in address else ""
@@ -101,7 +102,7 @@ def _split_authority(authority: str) -> tuple[str, str]:
 
 
 def describe_refusal(uri: str, reason: str) -> str:
-    """Say what was announced, and why it is not used; at most one line of printable characters."""
+    """Return a line of printable characters that says what was announced, and why it is not used."""
     shown = ascii(uri[:_SHOWN])[1:-1]
     return f'"{shown}{"..." if len(uri) > _SHOWN else ""}" is announced as a captive portal, but {reason}'
 
@@ -109,9 +110,9 @@ def describe_refusal(uri: str, reason: str) -> str:
 def find_portals(
     link: Link, deadline: float, leases: str = LEASES, run: str = "/run", ask: bool = True, dhcpcd: str = DHCPCD
 ) -> tuple[tuple[Portal, ...], tuple[str, ...]]:
-    """Return the portals that a link's network announces, at most `MOST`, and why others are refused, in words.
+    """Return the portals that a link's network announces, at most `MOST`, and messages about those that are refused.
 
-    deadline: a time.monotonic(), until which the routers may answer.  ask: whether to ask them.
+    deadline: wait for the routers until this time.monotonic().  ask: whether to ask them at all.
     """
     from netconf_hooks.evidence.address import list_addresses
 
@@ -138,7 +139,7 @@ def find_portals(
 
 
 def look_for_portal(link: Link, deadline: float, ask: bool) -> PortalNotice:
-    """Return what a link's network announces as its captive portal, to be kept with the observation.
+    """Return the captive portal that a link's network announces, for the observation.
 
     deadline, ask: as for `find_portals`.
     """

@@ -1,7 +1,7 @@
 """Sockets that send through one link only, and TCP connections over them.
 
-A firewall of this machine may refuse a probe (a kill switch of a VPN provider does), and then the answer looks as if
-the server had refused it.  So each attempt is watched on the link: if no packet of it was sent, nobody was asked.
+A firewall on this machine may refuse a probe (the kill switch of a VPN provider does), which looks as if the server had
+refused it.  So a packet socket watches each attempt: if no packet was sent on the link, the server was not asked.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _SO_ATTACH_FILTER, _PACKET_OUTGOING = 26, 4
 _TCP = 6
 
 
-# What the kernel says at once, before a server can have answered, if it refuses to send: a firewall that drops (EPERM)
-# or rejects, a route that is prohibited (EACCES), unreachable or a blackhole (EINVAL).
+# The errors with which the kernel refuses to send, before a server can have answered: a firewall that drops (EPERM) or
+# rejects, a route that is prohibited (EACCES), unreachable or a blackhole (EINVAL).
 _REFUSED_HERE = (errno.EPERM, errno.EACCES, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EINVAL)
 _HERE = " by this machine itself: its own firewall or a route that refuses"
 
@@ -110,23 +110,23 @@ def open_socket(family: int, kind: int, device: str) -> _socket.socket:
 
 
 def make_target(address: str, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return what connect(2) takes.  index: of the link, for an address that is link-local."""
+    """Return the address for connect(2).  index: of the link, for a link-local address."""
     if ":" in address:
         return address, port, 0, index if is_link_local(address) else 0
     return address, port
 
 
 def split_service(service: str) -> tuple[str, int]:
-    """Return host and port of a service as a test's value has it (`rules.Test`)."""
+    """Return host and port of a service in the value of a test (`rules.Test`)."""
     parts = split_host_port(service)
     assert parts is not None, service
     return parts[0], int(parts[1])
 
 
 def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) -> Conversation[Attempt]:
-    """Connect by the first of `ways` that succeeds; all are tried at the same time, until time.monotonic() `until`.
+    """Connect by the first of `ways` that succeeds; all are tried at the same time.
 
-    announce: as of `probes.View`.
+    until: when to stop, as time.monotonic(); announce: as in `probes.View`.
     """
     problems: list[str] = []
     tried = False
@@ -176,9 +176,9 @@ def connect(ways: Sequence[Way], port: int, until: float, announce: Announce) ->
 
 
 class Witness:
-    """Sees the TCP packets to one server that this machine sends through a device, after all of its firewalls.
+    """Watches the TCP packets to one server that this machine sends through a device, after all of its firewalls.
 
-    Takes CAP_NET_RAW, as `open_socket` takes CAP_NET_ADMIN; without it nothing is known.
+    Requires CAP_NET_RAW, as `open_socket` requires CAP_NET_ADMIN; without it, it is unknown what was sent.
     """
 
     def __init__(self, device: str, address: str, port: int) -> None:
@@ -189,12 +189,12 @@ class Witness:
             # Protocol 0: receive nothing before the filter is attached, packet(7).
             self._packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
             attach_filter(self._packets, _make_filter(_socket.inet_pton(*_split_family(address)), port))
-            self._packets.bind((device, 3))  # ETH_P_ALL: only then those that are sent, too
+            self._packets.bind((device, 3))  # ETH_P_ALL: otherwise it receives no outgoing packets
         except OSError:
             self.close()
 
     def has_nothing(self) -> bool:
-        """Whether it is certain that no packet was sent, and none waits for the answer of a neighbour."""
+        """Whether it is certain that no packet was sent, and that none waits for a neighbour's MAC address."""
         if self._packets is None:
             return False
         try:

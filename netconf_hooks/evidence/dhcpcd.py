@@ -1,7 +1,7 @@
-"""The leases that dhcpcd keeps: DHCP messages as they were received (dhcpcd(8), FILES).
+"""dhcpcd's leases: files with DHCP messages as they were received (dhcpcd(8), FILES).
 
-They have what dhcpcd itself leaves out: a domain with a comma, as some Windows servers send several, and options for
-which it has no name.  The network has sent them, so they may contain any byte.
+They contain values that dhcpcd does not pass on: several domains separated by commas, as some Windows servers send
+them, and options that dhcpcd has no name for.  They come from the network and may contain any byte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NON_TEMPORARY, _ADDRESS = 3, 5  # RFC 8415 21.4, 21.6
 
 
 class Message(Record):
-    """A DHCP message.  version: of IP; addresses: leased; options: by number, in one piece each."""
+    """A DHCP message.  version: of IP; addresses: the leased ones; options: their values by number."""
 
     __slots__ = ("version", "addresses", "options")
 
@@ -34,9 +34,9 @@ class Message(Record):
 
 
 def list_leases(device: str, addresses: Collection[str], directory: str = DIRECTORY) -> list[Message]:
-    """Return the leases that a device holds: it has their address, or they have none.
+    """Return the leases that a device holds: those without an address, and those whose address it has.
 
-    addresses: those of the device, as inet_ntop(3) writes them.
+    addresses: the device's, as inet_ntop(3) writes them.
     """
     try:
         names = sorted(os.listdir(directory))
@@ -44,7 +44,7 @@ def list_leases(device: str, addresses: Collection[str], directory: str = DIRECT
         return []
     found = []
     for name in names:
-        # That of a wireless network has the name of the network in its own.
+        # DEVICE.lease, or for a wireless network DEVICE-SSID.lease.
         start, dot, end = name.rpartition(".")
         if not dot or end not in ("lease", "lease6") or not (start == device or start.startswith(f"{device}-")):
             continue
@@ -59,7 +59,7 @@ def list_leases(device: str, addresses: Collection[str], directory: str = DIRECT
 
 
 def read_message(data: bytes) -> Message:
-    """Return a DHCPv4 message (RFC 2131 2); one that is none has no options."""
+    """Parse a DHCPv4 message (RFC 2131 2).  If `data` is not one, the result has no options."""
     if data[236:240] != _COOKIE:
         return Message(4, (), {})
     options: dict[int, bytes] = {}
@@ -69,14 +69,14 @@ def read_message(data: bytes) -> Message:
         if code == 0:
             at += 1
             continue
-        # In several pieces if it is long (RFC 3396).
+        # A long option is split (RFC 3396).
         options[code] = options.get(code, b"") + data[at + 2:at + 2 + length]
         at += 2 + length
     return Message(4, (format_address(data[16:20]),), options)
 
 
 def read_message6(data: bytes) -> Message:
-    """Return a DHCPv6 message (RFC 8415 8); one that is none has no options."""
+    """Parse a DHCPv6 message (RFC 8415 8).  If `data` is not one, the result has no options."""
     options: dict[int, bytes] = {}
     addresses = []
     for code, value in _split_options6(data[4:]):

@@ -278,8 +278,8 @@ class _Evidence:
         It has a lease but no record if the lease names neither a domain nor a resolver, or if the admin has disabled
         the hook (``nohook resolv.conf``).
 
-        A family is asked for only if dhcpcd has something to tell: dhcpcd 9.4.1 of Debian 12, asked for one of which it
-        has nothing, prints nothing and never answers anybody again ("cannot handle another client").
+        A family is asked for only if dhcpcd has data about it: otherwise dhcpcd 9.4.1 of Debian 12 prints nothing, and
+        never answers any client again ("cannot handle another client").
         """
         if self._runs_dhcpcd():
             families = ["-4"] if any(is_leased_ipv4(address) for address in self._list_addresses()) else []
@@ -290,7 +290,7 @@ class _Evidence:
                     self._add_found(parse_dhcpcd_dump(answer))
 
     def _run(self, argv: list[str], deadline: float) -> str | None:
-        """Return what a program prints within a second; None, with the reason noted, if it fails."""
+        """Return a program's output, if it ends within a second; None if it fails, and then note the reason."""
         from netconf_hooks.system import programs
 
         patience = min(1.0, deadline - time.monotonic())

@@ -1,4 +1,4 @@
-"""How the network of a link looks in the kernel's own tables, to notice quickly that it is another one.
+"""A link's network as the kernel's own tables show it, to notice quickly that it has changed.
 
 This sends nothing and reads no file, so the watcher can do it on each event of the kernel.
 """
@@ -27,10 +27,10 @@ _BETWEEN, _WITHIN = "\t", " "
 class Fingerprint(Record):
     """The network of one link.
 
-    index: of its device, 0 if there is none; carrier: whether it has carrier; networks: its own addresses, each
-    ``ADDRESS/LENGTH``, without link-local ones; routers: its default routers, possibly `NO_ADDRESS`; macs: of those
-    routers, as far as they are known; wireless: name, access points and encryption of its wireless network; ports: for
-    a link made of others, the ports that carry its traffic now (`ports.list_active`).
+    index: the device's ifindex, 0 if there is none; carrier: whether it has carrier; networks: its own addresses, each
+    ``ADDRESS/LENGTH``, without link-local ones; routers: its default routers, possibly `NO_ADDRESS`; macs: the known
+    MAC addresses of these routers; wireless: name, access points and encryption of its wireless network; ports: for a
+    link made of others, the ports that carry its traffic now (`ports.list_active`).
     """
 
     __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports")
@@ -54,7 +54,7 @@ class Fingerprint(Record):
         self.ports = ports
 
     def is_like(self, other: Fingerprint) -> bool:
-        """Whether this is the same network.  If a router's MAC address is not known now, it counts as the same."""
+        """Whether this is the same network.  A router whose MAC address is unknown now counts as the same."""
         return (
             (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
             == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports)
@@ -62,9 +62,9 @@ class Fingerprint(Record):
         )  # fmt: skip
 
     def is_left(self, now: Fingerprint) -> bool:
-        """Whether `now` is certainly another network than this one, or none.
+        """Whether `now` is certainly another network, or no network.
 
-        If a router or an address is added or removed, it is still the same network as long as one of each stays.
+        It is the same network as long as one router and one address stay, even if others are added or removed.
         """
         if (self.index, True, self.wireless) != (now.index, now.carrier, now.wireless):
             return True
@@ -74,7 +74,7 @@ class Fingerprint(Record):
         return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
 
     def complete(self, before: Fingerprint) -> Fingerprint:
-        """Return the fingerprint with those MACs of its routers in `before` that the kernel has forgotten since."""
+        """Return the fingerprint, with the routers' MACs from `before` that the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
         macs = {**known, **self.macs}
         return Fingerprint(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
@@ -102,7 +102,7 @@ def parse_fingerprint(text: str) -> Fingerprint:
 def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports: Sequence[str] = ()) -> Fingerprint:
     """Return the current fingerprint of a device's network.
 
-    netlink: a connection to use, if there is one; outside_ports: what ``netconf-outside-ports`` says of a bridge.
+    netlink: a socket to use, if there is one; outside_ports: the patterns of ``netconf-outside-ports`` for a bridge.
     Raises `NetlinkError`.
     """
     if netlink is None:

@@ -1,4 +1,4 @@
-"""What counts as the local network of a link: its own prefixes, within bounds that the network can't widen.
+"""Which addresses count as a link's local network: its own prefixes, within limits that the network can't change.
 
 A network may give a link any address and any prefix.  So a prefix only counts if a LAN can have it: it is private or
 link-scope, and not larger than 65536 IPv4 addresses, or than one IPv6 subnet.
@@ -35,7 +35,7 @@ def is_private(address: str) -> bool:
 
 
 def find_lan(networks: Sequence[tuple[str, int]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the prefixes of a link that are its LAN, ``ADDRESS/LENGTH``, and why others are not, in words.
+    """Return the prefixes of a link that are its LAN, ``ADDRESS/LENGTH``, and messages about those that are not.
 
     networks: the link's own addresses, each with the length of its prefix.
     """

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 # 28), and ifupdown runs the hooks of a static stanza at once.
 CARRIER_TIMEOUT = 3.0
 
-# Where DHCP clients keep their leases, and what is in the lease of a network that announces a captive portal: of
-# dhclient an option by its name, of dhcpcd the DHCP message itself.
+# Where DHCP clients keep their leases, and what to find in a lease if the network announces a captive portal: for
+# dhclient the option's name, for dhcpcd, which keeps the DHCP message itself, the option's number.
 _LEASES = (
     ("/var/lib/dhcp", ("dhclient.{}.leases", "dhclient6.{}.leases", "dhclient.leases", "dhclient6.leases"),
      (b"default-url", b"captive-portal")),
@@ -52,9 +52,9 @@ def observe(
 ) -> Observation:
     """Look at the network of an interface until its place is known and the tests in conditions are answered.
 
-    options: of all its stanzas together: some are evidence themselves (``dns-domain``).
-    patience: for how many seconds to wait for carrier.  announce: as of `probes.View`.
-    wants_portal: whether to ask routers for a captive portal, where no location line holds.
+    options: of all its stanzas together; some are evidence themselves (``dns-domain``).
+    patience: for how many seconds to wait for carrier.  announce: as in `probes.View`.
+    wants_portal: whether to ask routers for a captive portal if no location line holds.
 
     Takes at most the ``netconf-timeout`` of the rules.  Raises `NetlinkError` if the kernel can't be asked.
     """
@@ -73,9 +73,9 @@ def observe(
 
 
 def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -> Observation | None:
-    """Look at everything that can be seen without asking other hosts, except a router for its MAC address.
+    """Collect all evidence that needs no other host, except a router that is asked for its MAC address.
 
-    options: as for `observe`; timeout: seconds that it may take.  Returns None if there is no such interface.  Raises
+    options: as for `observe`; timeout: seconds that this may take.  Returns None if there is no such interface.  Raises
     `NetlinkError`.
     """
     began = monotonic()
@@ -91,11 +91,9 @@ def observe_everything(iface: str, options: Mapping[str, str], timeout: float) -
 def complete_observation(
     observation: Observation, rules: Rules, options: Mapping[str, str], announce: Announce | None = None
 ) -> Observation:
-    """Return the observation with all other tests of the rules answered, even if the place does not depend on them.
+    """Return the observation with the remaining tests answered, even if the place does not depend on them.
 
-    For `explain`.
-
-    Arguments as for `observe`.  A certificate is asked for under the same condition.
+    This is for `explain`.  Arguments as for `observe`.
     """
     link = make_link(observation.iface, options)
     deadline = monotonic() + rules.timeout
@@ -152,8 +150,7 @@ def _finish(
 def _find_portal(link: Link, deadline: float, asks_routers: Callable[[], bool]) -> PortalNotice:
     """Return the captive portal that the network announces.
 
-    Nobody pays for it whose network announces none: routers take up to half a second to answer, and are only asked if
-    `asks_routers` says so.
+    Routers take up to half a second to answer, so they are asked only if `asks_routers` says so.
     """
     if not link.carrier:
         return PortalNotice()
@@ -174,9 +171,9 @@ def _has_advertising_router(link: Link) -> bool:
 def _may_announce(
     device: str, leases: Sequence[tuple[str, Sequence[str], Sequence[bytes]]] = _LEASES
 ) -> bool:
-    """Whether a DHCP client may have been told of a captive portal.
+    """Whether a DHCP client may have received a captive portal.
 
-    leases: directories, with the beginnings of the names of files there, and what to look for in them.
+    leases: directories, each with the beginnings of the files' names, and what to find in the files.
     """
     for directory, beginnings, words in leases:
         starts = tuple(beginning.format(device) for beginning in beginnings)

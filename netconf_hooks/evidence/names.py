@@ -1,8 +1,8 @@
-"""Resolve a host's name by the name servers that this link announced, through this link.
+"""Resolves host names by the name servers that this link's network announced, through this link.
 
-Don't use the servers in /etc/resolv.conf: in the café these may still be the tunnel's.  No search domain is appended.
-python3-dnspython makes and reads the packets; it is loaded only if a name has to be resolved.  A packet that it can't
-read counts as no answer.
+The servers in /etc/resolv.conf are not used: in the café these may still be the tunnel's.  No search domain is
+appended. python3-dnspython writes and parses the packets; it is loaded only if a name has to be resolved.  A packet
+that it can't parse counts as no answer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ AGAIN = 1.0
 # How long to wait for the answer of the other address family, once one is there: some servers never answer AAAA.
 LATE = 0.2
 
-# Of several names, those that nobody has answered for yet have so many times as long as the first answer took, but at
-# least so many seconds.
+# If several names are resolved, those without an answer get this many times as long as the first answer took, but at
+# least this many seconds.
 SHARE, LEAST_SHARE = 3.0, 0.3
 
 PORT = 53

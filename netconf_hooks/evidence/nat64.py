@@ -1,7 +1,7 @@
-"""The prefix under which an IPv6-only network reaches IPv4 hosts (NAT64, RFC 6146), and addresses below it.
+"""The prefix by which an IPv6-only network reaches IPv4 hosts (NAT64, RFC 6146), and addresses with this prefix.
 
-The network's name servers tell it by the addresses of a well-known name (RFC 7050), its routers by an option of their
-advertisements (PREF64, RFC 8781).  Both can lie, as they can about any other address.
+The network's name servers publish it as the addresses of a well-known name (RFC 7050), its routers in an option of
+their advertisements (PREF64, RFC 8781).  Both can lie, as they can about any other address.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def is_ipv6_only(networks: Iterable[tuple[str, int]]) -> bool:
 
 
 def find_prefix(view: View) -> str:
-    """Return the link's NAT64 prefix, ``64:ff9b::/96``; empty if neither name servers nor routers tell one."""
+    """Return the link's NAT64 prefix, ``64:ff9b::/96``; empty if neither name servers nor routers announce one."""
     from netconf_hooks.evidence.names import look_up
 
     for address in look_up((WELL_KNOWN_NAME,), view)[WELL_KNOWN_NAME].addresses:
@@ -74,7 +74,7 @@ def read_well_known(address: str) -> str:
 
 
 def synthesise(prefix: str, address: str) -> str:
-    """Return the IPv6 address that stands for an IPv4 address behind a NAT64 prefix."""
+    """Return the IPv6 address of an IPv4 host behind a NAT64."""
     network, _, length = prefix.partition("/")
     packed = bytearray(pack_address(network))
     for place, octet in zip(_PLACES[int(length)], pack_address(address)):

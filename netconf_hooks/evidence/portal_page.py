@@ -1,7 +1,8 @@
-"""What a captive portal answers by HTTP: the state of its API (RFC 8908), and where it redirects a plain request.
+"""Asks a captive portal by HTTP: its API for its state (RFC 8908), and where it redirects a plain request.
 
-This blocks, up to a deadline: only commands and the watcher's children ask.  A guard lets each connection through when
-it is announced (`probes.View`).  What is answered is hostile input: `read_response` and `read_state` take any bytes.
+This blocks until a deadline, so only commands and the watcher's children call it.  Each connection is announced, so
+that a guard lets it pass (`probes.View`).  Answers are hostile input: `read_response` and `read_state` accept any
+bytes.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PLAIN_REQUEST = "http://network-test.debian.org/nm"
-"""A plain request that a captive portal redirects: the one by which Debian's NetworkManager finds portals
+"""The plain request that a captive portal redirects: the one that NetworkManager uses in Debian
 (network-manager-config-connectivity-debian)."""
 
 API_TYPE = "application/captive+json"  # RFC 8908 4.1
 
 MOST_REDIRECTS = 4
-LONGEST_LOCATION = 2048  # octets; portals put the page that was asked for into it
+LONGEST_LOCATION = 2048  # octets; portals put the requested page into it
 
 _LARGEST = 64 * 1024  # octets of a response
 _REDIRECTS = (301, 302, 303, 307, 308, 511)  # RFC 9110 15.4; RFC 6585 6
-# Of an address of which only host and port are used, and which is sent back as it is: all of printable ASCII.
+# The characters of a redirection's URI, which is sent back unchanged: all of printable ASCII.
 _PRINTABLE = frozenset(map(chr, range(0x21, 0x7F)))
 
 
@@ -55,7 +56,7 @@ class Response(Record):
 
 
 class State(Record):
-    """What the API says.  captive: whether this machine has to log in; portal: where, None if it does not say."""
+    """The state in the API's answer.  captive: whether this machine has to log in; portal: where, None if unknown."""
 
     __slots__ = ("captive", "portal")
 
@@ -78,14 +79,15 @@ def ask_state(portal: Portal, view: View) -> State:
 
 
 def is_api(portal: Portal) -> bool:
-    """Whether a captive portal's URI may be that of an API."""
+    """Whether a captive portal's URI may belong to an API."""
     return portal.uri[:8].lower() == "https://"
 
 
 def follow_redirects(view: View, uri: str = PLAIN_REQUEST) -> tuple[Portal, ...]:
-    """Return where a plain request is redirected, until the view's deadline or an answer that is no redirection.
+    """Follow the redirections of a plain request, and return them.
 
-    An https page is not asked itself.  Raises `PageError` if the first request has no answer, OSError.
+    Stops at the view's deadline, at an answer that is no redirection, or at an https page, which is not requested.
+    Raises `PageError` if the first request has no answer, OSError.
     """
     found: list[Portal] = []
     place = read_portal(uri)
@@ -100,7 +102,7 @@ def follow_redirects(view: View, uri: str = PLAIN_REQUEST) -> tuple[Portal, ...]
         try:
             place = read_portal(target, LONGEST_LOCATION, _PRINTABLE)
         except ValueError:
-            break  # also the path of a page on the same host, which passes already
+            break  # or a path on the same host, which is allowed already
         found.append(place)
         if is_api(place):
             break
@@ -135,7 +137,7 @@ def _request(portal: Portal, view: View, accept: str = "*/*") -> Response:
 
 
 def _exchange(connected: socket, portal: Portal, accept: str, deadline: float) -> Response:
-    # HTTP/1.0: so the answer comes in one piece, and ends with the connection (RFC 9112 9.3).
+    # HTTP/1.0: so the answer is not chunked, and ends with the connection (RFC 9112 9.3).
     path = portal.uri.partition("://")[2].partition("#")[0]
     path = path[min((at for at in (path.find("/"), path.find("?")) if at >= 0), default=len(path)):]
     lines = (
@@ -156,7 +158,7 @@ def _exchange(connected: socket, portal: Portal, accept: str, deadline: float) -
                 break
             data += piece
     except ConnectionResetError:
-        pass  # instead of an end
+        pass  # some servers end a connection like this
     if len(data) > _LARGEST:
         raise PageError(f"the answer is longer than {_LARGEST} bytes")
     return read_response(data)
@@ -175,8 +177,8 @@ def _format_host(portal: Portal) -> str:
 
 
 def finish(conversation: Conversation[T], deadline: float) -> T | None:
-    """Return the result of a conversation (`probes`); None if it does not end until a time.monotonic()."""
-    ready: frozenset[int] | None = None  # what begins a generator
+    """Return the result of a conversation (`probes`); None if it has not ended at `deadline`, as time.monotonic()."""
+    ready: frozenset[int] | None = None  # None starts a generator
     try:
         while True:
             wait = conversation.send(ready)  # type: ignore[arg-type]
@@ -185,7 +187,7 @@ def finish(conversation: Conversation[T], deadline: float) -> T | None:
                 poll.register(descriptor, events)
             now = time.monotonic()
             if now >= deadline:
-                # Once more: it says by itself that its time is over.
+                # Resume it once more, so that it can return what it has.
                 ready = frozenset()
                 conversation.send(ready)
                 return None
@@ -199,7 +201,7 @@ def finish(conversation: Conversation[T], deadline: float) -> T | None:
 
 
 def _is_complete(data: bytes) -> bool:
-    """Whether a response has as much of a body as it says."""
+    """Whether a response's body is as long as its Content-Length."""
     head, end, body = data.partition(b"\r\n\r\n")
     if not end:
         return False
@@ -211,7 +213,7 @@ def _is_complete(data: bytes) -> bool:
 
 
 def read_response(data: bytes) -> Response:
-    """Return an HTTP response (RFC 9112).  Raises `PageError` if it is none."""
+    """Parse an HTTP response (RFC 9112).  Raises `PageError` if it is not one."""
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
@@ -227,16 +229,16 @@ def read_response(data: bytes) -> Response:
 
 
 def read_state(body: bytes) -> State:
-    """Return what the API of a captive portal says (RFC 8908 5).  Raises `PageError` if it is something else."""
+    """Parse the answer of a captive portal's API (RFC 8908 5).  Raises `PageError` if it is not one."""
     import json
 
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise PageError("it is no API: it does not answer with JSON") from None
+        raise PageError("it is no API: its answer is not JSON") from None
     captive = answer.get("captive") if isinstance(answer, dict) else None
     if not isinstance(captive, bool):
-        raise PageError('it is no API: its answer does not say "captive"')
+        raise PageError('it is no API: its answer has no "captive"')
     page = answer.get("user-portal-url")
     try:
         return State(captive, read_portal(page, LONGEST_LOCATION) if isinstance(page, str) else None)

@@ -2,11 +2,10 @@
 
 The routers of a link are those of its default route.  If it has no IPv4 default route of its own, the routers in its
 DHCP lease count, as far as they are *on the link*: inside a prefix of its own addresses, or with a route of their own
-through it, which dhclient-script adds if the lease has the mask 255.255.255.255.  The reason:
-dhclient-script(8) adds the default route of a second interface without a metric (unless the stanza has one,
-interfaces(5)), which fails with "File exists" while the first interface has its default route.  Then the second uplink
-has a lease and no default route.  Its network can be recognised nevertheless, so the office still vetoes what the
-café's link wants.
+through it, which dhclient-script adds if the lease has the mask 255.255.255.255.  The reason: dhclient-script(8) adds
+the default route of a second interface without a metric (unless the stanza has one, interfaces(5)), which fails with
+"File exists" while the first interface has its default route.  Then the second uplink has a lease and no default route.
+Its network is recognised nevertheless: so a link at the office can still veto a tunnel that the link in the café wants.
 
 Only dhclient leaves a link in this state and keeps a lease: dhcpcd always gives its routes a metric, and udhcpc keeps
 no lease.  If a lease has option 121, a client takes its default route from that and ignores the routers (RFC 3442); a

@@ -137,7 +137,7 @@ def list_tunnels(but: str) -> list[str]:
 def _find_way(
     ways: Sequence[Way], port: int, name: str | None, wanted: str, until: float, announce: Announce
 ) -> Conversation[Way | None]:
-    """Return the first of `ways` by which a server with the certificate `wanted` is reached."""
+    """Return the first of `ways` that leads to a server with the certificate `wanted`."""
     left = list(ways)
     while left and time.monotonic() < until:
         sight = yield from _look(left, port, name, until, announce)

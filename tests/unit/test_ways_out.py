@@ -393,7 +393,7 @@ def test_only_root_may(command, cafe, monkeypatch, arguments):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (("release", "eth0"), ["eth0: waiting for whoever changes guards and tunnels, and for the firewall"]),
+    (("release", "eth0"), ["eth0: waiting for a process that changes guards, and for the firewall"]),
     (("explain", "eth0"), ["looking at eth0"]),
     (("probe", "--json", "eth0"), ["looking at eth0"]),
     (("hold", "openvpn", "corp"), [
