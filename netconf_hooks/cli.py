@@ -25,6 +25,7 @@ from netconf_hooks.commands.want import unwant_wish, want_wish
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.interfaces import InterfacesError
+from netconf_hooks.rules import TUNNEL_KINDS
 from netconf_hooks.settle import Change, look_again, settle
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log
@@ -50,23 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace, Store], int] = options.run
     log.fill_descriptors()
     if isinstance(sys.stdout, TextIOWrapper):
-        # What stands in a stanza need not be text in anybody's encoding (PEP 383).
+        # A stanza may contain bytes that are not valid in the locale's encoding (PEP 383).
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if options.command in ASKABLE and os.geteuid() != 0:
             return ask_polkit(options, arguments)
         status = run(options, Store())
-        if sys.stdout is not None:  # None where it was closed from the beginning
+        if sys.stdout is not None:  # None if it was closed when the program was started
             sys.stdout.flush()
         return status
     except (CommandError, InterfacesError, NetlinkError, RecordError, OSError) as error:
-        sys.stdout = None  # type: ignore[assignment]  # a full standard output is not written to again at exit
+        sys.stdout = None  # type: ignore[assignment]  # otherwise a full standard output is flushed again at exit
         log.complain(str(error))
         return FAILED
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line; argparse's own usage message may fill a screen."""
+    """Reports a mistake in the command line in one line; argparse's own usage message may fill a screen."""
 
     def error(self, message: str) -> NoReturn:
         """Complain, and exit with status 2."""
@@ -81,36 +82,36 @@ def _make_parser() -> argparse.ArgumentParser:
         prog=_PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=textwrap.fill(
-            "Says which network an interface is on and what follows from that; the rules stand in "
+            "Shows which network an interface is on, and which tunnels run there.  The rules are in "
             "/etc/network/interfaces, see netconf-interfaces(5)."
         ),
-        epilog="To begin with, on the network that is to be known:\n"
-        "  netconf-hooks probe eth0       prints a line to put into the stanza of eth0\n"
-        "  netconf-hooks check            finds mistakes before they are used\n"
-        "  netconf-hooks explain eth0     says what follows, and why, and changes nothing\n"
+        epilog="To begin, on a network that should be recognised:\n"
+        "  netconf-hooks probe eth0       prints a line for the stanza of eth0\n"
+        "  netconf-hooks check            finds mistakes before you use the rules\n"
+        "  netconf-hooks explain eth0     shows the result, and why; changes nothing\n"
         "netconf-hooks COMMAND --help says more.\n\n"
-        "exit status: 0 all is well, 1 it could not be done (check: there are errors),\n"
+        "exit status: 0 success, 1 the command failed (check: there are errors),\n"
         "2 the command line could not be read",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say how things were found out")
+    parser.add_argument("-v", "--verbose", action="store_true", help="explain how the results were found")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     status = _add_command(
-        commands, "status", show_status, "what is known of the interfaces, and what the tunnels do",
-        "Shows what the hooks have recorded and decided, without looking at the network.  Any user may ask.",
+        commands, "status", show_status, "the state of interfaces, guards and tunnels",
+        "Shows what the hooks have recorded and decided, without looking at the network.  Any user may run it.",
         "netconf-hooks status",
         "netconf-hooks status --json | jq -r '.interfaces.eth0.location'",
     )  # fmt: skip
     status.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
     status.add_argument(
         "--color", choices=(AUTO, ALWAYS, NEVER), default=AUTO,
-        help="whether states are coloured: on a terminal, unless NO_COLOR is set, if not given",
+        help="whether to use colours; by default on a terminal, unless NO_COLOR is set",
     )  # fmt: skip
 
     explain = _add_command(
         commands, "explain", explain_rules, "look at the network now: every rule, every test, what was seen",
-        "Shows every location line, every test in it and what was seen, and what follows for each tunnel.  "
-        "Changes nothing.  An interface that is up is explained by the rules recorded at its ifup, another one by its "
+        "Shows every location line, every test in it, the value seen, and the result for each tunnel.  Changes "
+        "nothing.  For an interface that is up, the rules are those recorded at its ifup, otherwise those of its "
         "stanza.",
         "netconf-hooks explain eth0",
         "ssh laptop netconf-hooks probe --json wlan0 | netconf-hooks explain --as - eth0",
@@ -118,14 +119,14 @@ def _make_parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="for programs: the keys are in netconf-hooks(8)")
     explain.add_argument(
         "--as", metavar="FILE", dest="recording",
-        help="decide on what `netconf-hooks probe --json` has printed elsewhere, by the stanza as it stands now; "
+        help="use a network that `netconf-hooks probe --json` has recorded, and the stanza as it is now; "
         "-: standard input",
     )  # fmt: skip
     explain.add_argument("iface", nargs="?", metavar="IFACE", help="all recorded interfaces if not given")
 
     plan = _add_command(
-        commands, "plan", plan_situations, "what would be decided where, by the stanzas alone",
-        "Lists every situation that the rules tell apart, with what each tunnel and guard would do there, and whether "
+        commands, "plan", plan_situations, "what would be decided in each situation, by the stanzas alone",
+        "Lists every situation that the rules distinguish, with what each tunnel and guard would do there, and whether "
         "traffic may leave outside of the tunnels.  Reads the stanzas, looks at no network, changes nothing.",
         "netconf-hooks plan",
         "netconf-hooks plan --json eth0 | jq '.situations[] | select(.clear)'",
@@ -135,17 +136,17 @@ def _make_parser() -> argparse.ArgumentParser:
 
     probe = _add_command(
         commands, "probe", probe_network, "what is seen of the network now, as a netconf-location line to paste",
-        "Looks at the network and prints what is seen, each test a comment, and a line that holds here.  "
-        "Asks nobody but the router for its MAC address.",
+        "Looks at the network and prints a comment for each test, and a line that holds here.  Asks only the router, "
+        "for its MAC address.",
         "netconf-hooks probe eth0",
-        "netconf-hooks probe --json eth0 >cafe.json    (to try rules on, later: explain --as cafe.json)",
+        "netconf-hooks probe --json eth0 >cafe.json    (to try rules later: explain --as cafe.json)",
     )  # fmt: skip
     probe.add_argument("--json", action="store_true", help="everything seen, for programs and for explain --as")
     probe.add_argument("iface", metavar="IFACE")
 
     location = _add_command(
         commands, "location", print_location, "print the location's name, for scripts",
-        'Prints the name that the hooks have recorded, "unknown" or "undecided"; fails where IFACE is not up.',
+        'Prints the name that the hooks have recorded, "unknown" or "undecided"; fails if IFACE is not up.',
         '[ "$(netconf-hooks location eth0)" = office ] && lpr -P corridor letter.ps',
     )  # fmt: skip
     location.add_argument("iface", metavar="IFACE")
@@ -161,8 +162,8 @@ def _make_parser() -> argparse.ArgumentParser:
 
     monitor = _add_command(
         commands, "monitor", monitor_changes, "one line now, and one at every change, for status bars",
-        "Prints a line now and whenever a location, tunnel, guard or problem changes, until it is interrupted or its "
-        "reader has gone.  Any user may run it.",
+        "Prints a line now and whenever a location, tunnel, guard or problem changes, until it is interrupted or "
+        "nobody reads its output any more.  Any user may run it.",
         "netconf-hooks monitor",
         "netconf-hooks monitor --json | jq --unbuffered -r '.interfaces.wlan0.location'",
     )  # fmt: skip
@@ -170,23 +171,23 @@ def _make_parser() -> argparse.ArgumentParser:
 
     refresh = _add_command(
         commands, "refresh", decide_again, "look at the network again and decide again, by the recorded rules",
-        "For what the watcher can't see, as a lease with another domain.  A stanza that was changed since takes an "
-        "ifdown and an ifup.  Needs root, or polkit's permission: then once in 10 s.",
+        "Use it after changes that the watcher can't see, such as a lease with another domain.  After a change of the "
+        "stanza, use ifdown and ifup instead.  Needs root, or polkit's permission: then once in 10 s.",
         "netconf-hooks refresh",
     )  # fmt: skip
     refresh.add_argument(
-        "--guards", action="store_true", help="only put guards back that somebody took away (nft flush ruleset)"
+        "--guards", action="store_true", help="only restore guards that somebody has removed (nft flush ruleset)"
     )
     refresh.add_argument("ifaces", nargs="*", metavar="IFACE", help="all recorded interfaces if none is given")
 
     hold = _add_command(
-        commands, "hold", hold_tunnel, "keep the rules' hands off a tunnel, until unhold",
-        "A held tunnel is neither started nor stopped, nor restarted if it ends, whatever the rules say, also after a "
+        commands, "hold", hold_tunnel, "exempt a tunnel from the rules, until unhold",
+        "Whatever the rules say, a held tunnel is neither started nor stopped, nor restarted if it ends, also after a "
         "reboot.  Needs root, or polkit's permission.",
         "netconf-hooks hold openvpn corp",
         "netconf-hooks hold openvpn corp --for 2h",
     )  # fmt: skip
-    hold.add_argument("kind", metavar="KIND", help="as in netconf-vpn: openvpn, ipsec, wireguard, unit, ifup")
+    hold.add_argument("kind", metavar="KIND", help=f"as in netconf-vpn: {', '.join(TUNNEL_KINDS)}")
     hold.add_argument("name", metavar="NAME")
     hold.add_argument(
         "--for", metavar="TIME", dest="seconds", type=_read_hold_time, default=0.0,
@@ -195,8 +196,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     unhold = _add_command(
         commands, "unhold", unhold_tunnel, "let a tunnel follow the rules again",
-        "Ends the hold of a tunnel, which is brought to what the rules say at once.  Needs root, or polkit's "
-        "permission.",
+        "Ends the hold of a tunnel, and starts or stops it as the rules say.  Needs root, or polkit's permission.",
         "netconf-hooks unhold openvpn corp",
     )  # fmt: skip
     unhold.add_argument("kind", metavar="KIND")
@@ -204,7 +204,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     want = _add_command(
         commands, "want", want_wish, "bring up a tunnel that you want, and a link for it (ifup of a wish)",
-        "Does what ifup NAME does, if NAME is a stanza with netconf-uplink, and nothing else.  Needs root, or polkit's "
+        "Does what ifup NAME does, but only if NAME is a stanza with netconf-uplink.  Needs root, or polkit's "
         "permission.",
         "netconf-hooks want corp",
     )  # fmt: skip
@@ -212,17 +212,17 @@ def _make_parser() -> argparse.ArgumentParser:
 
     unwant = _add_command(
         commands, "unwant", unwant_wish, "take it down again (ifdown of a wish)",
-        "Does what ifdown NAME does, if NAME is a stanza with netconf-uplink, and nothing else.  Needs root, or "
-        "polkit's permission.",
+        "Does what ifdown NAME does, but only if NAME is a stanza with netconf-uplink.  Needs root, or polkit's "
+        "permission.",
         "netconf-hooks unwant corp",
     )  # fmt: skip
     unwant.add_argument("name", metavar="NAME")
 
     portal = _add_command(
-        commands, "portal", visit_portal, "let a captive portal through a guard, for a time",
-        "Lets http, https and the link's own DNS through the guard of IFACE, for the user who calls it, and the "
-        "router's and the portal's own ports, and nothing else.  Prints the address to open.  The kernel ends it, "
-        "whatever happens.  Needs root, or polkit's permission: then 5 minutes, once for each network.",
+        commands, "portal", visit_portal, "allow a captive portal through a guard, for a limited time",
+        "Allows only http, https, the link's own DNS, and the router's and the portal's own ports, through the guard "
+        "of IFACE, for the user who calls it.  Prints the address to open.  The kernel ends this in any case.  Needs "
+        "root, or polkit's permission: then 5 minutes, once on each network.",
         "netconf-hooks portal wlan0",
         "sudo netconf-hooks portal wlan0 --for 15m",
     )  # fmt: skip
@@ -235,23 +235,23 @@ def _make_parser() -> argparse.ArgumentParser:
 
     release = _add_command(
         commands, "release", release_link, "the emergency exit: open a guard until the next ifup",
-        "Takes the guard of IFACE away until its next ifup: anything may leave, unencrypted.  Needs root, or polkit's "
+        "Removes the guard of IFACE until its next ifup: anything may leave, unencrypted.  Needs root, or polkit's "
         "permission.",
         "netconf-hooks release eth0",
     )  # fmt: skip
     release.add_argument("iface", metavar="IFACE")
 
     _add_command(
-        commands, "close", close_links, "shut all guards until the networks were looked at again",
-        "Shuts every guard that is open.  What follows (refresh, the watcher) opens it again where the rules say so.  "
-        "Run before the machine sleeps.  Needs root.",
+        commands, "close", close_links, "close all guards until the networks were looked at again",
+        "Closes every guard that is open; refresh or the watcher opens it again if the rules say so.  A hook runs this "
+        "before the machine is suspended.  Needs root.",
         "netconf-hooks close",
     )  # fmt: skip
 
     forget = _add_command(
         commands, "forget-server", forget_server, "forget where the server of a certificate was seen",
-        "A server that a tls test has seen elsewhere proves nothing any more.  If that was your own network with a new "
-        "router, this makes its certificate count again.  Needs root.",
+        "If a tls test has seen a server elsewhere, its certificate proves nothing any more.  If that was your own "
+        "network with a new router, this makes the certificate count again.  Needs root.",
         "netconf-hooks forget-server 3f1c...    (explain shows the whole command)",
     )  # fmt: skip
     forget.add_argument(
@@ -260,16 +260,16 @@ def _make_parser() -> argparse.ArgumentParser:
 
     whereami = _add_command(
         commands, "import-whereami", import_whereami, "netconf-location lines from whereami's detect.conf",
-        "Prints the location lines that do what a detect.conf of whereami 0.3.34 does, and says of every other "
-        "statement what to do instead.  Changes nothing.",
+        "Prints the location lines that do what a detect.conf of whereami 0.3.34 does, and for every other statement "
+        "what to do instead.  Changes nothing.",
         "netconf-hooks import-whereami /etc/whereami/detect.conf",
     )  # fmt: skip
     whereami.add_argument("file", metavar="FILE", help="-: standard input")
 
     _add_command(
         commands, "watch", watch_network, "decide again whenever the network changes (the hooks start it)",
-        "Runs until no interface with rules is up; a second one leaves at once.  Needs root.",
-        "netconf-hooks -v watch    (to look on, after: systemctl stop netconf-hooks-watch)",
+        "Runs until no interface with rules is up; a second one exits at once.  Needs root.",
+        "netconf-hooks -v watch    (to see what it does, after: systemctl stop netconf-hooks-watch)",
     )  # fmt: skip
     return parser
 
@@ -320,7 +320,7 @@ def _add_command(
 
 
 def print_location(options: argparse.Namespace, store: Store) -> int:
-    """``netconf-hooks location IFACE``: the name, ``unknown`` or ``undecided``; fails where the interface is not up."""
+    """``netconf-hooks location IFACE``: the name, ``unknown`` or ``undecided``; fails if the interface is not up."""
     record = store.read_interface(options.iface)
     if record is None or record.wish:
         raise CommandError(f"{options.iface}: not up, or without netconf rules")

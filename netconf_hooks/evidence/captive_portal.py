@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from netconf_hooks.evidence.dhcpcd import DIRECTORY as DHCPCD, list_leases
-from netconf_hooks.evidence.lease import LEASES, find_held_leases
+from netconf_hooks.evidence.dhclient import LEASES, find_held_leases
 from netconf_hooks.observation import PortalNotice
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import read_address

@@ -9,7 +9,7 @@ routers are asked (`advertisement`).
 Records can be outdated.  ifdown leaves resolv.conf as it is.  dhclient crashes when it should release a DHCPv6 lease
 (isc-dhcp 4.4.3 in Debian 12), so in the café resolvconf's ``eth0.ip6.dhclient`` still names the domain of home.  A
 client that is killed leaves all its records behind.  So a lease counts only while dhclient holds it
-(`lease.find_held_leases`), and a client's record counts only if the client that runs now can have written it
+(`dhclient.find_held_leases`), and a client's record counts only if the client that runs now can have written it
 (`_is_current`).
 
 The network has sent these values, so they may contain any byte: what is not a valid domain or address is ignored.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks.evidence.lease import LEASES, MOST, find_held_leases, is_leased_ipv4, read_end
+from netconf_hooks.evidence.dhclient import LEASES, MOST, find_held_leases, is_leased_ipv4, read_end
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local, read_address
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from netconf_hooks.evidence import Link
-    from netconf_hooks.evidence.lease import Lease
+    from netconf_hooks.evidence.dhclient import Lease
 
 
 class Records(Record):

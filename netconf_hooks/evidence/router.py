@@ -103,10 +103,10 @@ def _find_routers(netlink: Netlink, link: Link) -> Answer:
 
 def _find_leased_routers(netlink: Netlink, link: Link) -> tuple[list[str], tuple[str, ...]]:
     """Return the routers on the link that are in its DHCP client's leases, and which leases can't be read."""
-    from netconf_hooks.evidence import lease
+    from netconf_hooks.evidence import dhclient
 
     device = link.device
-    held = lease.find_held_leases(device, lambda: _find_networks(device), lease.LEASES)
+    held = dhclient.find_held_leases(device, lambda: _find_networks(device), dhclient.LEASES)
     leased = dict.fromkeys(router for each in held.leases for router in each.routers)
     networks = _find_networks(device) if leased else {}
     on_link = [

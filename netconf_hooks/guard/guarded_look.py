@@ -6,7 +6,7 @@ import os
 from time import monotonic
 
 from netconf_hooks.decide import RELEASED
-from netconf_hooks.evidence import address, fingerprint, lease
+from netconf_hooks.evidence import address, dhclient, fingerprint
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint
 from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.guard import firewall
@@ -126,7 +126,7 @@ class Look:
         # If a router's MAC was unknown when the look began, it may belong to another network that came since.
         known = self._scene.macs.keys() >= now.macs.keys()
         certain = len(answered) == len(routers) and known and self._scene.is_like(now)
-        servers = lease.find_dhcp_servers(self._device)
+        servers = dhclient.find_dhcp_servers(self._device)
         lan: tuple[str, ...] = ()
         refused: tuple[str, ...] = ()
         if self._allows_lan and now.carrier:

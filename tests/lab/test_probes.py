@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from netconf_hooks.evidence import Link, known_servers, lease
+from netconf_hooks.evidence import Link, dhclient, known_servers
 from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.look import answer_rules
 from netconf_hooks.evidence.names import look_up
@@ -64,7 +64,7 @@ def read_frames(capture: socket.socket) -> list[bytes]:
 @pytest.fixture
 def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     # What dhclient keeps, and what is remembered of servers, is in a directory of the test's own.
-    monkeypatch.setattr(lease, "LEASES", str(tmp_path))
+    monkeypatch.setattr(dhclient, "LEASES", str(tmp_path))
     monkeypatch.setattr(known_servers, "DIRECTORY", str(tmp_path / "state"))
     with Namespaces(("net",)) as laptop, Namespaces(("net",)) as far:
         wire = Wire(laptop, far)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from netconf_hooks.evidence import address, lease, router
+from netconf_hooks.evidence import address, dhclient, router
 from netconf_hooks.observation import Answer
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, Netlink
@@ -62,7 +62,7 @@ def call_as_nobody(function: Callable[[], T]) -> T:
 @pytest.fixture
 def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     # What dhclient keeps is in a directory of the test's own.
-    monkeypatch.setattr(lease, "LEASES", str(tmp_path))
+    monkeypatch.setattr(dhclient, "LEASES", str(tmp_path))
     with Namespaces(("net",)) as laptop, Namespaces(("net",)) as far:
         wire = Wire(laptop, far)
         wire.sysctl(QUIET)

@@ -17,7 +17,7 @@ from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording, status, unprivileged
-from netconf_hooks.evidence import address, fingerprint, lease, look, names, nat64, router, wireless
+from netconf_hooks.evidence import address, dhclient, fingerprint, look, names, nat64, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.observation import Answer
@@ -152,7 +152,7 @@ def place(monkeypatch):
     place = FakeNetwork()
     monkeypatch.setattr(fingerprint, "read_fingerprint", place.read_fingerprint)
     monkeypatch.setattr(netlink, "Netlink", lambda: place)
-    monkeypatch.setattr(lease, "find_dhcp_servers", lambda device: place.servers)
+    monkeypatch.setattr(dhclient, "find_dhcp_servers", lambda device: place.servers)
     for module in (endpoints, portal):
         monkeypatch.setattr(module, "list_resolvers", lambda link: place.resolvers)
     monkeypatch.setattr(names, "look_up", place.look_up)

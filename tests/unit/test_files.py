@@ -6,7 +6,7 @@ import time
 import pytest
 
 from netconf_hooks import guessnet, mapping, rules
-from netconf_hooks.evidence import dns, lease
+from netconf_hooks.evidence import dhclient, dns
 from netconf_hooks.evidence.known_servers import Servers, ServersError
 from netconf_hooks.guard import hosts
 from netconf_hooks.interfaces import parse_options, read_names
@@ -125,8 +125,8 @@ def test_a_wireguard_configuration(fifo, large, monkeypatch):
 
 def test_leases_and_records(fifo, large, tmp_path):
     with pytest.raises(OSError, match="not a regular file"):
-        lease.read_end(fifo)
-    assert len(lease.read_end(large)) == lease.LIMIT
+        dhclient.read_end(fifo)
+    assert len(dhclient.read_end(large)) == dhclient.LIMIT
     (tmp_path / "servers").symlink_to("/dev/zero")
     with pytest.raises(ServersError, match="servers: not a regular file"):
         Servers(str(tmp_path)).read()
@@ -223,10 +223,10 @@ PARSERS = {
     "ifquery": (lambda _: parse_options, [""], ["a: b\n", "b\n"]),
     "hosts": (lambda path: read_file_of(lambda name: hosts.pin_names("eth0", {"a": ("192.0.2.1",)}, name), path),
               ["", "192.0.2.1 "], ["192.0.2.1 a\n", "192.0.2.1 a # netconf-hooks: guard of eth0\n"]),
-    "leases": (lambda _: lambda text: list(lease.split_leases(text)),
+    "leases": (lambda _: lambda text: list(dhclient.split_leases(text)),
                ["", "lease {\n", 'lease {\noption domain-name "'],
                ["lease {\n}\n", "lease {\n", "lease {\n  option domain-name \"a\";\n}\n"]),
-    "lease values": (lambda _: lease.split_values, ["", '"'], ['"a", ', "a, "]),
+    "lease values": (lambda _: dhclient.split_values, ["", '"'], ['"a", ', "a, "]),
     "resolv.conf": (lambda _: dns.parse_resolver_record, ["", "search ", "nameserver "], ["nameserver 192.0.2.1\n"]),
     "settings": (lambda _: dns.parse_settings, ["", "DNS="], ["DNS=192.0.2.1 \n"]),
     "map lines": (lambda _: mapping.read_lines, ["", "a ssid=", 'a ssid="'], ["a peer=192.0.2.1\n", "default: a\n"]),

@@ -105,3 +105,9 @@ def test_a_circle_is_found() -> None:
     imports = {"a": {"b": 1}, "b": {"c": 1}, "c": {"d": 1, "b": 2}, "d": {}}
     assert find_circle(imports) == ["b", "c"]
     assert find_circle({**imports, "c": {"d": 1}}) == []
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    names = [module.rpartition(".")[2] for module in MODULES]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    assert not twice, f"{', '.join(twice)}: two modules of this name; name each after the one thing that it knows"

@@ -1,4 +1,4 @@
-"""``netconf-hooks hold``: a tunnel that the rules keep their hands off, whoever asks."""
+"""``netconf-hooks hold``: a tunnel that the rules neither start nor stop."""
 
 import json
 import os

@@ -146,12 +146,14 @@ def test_the_manual_lists_the_tests_that_a_mapping_can_use():
 
 @pytest.mark.parametrize("kind", TUNNEL_KINDS)
 def test_the_manual_describes_each_kind_of_tunnel(kind):
-    assert re.search(rf"^\.It Cm {kind}$", section("OPTIONS"), re.MULTILINE)
+    found = re.search(rf"^\.It Cm {kind}$", section("OPTIONS"), re.MULTILINE)
+    assert found, f"docs/netconf-interfaces.5, OPTIONS, netconf-vpn: no paragraph '.It Cm {kind}'"
 
 
 @pytest.mark.parametrize("word", SITUATIONS)
 def test_the_manual_describes_each_word(word):
-    assert f"\n.It Cm {word}\n" in section("WORDS")
+    found = f"\n.It Cm {word}\n" in section("WORDS")
+    assert found, f"docs/netconf-interfaces.5, WORDS: no paragraph '.It Cm {word}'"
 
 
 def test_the_manual_describes_each_command(capsys):
@@ -159,7 +161,8 @@ def test_the_manual_describes_each_command(capsys):
         main(["--help"])
     commands = re.findall(r"^    ([a-z-]+)(?= |$)", capsys.readouterr().out, re.MULTILINE)
     manual = (ROOT / "docs/netconf-hooks.8").read_text(encoding="utf-8")
-    assert re.findall(r"^\.It Cm ([a-z-]+)", manual, re.MULTILINE) == commands
+    described = re.findall(r"^\.It Cm ([a-z-]+)", manual, re.MULTILINE)
+    assert described == commands, "docs/netconf-hooks.8, DESCRIPTION: one '.It Cm' for each command, as in --help"
     assert re.findall(r"^\.Cm ([a-z-]+)", manual.split(".Sh DESCRIPTION")[0], re.MULTILINE) == commands
     for command in commands:
         assert f"| `{command}" in README
@@ -170,7 +173,7 @@ def test_the_readme_names_each_test_and_each_kind_of_tunnel():
     for key in TESTS:
         assert f"`{key}=" in rows, f"README.md: no row for `{key}=...` in the table of tests"
     for name in TUNNEL_KINDS:
-        assert f"| `{name}` |" in rows
+        assert f"| `{name}` |" in rows, f"README.md: no row for `{name}` in the table of kinds of tunnels"
 
 
 EXAMPLES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/examples").glob("interfaces*"))

@@ -23,6 +23,7 @@ from netconf_hooks.rules import (
 )  # fmt: skip
 
 MAC = "52:54:00:0a:00:01"
+KINDS = ", ".join(TUNNEL_KINDS)
 HEX = "3f1c" * 16
 
 # No deadline: a busy machine is no bug.
@@ -468,8 +469,8 @@ def test_a_tunnel_with_a_broken_condition_is_kept_as_not_readable(clauses, reaso
     [
         ("openvpn", 'expected the tunnel\'s name after "openvpn"'),
         ("openvpn unless office", 'expected the tunnel\'s name after "openvpn"'),
-        ("openvnp corp", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit, ifup), not "openvnp"'),
-        ("corp on home", 'expected a kind of tunnel (openvpn, ipsec, wireguard, unit, ifup), not "corp"'),
+        ("openvnp corp", f'expected a kind of tunnel ({KINDS}), not "openvnp"'),
+        ("corp on home", f'expected a kind of tunnel ({KINDS}), not "corp"'),
         ("openvpn 'corp", "a quote is opened"),
     ],
 )

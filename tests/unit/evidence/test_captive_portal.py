@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from many import MANY
 from messages import make_message, make_message6
 
-from netconf_hooks.evidence import Link, captive_portal, lease
+from netconf_hooks.evidence import Link, captive_portal, dhclient
 from netconf_hooks.evidence.advertisement import Advertised, parse_advertisement, remember
 from netconf_hooks.evidence.captive_portal import (
     LONGEST, MOST, Portal, describe_refusal, find_portals, look_for_portal, read_portal
@@ -80,7 +80,7 @@ def test_any_text_is_a_portal_or_none(text):
     f'option default-url "{URI}";', f'option v4-captive-portal "{URI}";', f'option dhcp6.v6-captive-portal "{URI}";',
 ])
 def test_the_lease_of_dhclient(option):
-    (one,) = lease.split_leases(LEASE.format(f"  {option}\n"))
+    (one,) = dhclient.split_leases(LEASE.format(f"  {option}\n"))
     assert one.portals == (URI,)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from many import MANY
 from messages import make_message
 
-from netconf_hooks.evidence import Link, advertisement, dns, lease, observe_link
+from netconf_hooks.evidence import Link, advertisement, dhclient, dns, observe_link
 from netconf_hooks.evidence.advertisement import Advertised
 from netconf_hooks.evidence.dns import Announcement, Records
 from netconf_hooks.observation import Answer
@@ -58,7 +58,7 @@ class Laptop:
         monkeypatch.setattr(dns, "find_addresses", lambda device: self.addresses.get(device, ()))
         monkeypatch.setattr(dns, "list_devices", lambda directory: self.devices)
         monkeypatch.setattr(dns, "find_advertising_routers", lambda index: (self.routers, MAC))
-        monkeypatch.setattr(lease, "time", SimpleNamespace(time=lambda: self.now))
+        monkeypatch.setattr(dhclient, "time", SimpleNamespace(time=lambda: self.now))
 
     def write(self, path: str, text: str, at: float = 0.0) -> None:
         """Write a file that was last changed `at` seconds after CAPTURED."""
@@ -254,7 +254,7 @@ LEASE = 'lease {{\n  interface "eth0";\n  fixed-address 192.0.2.7;\n{}  expire n
     ],
 )
 def test_domains_that_a_lease_may_hold(option: str, domains: tuple[str, ...]) -> None:
-    (one,) = lease.split_leases(LEASE.format(f"  {option}\n"))
+    (one,) = dhclient.split_leases(LEASE.format(f"  {option}\n"))
     assert dns.read_dhclient_lease(one).domains == domains
     assert one.addresses == ("192.0.2.7",)
     assert one.expires == float("inf")
@@ -770,8 +770,8 @@ def test_only_the_end_of_a_huge_file_is_read(laptop: Laptop) -> None:
     laptop.write("/var/lib/dhcp/dhclient.eth0.leases", text)
     laptop.addresses["eth0"] = ("192.0.2.7",)
     assert laptop.see()[0] == ("new.example",)
-    assert len(lease.read_end(f"{laptop.records.leases}/dhclient.eth0.leases")) == lease.LIMIT
-    laptop.write("/var/lib/dhcp/dhclient.eth0.leases", text + "\0" * lease.LIMIT)
+    assert len(dhclient.read_end(f"{laptop.records.leases}/dhclient.eth0.leases")) == dhclient.LIMIT
+    laptop.write("/var/lib/dhcp/dhclient.eth0.leases", text + "\0" * dhclient.LIMIT)
     assert laptop.see()[0] == ()
 
 
@@ -838,7 +838,7 @@ def read_resolvectl(text: str) -> Announcement:
 
 
 def read_leases(text: str) -> Announcement:
-    seen = [dns.read_dhclient_lease(one) for one in lease.split_leases(text)]
+    seen = [dns.read_dhclient_lease(one) for one in dhclient.split_leases(text)]
     return Announcement(sum((one.domains for one in seen), ()), sum((one.servers for one in seen), ()))
 
 
@@ -868,7 +868,7 @@ def test_no_text_breaks_a_parser_or_gets_through_it(parse: Callable[[str], Annou
         assert all(c.isalnum() or c in "._-" for c in domain)
         assert all(0 < len(label) <= 63 for label in domain.split("."))
     for server in seen.servers:
-        assert server == lease.read_address(server)
+        assert server == dhclient.read_address(server)
 
 
 @given(text=TEXTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import netifaces
 import pytest
 
-from netconf_hooks.evidence import Link, lease, router
+from netconf_hooks.evidence import Link, dhclient, router
 from netconf_hooks.observation import Answer
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
 
@@ -95,7 +95,7 @@ class Clock:
 def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tables:
     tables = Tables()
     monkeypatch.setattr(router, "Netlink", lambda: tables)
-    monkeypatch.setattr(lease, "LEASES", str(tmp_path))
+    monkeypatch.setattr(dhclient, "LEASES", str(tmp_path))
     monkeypatch.setattr(Clock, "now", 100.0)
     monkeypatch.setattr(time, "monotonic", lambda: Clock.now)
     return tables
@@ -222,7 +222,7 @@ def hold_lease(monkeypatch: pytest.MonkeyPatch, routers: str, *, expire: str = "
     }
     monkeypatch.setattr(netifaces, "interfaces", lambda: [*addresses, "lo"])
     monkeypatch.setattr(netifaces, "ifaddresses", lambda name: {netifaces.AF_INET: addresses[name]})
-    path = Path(lease.LEASES) / "dhclient.eth0.leases"
+    path = Path(dhclient.LEASES) / "dhclient.eth0.leases"
     path.write_text(
         f'lease {{\n  interface "{device}";\n  fixed-address 192.168.7.50;\n  option routers {routers};\n'
         f"  expire {expire};\n}}\n"
@@ -269,7 +269,7 @@ def test_where_there_is_a_default_route_no_lease_is_read(
     def refuse(*_: object) -> None:
         raise AssertionError("the lease was read")
 
-    monkeypatch.setattr(lease, "find_held_leases", refuse)
+    monkeypatch.setattr(dhclient, "find_held_leases", refuse)
     tables.routes = {AF_INET: DefaultRoute(routers)}
     assert router.observe(("gateway",), LINK, 200.0)["gateway"].values == routers
 
@@ -311,14 +311,14 @@ def test_a_lease_that_is_not_held_names_no_router(
 
 
 def test_a_lease_that_can_not_be_read_is_told(tables: Tables) -> None:
-    path = Path(lease.LEASES) / "dhclient.eth0.leases"
+    path = Path(dhclient.LEASES) / "dhclient.eth0.leases"
     path.mkdir()
     problem = f"no default router; {path}: Is a directory"
     assert router.observe(("gateway",), LINK, 200.0)["gateway"] == Answer(problem=problem)
 
 
 def test_what_every_ifup_would_pay_for_is_not_imported() -> None:
-    heavy = "netconf_hooks.evidence.dns netconf_hooks.evidence.lease netifaces re json typing enum subprocess socket"
+    heavy = "netconf_hooks.evidence.dns netconf_hooks.evidence.dhclient netifaces re json typing enum subprocess socket"
     code = f"import netconf_hooks.evidence.router; print(*sorted(set(sys.modules) & set({heavy.split()!r})))"
     root = str(Path(router.__file__).parents[2])
     done = subprocess.run(

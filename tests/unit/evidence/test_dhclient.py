@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks.evidence import lease
-from netconf_hooks.evidence.lease import HeldLeases, Lease
+from netconf_hooks.evidence import dhclient
+from netconf_hooks.evidence.dhclient import HeldLeases, Lease
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # The lease of dhclient-home.leases runs until 11:45:28, DHCPv6's until 11:45:30.
@@ -42,12 +42,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time that it is: `now`."""
     clock = SimpleNamespace(now=CAPTURED)
     clock.time = lambda: clock.now
-    monkeypatch.setattr(lease, "time", clock)
+    monkeypatch.setattr(dhclient, "time", clock)
     return clock
 
 
 def find(directory: Path, *addresses: str, device: str = "eth0") -> HeldLeases:
-    return lease.find_held_leases(device, lambda: addresses, str(directory))
+    return dhclient.find_held_leases(device, lambda: addresses, str(directory))
 
 
 # --- which of them count
@@ -63,9 +63,9 @@ def test_no_leases_at_all_and_nobody_asks_for_addresses(tmp_path: Path) -> None:
         raise AssertionError("asked for addresses")
 
     nothing = HeldLeases((), (), ())
-    assert lease.find_held_leases("eth0", refuse, str(tmp_path / "none")) == nothing
+    assert dhclient.find_held_leases("eth0", refuse, str(tmp_path / "none")) == nothing
     (tmp_path / "dhclient.leases").write_text(read_fixture("dhclient-home.leases"))
-    assert lease.find_held_leases("wlan0", refuse, str(tmp_path)) == nothing
+    assert dhclient.find_held_leases("wlan0", refuse, str(tmp_path)) == nothing
 
 
 def test_a_lease_counts_to_the_second(tmp_path: Path, clock: SimpleNamespace) -> None:
@@ -95,9 +95,9 @@ def test_while_dhclient_runs_a_lease_counts_whatever_the_clock_says(
     places = run_dhclient(tmp_path, file)
     for now in (0.0, HOME.expires + 86400.0 * 365):
         clock.now = now
-        held = lease.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places)
+        held = dhclient.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places)
         assert held.leases == (HOME,)
-        assert lease.find_held_leases("eth0", lambda: ("192.168.3.77",), str(tmp_path), **places).leases == ()
+        assert dhclient.find_held_leases("eth0", lambda: ("192.168.3.77",), str(tmp_path), **places).leases == ()
 
 
 @pytest.mark.parametrize("file, comm", [
@@ -107,14 +107,14 @@ def test_another_process_holds_no_lease(tmp_path: Path, clock: SimpleNamespace, 
     (tmp_path / "dhclient.eth0.leases").write_text(read_fixture("dhclient-home.leases"))
     places = run_dhclient(tmp_path, file, comm)
     clock.now = HOME.expires
-    assert lease.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places).leases == ()
+    assert dhclient.find_held_leases("eth0", lambda: ("192.168.1.102",), str(tmp_path), **places).leases == ()
 
 
 def test_what_dhclient_has_released_it_does_not_hold(tmp_path: Path) -> None:
     text = read_fixture("dhclient6-ifdown.leases").replace('"eth0";\n', '"eth0";\n  released;\n')
     (tmp_path / "dhclient6.eth0.leases").write_text(text)
     places = run_dhclient(tmp_path, "dhclient6.eth0.pid")
-    assert lease.find_held_leases("eth0", lambda: ("2001:db8:1::116",), str(tmp_path), **places).leases == ()
+    assert dhclient.find_held_leases("eth0", lambda: ("2001:db8:1::116",), str(tmp_path), **places).leases == ()
 
 
 def test_a_lease_whose_address_the_link_lacks_does_not_count(tmp_path: Path) -> None:
@@ -179,34 +179,34 @@ def test_a_pipe_is_not_waited_for_but_told(tmp_path: Path) -> None:
     ],
 )
 def test_routers_that_a_lease_may_hold(option: str, routers: tuple[str, ...]) -> None:
-    (one,) = lease.split_leases(LEASE.format(f"  {option}\n"))
+    (one,) = dhclient.split_leases(LEASE.format(f"  {option}\n"))
     assert one.routers == routers
     assert one.addresses == ("192.0.2.7",)
 
 
 def test_a_lease_may_not_name_the_whole_internet() -> None:
     routers = ",".join(f"10.0.{number // 250}.{number % 250 + 1}" for number in range(1000))
-    (one,) = lease.split_leases(LEASE.format(f"  option routers {routers};\n"))
-    assert len(one.routers) == lease.MOST
+    (one,) = dhclient.split_leases(LEASE.format(f"  option routers {routers};\n"))
+    assert len(one.routers) == dhclient.MOST
     assert one.routers[0] == "10.0.0.1"
 
 
 def test_a_lease_that_is_being_written_is_passed_over() -> None:
     whole = LEASE.format("")
-    assert [one.interface for one in lease.split_leases(whole + whole[:-2])] == ["eth0"]
-    assert list(lease.split_leases(whole[10:-2])) == []
+    assert [one.interface for one in dhclient.split_leases(whole + whole[:-2])] == ["eth0"]
+    assert list(dhclient.split_leases(whole[10:-2])) == []
 
 
 def test_a_released_dhcpv6_lease_is_over() -> None:
     text = read_fixture("dhclient6-ifdown.leases")
-    assert [one.expires for one in lease.split_leases(text)] == [1795430730 + 3600]
+    assert [one.expires for one in dhclient.split_leases(text)] == [1795430730 + 3600]
     text = text.replace('"eth0";\n', '"eth0";\n  released;\n')
-    assert [one.expires for one in lease.split_leases(text)] == [0]
+    assert [one.expires for one in dhclient.split_leases(text)] == [0]
 
 
 def test_a_dhcpv6_lease_for_ever() -> None:
     text = read_fixture("dhclient6-ifdown.leases").replace("max-life 3600", "max-life 4294967295")
-    assert [one.expires for one in lease.split_leases(text)] == [float("inf")]
+    assert [one.expires for one in dhclient.split_leases(text)] == [float("inf")]
 
 
 @pytest.mark.parametrize(
@@ -228,14 +228,14 @@ def test_a_dhcpv6_lease_for_ever() -> None:
     ],
 )
 def test_when_a_lease_expires(text: str, expected: float) -> None:
-    assert lease.parse_time(text) == expected
+    assert dhclient.parse_time(text) == expected
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1)))
 @settings(max_examples=MANY, deadline=None)
 def test_the_calendar_is_that_of_the_standard_library(moment: datetime) -> None:
     text = moment.strftime(f"%w {moment.year:04}/%m/%d %H:%M:%S;")
-    assert lease.parse_time(text) == calendar.timegm(moment.timetuple())
+    assert dhclient.parse_time(text) == calendar.timegm(moment.timetuple())
 
 
 # Lines that look like the real thing, and bytes that do not.
@@ -251,13 +251,13 @@ TEXTS = st.text() | st.lists(WORDS | st.just("\n") | st.text(max_size=5), max_si
 @example(text="option routers " + '"' * 99)
 @settings(max_examples=MANY, deadline=None)
 def test_no_text_breaks_the_parsers(text: str) -> None:
-    assert lease.parse_time(text) >= 0
-    assert all(isinstance(value, str) for value in lease.split_values(text))
+    assert dhclient.parse_time(text) >= 0
+    assert all(isinstance(value, str) for value in dhclient.split_values(text))
     for whole in (text, f"lease {{\n{text}\n}}\n"):
-        for one in lease.split_leases(whole):
+        for one in dhclient.split_leases(whole):
             assert one.expires >= 0
-            assert all(address and lease.read_address(address) == address for address in one.addresses)
-            assert all(lease.read_address(router) == router and "." in router for router in one.routers)
+            assert all(address and dhclient.read_address(address) == address for address in one.addresses)
+            assert all(dhclient.read_address(router) == router and "." in router for router in one.routers)
             assert all(":" not in router for router in one.routers)
 
 
@@ -272,7 +272,7 @@ def test_strings_come_back_as_dhclient_escapes_them(values: list[str]) -> None:
         return char if " " <= char <= "~" else f"\\{ord(char):03o}"
 
     text = ", ".join(f'"{"".join(map(escape, value))}"' for value in values)
-    assert lease.split_values(f"{text};") == values
+    assert dhclient.split_values(f"{text};") == values
 
 
 # --- what it costs
@@ -280,8 +280,8 @@ def test_strings_come_back_as_dhclient_escapes_them(values: list[str]) -> None:
 
 def test_what_every_ifup_would_pay_for_is_not_imported() -> None:
     heavy = "re json typing enum dataclasses collections subprocess socket logging ipaddress functools netifaces"
-    code = f"import netconf_hooks.evidence.lease; print(*sorted(set(sys.modules) & set({heavy.split()!r})))"
-    root = str(Path(lease.__file__).parents[2])
+    code = f"import netconf_hooks.evidence.dhclient; print(*sorted(set(sys.modules) & set({heavy.split()!r})))"
+    root = str(Path(dhclient.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-ISc", f"import sys; sys.path.append({root!r}); {code}"], capture_output=True, text=True
     )
