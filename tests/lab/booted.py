@@ -12,6 +12,7 @@ from .waiting import wait_until
 
 CLIENT_CONFIG = f"/etc/openvpn/client/{NAME}.conf"
 PLAIN_CONFIG = f"/etc/openvpn/{NAME}.conf"
+WATCHER_UNIT = "netconf-hooks-watch.service"
 CLIENT_UNIT = f"openvpn-client@{NAME}.service"
 PLAIN_UNIT = f"openvpn@{NAME}.service"
 
@@ -20,6 +21,8 @@ LOCATIONS = f"""\
     netconf-location cafe   gateway-mac={CAFE.router_mac}
 """
 RULES = f"{LOCATIONS}    netconf-vpn openvpn {NAME} unless office\n"
+GUARDED_RULES = f"{RULES}    netconf-guard unless office\n    netconf-trust hints\n"
+GUARDED_ETH0 = f"auto eth0\niface eth0 inet dhcp\n{GUARDED_RULES}"
 UNIT_RULES = f"{LOCATIONS}    netconf-vpn unit proof unless office\n"
 PROOF_UNIT = """\
 [Service]
@@ -82,3 +85,18 @@ def count_starts(machine: Booted, unit: str) -> int:
 def openvpn_processes(processes: dict[int, str]) -> list[int]:
     """Return the pids of those which are OpenVPN."""
     return [pid for pid, command in processes.items() if command.startswith("/usr/sbin/openvpn ")]
+
+
+def wait_for_watcher(machine: Booted, other_than: int = 0) -> int:
+    """Wait until the unit's watcher runs and sleeps, and return its pid."""
+
+    def find_sleeping() -> int:
+        pid = int(machine.unit(WATCHER_UNIT)["MainPID"])
+        return pid if pid not in (0, other_than) and "poll" in machine.read(f"/proc/{pid}/wchan") else 0
+
+    return wait_until(find_sleeping, "the watcher to sleep")
+
+
+def kill(machine: Booted, signal: str, pid: int) -> None:
+    """Send a signal to a process."""
+    machine.run(["kill", f"-{signal}", str(pid)])

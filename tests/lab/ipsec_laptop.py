@@ -17,7 +17,7 @@ from .ipsec import (
 from .lab import Lab
 from .laptop import Image
 from .network import CAFE, CORP_HOST
-from .stanzas import LOCATIONS, read_status
+from .stanzas import LOCATIONS, find_records, read_status
 from .waiting import wait_until
 
 STANZAS = f"""\
@@ -118,3 +118,57 @@ def go_up(lab: Lab, site: str = CAFE.name, link: str = "eth0") -> float:
     began = time.monotonic()
     lab.laptop.ifup(link)
     return time.monotonic() - began
+
+
+def list_associations(lab: Lab) -> str:
+    """Return what charon has, by whichever program is there."""
+    for command in (["swanctl", "--list-sas"], ["ipsec", "status"]):
+        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
+            return lab.laptop.run(command, check=False).stdout
+    raise AssertionError("no strongSwan on the laptop")
+
+
+def list_tasks(lab: Lab) -> str:
+    """Return what charon is at, by whichever program is there."""
+    for command in (["swanctl", "--list-sas"], ["ipsec", "statusall"]):
+        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
+            return lab.laptop.run(command, check=False).stdout
+    raise AssertionError("no strongSwan on the laptop")
+
+
+def expect_nothing_left(lab: Lab) -> None:
+    """The tunnel has gone, and nobody tries to bring it up."""
+    assert find_attempts(lab) == []
+    assert NAME not in list_associations(lab)
+    assert not lab.laptop.pings(CORP_HOST)
+
+
+def change_address(lab: Lab) -> None:
+    """Let the laptop's packets come from another address, so that MOBIKE has something to do.
+
+    There is a route all the time: without one charon defers MOBIKE until something else changes.
+    """
+    address = f"{CAFE.router.rpartition('.')[0]}.99"
+    lab.laptop.run(["ip", "addr", "add", f"{address}/24", "dev", "eth0"])
+    lab.laptop.run(["ip", "route", "replace", "default", "via", CAFE.router, "src", address])
+
+
+def find_attempts(lab: Lab) -> list[int]:
+    """Return the pids of the attempts to bring up a tunnel."""
+    return [pid for pid, command in lab.laptop.processes().items() if "/usr/lib/netconf-hooks/tunnel" in command]
+
+
+def bury_gateway(lab: Lab, gateway: IpsecGateway) -> None:
+    """End a tunnel whose gateway died while an exchange of MOBIKE was pending, and check that it ends soon."""
+    go_up(lab)
+    wait_until_up(lab)
+    gateway.kill()
+    change_address(lab)
+    wait_until(lambda: "IKE_MOBIKE" in list_tasks(lab), "MOBIKE to begin")
+    began = time.monotonic()
+    lab.laptop.ifdown("eth0")
+    wait_until(lambda: NAME not in list_associations(lab), "the tunnel to be gone")
+    print(f"gateway died, MOBIKE pending, ifdown -> gone: {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < 10.0
+    wait_until(lambda: find_records(lab) == [], "everything to be done")
+    expect_nothing_left(lab)

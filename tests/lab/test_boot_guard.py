@@ -8,16 +8,13 @@ import pytest
 
 from .boot import Booted
 from .booted import (
-    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, RAISED_BY, RULES, configure, status, wait_for_location,
-    wait_until_connected, wait_until_ended
+    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, GUARDED_ETH0, RAISED_BY, configure, kill, status,
+    wait_for_location, wait_for_watcher, wait_until_connected, wait_until_ended
 )  # fmt: skip
 from .guarded import TABLES
 from .network import CAFE, OFFICE
-from .test_boot_watch import kill, wait_for_watcher
 from .waiting import wait_until
 
-GUARDED = f"{RULES}    netconf-guard unless office\n    netconf-trust hints\n"
-STANZA = f"auto eth0\niface eth0 inet dhcp\n{GUARDED}"
 # What Debian's nftables.service loads and an admin changes; it begins as Debian's own (/etc/nftables.conf).
 FIREWALL = "#!/usr/sbin/nft -f\n\nflush ruleset\n\ntable inet filter {\n\tchain input {\n\t}\n}\n"
 
@@ -44,7 +41,7 @@ def find_expiry(machine: Booted) -> float:
 @pytest.mark.parametrize("word", RAISED_BY)
 def test_a_boot_in_the_cafe(machine, network, vpn, word):
     network.plug("cafe", "eth0")
-    configure(machine, STANZA.replace("auto", word, 1))
+    configure(machine, GUARDED_ETH0.replace("auto", word, 1))
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.boot(BOOT_TIMEOUT)
     wait_for_location(machine, "cafe")
@@ -60,7 +57,7 @@ def test_a_boot_in_the_cafe(machine, network, vpn, word):
 
 def test_a_boot_in_the_office_without_its_vpn_server(machine, network):
     network.plug("office", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     machine.boot(BOOT_TIMEOUT)
     wait_for_location(machine, "office")
     wait_until(lambda: read_guard(machine) == "open", "the guard to open")
@@ -70,7 +67,7 @@ def test_a_boot_in_the_office_without_its_vpn_server(machine, network):
 def test_a_boot_waits_for_no_tunnel_behind_the_guard(machine, network, vpn):
     """Nothing can be reached, not even the tunnel's server."""
     network.plug("cafe", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     vpn.stop()
     machine.boot(BOOT_TIMEOUT)
@@ -86,7 +83,7 @@ def test_a_boot_waits_for_no_tunnel_behind_the_guard(machine, network, vpn):
 def test_nftables_service_flushes_all_and_the_guard_is_put_back(machine, network, vpn):
     """By nftables.service's own drop-in: the watcher is stopped, and would be too late."""
     network.plug("cafe", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.write("/etc/nftables.conf", FIREWALL, 0o755)
     machine.run(["systemctl", "enable", "nftables.service"])
@@ -104,7 +101,7 @@ def test_nftables_service_flushes_all_and_the_guard_is_put_back(machine, network
 
 def test_flushed_by_hand_the_watcher_puts_it_back(machine, network, vpn):
     network.plug("office", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.boot(BOOT_TIMEOUT)
     wait_until(lambda: read_guard(machine) == "open", "the guard to open")
@@ -117,7 +114,7 @@ def test_flushed_by_hand_the_watcher_puts_it_back(machine, network, vpn):
 
 def test_a_watcher_that_is_killed_comes_back_and_the_lease_goes_on(machine, network, vpn):
     network.plug("office", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.boot(BOOT_TIMEOUT)
     wait_until(lambda: read_guard(machine) == "open", "the guard to open")
@@ -131,7 +128,7 @@ def test_a_watcher_that_is_killed_comes_back_and_the_lease_goes_on(machine, netw
 
 def test_nobody_blocks_a_shutdown(machine, network, vpn):
     network.plug("cafe", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.boot(BOOT_TIMEOUT)
     wait_until_connected(machine)

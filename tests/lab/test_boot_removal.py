@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .boot import Booted
-from .booted import BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, configure, wait_for_location, wait_until_connected
+from .booted import (
+    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, GUARDED_ETH0, configure, wait_for_location, wait_until_connected
+)  # fmt: skip
 from .network import CAFE
-from .test_boot_guard import STANZA
 from .waiting import wait_until
 
 
@@ -27,7 +28,7 @@ def expect_nothing_left(machine: Booted) -> None:
 
 def test_removal_with_systemd(machine, network, vpn):
     network.plug("cafe", "eth0")
-    configure(machine, STANZA)
+    configure(machine, GUARDED_ETH0)
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.boot(BOOT_TIMEOUT)
     wait_for_location(machine, "cafe")

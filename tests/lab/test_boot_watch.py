@@ -10,12 +10,11 @@ from netconf_hooks.evidence.look import CARRIER_TIMEOUT
 
 from .boot import Booted
 from .booted import (
-    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, LOCATIONS, RULES, configure, openvpn_processes, status,
-    wait_until_connected, wait_until_ended
+    BOOT_TIMEOUT, CLIENT_CONFIG, CLIENT_UNIT, LOCATIONS, RULES, WATCHER_UNIT, configure, kill, openvpn_processes,
+    status, wait_for_watcher, wait_until_connected, wait_until_ended
 )  # fmt: skip
 from .waiting import wait_until
 
-UNIT = "netconf-hooks-watch.service"
 COMMAND = "netconf-hooks watch"
 FIFO = "/run/netconf-hooks/watch.fifo"
 
@@ -53,35 +52,20 @@ def read_name(machine: Booted, pid: int) -> str:
     return machine.run(["cat", f"/proc/{pid}/comm"], check=False).stdout
 
 
-def wait_for_watcher(machine: Booted, other_than: int = 0) -> int:
-    """Wait until the unit's watcher runs and sleeps, and return its pid."""
-
-    def find_sleeping() -> int:
-        pid = int(machine.unit(UNIT)["MainPID"])
-        return pid if pid not in (0, other_than) and "poll" in machine.read(f"/proc/{pid}/wchan") else 0
-
-    return wait_until(find_sleeping, "the watcher to sleep")
-
-
-def kill(machine: Booted, signal: str, pid: int) -> None:
-    """Send a signal to a process."""
-    machine.run(["kill", f"-{signal}", str(pid)])
-
-
 def test_from_the_first_record_to_the_last(machine, network):
     network.plug("office", "eth0")
     network.plug("cafe", "wlan0")
     configure(machine, f"auto eth0\n{FAST}{STANZA.format('wlan0', 'cafe')}")
     machine.boot(BOOT_TIMEOUT)
     pid = wait_for_watcher(machine)
-    wait_until(lambda: list(machine.group_members(UNIT)) == [pid], "its children to end")
+    wait_until(lambda: list(machine.group_members(WATCHER_UNIT)) == [pid], "its children to end")
     assert find_watchers(machine) == [pid]
     machine.run(["ifup", "wlan0"])
     machine.run(["ifdown", "eth0"])
     assert wait_for_watcher(machine) == pid
     machine.run(["ifdown", "wlan0"])
-    wait_until_ended(machine, UNIT)
-    assert machine.unit(UNIT)["Result"] == "success" and not machine.exists(FIFO)
+    wait_until_ended(machine, WATCHER_UNIT)
+    assert machine.unit(WATCHER_UNIT)["Result"] == "success" and not machine.exists(FIFO)
     machine.run(["ifup", "eth0"])
     wait_for_watcher(machine, pid)
 
@@ -94,7 +78,7 @@ def test_a_record_that_comes_while_the_watcher_leaves(machine, network):
     """
     machine.write("/usr/local/sbin/slow-watch", SLOW_WATCH, 0o755)
     override = "[Service]\nExecStart=\nExecStart=/usr/local/sbin/slow-watch\n"
-    machine.write(f"/etc/systemd/system/{UNIT}.d/slow.conf", override)
+    machine.write(f"/etc/systemd/system/{WATCHER_UNIT}.d/slow.conf", override)
     configure(machine, FAST)
     network.plug("office", "eth0")
     machine.boot(BOOT_TIMEOUT)
@@ -114,7 +98,7 @@ def test_killed_it_comes_back_and_decides_afresh(machine, network, vpn):
     network.plug("office", "eth0")
     configure(machine, f"auto eth0\niface eth0 inet dhcp\n{RULES}")
     vpn.install_client(machine, CLIENT_CONFIG)
-    machine.write(f"/etc/systemd/system/{UNIT}.d/soon.conf", "[Service]\nRestartSec=100ms\n")
+    machine.write(f"/etc/systemd/system/{WATCHER_UNIT}.d/soon.conf", "[Service]\nRestartSec=100ms\n")
     # So that nobody but the watcher notices.
     machine.run(["rm", "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks"])
     machine.boot(BOOT_TIMEOUT)
@@ -139,12 +123,12 @@ def test_an_error_is_told_once_and_not_run_into_again(machine, network):
     configure(machine, f"auto eth0\n{FAST}")
     machine.boot(BOOT_TIMEOUT)
     wait_for_watcher(machine)
-    machine.run(["systemctl", "stop", UNIT])
+    machine.run(["systemctl", "stop", WATCHER_UNIT])
     machine.run(["rm", FIFO])
     machine.run(["mkdir", FIFO])
-    machine.run(["systemctl", "start", UNIT])
-    wait_until(lambda: machine.unit(UNIT)["ActiveState"] == "failed", "the watcher to fail")
-    shown = machine.unit(UNIT)
+    machine.run(["systemctl", "start", WATCHER_UNIT])
+    wait_until(lambda: machine.unit(WATCHER_UNIT)["ActiveState"] == "failed", "the watcher to fail")
+    shown = machine.unit(WATCHER_UNIT)
     assert (shown["Result"], shown["ExecMainStatus"], shown["NRestarts"]) == ("exit-code", "1", "0")
     # Not --unit: journald asks /proc for a message's unit, and this process ends right after it.
     assert machine.journal("--identifier=netconf-hooks").count(FIFO) == 1
@@ -169,7 +153,7 @@ def test_removed_and_upgraded_with_the_package(machine, network, packages):
     assert find_watchers(machine) == []
     machine.run(["ifdown", "eth0"])
     machine.run(["ifup", "eth0"])
-    assert machine.unit(UNIT)["LoadState"] == "not-found"
+    assert machine.unit(WATCHER_UNIT)["LoadState"] == "not-found"
 
 
 def test_it_blocks_no_shutdown(machine, network):
@@ -181,7 +165,7 @@ def test_it_blocks_no_shutdown(machine, network):
     wait_for_watcher(machine)
     machine.poweroff(15.0)
     told = machine.journal()
-    assert told.count(f"Started {UNIT}") == told.count(f"Stopped {UNIT}") == 1
+    assert told.count(f"Started {WATCHER_UNIT}") == told.count(f"Stopped {WATCHER_UNIT}") == 1
     assert "netconf-hooks" not in machine.journal("--priority=warning")
 
 
@@ -210,10 +194,10 @@ def test_what_an_events_script_has_started_outlives_the_watcher(machine, network
     wait_until(lambda: command in machine.processes().values(), "the script to run", CARRIER_TIMEOUT - 0.5)
     kill(machine, "KILL", pid)
     wait_for_watcher(machine, pid)
-    machine.run(["systemctl", "restart", UNIT])
+    machine.run(["systemctl", "restart", WATCHER_UNIT])
     wait_for_watcher(machine)
     machine.run(["ifdown", "eth0"])
-    wait_until_ended(machine, UNIT)
+    wait_until_ended(machine, WATCHER_UNIT)
     assert command in machine.processes().values()
 
 
@@ -251,4 +235,4 @@ def test_a_laptop_that_wakes_up_elsewhere(machine, network, vpn):
     kill(machine, "CONT", pid)
     machine.run(["ifdown", "eth0"])
     machine.run([*sleep, "post", "suspend"])
-    wait_until_ended(machine, UNIT)
+    wait_until_ended(machine, WATCHER_UNIT)

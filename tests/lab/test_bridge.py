@@ -13,24 +13,19 @@ from collections.abc import Iterator
 import pytest
 
 from .attacks.capture import SECRET, Capture, find_leaks
+from .bridges import BRIDGE, add_guest, pings, run_in
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed, read_guard
 from .guests import count_leaks, start_guest
 from .lab import Lab
 from .network import CAFE, HOME, INTERNET_HOST, OFFICE, Site
 from .stanzas import LOCATIONS, RULES, find_records, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
-from .test_watch import find_watchers
 from .waiting import wait_until
+from .watcher import find_watchers
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 pytestmark = ONE_CLIENT
 
 OUTSIDE = "outside-ports eth0 wlan*"
-BRIDGE = """\
-iface br0 inet dhcp
-    pre-up ip link add br0 type bridge forward_delay 0
-    pre-up ip link set eth0 master br0 up
-    post-down ip link del br0
-"""
 GUESTS = ("guest0", "guest1")
 
 # A guest asks the café's router for a name, and sends without a pause.
@@ -42,35 +37,6 @@ channel.connect(({CAFE.router!r}, 53))
 channel.send(bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 6)) + b"router\\4cafe\\7example\\0\\0\\1\\0\\1")
 channel.recv(512)
 """
-
-
-def add_guest(lab: Lab, name: str, number: int, site: Site, port: str = "") -> None:
-    """Add a guest to br0, with an address of the site; its port has the guest's name if no other is given."""
-    laptop, port = lab.laptop, port or name
-    laptop.run(["ip", "netns", "add", name])
-    lines = [
-        f"link add {port} type veth peer name eth0 netns {name}",
-        f"link set {port} master br0 addrgenmode none up",
-        f"-n {name} link set lo up",
-        f"-n {name} addr add 192.168.{site.number}.{number}/24 dev eth0",
-        f"-n {name} addr add {site.prefix6}{number}/64 dev eth0 nodad",
-        f"-n {name} link set eth0 up",
-        f"-n {name} route add default via {site.router}",
-        f"-n {name} route add default via {site.prefix6}1",
-    ]
-    for line in lines:
-        laptop.run(["ip", *line.split()])
-
-
-def run_in(lab: Lab, guest: str, *argv: str, text: str = "") -> bool:
-    """Whether a program in a guest succeeds."""
-    command = ["ip", "netns", "exec", guest, *argv]
-    return lab.laptop.run(command, check=False, text=text or None).returncode == 0
-
-
-def pings(lab: Lab, guest: str, host: str) -> bool:
-    """Whether a host answers a guest within a second."""
-    return run_in(lab, guest, "ping", "-n", "-q", "-c", "1", "-W", "1", host)
 
 
 def send_everything(lab: Lab, guest: str, site: Site) -> None:

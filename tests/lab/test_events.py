@@ -7,22 +7,10 @@ import pytest
 from .lab import Lab
 from .network import CAFE, HOME, OFFICE
 from .stanzas import ROAMING, find_tunnels, wait_for_no_tunnel, wait_for_tunnel
-from .test_watch import wait_for_watcher
+from .told import DIRECTORY, NOTE, read_told
+from .watcher import wait_for_watcher
 
 pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
-
-DIRECTORY = "/etc/netconf-hooks/event.d"
-NOTE = """\
-#!/bin/sh
-echo "$1 $IFACE $NETCONF_EVENT ${NETCONF_LOCATION:-none} $LOGICAL $NETCONF_GATEWAY_MAC" >>/run/told
-"""
-
-
-def read_told(lab: Lab) -> list[str]:
-    """Return the events told since the last call, each with its interface."""
-    lines = lab.laptop.read("/run/told").splitlines() if lab.laptop.exists("/run/told") else []
-    lab.laptop.run(["rm", "-f", "/run/told"])
-    return [" ".join(line.split()[:2]) for line in lines]
 
 
 @pytest.fixture

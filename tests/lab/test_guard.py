@@ -19,8 +19,8 @@ from .lab import Lab
 from .laptop import Laptop
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
-from .test_watch import stop_watcher, wait_for_watcher
 from .waiting import wait_until
+from .watcher import stop_watcher, wait_for_watcher
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 FOLLOWS_CABLE = pytest.mark.parametrize("dhcp_client", ["dhcpcd"])

@@ -20,7 +20,7 @@ from .lab import Lab
 from .laptop import Image
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, VPN_GATEWAY
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
-from .test_ipv6 import advertise
+from .advertising import advertise
 from .vpn import DEAD_AFTER, NAME, PORT
 from .waiting import wait_until
 

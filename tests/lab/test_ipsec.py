@@ -15,7 +15,10 @@ from . import ipsec_laptop
 from .ipsec import (
     LIBRESWAN, LIBRESWAN_CONF, NAME, SECRET, SWANCTL_CONF, IpsecGateway, write_libreswan, write_starter, write_swanctl
 )  # fmt: skip
-from .ipsec_laptop import STRONGSWANS, Client, configure, go_up, read_tunnel, wait_until_up
+from .ipsec_laptop import (
+    STRONGSWANS, Client, bury_gateway, change_address, configure, expect_nothing_left, find_attempts, go_up,
+    list_associations, read_tunnel, wait_until_up
+)  # fmt: skip
 from .lab import Lab
 from .network import CAFE, CORP_HOST, DYNAMIC, OFFICE, SILENT_DNS, VPN_GATEWAY
 from .stanzas import find_records
@@ -43,34 +46,6 @@ def client(request: pytest.FixtureRequest) -> Client:
 def find_daemons(lab: Lab, daemon: str) -> list[int]:
     """Return the pids of the laptop's processes of a program."""
     return [pid for pid, command in lab.laptop.processes().items() if command.split(" ")[0] == daemon]
-
-
-def find_attempts(lab: Lab) -> list[int]:
-    """Return the pids of the attempts to bring up a tunnel."""
-    return [pid for pid, command in lab.laptop.processes().items() if "/usr/lib/netconf-hooks/tunnel" in command]
-
-
-def list_associations(lab: Lab) -> str:
-    """Return what charon has, by whichever program is there."""
-    for command in (["swanctl", "--list-sas"], ["ipsec", "status"]):
-        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
-            return lab.laptop.run(command, check=False).stdout
-    raise AssertionError("no strongSwan on the laptop")
-
-
-def list_tasks(lab: Lab) -> str:
-    """Return what charon is at, by whichever program is there."""
-    for command in (["swanctl", "--list-sas"], ["ipsec", "statusall"]):
-        if lab.laptop.run(["which", command[0]], check=False).returncode == 0:
-            return lab.laptop.run(command, check=False).stdout
-    raise AssertionError("no strongSwan on the laptop")
-
-
-def expect_nothing_left(lab: Lab) -> None:
-    """The tunnel has gone, and nobody tries to bring it up."""
-    assert find_attempts(lab) == []
-    assert NAME not in list_associations(lab)
-    assert not lab.laptop.pings(CORP_HOST)
 
 
 def test_cafe_office_and_ifdown(lab: Lab, gateway: IpsecGateway, client: Client) -> None:
@@ -148,28 +123,7 @@ def test_a_gateway_that_died_while_the_address_changed_does_not_hold_up_the_end(
     lab: Lab, gateway: IpsecGateway
 ) -> None:
     """Field case F18: an exchange of MOBIKE is pending, and charon sends nothing else until it is answered."""
-    go_up(lab)
-    wait_until_up(lab)
-    gateway.kill()
-    change_address(lab)
-    wait_until(lambda: "IKE_MOBIKE" in list_tasks(lab), "MOBIKE to begin")
-    began = time.monotonic()
-    lab.laptop.ifdown("eth0")
-    wait_until(lambda: NAME not in list_associations(lab), "the tunnel to be gone")
-    print(f"gateway died, MOBIKE pending, ifdown -> gone: {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 10.0
-    wait_until(lambda: find_records(lab) == [], "everything to be done")
-    expect_nothing_left(lab)
-
-
-def change_address(lab: Lab) -> None:
-    """Let the laptop's packets come from another address, so that MOBIKE has something to do.
-
-    There is a route all the time: without one charon defers MOBIKE until something else changes.
-    """
-    address = f"{CAFE.router.rpartition('.')[0]}.99"
-    lab.laptop.run(["ip", "addr", "add", f"{address}/24", "dev", "eth0"])
-    lab.laptop.run(["ip", "route", "replace", "default", "via", CAFE.router, "src", address])
+    bury_gateway(lab, gateway)
 
 
 @VOICES

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from .advertising import advertise, wait_for_router
 from .lab import Lab
 from .network import CAFE, HOME, OFFICE, Site
 from .stanzas import find_tunnels, read_location, read_status, wait_for_tunnel
-from .test_watch import stop_watcher
 from .waiting import wait_until
+from .watcher import stop_watcher
 
 RESOLVER = "2001:db8:53::53"
 
@@ -27,16 +28,6 @@ KNOWN_BY = {
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
     return "dhclient"
-
-
-def advertise(lab: Lab, site: Site, domain: str = "", resolver: str = "") -> None:
-    """Let a router advertise itself from now on, by dnsmasq(8); nobody hands out DHCPv6 leases."""
-    options = ["--conf-file=/dev/null", "--port=0", "--user=root", "--interface=lan", "--bind-interfaces"]
-    options += ["--enable-ra", f"--dhcp-range={site.prefix6},ra-only,64", "--dhcp-leasefile=/dev/null"]
-    options += [f"--pid-file=/run/ra-{site.name}.pid", f"--log-facility=/run/ra-{site.name}.log"]
-    options += [f"--dhcp-option=option6:domain-search,{domain}"] if domain else []
-    options += [f"--dhcp-option=option6:dns-server,[{resolver}]"] if resolver else []
-    lab.network.run(site.name, ["dnsmasq", *options])
 
 
 def fall_silent(lab: Lab, site: Site) -> None:
@@ -56,12 +47,6 @@ def write_stanza(lab: Lab, location: str, method: str = "inet6 auto") -> None:
 def wait_for_location(lab: Lab, location: str | None) -> None:
     """Wait until eth0 is known to be at a location; None for unknown."""
     wait_until(lambda: read_location(lab) == location, f"eth0 to be at {location}")
-
-
-def wait_for_router(lab: Lab) -> None:
-    """Wait until the laptop has its default route from an advertisement."""
-    routes = ["ip", "-6", "route", "show", "default", "proto", "ra"]
-    wait_until(lambda: lab.laptop.run(routes).stdout, "a router to advertise itself")
 
 
 @pytest.mark.parametrize("location", KNOWN_BY.values(), ids=KNOWN_BY)

@@ -14,7 +14,7 @@ from .guarded import HINTS, configure, reaches_internet, read_guard
 from .lab import Lab
 from .network import CAFE, HOME, INTERNET_HOST
 from .stanzas import read_status
-from .test_bridge import BRIDGE, add_guest, pings
+from .bridges import BRIDGE, add_guest, pings
 from .waiting import wait_until
 
 BACKENDS = pytest.mark.parametrize("backend", ["nftables", "iptables"])

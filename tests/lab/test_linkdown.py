@@ -13,7 +13,7 @@ import pytest
 from .lab import Lab
 from .network import CAFE, OFFICE, VPN_GATEWAY
 from .stanzas import ROAMING, find_records, find_tunnels, wait_for_tunnel
-from .test_removal import BOTH, dpkg
+from .packages import BOTH, dpkg
 from .waiting import wait_until
 
 LIMIT = 5.0  # seconds from the pulled cable on

@@ -13,8 +13,8 @@ from .guarded import HINTS, configure, connects_as, reaches_internet, read_guard
 from .lab import Lab
 from .network import CAFE
 from .stanzas import read_status
-from .test_events import DIRECTORY, NOTE, read_told
-from .test_ipv6 import wait_for_router
+from .told import DIRECTORY, NOTE, read_told
+from .advertising import wait_for_router
 from .waiting import wait_until
 
 VISITOR, OTHER = 1000, 1001

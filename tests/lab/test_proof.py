@@ -11,18 +11,12 @@ import pytest
 
 from .lab import Lab
 from .network import CAFE, OFFICE
+from .relay import RELAY
 from .servers import Certificate, Far
 from .stanzas import find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
 MEMORY = "/var/lib/netconf-hooks/servers"
-PUBLIC = f"203.0.113.1{OFFICE.number}"  # the office router's other address
-# What the café does to be the office: each of its own, all of them together.
-RELAY = f"""
-table ip relay {{
-    chain c {{ type nat hook prerouting priority dstnat; iifname "lan" tcp dport 443 dnat to {PUBLIC}; }}
-}}
-"""
 
 
 @pytest.fixture

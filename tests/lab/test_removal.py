@@ -10,9 +10,9 @@ import pytest
 from .guarded import list_guards
 from .laptop import Image, Laptop
 from .network import HOME, Network
+from .packages import BOTH, dpkg
 from .waiting import wait_until
 
-BOTH = ["netconf-hooks", "python3-netconf-hooks"]
 LINKS = [
     f"/etc/network/if-{phase}.d/{'00-' if phase == 'pre-up' else ''}netconf-hooks"
     for phase in ("pre-up", "up", "down", "post-down")
@@ -50,13 +50,6 @@ def laptop(bare_image: Image) -> Iterator[Laptop]:
         network.plug("home", "eth0")
         machine.write("/etc/network/interfaces", make_stanza())
         yield machine
-
-
-def dpkg(laptop: Laptop, *arguments: str, check: bool = True) -> str:
-    """Run dpkg and return what it said on the terminal."""
-    done = laptop.run(["dpkg", "--force-unsafe-io", *arguments], timeout=120, check=check)
-    assert check or done.returncode != 0
-    return done.stdout + done.stderr
 
 
 def carry(laptop: Laptop, packages: Sequence[Path]) -> list[str]:

@@ -17,8 +17,8 @@ from .lab import Lab
 from .namespaces import CommandFailed
 from .network import CORP_HOST
 from .stanzas import LOCATIONS, find_tunnels, wait_for_no_tunnel, wait_for_tunnel
-from .test_watch import find_watchers
 from .waiting import wait_until
+from .watcher import find_watchers
 
 ROUNDS = int(os.environ.get("NETCONF_SOAK", "4"))
 SEED = os.environ.get("NETCONF_SOAK_SEED", "1")

@@ -11,9 +11,8 @@ import pytest
 
 from . import ipsec_laptop
 from .ipsec import IpsecGateway
-from .ipsec_laptop import STRONGSWANS
+from .ipsec_laptop import STRONGSWANS, bury_gateway
 from .lab import Lab
-from .test_ipsec import test_a_gateway_that_died_while_the_address_changed_does_not_hold_up_the_end as bury_gateway
 
 gateway, images, lab = ipsec_laptop.gateway, ipsec_laptop.images, ipsec_laptop.lab
 

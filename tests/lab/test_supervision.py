@@ -16,9 +16,9 @@ from .lab import Lab
 from .namespaces import ENVIRONMENT
 from .network import CORP_HOST, DYNAMIC, SILENT_DNS, VPN_GATEWAY
 from .stanzas import LOCATIONS, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
-from .test_watch import wait_for_watcher
 from .vpn import NAME
 from .waiting import wait_until
+from .watcher import wait_for_watcher
 from .wireguard import WireGuardGateway
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])

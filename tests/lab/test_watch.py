@@ -6,59 +6,15 @@ afterwards is the watcher.
 
 from __future__ import annotations
 
-import time
-
 import pytest
-
-from netconf_hooks.watch import QUIET
 
 from .lab import Lab
 from .network import HOME, OFFICE
 from .stanzas import LOCATIONS, ROAMING, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
+from .watcher import count_switches, find_watchers, stop_watcher, wait_for_watcher
 
 ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
-
-
-def find_watchers(lab: Lab, children: bool = False) -> list[int]:
-    """Return the pids of the watchers, or of their children."""
-    running = [pid for pid, line in lab.laptop.processes().items() if line.endswith("netconf-hooks watch")]
-    return [pid for pid in running if is_child(lab, pid) == children]
-
-
-def is_child(lab: Lab, pid: int) -> bool:
-    """Whether a process is one that a watcher has started to look or to act, or is gone."""
-    return lab.laptop.run(["cat", f"/proc/{pid}/comm"], check=False).stdout != "netconf-hooks\n"
-
-
-def count_switches(lab: Lab, pid: int) -> int:
-    """Return how often a process has gone to sleep."""
-    (line,) = (line for line in lab.laptop.read(f"/proc/{pid}/status").splitlines() if line.startswith("voluntary"))
-    return int(line.split()[1])
-
-
-def wait_for_watcher(lab: Lab) -> int:
-    """Wait until the watcher runs and has nothing to do, nor any child of it, and return its pid."""
-    # A second one ends at once, and what a watcher has started has its name for a moment.
-    (pid,) = wait_until(lambda: found if len(found := find_watchers(lab)) == 1 else [], "the watcher to start")
-    slept: tuple[int, float] = (-1, 0.0)
-
-    def is_idle() -> bool:
-        nonlocal slept
-        switches = count_switches(lab, pid)
-        busy = "poll" not in lab.laptop.read(f"/proc/{pid}/wchan") or find_watchers(lab, children=True)
-        if busy or switches != slept[0]:
-            slept = (switches, time.monotonic())
-        return time.monotonic() > slept[1] + 2 * QUIET
-
-    wait_until(is_idle, "the watcher to sleep")
-    return pid
-
-
-def stop_watcher(lab: Lab) -> None:
-    """Kill the watcher."""
-    lab.laptop.run(["kill", "-KILL", str(wait_for_watcher(lab))])
-    wait_until(lambda: not find_watchers(lab), "the watcher to be gone")
 
 
 def start_watcher(lab: Lab) -> None:

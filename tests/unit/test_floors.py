@@ -111,3 +111,15 @@ def test_no_two_modules_have_the_same_name() -> None:
     names = [module.rpartition(".")[2] for module in MODULES]
     twice = sorted({name for name in names if names.count(name) > 1})
     assert not twice, f"{', '.join(twice)}: two modules of this name; name each after the one thing that it knows"
+
+
+TEST_MODULES = sorted(str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("tests/**/test_*.py"))
+
+
+@pytest.mark.parametrize("path", TEST_MODULES)
+def test_no_test_module_imports_another(path: str) -> None:
+    """What several of them need is in a module that is no test."""
+    for node in ast.walk(ast.parse((CHECKOUT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            last = (node.module or "").rpartition(".")[2]
+            assert not last.startswith("test_"), f"{path}:{node.lineno}: move what it takes from {last} out of there"

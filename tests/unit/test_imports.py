@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dear import DEAR
 from situations import make_record
 
 from netconf_hooks.state import Pass, Store, TunnelRecord
@@ -18,12 +19,6 @@ CHECKOUT = Path(__file__).parents[2]
 DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 PHASES = ("pre-up", "up", "down", "post-down")
 
-# What costs milliseconds each, docs/performance.md; and what the path of every ifup can do without.
-DEAR = {
-    "re", "json", "typing", "enum", "dataclasses", "collections", "subprocess", "socket", "logging", "ipaddress",
-    "pyroute2", "functools", "pathlib", "shlex", "argparse", "contextlib", "signal", "traceback", "threading", "random",
-    "ssl", "dns", "ctypes", "netifaces",
-}  # fmt: skip
 
 # The loopback device under a name that is an interface's to ifupdown: it is there, under index 1, on every machine.
 IFACE = "lo:1"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from test_imports import DEAR
+from dear import DEAR
 
 from netconf_hooks import mapping
 from netconf_hooks.place import Question

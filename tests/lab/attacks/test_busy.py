@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 
-from netconf_hooks.system.netlink import (
-    LINKS, NEIGHBOURS, Netlink, RTM_NEWLINK, RTM_NEWNEIGH, parse_link, parse_neighbour
-)  # fmt: skip
+from netconf_hooks.system.netlink import RTM_NEWNEIGH, parse_neighbour
 
-from ..closing import Closing
 from ..namespaces import Running
 from ..network import CAFE, HOME, INTERNET_HOST
-from ..test_watch import find_watchers, wait_for_watcher
 from ..waiting import wait_until
+from ..watcher import find_watchers, wait_for_watcher
 from . import hostile
 from .latencies import note_latency
+from .news import PROMISE, SLOW, NewsClock, ask_router, has_lost_carrier, move_to_twin
 from .place import call_in
 from .scene import BACKENDS, NO_GUARD, Scene
 from .traffic import Job, mark_data
@@ -35,9 +31,6 @@ NFTABLES, *IPTABLES = BACKENDS
 
 NOBODYS_MAC = "02:00:00:00:00:99"
 
-# What is promised, and what a machine that runs other tests beside this one may add before it shuts, seconds.
-PROMISE = 0.1
-SLOW = 0.1
 
 # How long a program has not moved that counts as stopped, seconds.
 STOPPED = 0.3
@@ -53,48 +46,12 @@ iface wlan0 inet static
 _WAIT = f"#!/bin/sh\n[ -p {GATE} ] || exit 0\n%s touch {BUSY}; read line <{GATE}\n"
 
 
-class NewsClock(Closing):
-    """Notes when the kernel tells the laptop of its `links` or home's router there, from now until `close`."""
-
-    def __init__(self, namespace: str, *links: str) -> None:
-        self._news = call_in(namespace, lambda: Netlink((LINKS, NEIGHBOURS)))
-        indexes = call_in(namespace, lambda: {socket.if_nametoindex(link) for link in links or ("eth0",)})
-        self._news.filter_news(indexes, {HOME.router})
-        self._found: list[tuple[float, int, bytes]] = []
-        self._is_over = False
-        self._thread = threading.Thread(target=self._listen, name="news", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._is_over = True
-        self._thread.join()
-        self._news.close()
-
-    def find(self, after: float, matches: Callable[[int, bytes], bool]) -> float:
-        """Return when (time.time()) the first news came that `matches`, not before `after`; 0.0 for never."""
-        return next((when for when, kind, body in list(self._found) if when >= after and matches(kind, body)), 0.0)
-
-    def _listen(self) -> None:
-        # Before whatever the test lets run, so that what is noted is when the news came.
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
-        while not self._is_over:
-            messages = self._news.wait(time.monotonic() + 0.2)
-            now = time.time()
-            self._found += [(now, kind, body) for kind, body in messages]
-
-
 def is_other_router(kind: int, body: bytes) -> bool:
     """Whether this is the news of home's router having another MAC address."""
     if kind != RTM_NEWNEIGH:
         return False
     neighbour = parse_neighbour(body)
     return (neighbour.address, neighbour.mac) == (HOME.router, NOBODYS_MAC)
-
-
-def has_lost_carrier(kind: int, body: bytes, link: str = "eth0") -> bool:
-    """Whether this is the news that a link has no carrier."""
-    return kind == RTM_NEWLINK and parse_link(body).name == link and not parse_link(body).carrier
 
 
 def come_home(scene: Scene, timeout: int = 60) -> None:
@@ -341,24 +298,6 @@ def test_a_child_that_can_not_be_killed(scene: Scene) -> None:
 def is_held(scene: Scene, pid: int) -> bool:
     """Whether a process of the laptop's is stopped by its tracer."""
     return "(tracing stop)" in scene.laptop.run(["cat", f"/proc/{pid}/status"], check=False).stdout
-
-
-def move_to_twin(scene: Scene) -> None:
-    """Pull the cable, and plug it in where another router has the address of home's."""
-    hostile.impersonate_home_router(scene.lab)
-    scene.lab.unplug()
-    wait_until(lambda: not scene.laptop.has_carrier("eth0"), "the laptop to notice")
-    scene.forget()  # what it has sent at home
-    scene.lab.plug(CAFE.name)
-    wait_until(lambda: scene.laptop.has_carrier("eth0"), "the laptop to be plugged in")
-    wait_until(lambda: call_in(scene.network.laptop_namespace, ask_router), "the twin's router to answer")
-
-
-def ask_router() -> bool:
-    """Whether home's router, or its twin, answers ARP: what is sent to it does not stay for want of an answer."""
-    with Netlink() as netlink:
-        index = socket.if_nametoindex("eth0")
-        return bool(netlink.resolve_neighbours(index, (HOME.router,), time.monotonic() + 1))
 
 
 @pytest.mark.parametrize("guard", [NO_GUARD, *BACKENDS])

@@ -12,8 +12,8 @@ from netconf_hooks.evidence.connection import MARK
 
 from ..network import CAFE, INTERNET_HOST, OFFICE, VPN_GATEWAY
 from ..stanzas import read_location
-from ..test_probes import Certificate, Far
-from ..test_proof import RELAY
+from ..relay import RELAY
+from ..servers import Certificate, Far
 from ..vpn import PORT
 from ..waiting import wait_until
 from . import hostile

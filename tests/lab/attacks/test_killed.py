@@ -10,8 +10,8 @@ import pytest
 
 from ..network import CAFE, HOME, INTERNET_HOST
 from ..stanzas import find_tunnels, read_status
-from ..test_watch import find_watchers, stop_watcher
 from ..waiting import wait_until
+from ..watcher import find_watchers, stop_watcher
 from . import hostile
 from .scene import BACKENDS, BOTH, NO_GUARD, Scene
 from .traffic import Job, make_question, mark_data

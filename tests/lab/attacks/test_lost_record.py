@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ..network import HOME
-from ..test_watch import find_watchers, stop_watcher, wait_for_watcher
 from ..waiting import wait_until
+from ..watcher import find_watchers, stop_watcher, wait_for_watcher
 from . import hostile
 from .scene import BACKENDS, Scene
 

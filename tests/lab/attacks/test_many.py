@@ -16,7 +16,7 @@ from ..stanzas import read_status
 from ..waiting import wait_until
 from .capture import Allowed, Capture, find_leaks
 from .scene import BACKENDS, BOTH, Scene, tell
-from .test_busy import PROMISE, SLOW, NewsClock, has_lost_carrier
+from .news import PROMISE, SLOW, NewsClock, has_lost_carrier
 from .traffic import Job, mark_data
 
 COUNT = 39

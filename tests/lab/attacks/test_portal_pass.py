@@ -14,7 +14,7 @@ import pytest
 from ..network import HOME, INTERNET_HOST
 from ..waiting import wait_until
 from .scene import BACKENDS, Scene
-from .test_busy import move_to_twin
+from .news import move_to_twin
 from .traffic import Job
 
 WEB = [

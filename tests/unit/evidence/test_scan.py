@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from fake_kernel import HEADER, PORT, Kernel
+from fake_radio import ANSWERS, BSSID, RSN, SSID, WPA, answer_scan, pack_bss, readdress, refuse
 from many import MANY
 
 from netconf_hooks.evidence import scan
 from netconf_hooks.evidence.scan import HeardNetwork, Scan
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import NetlinkError
-from test_netlink import HEADER, PORT, Kernel
-from test_wireless import ANSWERS, BSSID, RSN, SSID, WPA, answer_scan, pack_bss, readdress, refuse
 
 OFFICE = HeardNetwork("Büro".encode(), "02:00:00:00:01:00", True)
 LAN = HeardNetwork(b"My LAN", "02:00:00:00:02:00", False)
