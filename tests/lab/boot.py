@@ -19,12 +19,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .closing import Closing
-from .image import find_image
+from .image import find_image, SUITE, WITH_DHCLIENT
 from .namespaces import ENVIRONMENT, CommandFailed, Namespaces, Running
 from .network import Network
 from .waiting import wait_until
 
-DHCP_CLIENTS = ("dhclient", "dhcpcd")
+DHCP_CLIENTS = ("dhclient", "dhcpcd") if SUITE in WITH_DHCLIENT else ("dhcpcd",)
 
 # Of the names of the control groups that machines live in; the pid of who made them follows.
 GROUP_PREFIX = "netconf-hooks-lab-"
@@ -108,7 +108,7 @@ class Booted(Closing):
     `pid` is that of its systemd, seen from here; 0 while it is off.  `boot_time` is what `boot` took, in seconds.
     """
 
-    def __init__(self, network: Network, disk: Disk, dhcp_client: str = "dhclient") -> None:
+    def __init__(self, network: Network, disk: Disk, dhcp_client: str = DHCP_CLIENTS[0]) -> None:
         self.boot_time = 0.0
         self._network = network
         self._spawned: Running | None = None
@@ -122,7 +122,7 @@ class Booted(Closing):
             if dhcp_client == "dhcpcd":
                 # ifupdown takes the first it finds of dhclient, udhcpc, dhcpcd.  Without these lines dhcpcd waits at
                 # random first, and then 5 s for objections to its address (dhcpcd.conf(5)).
-                self.run(["rm", "/usr/sbin/dhclient"])
+                self.run(["rm", "-f", "/usr/sbin/dhclient"])
                 self.write("/etc/dhcpcd.conf", self.read("/etc/dhcpcd.conf") + "\nnodelay\nnoarp\n")
             self._undo = undo.pop_all()
 

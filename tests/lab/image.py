@@ -35,6 +35,10 @@ def own_codename() -> str:
 SUITE = os.environ.get("NETCONF_LAB_SUITE") or own_codename() or "bookworm"
 
 
+# The releases that have dhclient.
+WITH_DHCLIENT = ("bookworm", "trixie")
+
+
 class Recipe(NamedTuple):
     """What an image is made of.
 
@@ -71,7 +75,7 @@ CONTAINER = Recipe(
         # what the product and its packages need
         "ifupdown iptables nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
         # what goes on around it
-        "dhcpcd-base iproute2 iputils-ping isc-dhcp-client openvpn"
+        "dhcpcd-base iproute2 iputils-ping " + ("isc-dhcp-client " if SUITE in WITH_DHCLIENT else "") + "openvpn"
     ).split(),
     left_out=LEFT_OUT,
     files=FILES | {

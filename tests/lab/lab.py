@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from .closing import Closing
-from .laptop import Image, Laptop
+from .laptop import DHCP_CLIENTS, Image, Laptop
 from .network import Network
 from .vpn import VpnServer
 
@@ -16,7 +16,7 @@ class Lab(Closing):
     image: the laptop's disk; dhcp_client: see `Laptop`.
     """
 
-    def __init__(self, image: Image, dhcp_client: str = "dhclient") -> None:
+    def __init__(self, image: Image, dhcp_client: str = DHCP_CLIENTS[0]) -> None:
         with ExitStack() as undo:
             self.network = undo.enter_context(Network())
             self.vpn = undo.enter_context(VpnServer(self.network))

@@ -8,6 +8,7 @@ nothing here.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .closing import Closing
-from .namespaces import Namespaces, Running
+from .namespaces import ENVIRONMENT, Namespaces, Running
 from .network import Network
 from .system_log import SystemLog
 
-DHCP_CLIENTS = ("dhclient", "dhcpcd")
+# Those that are installed, the one that most tests use first.  Since forky, Debian has no dhclient.
+DHCP_CLIENTS = tuple(
+    name for name in ("dhclient", "dhcpcd") if shutil.which(name, path=ENVIRONMENT["PATH"])
+) or ("dhcpcd",)
 
 _DISK = ("etc", "usr", "var")
 _HOOKS = tuple(f"/etc/network/if-{phase}.d" for phase in ("pre-up", "up", "down", "post-down"))
@@ -113,7 +117,7 @@ class Laptop(Closing):
     """
 
     def __init__(
-        self, network: Network, image: Image, dhcp_client: str = "dhclient", place: str = "laptop"
+        self, network: Network, image: Image, dhcp_client: str = DHCP_CLIENTS[0], place: str = "laptop"
     ) -> None:
         self.dhcp_client = dhcp_client
         self._place = place

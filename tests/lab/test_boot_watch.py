@@ -25,6 +25,9 @@ WITH_DHCPCD = pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
 STANZA = "iface {0} inet manual\n    pre-up ip link set dev {0} up\n    netconf-location {1} interface={0}\n"
 FAST = STANZA.format("eth0", "office")
 
+# dhcpcd reads the second since forky, before that the first.
+DHCPCD_HOOKS = [f"/usr/{place}/dhcpcd-hooks/90-netconf-hooks" for place in ("lib/dhcpcd", "libexec")]
+
 # The watcher, whose process does not end before the test writes to /run/gate.
 SLOW_WATCH = """\
 #!/usr/bin/python3 -I
@@ -100,7 +103,7 @@ def test_killed_it_comes_back_and_decides_afresh(machine, network, vpn):
     vpn.install_client(machine, CLIENT_CONFIG)
     machine.write(f"/etc/systemd/system/{WATCHER_UNIT}.d/soon.conf", "[Service]\nRestartSec=100ms\n")
     # So that nobody but the watcher notices.
-    machine.run(["rm", "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks"])
+    machine.run(["rm", *DHCPCD_HOOKS])
     machine.boot(BOOT_TIMEOUT)
     pid = wait_for_watcher(machine)
     kill(machine, "STOP", pid)
@@ -210,7 +213,7 @@ def test_a_laptop_that_wakes_up_elsewhere(machine, network, vpn):
     network.plug("office", "eth0")
     configure(machine, f"auto eth0\niface eth0 inet dhcp\n{RULES}")
     vpn.install_client(machine, CLIENT_CONFIG)
-    machine.run(["rm", "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks"])
+    machine.run(["rm", *DHCPCD_HOOKS])
     machine.boot(BOOT_TIMEOUT)
     pid = wait_for_watcher(machine)
 

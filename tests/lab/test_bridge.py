@@ -17,12 +17,13 @@ from .bridges import BRIDGE, add_guest, pings, run_in
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed, read_guard
 from .guests import count_leaks, start_guest
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME, INTERNET_HOST, OFFICE, Site
 from .stanzas import LOCATIONS, RULES, find_records, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 from .watcher import find_watchers
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 pytestmark = ONE_CLIENT
 
 OUTSIDE = "outside-ports eth0 wlan*"

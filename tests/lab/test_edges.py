@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, OFFICE
 from .stanzas import (
     RULES, ROAMING, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
@@ -12,7 +13,7 @@ from .stanzas import (
 from .waiting import wait_until
 
 # None of this depends on the DHCP client.
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 INET = f"iface eth0 inet dhcp\n{RULES}"
 INET6 = "iface eth0 inet6 static\n    address 2001:db8:99::2/64\n    dad-attempts 0\n"

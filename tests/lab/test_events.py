@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME, OFFICE
 from .stanzas import ROAMING, find_tunnels, wait_for_no_tunnel, wait_for_tunnel
 from .told import DIRECTORY, NOTE, read_told
 from .watcher import wait_for_watcher
 
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from .archive import ArchiveError, fetch_packages
 from .ipsec import STRONGSWAN, IpsecGateway, write_swanctl
 from .lab import Lab
-from .laptop import Image
+from .laptop import DHCP_CLIENTS, Image
 from .network import CAFE, CORP_HOST, HOME, OFFICE
 from .stanzas import find_records, find_tunnels, read_status, wait_for_no_tunnel
 from .waiting import wait_until
@@ -25,7 +25,7 @@ DIRECTORY = "/etc/netconf-hooks/event.d"
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from .guarded import (
     make_stanza, read_guard, reaches_internet, send_everything, wait_for_guard, write_event_script
 )  # fmt: skip
 from .lab import Lab
-from .laptop import Laptop
+from .laptop import DHCP_CLIENTS, Laptop
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 from .watcher import stop_watcher, wait_for_watcher
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 FOLLOWS_CABLE = pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
 ADMINS_TABLE = "table inet admin {\n\tchain mine {\n\t\ttcp dport 7 accept\n\t}\n}\n"
 # Renewed soon after: the client writes to the server alone then, by RFC 2131 section 4.4.5.

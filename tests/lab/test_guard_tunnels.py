@@ -17,14 +17,14 @@ from .guarded import (
     send_everything
 )  # fmt: skip
 from .lab import Lab
-from .laptop import Image
+from .laptop import DHCP_CLIENTS, Image
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, VPN_GATEWAY
 from .stanzas import find_records, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .advertising import advertise
 from .vpn import DEAD_AFTER, NAME, PORT
 from .waiting import wait_until
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 ENDPOINT = "vpn.example.net"
 OTHER = "203.0.113.77"  # nobody's
 TWO_ADDRESSES = f"--address=/{ENDPOINT}/{OTHER}"

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .namespaces import ENVIRONMENT
 from .network import CAFE, CORP_HOST, OFFICE
 from .stanzas import LOCATIONS, find_records, read_status
 from .waiting import wait_until
 from .wireguard import SETCONF, WG0, WireGuardGateway
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 ETH0 = f"""\
 iface eth0 inet dhcp
 {LOCATIONS}

@@ -9,7 +9,7 @@ import pytest
 
 from .archive import fetch_packages
 from .lab import Lab
-from .laptop import Image
+from .laptop import DHCP_CLIENTS, Image
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE, VPN_GATEWAY
 from .stanzas import (
     find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
@@ -41,7 +41,7 @@ def other_image(request: pytest.FixtureRequest, packages: list[Path]) -> Iterato
 @pytest.fixture
 def one_lab(other_image: Image) -> Iterator[Lab]:
     """A lab whose laptop has it."""
-    with Lab(other_image, "dhclient") as made:
+    with Lab(other_image, DHCP_CLIENTS[0]) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from .advertising import advertise, wait_for_router
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME, OFFICE, Site
 from .stanzas import find_tunnels, read_location, read_status, wait_for_tunnel
 from .waiting import wait_until
@@ -27,7 +28,7 @@ KNOWN_BY = {
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 def fall_silent(lab: Lab, site: Site) -> None:

@@ -12,6 +12,7 @@ from .attacks.capture import Capture
 from .attacks.place import call_in
 from .guarded import HINTS, configure, reaches_internet, read_guard
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME, INTERNET_HOST
 from .stanzas import read_status
 from .bridges import BRIDGE, add_guest, pings
@@ -98,7 +99,7 @@ class Member(NamedTuple):
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import HOME, OFFICE
 from .stanzas import LOCATIONS
 
@@ -22,7 +23,7 @@ print(place.location or "unknown", place.grade, *seen.list_values("gateway-mac")
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 def ask(lab: Lab, iface: str = "eth0", *how: str) -> str:

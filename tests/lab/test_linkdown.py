@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, OFFICE, VPN_GATEWAY
 from .stanzas import ROAMING, find_records, find_tunnels, wait_for_tunnel
 from .packages import BOTH, dpkg
@@ -70,7 +71,7 @@ def test_the_tunnel_is_up_by_the_other_interface(both: Lab, dhcp_client: str) ->
     assert find_way(both, VPN_GATEWAY) == "wlan0"
 
 
-@pytest.mark.parametrize("dhcp_client", ["dhclient"])  # there is none
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])  # there is none
 @pytest.mark.parametrize("option, way", [("", "wlan0"), ("    netconf-linkdown-routes keep\n", "eth0")])
 def test_ipv6(lab: Lab, option: str, way: str) -> None:
     lab.laptop.write("/etc/network/interfaces", STATIC6.replace("    netconf-vpn", f"{option}    netconf-vpn"))
@@ -108,7 +109,7 @@ def test_removing_the_package_puts_it_back(both: Lab, packages: list[Path]) -> N
     assert (read_sysctls(both), read_sysctls(both, "wlan0")) == ("00", "00")
 
 
-@pytest.mark.parametrize("dhcp_client", ["dhclient"])  # dhcpcd 9 does not run without writing there
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])  # dhcpcd 9 does not run without writing there
 def test_a_read_only_sysctl_is_logged_and_harms_nothing(lab: Lab) -> None:
     lab.laptop.run(["mount", "--bind", "/proc/sys", "/proc/sys"])
     lab.laptop.run(["mount", "-o", "remount,bind,ro", "/proc/sys"])

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, CORP_HOST, HOME, OFFICE
 from .stanzas import (
     ROAMING, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
@@ -151,7 +152,7 @@ def test_the_command_says_what_was_seen(lab: Lab) -> None:
 
 
 # dhcpcd sets the MTU of the routes, not of the interface: dhcpcd.conf(5), interface_mtu.
-@pytest.mark.parametrize("dhcp_client", ["dhclient"])
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 def test_a_network_whose_dhcp_server_sets_the_mtu(lab: Lab) -> None:
     laptop = lab.laptop
     laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n    netconf-location narrow mtu=1400\n")

@@ -10,12 +10,13 @@ import pytest
 
 from .archive import ArchiveError
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME, OFFICE
 from .old_guessnet import SCRIPT as GUESSNET
 from .old_guessnet import fetch_guessnet, install_guessnet
 from .waiting import wait_until
 
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 OURS = "/usr/sbin/guessnet-ifupdown"
 MAP = "/usr/lib/netconf-hooks/map"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .namespaces import Running
 from .stanzas import LOCATIONS, find_tunnels, wait_for_tunnel
 from .vpn import NAME
@@ -44,7 +45,7 @@ def expect(monitor: Running, what: str, words: str, truth: Callable[[], object] 
     assert took < PROMISED, monitor.read_output()
 
 
-@pytest.mark.parametrize("dhcp_client", ["dhclient"])
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 def test_each_change_is_shown_within_a_second(lab: Lab) -> None:
     laptop = lab.laptop
     lab.vpn.install_client(laptop, CONFIG)

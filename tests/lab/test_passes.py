@@ -10,12 +10,13 @@ import pytest
 from .attacks.capture import Capture, find_leaks
 from .guarded import HINTS, LO, judge, list_ruleset, make_allowed, make_stanza, read_guard, send_everything
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, HOME
 from .stanzas import find_records, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 
 # None of this depends on the DHCP client.
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 GUARD = "guard unless home-lan"
 VPN = "vpn openvpn corp unless home-lan"

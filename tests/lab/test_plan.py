@@ -7,6 +7,7 @@ import json
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import HOME, OFFICE
 from .stanzas import Status, read_status
 
@@ -28,7 +29,7 @@ iface wlan0 inherits roaming
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 def find_planned(situations: list[Status], places: dict[str, str | None]) -> Status:

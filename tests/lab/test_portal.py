@@ -11,6 +11,7 @@ import pytest
 
 from .guarded import HINTS, configure, connects_as, reaches_internet, read_guard
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE
 from .stanzas import read_status
 from .told import DIRECTORY, NOTE, read_told
@@ -95,7 +96,7 @@ while True:
 @pytest.fixture
 def dhcp_client() -> str:
     """The client, where nothing else is said."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def read_portals(lab: Lab) -> list[str]:
     return portals
 
 
-@pytest.mark.parametrize("dhcp_client", ["dhclient", "dhcpcd"])
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS)
 def test_the_lease_names_a_portal(hotel: Lab, dhcp_client: str) -> None:
     """It is told once, in its place among the events, shown everywhere, and opens nothing by itself."""
     lab, laptop = hotel, hotel.laptop

@@ -12,9 +12,10 @@ from .attacks.capture import Capture
 from .guarded import CORP, HINTS, UNLESS, configure, judge, list_ruleset, make_allowed
 from .guests import NAME, count_leaks, start_guest
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE
 
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 OURS = "/etc/network/if-pre-up.d/00-netconf-hooks"
 OTHERS = {"bridge-utils": "bridge", "ifenslave": "ifenslave", "vlan": "vlan"}

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, OFFICE
 from .relay import RELAY
 from .servers import Certificate, Far
 from .stanzas import find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 MEMORY = "/var/lib/netconf-hooks/servers"
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CAFE, OFFICE
 from .stanzas import ROAMING, read_location
 
@@ -14,7 +15,7 @@ from .stanzas import ROAMING, read_location
 @pytest.fixture
 def dhcp_client() -> str:
     """None of this depends on the DHCP client."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 def test_rules_are_tried_on_a_network_that_is_not_there(lab: Lab) -> None:

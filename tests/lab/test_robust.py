@@ -7,6 +7,7 @@ import re
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import OFFICE
 from .stanzas import (
     ROAMING, RULES, find_records, find_tunnels, read_location, read_status, wait_for_no_tunnel,
@@ -14,7 +15,7 @@ from .stanzas import (
 )  # fmt: skip
 from .waiting import wait_until
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 # The hook waits for the MAC address of a router that isn't there: time to interrupt it.
 SILENT = f"iface eth0 inet static\n    address 192.168.3.50/24\n    gateway 192.168.3.77\n{RULES}"
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .namespaces import CommandFailed
 from .network import CORP_HOST
 from .stanzas import LOCATIONS, find_tunnels, wait_for_no_tunnel, wait_for_tunnel
@@ -110,7 +111,7 @@ def read_memory(lab: Lab) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-@pytest.mark.parametrize("dhcp_client", ["dhclient"])
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 def test_whatever_ends_the_tunnel_it_is_back(lab: Lab) -> None:
     lab.laptop.write(CONFIG, f"{lab.vpn.client_config()}connect-timeout 5\n", 0o600)
     lab.laptop.write("/etc/network/interfaces", ANYWHERE)

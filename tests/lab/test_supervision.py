@@ -13,6 +13,7 @@ import pytest
 
 from . import wireguard
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .namespaces import ENVIRONMENT
 from .network import CORP_HOST, DYNAMIC, SILENT_DNS, VPN_GATEWAY
 from .stanzas import LOCATIONS, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
@@ -21,7 +22,7 @@ from .waiting import wait_until
 from .watcher import wait_for_watcher
 from .wireguard import WireGuardGateway
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 CONFIG = f"/etc/openvpn/{NAME}.conf"
 ANYWHERE = f"iface eth0 inet dhcp\n{LOCATIONS}    netconf-vpn openvpn corp unless home-lan\n"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs/tutorial.md"
@@ -17,7 +18,7 @@ PRACTICE = "/usr/share/doc/netconf-hooks/examples/practice"
 @pytest.fixture
 def dhcp_client() -> str:
     """Which of them is used, is up to the machine that the tutorial is read on."""
-    return "dhclient"
+    return DHCP_CLIENTS[0]
 
 
 def read_steps() -> list[tuple[str, list[str]]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import HOME, OFFICE
 from .stanzas import LOCATIONS, ROAMING, find_tunnels, read_location, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 from .watcher import count_switches, find_watchers, stop_watcher, wait_for_watcher
 
-ONE_CLIENT = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+ONE_CLIENT = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 
 def start_watcher(lab: Lab) -> None:
@@ -133,7 +134,7 @@ def test_dhcp_renews_into_another_domain(lab: Lab) -> None:
     renew = commands[laptop.dhcp_client]
     hook = {
         "dhclient": "/etc/dhcp/dhclient-exit-hooks.d/netconf-hooks",
-        "dhcpcd": "/usr/lib/dhcpcd/dhcpcd-hooks/90-netconf-hooks",
+        "dhcpcd": "/usr/libexec/dhcpcd-hooks/90-netconf-hooks",
     }[laptop.dhcp_client]
     text = laptop.read(hook)
     laptop.write(hook, "")

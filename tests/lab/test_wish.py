@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from .lab import Lab
+from .laptop import DHCP_CLIENTS
 from .network import CORP_HOST
 from .stanzas import ROAMING, find_records, find_tunnels, read_status, wait_for_no_tunnel, wait_for_tunnel
 from .waiting import wait_until
 
-pytestmark = pytest.mark.parametrize("dhcp_client", ["dhclient"])
+pytestmark = pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 
 WISH = """
 iface corp inet manual

@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 
 from ..lab import Lab
-from ..laptop import Image
+from ..laptop import DHCP_CLIENTS, Image
 from ..network import CAFE, CORP_HOST, VPN_GATEWAY
 from ..stanzas import LOCATIONS, find_tunnels, read_status
 from ..vpn import NAME, PORT
@@ -45,7 +45,7 @@ class Scene:
     guard: `NO_GUARD`, or the firewall of the guard.
     """
 
-    def __init__(self, image: Image, guard: str, dhcp_client: str = "dhclient") -> None:
+    def __init__(self, image: Image, guard: str, dhcp_client: str = DHCP_CLIENTS[0]) -> None:
         self.guard = guard
         self.guarded = guard != NO_GUARD
         self.allowed = Allowed(frozenset({TUNNEL}), frozenset({CAFE.router}))
