@@ -6,6 +6,7 @@ build       dpkg-buildpackage with checks, as an ordinary user without network, 
 lint        lintian -I -E --pedantic, of that release
 install     apt installs the packages
 remove      apt removes them, and purges them: what is left, as piuparts would look for it
+upgrade     apt upgrades a machine of the release before that has the packages to this one; then they are purged
 tests       debian/tests by autopkgtest, with the runner "null"
 lifecycle   debian/tests/lifecycle, which needs a machine that is thrown away: upgrade, remove and purge beside a guard
 lab         make test, with PYTEST's options, in a copy of the tree (only if asked for); it boots the same release
@@ -27,12 +28,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.lab.closing import Closing
-from tests.lab.image import find_image, LEFT_OUT, Recipe
+from tests.lab.image import find_image, find_sources, LEFT_OUT, Recipe
 from tests.lab.namespaces import Namespaces
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("build", "lint", "install", "remove", "tests", "lifecycle", "lab")
+STEPS = ("build", "lint", "install", "remove", "upgrade", "tests", "lifecycle", "lab")
 DEFAULT = STEPS[:-1]
+
+# The release before each, from which one upgrades.
+BEFORE = {"trixie": "bookworm", "forky": "trixie", "sid": "trixie"}
 
 # An ordinary user, as those of build daemons: nobody else's files, no home.
 BUILDER = "builder:x:1234:1234::/nonexistent:/bin/sh\n"
@@ -179,10 +183,10 @@ class Suite:
             raise StepFailed("; ".join(tags))
         return f"{version}: nothing"
 
-    def _make_plain(self) -> Machine:
-        """Return a machine as `debootstrap` makes it, with ifupdown."""
+    def _make_plain(self, suite: str = "") -> Machine:
+        """Return a machine as `debootstrap` makes it, with ifupdown.  suite: another than this one."""
         recipe = Recipe(("apt", "ca-certificates", "ifupdown", "iproute2"), LEFT_OUT, {}, ())
-        return Machine(find_image(self.name, recipe=recipe), network=True)
+        return Machine(find_image(suite or self.name, recipe=recipe), network=True)
 
     def _install(self, machine: Machine, step: str, *more: str) -> None:
         target = machine.root / "root/packages"
@@ -226,6 +230,36 @@ class Suite:
         if left or gone:
             raise StepFailed(f"left behind: {' '.join(left) or 'nothing'}; gone: {' '.join(gone) or 'nothing'}")
         return f"nothing left behind, nothing gone ({len(before)} files)"
+
+    def upgrade(self) -> str:
+        """Upgrade the release before to this one, as piuparts(1) does: the packages work, and can be purged."""
+        if self.name not in BEFORE:
+            return "no release before it"
+        with self._make_plain(BEFORE[self.name]) as machine:
+            log = self.log("upgrade")
+            self._install(machine, "upgrade")
+            etc = machine.root / "etc"
+            with open(etc / "network/interfaces", "a", encoding="ascii") as interfaces:
+                interfaces.write("iface nc0 inet manual\n    netconf-location here interface=nc0\n")
+            for file in (etc / "apt/sources.list.d").iterdir():
+                file.unlink()
+            (etc / "apt/sources.list").write_text("".join(f"{line}\n" for line in find_sources(self.name)))
+            machine.run(["apt-get", "update", "-qq"], log)
+            options = ["-o", "Dpkg::Options::=--force-confold"]
+            machine.run(["apt-get", "dist-upgrade", "-qq", "--yes", "--no-install-recommends", *options], log)
+            release = machine.run(["sh", "-c", '. /etc/os-release && echo "$PRETTY_NAME"'], log).strip()
+            names = [package.name.partition("_")[0] for package in self.find_packages()]
+            states = machine.run(["dpkg-query", "-W", "-f", "${db:Status-Abbrev}\n", *names], log).split()
+            audit = machine.run(["dpkg", "--audit"], log).strip()
+            if set(states) != {"ii"} or audit:
+                raise StepFailed(f"after the upgrade: {' '.join(states)} {audit}")
+            checked = machine.run(["netconf-hooks", "check"], log).strip().splitlines()[-1]
+            machine.run(["dpkg", "--purge", *names], log)
+            ours = re.compile(r"^/(?!root/).*netconf[-_]hooks")
+            left = [path for path in machine.list_files() if ours.match(path)]
+        if left:
+            raise StepFailed(f"left behind: {' '.join(left)}")
+        return f"to {release}: {checked}; purged, nothing left behind"
 
     def _list_dependencies(self) -> list[str]:
         names = []
