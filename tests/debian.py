@@ -28,7 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.lab.closing import Closing
-from tests.lab.image import find_image, find_sources, LEFT_OUT, Recipe
+from tests.lab.image import find_image, find_sources, ImageError, LEFT_OUT, Recipe
 from tests.lab.namespaces import Namespaces
 
 ROOT = Path(__file__).parents[1]
@@ -356,6 +356,8 @@ def run_step(suite: Suite, name: str) -> bool:
     began = time.monotonic()
     try:
         said, good = work(), True
+    except ImageError as error:
+        said, good = f"no tree of {suite.name} could be made: {' / '.join(str(error).strip().splitlines()[-3:])}", False
     except (StepFailed, AssertionError, TimeoutError) as error:
         said, good = str(error), False
     print(f"{suite.name:9} {name:8} {'ok' if good else 'FAIL':5} {time.monotonic() - began:4.0f} s  {said}", flush=True)
