@@ -1,4 +1,4 @@
-"""What one rule of a guard lets through, and the line of a guard's record that says it."""
+"""A rule about packets that pass a closed guard, and its line in the record of the guard."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Exemption(Record):
 
 
 def parse_exemption(text: str) -> Exemption:
-    """Return the exemption that str() has written.  Raises ValueError, also for one that is not `is_possible`."""
+    """Return the exemption that str() has written.  Raises ValueError, also if it is not `is_possible`."""
     protocol, network, port, source_port, uids, mark, reply = text.split("\t")
     users = tuple(int(uid) for uid in uids.split(",") if uid)
     exemption = Exemption(protocol, network, int(port), int(source_port), users, int(mark), reply == "1")

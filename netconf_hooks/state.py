@@ -1,12 +1,12 @@
-"""What is remembered between two hooks, below /run/netconf-hooks: one record an interface, one list of tunnels.
+"""The records below /run/netconf-hooks, which survive from hook to hook: interfaces, guards, tunnels, events.
 
-Nothing else writes there.  A record is text that an admin can read with cat(1): a line a fact, its value escaped as
-Python's ``unicode_escape`` does where it holds anything but printable ASCII.  It is written beside its place and
-renamed into it, so whoever reads finds all of it or none (rename(2)), also when the writer was killed.
+Only this module writes there.  A record is text that an admin can read with cat(1): one fact on each line; characters
+other than printable ASCII are escaped as by Python's ``unicode_escape``.  A new record is written into a temporary file
+and renamed: so a reader sees either the old or the new record, even if the writer is killed (rename(2)).
 
-Two locks (flock(2), released by the kernel when their holder dies): `Store.lock_records` is held while records are read
-and a decision is made, `Store.lock_acting` while what was decided is done.  Neither may be held over a wait, an event
-script or a nested ifup.
+There are two locks (flock(2); if the holder dies, the kernel releases them).  `Store.lock_records` is held while
+records are read and a decision is made, `Store.lock_acting` while the decision is carried out.  Neither may be held
+during a wait, an event script or a nested ifup.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-    # Of a file: its inode number, when it was changed, and its size.
+    # What identifies a version of a file: its inode number, the time of its last change, and its size.
     _Stamp = tuple[int, int, int]
 
 DIRECTORY = "/run/netconf-hooks"
 
-# For how long after its last change a file may be replaced by another one that looks the same, nanoseconds.
+# Nanoseconds after a file's change within which its replacement may look the same.
 _YOUNG = 50_000_000
 
 # The tunnels that the admin holds (`held`): not below /run, since a hold survives a reboot.
 HELD = "/var/lib/netconf-hooks/held"
 
-# First line of every file; another version's files are as good as none: /run is empty after a boot.
+# The first line of every file.  Files of another version are not read: /run is empty after a boot.
 FORMAT = "netconf-hooks 1"
 
-# For how long the answer to a request is kept at least, seconds.
+# Seconds for which the answer to a request is kept, at least.
 _ANSWER_KEPT = 3600.0
 
-# Bytes that a file of ours may have.  Options come in the environment, which has 2 MiB by default (execve(2)).
+# The largest size of our files, bytes.  Options come in the environment, which has 2 MiB by default (execve(2)).
 _LIMIT = 1 << 23
 
-# The last line of a guard's record: one that was cut off would say less than was asked for.
+# The last line of a guard's record: without it, the record was cut off, and rules may be missing.
 _END = "end"
 
 
@@ -75,13 +75,12 @@ LEAVING, ENDED = "leaving", "ended"
 class Pass(Record):
     """One pass of ifupdown over an interface: the hooks that it runs for one ``iface`` stanza.
 
-    family: as ifupdown names it; options: by name, values joined by newlines when repeated.
+    family: as ifupdown names it; options: by name, the values of a repeated option joined by newlines.
     logical: the name of the stanza, which a mapping or the admin may have chosen; iface: the interface.
-    run: the ifup process that it belongs to (`ifenv.find_run`), empty where ifupdown has one pass for an interface.
-    stage: `UP`, `KEPT`, `LEAVING` or `ENDED`.  Its options are in force as long as it is in a record, whatever its
-        stage.
-    reached: False once a later run of ifup for the same stanzas has begun, which has not come to this one (yet).
-    began: when ifupdown started its first hook (`ifenv.find_start`); 0 if that is not known.
+    run: the ifup process that it belongs to (`ifenv.find_run`); empty if ifupdown has one pass for each interface.
+    stage: `UP`, `KEPT`, `LEAVING` or `ENDED`.  In any stage, its options are in force as long as it is in a record.
+    reached: False if a later run of ifup for the same stanzas has begun, but has not reached this one (yet).
+    began: when ifupdown started its first hook (`ifenv.find_start`); 0 if unknown.
     """
 
     __slots__ = ("family", "options", "logical", "iface", "run", "stage", "reached", "began")
@@ -108,10 +107,10 @@ class Pass(Record):
 
 
 def merge_options(passes: Iterable[Pass]) -> dict[str, str]:
-    """Return the options of an interface's passes together, repeated ones joined: for those that are evidence
-    (``dns-domain``).  Rules are read for each pass, `rules.read_rules`.
+    """Return the options of all passes of an interface, for options that are evidence (``dns-domain``); rules are read
+    for each pass by itself (`rules.read_rules`).
 
-    An option that two passes share to the letter (both inherit it) counts once.
+    The values of a repeated option are joined.  If two passes have the same value (both inherit it), it counts once.
     """
     merged: dict[str, str] = {}
     for each in passes:
@@ -132,7 +131,7 @@ class _Ruled(Record):
 
     @property
     def rules(self) -> Rules:
-        """What the options of all passes mean together.  Read once for each record."""
+        """The rules of all passes together.  They are read once for each record."""
         if not hasattr(self, "_rules"):
             self._rules = read_rules(*[each.options for each in self.passes])
         return self._rules
@@ -144,15 +143,15 @@ class _Ruled(Record):
 
 
 class InterfaceRecord(_Ruled):
-    """What is remembered of an interface from its ifup to its ifdown.
+    """The record of an interface, from its ifup to its ifdown.
 
     iface: its name in ifupdown.
-    passes: those of ifupdown that count, in their order.
-    observation: what was last seen of its network; its `index` is that of the device then, which no later device of
-        that name has.
-    place: what the rules made of that.
-    wish: whether it is a tunnel that somebody wants (``netconf-uplink``): it has no link, and counts until its ifdown;
-    raised: the links that were brought up for it.
+    passes: the passes of ifupdown that are in force, in their order.
+    observation: the last look at its network; its `index` is the device's ifindex at that time, which no later device
+        of the same name has.
+    place: the place that follows from this by the rules.
+    wish: whether it is a wish (``netconf-uplink``): it has no link, and counts until its ifdown; raised: the links that
+        were brought up for it.
     """
 
     __slots__ = ("iface", "passes", "observation", "place", "wish", "raised")
@@ -175,11 +174,12 @@ class InterfaceRecord(_Ruled):
 
 
 class TunnelRecord(Record):
-    """The newest decision on a tunnel, and what became of it.
+    """The newest decision on a tunnel, and whether it was carried out.
 
     verdict: ``up`` or ``down``; because: the reason, in words.
-    applied: whether the tunnel was started or stopped as the verdict says; problem: why that failed; else empty.
-    held: that the admin holds it, in words, so that it is asked nothing, whatever the verdict; else empty.
+    applied: whether the tunnel was started or stopped as the verdict says; problem: why this failed; empty if it did
+        not.
+    held: a text that the admin holds it: then it is neither started nor stopped; empty if it is not held.
     """
 
     __slots__ = ("kind", "name", "verdict", "because", "applied", "problem", "held")
@@ -197,15 +197,15 @@ class TunnelRecord(Record):
 
 
 class TunnelState(Record):
-    """What is known of a tunnel that should be up, as the watcher has last seen it (`supervision`).
+    """The state of a tunnel that should be up, as the watcher has last seen it (`supervision`).
 
-    All times are `boot_time`, 0 for none.
-    words: what it waits for; empty if it is up.  since: when these words, or it being up, began.
+    All times are by `boot_time`, 0 for none.
+    words: what it waits for; empty if it is up.  since: when it began to wait for this, or to be up.
     up_since, running_since: since when it is up; since when it runs, up or not.
-    failures: attempts since it was up for long enough; due: when the next one is.
-    refusals: how often its user name or password was refused; stamp: of its files then.
-    doubt: since when it has to show that it works; received: how much had come through it then, -1 if not known;
-    remedy: how many of its remedies were tried since.
+    failures: attempts since it was last up for long enough; due: when the next attempt is.
+    refusals: how often its user name or password was refused; stamp: identifies its files at that time.
+    doubt: since when it has to show that it works; received: how much it had received at that time, -1 if unknown;
+    remedy: how many of its remedies were tried since then.
     """
 
     __slots__ = (
@@ -248,29 +248,30 @@ class GuardRecord(_Ruled):
     """The guard of a device, from its first pre-up to its last post-down.
 
     device: the kernel's name; backend: the firewall that the guard is installed in.
-    verdict: what it is to be, ``closed``, ``open`` or, by the admin's command, ``released``; because: why, in words.
+    verdict: ``closed``, ``open`` or, by the admin's command, ``released``; because: the reason, in words.
     passes: of all interfaces on the device that come up or are up, in their order; all of those with a guard must agree
         before it opens.
-    exemptions: what tunnels may send through a closed guard, as lines that `exemption.parse_exemption` reads; names:
-        the hosts among them that were given by name, each with its addresses, as words of a line.
-    servers: the DHCP servers of its lease, with which its client renews it.
-    done: whether the firewall was told all of this; opened: whether it was told to open.
-    lease_until: until when it stays open if nobody renews it, seconds since 1970; 0 if the firewall knows no lease;
-        lease_until_boot: the same by `boot_time`, which nobody can set back.
-    fingerprint: of the network to which all of this belongs (`evidence.fingerprint`), empty before the first look.
-    token: of the look that the newest decision rests on (`firewall.AnyFirewall.begin_look`); empty if that look may
-        open nothing.
-    shut_at: when it was last shut because the network changed, time.monotonic(): only a later look opens it.
-    portal_until: until when a captive portal may be visited, seconds since 1970, 0 for not; portal_until_boot: as
-        lease_until_boot; portal_exemptions: by whom; portal_fingerprint: of the network then.
-    portal_api: the URI that tells when it is not needed any more (RFC 8908), empty for none; portal_due: when that is
-        asked next, by `boot_time`.
+    exemptions: the tunnels' packets that pass while it is closed, as lines that `exemption.parse_exemption` reads;
+        names: the hosts among them that are configured by name, each with its addresses, as words of a line.
+    servers: the DHCP servers of its lease, with which the client renews it.
+    done: whether the firewall does all of this; opened: whether it was opened.
+    lease_until: until when it stays open unless the lease is renewed, seconds since 1970; 0 if the firewall knows no
+        lease; lease_until_boot: the same by `boot_time`, which nobody can set back.
+    fingerprint: of the network that all of this is about (`evidence.fingerprint`); empty before the first look.
+    token: of the look that led to the newest decision (`firewall.AnyFirewall.begin_look`); empty if that look may not
+        open the guard.
+    shut_at: when it was last shut because the network changed, as time.monotonic(): only a later look opens it.
+    portal_until: until when a captive portal is allowed, seconds since 1970, 0 if it is not; portal_until_boot: as
+        lease_until_boot; portal_exemptions: what is allowed, to whom; portal_fingerprint: of the network at that time.
+    portal_api: the URI that says when the portal is not needed any more (RFC 8908), empty if there is none; portal_due:
+        when to ask it next, by `boot_time`.
     lan: the link's own prefixes that ``netconf-guard-allow lan`` allows, each ``ADDRESS/LENGTH``; lan_fingerprint: of
-        the network then.
-    dns_until: until when daemons may look up names by themselves, as `portal_until`; dns_until_boot; dns_exemptions:
-        who, and where; dns_fingerprint: of the network on which they were allowed to, also once the time is over.
-    problem: what could not be let through, and why; else empty.
-    silent: the names of endpoints without an answer when they were last resolved.
+        the network at that time.
+    dns_until, dns_until_boot: until when daemons may resolve names by themselves, as for the portal; dns_exemptions:
+        what is allowed, to whom; dns_fingerprint: of the network on which this was allowed, kept after the time is
+        over.
+    problem: what could not be allowed, and why; empty if nothing failed.
+    silent: the names of endpoints that got no answer when they were last resolved.
     former: the other firewalls in which it may still be installed, separated by spaces: from before the backend, or the
         variant of iptables, was changed.
     """
@@ -347,24 +348,24 @@ class GuardRecord(_Ruled):
         self.lan_fingerprint = lan_fingerprint
 
     def portal_left(self) -> float:
-        """Return for how many seconds more a captive portal may be visited, 0 if not."""
+        """Return for how many more seconds a captive portal is allowed; 0 if it is not."""
         return _time_left(self.portal_until, self.portal_until_boot)
 
     def dns_left(self) -> float:
-        """Return for how many seconds more daemons may look up names by themselves, 0 if not."""
+        """Return for how many more seconds daemons may resolve names by themselves; 0 if they may not."""
         return _time_left(self.dns_until, self.dns_until_boot)
 
     def is_open(self, now: float) -> bool:
-        """Whether the link is open now, time.time(): it was told to, and the lease is not over."""
+        """Whether the link is open at `now`, as time.time(): it was opened, and its lease has not ended."""
         over = 0 < self.lease_until <= now or 0 < self.lease_until_boot <= boot_time()
         return self.opened and not over
 
 
 class StopRecord(Record):
-    """That somebody has stopped a tunnel by hand which should be up (`stops`).
+    """The fact that somebody has stopped a tunnel by hand although it should be up (`stops`).
 
-    because: by what, in words; where: on which links it was wanted then (`decide.describe_links`), empty if that is not
-    written down yet.
+    because: how, in words; where: the links on which it was wanted at that time (`decide.describe_links`), empty if
+    this is not recorded yet.
     """
 
     __slots__ = ("kind", "name", "because", "where")
@@ -377,10 +378,10 @@ class StopRecord(Record):
 
 
 class LinkdownRecord(Record):
-    """What ignore_routes_with_linkdown of a device was before it was changed (`linkdown`).
+    """The value of a device's ignore_routes_with_linkdown before we changed it (`linkdown`).
 
-    index: the device's, which no later device of that name has; found: the values for IPv4 and IPv6, each empty where
-    there is none.
+    index: the device's ifindex, which no later device of that name has; found: the values for IPv4 and IPv6, each empty
+    if there was none.
     """
 
     __slots__ = ("device", "index", "found")
@@ -392,9 +393,9 @@ class LinkdownRecord(Record):
 
 
 class PresenceRecord(Record):
-    """That a location, or ``inet``, was announced as connected, and by which interfaces.
+    """The fact that a location, or ``inet``, was announced as connected, and for which interfaces.
 
-    variables: what its event scripts are told, by name; told again when it ends.
+    variables: the environment of its event scripts, by name; they get it again when it is disconnected.
     """
 
     __slots__ = ("name", "ifaces", "variables")
@@ -406,7 +407,7 @@ class PresenceRecord(Record):
 
 
 class EventRecord(Record):
-    """An event that is to be told: ``office-lan-connected``.  variables: what its scripts are told, by name."""
+    """An event whose scripts have to run: ``office-lan-connected``.  variables: the scripts' environment, by name."""
 
     __slots__ = ("name", "variables")
 
@@ -416,14 +417,14 @@ class EventRecord(Record):
 
 
 def boot_time() -> float:
-    """Return the seconds since the machine was booted, time asleep included: the clock that nobody can set."""
+    """Return the seconds since boot, including time in suspend: a clock that nobody can set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _time_left(until: float, until_boot: float) -> float:
-    """Return for how many seconds more something is allowed: until the first of both clocks says that it is over.
+    """Return for how many more seconds something is allowed: until the first of both clocks reaches its end.
 
-    A clock set forward ends it early, one set back gives no more than was asked for.
+    If the wall clock is set forward, it ends early; if the clock is set back, it does not last longer.
     """
     if not until:
         return 0.0
@@ -432,17 +433,17 @@ def _time_left(until: float, until_boot: float) -> float:
 
 
 class RecordError(Exception):
-    """A file of ours can't be read; the message names it."""
+    """A record can't be read; the message names the file."""
 
 
 class Lock:
-    """An flock(2) on a file, for a with statement; it waits for another holder."""
+    """An flock(2) on a file (context manager); it waits until another holder has released it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def __enter__(self) -> None:
-        # os.open sets O_CLOEXEC (PEP 446): no child keeps the lock when its holder has let it go.
+        # os.open sets O_CLOEXEC (PEP 446): no program that we start keeps the lock.
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
 
@@ -452,7 +453,7 @@ class Lock:
         self.release()
 
     def take(self) -> bool:
-        """Take the lock unless somebody has it, and write our pid into it; return whether it was taken."""
+        """Take the lock if it is free, and write our pid into it; return whether it was taken."""
         if not self.take_now():
             return False
         os.truncate(self.descriptor, 0)
@@ -460,7 +461,7 @@ class Lock:
         return True
 
     def take_now(self) -> bool:
-        """Take the lock unless somebody has it; return whether it was taken."""
+        """Take the lock if it is free; return whether it was taken."""
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -470,7 +471,7 @@ class Lock:
         return True
 
     def take_until(self, deadline: float) -> bool:
-        """Take the lock as soon as it is free; return False if somebody has it still at time.monotonic() `deadline`."""
+        """Take the lock as soon as it is free; return False if it is not free until `deadline`, as time.monotonic()."""
         while not self.take_now():
             if time.monotonic() >= deadline:
                 return False
@@ -478,7 +479,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         os.close(self.descriptor)
 
 
@@ -506,85 +507,88 @@ class Store:
         self._known: dict[str, tuple[_Stamp, object]] = {}
 
     def prepare(self) -> None:
-        """Make the directories.  Raises OSError."""
+        """Create the directories.  Raises OSError."""
         for directory in (self.directory, self.interfaces, self.guards):
             try:
                 os.mkdir(directory, 0o755)
             except FileExistsError:
                 continue
-            os.chmod(directory, 0o755)  # whatever the umask of who called ifup: `status` is for any user
+            os.chmod(directory, 0o755)  # regardless of the caller's umask: any user may run `status`
 
     def lock_records(self) -> Lock:
         """The lock for reading and changing records."""
         return Lock(self.directory + "/records.lock")
 
     def lock_acting(self) -> Lock:
-        """The lock for starting and stopping what was decided."""
+        """The lock for carrying out decisions."""
         return Lock(self.directory + "/acting.lock")
 
     def read_interface(self, iface: str) -> InterfaceRecord | None:
-        """Return the record of `iface`, or None where there is none.  Raises `RecordError`."""
+        """Return the record of `iface`; None if there is none.  Raises `RecordError`."""
         return self._read_once(f"{self.interfaces}/{iface}", lambda path: _read_interface(path, iface))
 
     def knows_interface(self, iface: str) -> bool:
-        """Whether there is a record of `iface`, or of a guard of its device, readable or not."""
+        """Whether `iface` has a record, or its device has a guard's record, readable or not."""
         return os.path.lexists(f"{self.interfaces}/{iface}") or iface.partition(":")[0] in self.list_guarded()
 
     def read_interfaces(
         self, on_error: Callable[[str], None], written: Mapping[str, InterfaceRecord] | None = None
     ) -> tuple[InterfaceRecord, ...]:
-        """Return all interfaces' records, by name; what can't be read is told to `on_error` and left out.
+        """Return the records of all interfaces, sorted by name.  Those that can't be read are left out, and `on_error`
+        is called with the message.
 
-        written: those that the caller has just written, by interface, under the lock that it still holds: they are not
-        read back.
+        written: records that the caller has just written, by interface, under the lock that it still holds: these are
+        not read from their files.
         """
         known = written or {}
         return tuple(_read_all(self.interfaces, lambda name: known.get(name) or self.read_interface(name), on_error))
 
     def write_interface(self, record: InterfaceRecord) -> None:
-        """Replace the record of an interface.  Raises OSError; then the old record stands."""
+        """Replace the record of an interface.  Raises OSError; then the old record stays."""
         path = f"{self.interfaces}/{record.iface}"
         _write_lines(path, _add_since(path, _format_interface(record), _INTERFACE_STATE))
 
     def read_interface_since(self, iface: str) -> float:
-        """Return since when an interface is where its record says, by `boot_time`; 0 if that is not known."""
+        """Return since when an interface is at the place in its record, by `boot_time`; 0 if unknown."""
         return _read_since(f"{self.interfaces}/{iface}")
 
     def remove_interface(self, iface: str) -> None:
-        """Forget an interface."""
+        """Remove the record of an interface."""
         _remove(f"{self.interfaces}/{iface}")
 
     def read_guard(self, device: str) -> GuardRecord | None:
-        """Return the record of a device's guard, or None where there is none.  Raises `RecordError`."""
+        """Return the record of a device's guard; None if there is none.  Raises `RecordError`."""
         return self._read_once(f"{self.guards}/{device}", lambda path: _read_guard(path, device))
 
     def read_guards(self, on_error: Callable[[str], None]) -> tuple[GuardRecord, ...]:
-        """Return all guards' records, by device; what can't be read is told to `on_error` and left out."""
+        """Return the records of all guards, sorted by device.  Those that can't be read are left out, and `on_error` is
+        called with the message."""
         return tuple(_read_all(self.guards, self.read_guard, on_error))
 
     def write_guard(self, record: GuardRecord) -> None:
-        """Replace the record of a guard.  Raises OSError; then the old record stands."""
+        """Replace the record of a guard.  Raises OSError; then the old record stays."""
         path = f"{self.guards}/{record.device}"
         _write_lines(path, [*_add_since(path, _format_guard(record), _GUARD_STATE), _END])
 
     def read_guard_since(self, device: str) -> float:
-        """Return since when a guard is what its record says, by `boot_time`; 0 if that is not known."""
+        """Return since when a guard has the state in its record, by `boot_time`; 0 if unknown."""
         return _read_since(f"{self.guards}/{device}")
 
     def remove_guard(self, device: str) -> None:
-        """Forget a guard."""
+        """Remove the record of a guard."""
         _remove(f"{self.guards}/{device}")
 
     def has_guards(self) -> bool:
-        """Whether there is any guard's record.  If all of them are lost, `list_asking` tells."""
+        """Whether there is any guard's record.  If all of them are lost, `list_asking` finds the guards."""
         return bool(_list_names(self.guards))
 
     def list_guarded(self) -> list[str]:
-        """Return the devices that there are guards' records of, readable or not."""
+        """Return the devices that have a guard's record, readable or not."""
         return _list_names(self.guards)
 
     def list_asking(self) -> list[str]:
-        """Return the interfaces that are up whose rules ask for a guard; none whose record can't be read now."""
+        """Return the interfaces that are up and whose rules ask for a guard, except those whose record can't be
+        read."""
         asking = []
         for name in _list_names(self.interfaces):
             try:
@@ -595,12 +599,12 @@ class Store:
         return asking
 
     def _read_once(self, path: str, read: Callable[[str], T], what: str = "") -> T:
-        """Return what `read` makes of a file; it is read again only if it is another one by now.
+        """Return the result of `read` for a file.  It is called again only if the file was replaced.
 
-        what: tells apart what is read of one file.
+        what: distinguishes several results for one file.
         """
-        # A file is never changed, only replaced.  Other file systems than tmpfs use the inode number of a removed file
-        # again at once, and times have the granularity of the kernel's clock: so a young file is read each time.
+        # Files are never changed, only replaced.  But file systems other than tmpfs reuse the inode number of a removed
+        # file at once, and times have only the resolution of the kernel's clock: so a young file is read each time.
         try:
             status = os.lstat(path)
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -621,7 +625,7 @@ class Store:
         return {(record.kind, record.name): record for record in records}
 
     def write_tunnels(self, records: Mapping[tuple[str, str], TunnelRecord]) -> None:
-        """Replace the decisions.  Raises OSError; then the old ones stand."""
+        """Replace the decisions.  Raises OSError; then the old ones stay."""
         known = self.read_verdicts_since()
         lines = []
         for record in records.values():
@@ -631,9 +635,9 @@ class Store:
         _write_or_remove(self.tunnels, lines)
 
     def read_verdicts_since(self) -> dict[tuple[str, str], tuple[str, float]]:
-        """Return the newest verdict on each tunnel, and since when it is that, by `boot_time`; 0 if that is not known.
+        """Return the newest verdict on each tunnel, and since when it holds, by `boot_time`; 0 if unknown.
 
-        What can't be read is left out.
+        Lines that can't be read are left out.
         """
         found = {}
         try:
@@ -661,7 +665,7 @@ class Store:
         _write_or_remove(self.stops, ["\t".join(each) for each in fields])
 
     def read_linkdown(self) -> dict[str, LinkdownRecord]:
-        """Return the devices whose dead routes the kernel ignores, with what was found.  Raises `RecordError`."""
+        """Return the devices whose dead routes the kernel ignores, with the previous values.  Raises `RecordError`."""
         found = {}
         for line in _read_lines(self.linkdown):
             words = line.split(" ")
@@ -677,7 +681,8 @@ class Store:
         _write_or_remove(self.linkdown, [" ".join(words) for words in listed])
 
     def read_states(self) -> dict[tuple[str, str], TunnelState]:
-        """Return what the watcher has last seen of the tunnels that should be up.  Raises `RecordError`."""
+        """Return the states of the tunnels that should be up, as the watcher has last seen them.  Raises `RecordError`.
+        """
         records = (_parse_state(self.states, line) for line in _read_lines(self.states))
         return {(record.kind, record.name): record for record in records}
 
@@ -686,12 +691,12 @@ class Store:
         _write_or_remove(self.states, [_format_state(record) for record in records])
 
     def read_held_states(self) -> dict[tuple[str, str], TunnelState]:
-        """Return what the watcher has last seen of the tunnels that are held.  Raises `RecordError`."""
+        """Return the states of the tunnels that are held, as the watcher has last seen them.  Raises `RecordError`."""
         records = [_parse_state(self.held_states, line) for line in _read_lines(self.held_states)]
         return {(record.kind, record.name): record for record in records}
 
     def write_held_states(self, records: Iterable[TunnelState]) -> None:
-        """Write down what the watcher sees of the tunnels that are held.  Raises OSError."""
+        """Replace the states of the tunnels that are held.  Raises OSError."""
         _write_or_remove(self.held_states, [_format_state(record) for record in records])
 
     def read_reason(self, kind: str, name: str) -> str:
@@ -708,7 +713,7 @@ class Store:
         _write_or_remove(f"{self.reasons}/{kind}-{name}", [_escape(reason)] if reason else [])
 
     def read_order(self, kind: str, name: str) -> str:
-        """Return what an initiator was asked to do last, or has done (`tunnels.ifup`); empty if there is nothing."""
+        """Return the last order to an initiator, or what it has done (`tunnels.ifup`); empty if there is none."""
         try:
             return "".join(_read_lines(f"{self.orders}/{kind}-{name}"))
         except RecordError:
@@ -725,9 +730,9 @@ class Store:
         return f"{self.requests}/{instance}"
 
     def open_answer(self, instance: str) -> int:
-        """Begin the answer to a request, and return a descriptor to write it with; only root can read it.
+        """Begin the answer to a request, and return a descriptor for writing it; only root can read it.
 
-        The answer to the same request before is another file, which may still be read.  Raises OSError.
+        An earlier answer to the same request is another file, which somebody may still be reading.  Raises OSError.
         """
         self.prepare()
         try:
@@ -747,27 +752,27 @@ class Store:
             return False  # the unit of another request has removed it
 
     def read_refreshed(self) -> float:
-        """Return when a refresh by a user has begun or ended last, by `boot_time`; 0 if there was none."""
+        """Return when a user's refresh has last begun or ended, by `boot_time`; 0 if there was none."""
         try:
             return _read_number(" ".join(_read_lines(self.refreshed)))
         except RecordError:
             return 0.0
 
     def write_refreshed(self, when: float) -> None:
-        """Write down when a refresh by a user has begun or ended.  Raises OSError."""
+        """Record when a user's refresh has begun or ended.  Raises OSError."""
         _write_lines(self.refreshed, [repr(when)])
 
     def read_portals(self) -> list[tuple[str, str]]:
-        """Return where users were allowed a captive portal: device and fingerprint of the network.  Raises OSError."""
+        """Return the networks on which users have opened a captive portal: device and fingerprint.  Raises OSError."""
         try:
             pairs = [line.partition(" ")[::2] for line in _read_lines(self.portals)]
             return [(device, _unescape(text)) for device, text in pairs]
         except (RecordError, ValueError) as error:
-            # Not as if there were none: then it would be allowed again.
+            # Don't return an empty list: then users could open a portal on these networks again.
             raise OSError(f"{self.portals}: {error}") from error
 
     def write_portals(self, portals: Iterable[tuple[str, str]]) -> None:
-        """Write down where users were allowed a captive portal, with the records' lock.  Raises OSError."""
+        """Record the networks on which users have opened a captive portal, with the records' lock.  Raises OSError."""
         _write_lines(self.portals, [f"{device} {_escape(text)}" for device, text in portals])
 
     def is_unfinished(self) -> bool:
@@ -785,32 +790,32 @@ class Store:
         return bool(_list_names(self.interfaces))
 
     def lock_watcher(self) -> Lock:
-        """The lock of the one watcher, which holds its pid.  Only ever `Lock.take` it."""
+        """The lock that the watcher holds; the file has its pid.  Use only `Lock.take`."""
         return Lock(self.directory + "/watch.lock")
 
     def lock_events(self) -> Lock:
-        """The lock for telling events, one after the other.  Only ever `Lock.take` it: an event's script may run a
-        program that has an event to tell, and would wait for itself."""
+        """The lock for running event scripts, one after the other.  Use only `Lock.take`, which does not wait: a script
+        may run a program that has events of its own, which would wait for itself."""
         return Lock(self.directory + "/events.lock")
 
     def read_presences(self) -> tuple[PresenceRecord, ...]:
-        """Return what was announced as connected.  Raises `RecordError`."""
+        """Return the locations, and ``inet``, that were announced as connected.  Raises `RecordError`."""
         parsed = _parse_told(self.presences, _read_lines(self.presences))
         return tuple(PresenceRecord(words[0], tuple(words[1:]), variables) for words, variables in parsed)
 
     def write_presences(self, presences: Iterable[PresenceRecord]) -> None:
-        """Replace what was announced.  Raises OSError."""
+        """Replace that list.  Raises OSError."""
         told = [([presence.name, *presence.ifaces], presence.variables) for presence in presences]
         _write_or_remove(self.presences, _format_told(told))
 
     def has_events(self) -> bool:
-        """Whether there is any event that is to be told."""
+        """Whether there is any event whose scripts have to run."""
         return os.path.exists(self.events)
 
     def read_abandoned(self) -> list[tuple[int, str]]:
-        """Return the watcher's children that could not be killed, as pid and what they were to do.
+        """Return the watcher's children that could not be killed: the pid, and what each was doing.
 
-        Those that are gone by now are left out.  Raises `RecordError`.
+        Children that have ended since are left out.  Raises `RecordError`.
         """
         found = [line.partition(" ") for line in _read_lines(self.abandoned)]
         return [(int(pid), _unescape(what)) for pid, _, what in found if os.path.exists(f"/proc/{pid}")]
@@ -820,17 +825,18 @@ class Store:
         _write_or_remove(self.abandoned, [f"{pid} {_escape(what)}" for pid, what in children])
 
     def read_events(self) -> tuple[EventRecord, ...]:
-        """Return the events that are to be told, in order.  Raises `RecordError`."""
+        """Return the events whose scripts have to run, in their order.  Raises `RecordError`."""
         parsed = _parse_told(self.events, _read_lines(self.events))
         return tuple(EventRecord(words[0], variables) for words, variables in parsed)
 
     def write_events(self, events: Iterable[EventRecord]) -> None:
-        """Replace the events that are to be told.  Raises OSError."""
+        """Replace the events whose scripts have to run.  Raises OSError."""
         _write_or_remove(self.events, _format_told([([event.name], event.variables) for event in events]))
 
 
 def _read_all(directory: str, read: Callable[[str], T | None], on_error: Callable[[str], None]) -> Iterator[T]:
-    """Yield each record of a directory, by name; what can't be read is told to `on_error` and left out."""
+    """Yield each record of a directory, sorted by name.  Those that can't be read are left out, and `on_error` is
+    called with the message."""
     for name in _list_names(directory):
         try:
             record = read(name)
@@ -853,7 +859,7 @@ def _read_guard(path: str, device: str) -> GuardRecord | None:
 
 def _asks_for_guard(path: str) -> bool:
     """Whether the rules of an interface's record ask for a guard.  Raises OSError."""
-    # Without reading all of the record: every hook of a machine without guards asks.
+    # Don't read the whole record: on a machine without guards, every hook calls this.
     for line in read_file(path, _LIMIT, follow=False).split(b"\n"):
         if line.startswith(_GUARD_OPTION):
             option, _, value = line[len(_GUARD_OPTION):].partition(b" ")
@@ -870,7 +876,7 @@ def _list_names(directory: str) -> list[str]:
 
 
 def _read_lines(path: str) -> list[str]:
-    # Bytes, here and below: to open a file as ASCII takes a module of its own, 0.3 ms of every ifup.
+    # Read bytes, here and below: opening a file as ASCII imports a module, 0.3 ms of every ifup.
     try:
         lines = read_file(path, _LIMIT, follow=False).decode("ascii").splitlines()
     except FileNotFoundError:
@@ -885,8 +891,8 @@ def _read_lines(path: str) -> list[str]:
 
 
 def _write_lines(path: str, lines: list[str]) -> None:
-    # The name beside the place begins with a dot, which no record's name does, and is the same each time: what a killed
-    # writer left is written over by the next.  Only the holder of the records' lock writes.
+    # The temporary file's name begins with a dot, which no record's name does.  It is always the same, so the next
+    # writer overwrites a file that a killed one has left.  Only the holder of the records' lock writes.
     directory, name = os.path.split(path)
     beside = f"{directory}/.{name}.new"
     with open(beside, "wb") as file:
@@ -922,14 +928,14 @@ def _unescape(value: str) -> str:
 _VERDICTS_ON_WORDS = {True: "holds", False: "fails", None: "undecided"}
 
 
-# The lines of an interface's, and of a guard's record that say what it is; `_SINCE` counts from when they changed.
+# The lines of an interface's and of a guard's record that make up its state; `_SINCE` is when they last changed.
 _INTERFACE_STATE = ("index", "location", "undecided", "wish")
 _GUARD_STATE = ("verdict", "opened")
 _SINCE = "since "
 
 
 def _add_since(path: str, lines: list[str], keys: tuple[str, ...]) -> list[str]:
-    """Return the lines of a record, and one that says since when the lines with these keys are what they are."""
+    """Return the lines of a record, and a line with the time when the lines with these keys last changed."""
 
     def pick(all_lines: list[str]) -> list[str]:
         return [line for line in all_lines if line.partition(" ")[0] in keys]
@@ -1044,7 +1050,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
         raise RecordError(f"the record of {iface} can't be read: {error!r}") from error
 
 
-# What is written of each answer, and of each word.
+# The fields that are written of each answer and of each word.
 _FINDINGS = ("value", "settled", "refuted", "pending", "problem")
 
 
@@ -1200,7 +1206,7 @@ def _format_pass(each: Pass) -> list[str]:
         f"began {each.began}",
     ]
     for option, value in each.options.items():
-        # Only options with a value have a line: ifupdown itself refuses one without.
+        # Each option has a value, and so a line: ifupdown itself refuses an option without a value.
         lines.extend(f"option {_escape(option)} {_escape(line)}" for line in value.split("\n"))
     return lines
 
@@ -1227,7 +1233,7 @@ def _format_tunnel(record: TunnelRecord) -> str:
 
 def _parse_tunnel(path: str, line: str) -> TunnelRecord:
     fields = line.split("\t")
-    # The record of an older version, from before an upgrade, has no word on holds, or does not say since when.
+    # A record of an older version, from before an upgrade, has no hold, or no time.
     if len(fields) not in (6, 7, 8) or fields[2] not in ("up", "down"):
         raise RecordError(f"{path}: not a decision on a tunnel: {line!r}")
     kind, name, verdict, applied, because, problem, held = (*fields, "")[:7]

@@ -1,7 +1,7 @@
 """The guard (kill switch): netconf-interfaces(5), GUARD.
 
-The functions here are its front door: hooks, the watcher and `settle` call them on every machine.  They return at once
-if there is no guard, and import nothing then: so no caller has to ask.
+Hooks, the watcher and `settle` call these functions on every machine.  If there is no guard, they return at once and
+import nothing, so callers need not check for guards.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class OpenLook:
 def restore_records(store: Store) -> None:
     """Close each guard whose record is lost, and record it as closed.
 
-    Also if all guards' records are gone: the rules of the interfaces that are up tell that there should be one.  Only
-    here are these read, once a run; all else here asks for guards' records alone.
+    This also works if the records of all guards are gone: the rules of the interfaces that are up show that there
+    should be guards.  Only this function reads these rules; the others only look for guards' records.
     """
     if store.has_guards() or store.list_asking():
         from netconf_hooks.guard.lost import restore_records as restore
@@ -57,9 +57,9 @@ def is_closed_for(store: Store, invocation: Invocation, rules: Rules, again: boo
 
 
 def look(store: Store, device: str, until: float, token: str = "") -> Look | OpenLook:
-    """Return a look at the network of a device (context manager), whose probes the guard lets through.
+    """Return a look at the network of a device (context manager).  Its probes pass the guard.
 
-    until: time.monotonic(); token: of `begin_looks`, empty without.
+    until: as time.monotonic(); token: from `begin_looks`, empty if there is none.
     """
     if not store.has_guards():
         return OpenLook()
@@ -69,7 +69,7 @@ def look(store: Store, device: str, until: float, token: str = "") -> Look | Ope
 
 
 def begin_looks(store: Store, devices: Collection[str]) -> dict[str, str]:
-    """Begin looks at the networks of several links at once; return what each `look` has to be given, by device."""
+    """Begin looks at the networks of several links at once; return the tokens for `look`, by device."""
     if len(devices) < 2 or not store.has_guards():
         return {}
     from netconf_hooks.guard.guarded_look import begin_looks as begin
@@ -78,7 +78,7 @@ def begin_looks(store: Store, devices: Collection[str]) -> dict[str, str]:
 
 
 def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
-    """Return the passes of an interface, also those that have only come to pre-up; None if its device has no guard."""
+    """Return the passes of an interface, including those that have only run pre-up; None if its device has no guard."""
     if not store.has_guards():
         return None
     from netconf_hooks.guard.lifecycle import find_passes as find
@@ -100,7 +100,8 @@ def read_guards(store: Store, records: Sequence[InterfaceRecord]) -> tuple[tuple
 
 
 def write_guards(store: Store, known: Known, decision: Decision) -> bool:
-    """Record what was decided; return whether the firewall has to be told.  The records' lock is held."""
+    """Record the verdicts on guards; return whether a firewall has to be changed.  The caller holds the records' lock.
+    """
     if not decision.guards:
         return False
     from netconf_hooks.guard.records import write_verdicts
@@ -109,7 +110,7 @@ def write_guards(store: Store, known: Known, decision: Decision) -> bool:
 
 
 def shut_guards(store: Store) -> None:
-    """Shut at once what is open and was decided to be closed; all else is done by `close_guards`, later."""
+    """Shut open guards that should be closed, at once; `close_guards` does the rest later."""
     if store.has_guards():
         from netconf_hooks.guard.enforce import shut_decided
 
@@ -117,7 +118,7 @@ def shut_guards(store: Store) -> None:
 
 
 def close_guards(store: Store) -> None:
-    """Put back what somebody took away, close what is to be closed, and let the packets of wanted tunnels through."""
+    """Restore removed guards, close those that should be closed, and allow the packets of tunnels that should be up."""
     if store.has_guards():
         from netconf_hooks.guard.enforce import close_decided
 
@@ -125,7 +126,7 @@ def close_guards(store: Store) -> None:
 
 
 def open_guards(store: Store) -> None:
-    """Let through what is only known of running tunnels, and open what is to be open."""
+    """Allow endpoints that are known only now that tunnels run, and open each guard that should be open."""
     if store.has_guards():
         from netconf_hooks.guard.enforce import open_decided
 
@@ -133,7 +134,7 @@ def open_guards(store: Store) -> None:
 
 
 def begin_leaving(store: Store, invocation: Invocation) -> None:
-    """down: close the guard of a device, and what was let through for a time, before anything else is done."""
+    """down: close the guard of a device, and shut its windows, before anything else is done."""
     if store.has_guards():
         from netconf_hooks.guard.lifecycle import begin_leaving as begin
 
@@ -141,7 +142,7 @@ def begin_leaving(store: Store, invocation: Invocation) -> None:
 
 
 def leave(store: Store, invocation: Invocation) -> None:
-    """post-down: a pass has ended; the guard goes with the last one that asks for it, when the link is down."""
+    """post-down: a pass has ended; remove the guard if no other pass asks for it and the link is down."""
     if store.has_guards():
         from netconf_hooks.guard.lifecycle import end_device
 
@@ -149,10 +150,10 @@ def leave(store: Store, invocation: Invocation) -> None:
 
 
 def put_back(store: Store, known: Mapping[str, str] | None = None) -> str:
-    """Put back what somebody took away, records included; return why to decide anew, in words: a link is closed now
-    that should be open.  Empty if not.
+    """Restore removed guards, and guards whose records were removed.  Return why to decide again, in words: a link that
+    should be open is closed now; empty if none is.
 
-    known: the devices that had a guard a moment ago, each with its firewall, whatever is recorded now.
+    known: the devices that had a guard a moment ago, each with its firewall, regardless of the records.
     """
     if not (known or store.has_guards() or store.list_asking()):
         return ""
@@ -164,9 +165,9 @@ def put_back(store: Store, known: Mapping[str, str] | None = None) -> str:
 
 
 def end_visits(store: Store) -> tuple[bool, float | None]:
-    """End what is allowed for captive portals that say that they are not needed any more.
+    """Close the windows for captive portals that say that they are not needed any more.
 
-    Return whether anything was ended, and after how many seconds to ask again; None if there is nothing to ask.
+    Returns whether a window was closed, and after how many seconds to ask again; None if there is nothing to ask.
     """
     if not store.has_guards():
         return False, None
@@ -176,7 +177,7 @@ def end_visits(store: Store) -> tuple[bool, float | None]:
 
 
 def end_guards(store: Store) -> None:
-    """Take away the guards of links that went down after ifdown had left them up."""
+    """Remove the guards of links that went down after ifdown had left them up."""
     if store.has_guards():
         from netconf_hooks.guard.lifecycle import end_guards as end
 

@@ -42,7 +42,7 @@ def is_any_guarded(stanzas: Iterable[str], path: str = "") -> bool:
 class EarlyGuard:
     """Closes a device if a stanza that its mapping may choose asks for a guard.
 
-    What every closed guard lets through may leave.
+    The packets that pass every closed guard may leave.
     iface: the interface, for the log; stanzas: those that the mapping may choose; path: as for `is_any_guarded`;
     seconds: after these the kernel opens the link again, in case the script is killed.
     """

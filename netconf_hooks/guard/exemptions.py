@@ -37,7 +37,7 @@ DISCOVERY = (
 class ProbePass:
     """Lets our own probes through the guard of a device (context manager).
 
-    Each probe is let through when it is announced: only to its own destination, only with our mark, only from root.
+    Each probe is allowed when it is announced: only to its own destination, only with our mark, only from root.
     backend: the guard's firewall, empty if there is no guard; seconds: for how long at most.
     """
 
@@ -58,7 +58,7 @@ class ProbePass:
                 log.error(f"{self._device}: netconf-guard: {error}")
 
     def announce(self, device: str, protocol: str, address: str, port: int) -> None:
-        """Let one probe through; see `evidence.probes.View`."""
+        """Allow one probe; see `evidence.probes.View`."""
         exemption = Exemption(protocol, make_network(address), port, uids=(0,), mark=MARK)
         if not self._backend or device != self._device or exemption in self._openings:
             return
@@ -85,7 +85,7 @@ def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
 
 
 def make_allowance(allowance: Allowance) -> Exemption:
-    """Return what one word of ``netconf-guard-allow`` allows, if it names no host, nor the LAN."""
+    """Return the exemption for a word of ``netconf-guard-allow`` that names neither a host nor the LAN."""
     assert not (allowance.host or allowance.lan), allowance
     if allowance.incoming:
         return Exemption(allowance.protocol, allowance.network, source_port=allowance.port, reply=True, guests=True)
@@ -113,7 +113,7 @@ def make_lan(prefixes: Sequence[str]) -> Window | None:
 
 
 def make_exemption(endpoint: Endpoint, address: str) -> Exemption:
-    """Return what lets the packets of a tunnel through to one address of its endpoint."""
+    """Return the exemption for a tunnel's packets to one address of its endpoint."""
     return Exemption(
         endpoint.protocol, make_network(address), endpoint.port, endpoint.source_port, endpoint.uids, endpoint.mark
     )

@@ -104,7 +104,7 @@ def install_guard(store: Store, invocation: Invocation, again: bool = False) -> 
                 raise GuardError(problem)
             record = _make_record(device, backend.name, passes, before, is_up)
             if before and before.opened and before.backend != backend.name:
-                shut_windows(before)  # from now on, only the new firewall is told to shut
+                shut_windows(before)  # from now on, only windows in the new firewall are shut
             store.write_guard(record)
         if is_up and not before:
             log.error(

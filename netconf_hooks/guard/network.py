@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_still_there(record: GuardRecord) -> bool:
-    """Whether it is certain that a link is still on the network that its guard's record names."""
+    """Whether it is certain that a link is still on the network in its guard's record."""
     try:
         now = fingerprint.read_fingerprint(record.device, outside_ports=record.rules.outside_ports)
         return is_same_network(record.fingerprint, now)

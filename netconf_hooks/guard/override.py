@@ -1,4 +1,4 @@
-"""What the admin can do to a guard by hand: close all guards, let a captive portal through, release a guard."""
+"""What the admin can do by hand: close all guards, allow a captive portal, release a guard."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = "{device} is on another network by now, or its router is silent: ask again"
 
-# How long the machine's sleep may wait for the records' lock, seconds.
+# Seconds that we wait for the records' lock before the machine is suspended.
 SLEEP_PATIENCE = 2.0
 
 
 def close_guards(store: Store, because: str) -> None:
-    """Close all guards until the next decision, for example before the machine sleeps.  Raises OSError.
+    """Close all guards until the next decision, for example before the machine is suspended.  Raises OSError.
 
     because: the reason, for the log and the records.
     Waits only `SLEEP_PATIENCE` for the records' lock, since its holder may be frozen already.  A record that can't be
@@ -60,11 +60,11 @@ def open_portal(
     store: Store, device: str, exemptions: Sequence[Exemption], seconds: float, api: str = "",
     asked: Fingerprint | None = None,
 ) -> None:
-    """Let `exemptions` through for some seconds.  Raises `GuardError` if there is no guard, if the firewall fails, or
-    if the link is on another network by now.
+    """Allow `exemptions` for some seconds.  Raises `GuardError` if there is no guard, if the firewall fails, or if the
+    link has moved to another network.
 
-    api: the URI that says when they are not needed any more (RFC 8908), empty for none; asked: the network for which
-    they are, None for the present one.
+    api: the URI that says when they are not needed any more (RFC 8908), empty if there is none; asked: the network for
+    which they are, None for the current one.
     """
     with store.lock_acting():
         with store.lock_records():
@@ -99,12 +99,12 @@ def _open_window(record: GuardRecord, window: Window) -> bool:
             firewall.load_firewall(record.backend).open_window(record.device, window, token)
             return True
         except TokenGone:
-            continue  # somebody has shut the link meanwhile
+            continue  # another process has shut the link meanwhile
     return False
 
 
 def _forget_portal(store: Store, record: GuardRecord) -> None:
-    """Write down that no captive portal may be visited, unless that was done meanwhile."""
+    """Record that no captive portal is allowed, unless another process has done so meanwhile."""
     with store.lock_records():
         now = read_guard(store, record.device)
         if now and now.portal_until == record.portal_until:

@@ -1,8 +1,8 @@
-"""What stands in the kernel's nf_tables, read by netlink: linux/netfilter/nf_tables.h, fixed kernel interface.
+"""Reads the kernel's nf_tables by netlink: linux/netfilter/nf_tables.h, a stable kernel interface.
 
-libnftables writes; this reads.  libnftables (1.0.6 to 1.1.3) fetches and translates whole tables for most questions:
-with 40 guards `list table` takes 50 ms of processor time for one of the two tables, `list tables` 30 ms.  Here, a
-chain's rules are counted, and only the last one is looked into: 5 ms for both tables, 1 ms for one guard.
+libnftables writes; this only reads.  libnftables (1.0.6 to 1.1.3) fetches and translates whole tables for most
+questions: with 40 guards, `list table` takes 50 ms of processor time for one of the two tables, `list tables` 30 ms.
+Here, the rules of a chain are counted, and only the last one is parsed: 5 ms for both tables, 1 ms for one guard.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Tables(Netlink):
         return {name: _add_rules(chain, rules.get(name, ())) for name, chain in chains.items()}
 
     def list_empty_chains(self, family: int, table: str) -> dict[str, Chain]:
-        """Return all chains of a table, by name, without anything of their rules; none if there is no such table."""
+        """Return all chains of a table, by name, without their rules; none if there is no such table."""
         wanted = _pack_name(table)
         chains = {}
         # The kernel lists the chains of all tables of a family.
@@ -112,7 +112,7 @@ class Tables(Netlink):
         return chains
 
     def get_chains(self, family: int, table: str, names: Collection[str]) -> dict[str, Chain]:
-        """Return those chains of `names` that there are."""
+        """Return those of these chains that exist."""
         chains = {}
         for name in names:
             try:

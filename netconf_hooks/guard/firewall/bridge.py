@@ -5,7 +5,7 @@ frame passes neither the bridge's own device nor, without br_netfilter, the host
 the table ``bridge netconf-guard`` sees exactly these frames; each guarded bridge has its own chains there.  A frame
 may leave by a port that is known to be a guest's.  Every other port counts as one that leads outside, also a port that
 was added a moment ago.  There guests may send ARP, DHCP, neighbour discovery and what the admin allows, but never what
-is let through for the host's tunnels, captive portals or probes.
+is allowed for the host's tunnels, captive portals or probes.
 
 With br_netfilter (sysctl net.bridge.bridge-nf-call-iptables) the same frames then pass the table inet, as if the host
 forwarded them.  They get a mark here, so that the table inet does not judge them again by rules meant for the host.
@@ -41,7 +41,7 @@ _HOOKS = {"forward": nf_tables.FORWARD, "output": nf_tables.OUTPUT}
 _MARK, _MARK_MASK = 0x67000000, 0xFF000000
 DECIDED = f"meta mark & {_MARK_MASK:#x} == {_MARK:#x}"
 
-# The frames that every closed link lets through, except 802.1X, which only the host needs.
+# The frames that pass every closed link, except 802.1X, which only the host needs.
 GUEST_FRAMES = tuple(frame for frame in FRAMES if "0x888e" not in frame and "0x88c7" not in frame)
 _VLANS = "@ll,96,16 { 0x8100, 0x88a8 }"
 
