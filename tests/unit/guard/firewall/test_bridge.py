@@ -45,6 +45,7 @@ def test_guests_reach_the_lan_while_the_bridge_is_on_it():
         "ip daddr 192.168.1.0/24 goto decided-br0", "ip daddr 224.0.0.251/32 udp dport 5353 goto decided-br0"
     )  # fmt: skip
     assert all(rule.endswith("goto decided-br0") for rule in rules)
+    assert not any("accept" in rule for rule in rules)  # a rule has one verdict
     commands = bridge.render_arriving("br0", window)
     assert commands[0] == "flush chain bridge netconf-guard lan-br0" == bridge.render_leaving("br0")[0]
     assert commands[1:] == [f"add rule bridge netconf-guard lan-br0 {rule}" for rule in rules]
@@ -104,6 +105,9 @@ def test_what_was_decided_is_not_decided_again():
     for chain in ("pass-br0", "forward-br0"):
         assert held[chain] == (f"{bridge.DECIDED} accept", *plain[chain])
     assert not any(bridge.DECIDED in rule for rules in plain.values() for rule in rules)
+    # Other programs' marks are kept, but for the upper eight bits.
+    assert bridge.DECIDED == "meta mark & 0xff000000 == 0x67000000"
+    assert build()["decided-br0"] == ("meta mark set meta mark & 0xffffff | 0x67000000 accept",)
     mark = 0x6E636866  # of our own probes: netconf_hooks.evidence.connection
     assert mark & 0xFF000000 != 0x67000000
 

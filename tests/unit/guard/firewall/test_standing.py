@@ -8,6 +8,7 @@ import time
 import types
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,6 +400,14 @@ def test_an_open_window_is_renewed_and_a_shut_one_stays_shut(nft: FakeNftables, 
 
 
 # What a link is made of
+
+
+def test_what_is_a_bridge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "br0/bridge").mkdir(parents=True)
+    (tmp_path / "eth0").mkdir()
+    monkeypatch.setattr(nftables, "SYSFS", str(tmp_path))
+    assert [device for device in ("br0", "eth0", "wlan0") if nftables.is_bridge(device)] == ["br0"]
+
 
 BRIDGE = "bridge netconf-guard"
 PORTS = Ports(True, ("eth1",), (7, 9), (12,))
