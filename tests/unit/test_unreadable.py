@@ -303,3 +303,11 @@ def test_damage_opens_nothing_and_stops_nothing(damage, gateway, routable, wirel
     assert stopped_then <= stopped
     rules = read_rules(write(damaged))
     assert rules.errors or list_undefined_words(rules)
+
+
+@pytest.mark.parametrize("wireless_open, state", [(True, DOWN), (False, KEEP)])
+def test_an_unencrypted_network_is_insecure_whatever_the_line_that_can_not_be_read_would_say(wireless_open, state):
+    """An unknown place is so only if that line would not name it."""
+    options = {"netconf-location": "home dns-domian=example.com", "netconf-vpn": "openvpn corp unless insecure"}
+    _, situation = arrive(options, wireless_open=wireless_open)
+    assert decide_tunnels([situation])[CORP].state == state
