@@ -101,6 +101,10 @@ def test_a_portal_is_found_once_in_a_network():
     assert [("portal-found" in names) for names in found] == [True, *[False] * 6]
 
 
+def test_a_portal_that_was_found_before_its_routers_were_known_is_not_found_again():
+    assert list(follow([announce(macs=())], [announce()]))[1] == []
+
+
 @pytest.mark.parametrize("there", [
     announce(macs=(OTHER_MAC,)), announce(index=8),
 ], ids=["another router", "another device"])  # fmt: skip
