@@ -184,6 +184,20 @@ def test_only_what_concerns_a_guard_is_listened_to(office):
     assert socket.filters == [({INDEX}, {ROUTER})]
 
 
+@pytest.mark.parametrize("scene", [HERE, ELSEWHERE])
+def test_news_of_a_port_shut_only_if_the_link_is_on_another_network(
+    office, firewall, links, place, monkeypatch, scene
+):
+    """A bridge or bond has others."""
+    monkeypatch.setattr(lease_module, "list_news_devices", lambda device: (device, "eth1"))
+    links.plug("eth1", 9)
+    listening, socket = listen(office)
+    place.scenes["eth0"] = scene
+    socket.waiting = [make_link(index=9, name="eth1", carrier=False)]
+    listening.hear()
+    assert firewall.is_open("eth0") is (scene is HERE)
+
+
 def test_only_guards_whose_record_has_changed_are_listened_to_anew(office, place, monkeypatch):
     monkeypatch.setattr(state, "_YOUNG", -(10**18))  # a record that was read once is remembered at once
     listening, socket = listen(office)
@@ -418,7 +432,7 @@ def test_a_lease_is_over_by_the_clock_that_nobody_can_set(office, monkeypatch):
 # Never waiting
 
 
-def test_shutting_waits_for_no_lock_and_is_written_down_later(office, firewall):
+def test_shutting_waits_for_no_lock_and_is_written_down_later(office, firewall, place):
     listening, socket = listen(office)
     with office.lock_acting(), office.lock_records():
         socket.waiting = [make_link(carrier=False)]
@@ -428,6 +442,7 @@ def test_shutting_waits_for_no_lock_and_is_written_down_later(office, firewall):
         assert listening.next_time() is not None
         # Nor is it shut again, or renewed meanwhile.
         asked = list(firewall.asked)
+        place.scenes["eth0"] = ELSEWHERE
         listening.verify()
         assert firewall.asked == asked
         listening.reload(renew=True)
