@@ -33,6 +33,15 @@ def test_a_portal_and_names_end_with_the_network_alone(office, firewall, everyth
     assert (firewall.get_window("eth0", "portal") is None) is everything
 
 
+def test_only_a_link_that_was_open_is_said_to_be_closed(office, messages):
+    said = "info: eth0: netconf-guard: closed: it moved"
+    shut_guard(office, office.read_guard("eth0"), "it moved")
+    assert said in messages
+    messages.clear()
+    shut_guard(office, office.read_guard("eth0"), "it moved")
+    assert said not in messages
+
+
 def test_before_sleep_everything_ends(office, firewall):
     add_windows(office)
     close_guards(office, "the machine is going to sleep")
