@@ -4,6 +4,7 @@ import pytest
 from guarded import OFFICE, assert_closed, assert_open, refresh
 from situations import make_record
 
+from netconf_hooks.decide import Decision, Known
 from netconf_hooks.guard import records
 from netconf_hooks.state import GuardRecord, boot_time
 
@@ -61,3 +62,16 @@ def test_a_link_that_was_renamed_is_closed_and_that_is_said_once(office, firewal
         assert_closed(office, firewall)
     said = [message for message in messages if "is called lan0 now" in message and message.startswith("error: ")]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("verdict, done, unsettled", [
+    ("closed", False, True), ("closed", True, False), ("open", False, True), ("open", True, False),
+    ("released", False, False),
+])
+def test_the_firewall_is_told_of_what_is_not_done(store, messages, verdict, done, unsettled):
+    store.prepare()
+    before = GuardRecord("eth0", "nftables", "closed", "it is coming up", done=True)
+    after = before.change(verdict=verdict, because="somebody says so", done=done)
+    assert records.write_verdicts(store, Known({}, (before,)), Decision({}, (after,), (), ())) is unsettled
+    assert store.read_guard("eth0") == after
+    assert messages == ([] if verdict == "closed" else [f"info: eth0: netconf-guard: {verdict}: somebody says so"])
