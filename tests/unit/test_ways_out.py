@@ -180,7 +180,12 @@ def hotel(monkeypatch, place):
     not answer."""
     answers = []
     monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ((read_portal(API),), ()))
-    monkeypatch.setattr(portal_page, "ask_state", lambda *_: answers.pop(0) if answers else fail())
+
+    def ask_state(portal, view):
+        assert view.deadline > time.monotonic()
+        return answers.pop(0) if answers else fail()
+
+    monkeypatch.setattr(portal_page, "ask_state", ask_state)
     place.names.update({"portal.example": ("198.51.100.9",), "login.example": ("198.51.100.10",)})
     return answers
 
@@ -233,7 +238,7 @@ def test_the_pass_ends_when_the_network_says_so(command, cafe, hotel, store, mon
     store.write_guard(store.read_guard("eth0").change(portal_due=0.0))
     assert guard.end_visits(store) == (True, None)
     assert cafe.get_window("eth0", "portal") is None
-    assert store.read_guard("eth0").portal_left() == 0
+    assert store.read_guard("eth0").portal_until == 0
     assert any("not needed any more" in message for message in messages)
     assert guard.end_visits(store) == (False, None)
     assert_closed(store, cafe)
