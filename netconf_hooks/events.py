@@ -78,13 +78,14 @@ def tell_event(event: EventRecord, directory: str = DIRECTORY, systemd: Systemd 
 
     Failures are logged; the next script runs all the same.
     """
-    from netconf_hooks.system.programs import ProgramError, run  # only if there are events: saves the import
+    from netconf_hooks.system import apart  # only if there are events: saves the import
+    from netconf_hooks.system.programs import ProgramError
 
     log.info(f"event {event.name} ({event.variables['IFACE']})")
     _switch_target(event.name, systemd)
     for script in list_scripts(directory):
         try:
-            result = run([script, event.name], timeout=TIMEOUT, variables=event.variables)
+            result = apart.run([script, event.name], TIMEOUT, event.variables)
         except ProgramError as error:
             log.error(f"event {event.name}: {error}")
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from time import monotonic
 
 from netconf_hooks.evidence.probes import Outcome, Wait
 from netconf_hooks.system.ownership import Unsafe, check_program
@@ -20,19 +21,20 @@ def ask(question: Question, view: View) -> Steps:
     The program can stop tunnels, so it runs only if root owns it and every directory on the way to it, and nobody else
     can write to them.
     """
-    from netconf_hooks.system.programs import ProgramError, begin  # takes 4 ms the first time
+    from netconf_hooks.system import apart  # takes 4 ms the first time
+    from netconf_hooks.system.programs import ProgramError
 
     path = question.value
     if os.geteuid() != 0:
         return Outcome(problem="only root runs it")
     try:
         check_program(path)
-        program = begin([path], {"IFACE": view.link.iface})
+        program = apart.begin([path], max(0.0, view.deadline - monotonic()), {"IFACE": view.link.iface})
+        with program:
+            yield Wait({program.fileno(): select.POLLIN}, view.deadline)
+            status = program.read_status()
     except (Unsafe, ProgramError) as error:
         return Outcome(problem=f"not run: {error}")
-    with program:
-        yield Wait({program.fileno(): select.POLLIN}, view.deadline)
-        status = program.poll()
     if status is None:
         return Outcome(problem="not done in time, killed")
     if status < 0:

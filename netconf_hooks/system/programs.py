@@ -108,12 +108,14 @@ class Running:
         return self._status
 
 
-def begin(argv: Sequence[str], variables: Mapping[str, str] | None = None) -> Running:
+def begin(
+    argv: Sequence[str], variables: Mapping[str, str] | None = None, output: int | None = None
+) -> Running:
     """Start a program in the background.  Raises `ProgramError` if it can't be started.
 
-    variables: as for `run`.
+    variables: as for `run`; output: a descriptor that its output goes to, instead of being discarded.
     """
-    return Running(_start(argv, None, None, variables))
+    return Running(_start(argv, output, None, variables))
 
 
 def run(

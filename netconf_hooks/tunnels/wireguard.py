@@ -21,7 +21,7 @@ import select
 import time
 
 from netconf_hooks.record import Record
-from netconf_hooks.system import detached, programs
+from netconf_hooks.system import apart, detached, programs
 from netconf_hooks.system.addresses import split_host_port
 from netconf_hooks.system.devices import LONGEST
 from netconf_hooks.system.files import read_text
@@ -363,7 +363,7 @@ class Tunnel:
 
     def _run_down(self, what: str) -> None:
         try:
-            result = programs.run([self._wg_quick, "down", what], STOP_TIMEOUT)
+            result = apart.run([self._wg_quick, "down", what], STOP_TIMEOUT)  # it runs the admin's PreDown and PostDown
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
         reason = describe_failure(result)

@@ -239,3 +239,49 @@ def test_a_laptop_that_wakes_up_elsewhere(machine, network, vpn):
     machine.run(["ifdown", "eth0"])
     machine.run([*sleep, "post", "suspend"])
     wait_until_ended(machine, WATCHER_UNIT)
+
+
+# Writes down what it may do and what it gets: capabilities, system calls, signals, limits, files, environment.
+DESCRIBE = r"""#!/bin/sh
+[ "$IFACE" = eth0 ] || exit 1
+out=$(mktemp /run/describing-XXXXXX)
+{
+    grep -E '^(Cap...|NoNewPrivs|Seccomp|Sig(Blk|Ign)|Groups|Uid):' /proc/self/status
+    cat /proc/self/limits
+    umask
+    pwd
+    readlink /proc/self/ns/mnt
+    for place in /usr/local /etc /home /root /boot /proc/sys/net/ipv4/ip_forward /dev/net/tun; do
+        [ ! -w $place ] || echo "may write $place"
+    done
+    ! unshare --mount true || echo "may make namespaces"
+    env | grep -E '^(PATH|LC_ALL|IFACE|NETCONF_LOCATION|IF_[A-Z_]*|MODE|PHASE)=' | sort
+} >"$out" 2>&1
+mv "$out" "/run/$(basename "$0")"
+"""
+
+
+def test_what_the_admin_has_written_may_do_the_same_in_the_watcher(machine, network):
+    """The watcher's unit is hardened.  Event scripts and tests' programs run as from a hook at boot."""
+    network.plug("office", "eth0")
+    stanza = "iface eth0 inet manual\n    pre-up ip link set dev eth0 up\n"
+    configure(machine, f"auto eth0\n{stanza}    netconf-location office command=/usr/local/sbin/prove\n")
+    machine.write("/etc/netconf-hooks/event.d/tell", DESCRIBE, 0o755)
+    machine.write("/usr/local/sbin/prove", DESCRIBE, 0o755)
+    machine.boot(BOOT_TIMEOUT)
+    pid = wait_for_watcher(machine)
+    wait_until(lambda: machine.exists("/run/tell"), "the hook to run the event's script")
+    by_hook = {name: machine.read(f"/run/{name}") for name in ("tell", "prove")}
+    for text in by_hook.values():
+        assert "NoNewPrivs:\t0" in text and "may write /usr/local" in text and "may make namespaces" in text
+    assert "NoNewPrivs:\t1" in machine.read(f"/proc/{pid}/status")
+    # In tenths of what systemd-analyze prints.
+    machine.run(["systemd-analyze", "--no-pager", "security", "--threshold=49", WATCHER_UNIT])
+
+    machine.run(["rm", "/run/tell", "/run/prove"])
+    network.unplug("eth0")
+    wait_until(lambda: machine.exists("/run/tell"), "the watcher to run the event's script")
+    network.plug("office", "eth0")
+    wait_until(lambda: machine.exists("/run/prove"), "the watcher to run the test's program")
+    assert {name: machine.read(f"/run/{name}") for name in by_hook} == by_hook
+    assert wait_for_watcher(machine) == pid
