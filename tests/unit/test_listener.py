@@ -821,6 +821,19 @@ def test_it_leaves_once_there_is_nothing_left(world, monkeypatch):
     lock.release()
 
 
+def test_systemd_is_told_at_an_abstract_address_too(messages):
+    """As in containers; sd_notify(3) writes its first byte, which is none, as an @."""
+    name = f"netconf-hooks-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}")
+        systemd.setblocking(False)
+        watch._tell_leaving(f"@{name}")
+        assert systemd.recv(100) == b"STOPPING=1"
+    assert messages == []
+    watch._tell_leaving("/nowhere/notify")
+    assert len(messages) == 1 and messages[0].startswith("error: /nowhere/notify: ")
+
+
 def test_it_stays_for_a_tunnel_that_could_not_be_stopped(world):
     world.store.write_tunnels({("openvpn", "corp"): TunnelRecord("openvpn", "corp", "down", "", applied=False)})
     world.at(10, world.forget)
@@ -836,6 +849,26 @@ def test_it_stays_while_a_child_is_at_work(world):
     world.run()
     assert world.has_ended
     assert world.now == 1010.5
+
+
+def test_an_interface_that_comes_up_at_the_last_moment_is_watched(world, monkeypatch):
+    """Its hook has the lock just before the watcher does, and finds a watcher that runs."""
+    real = world.store.lock_records
+
+    def lock_records():
+        world.store.write_interface(in_office("eth1", 8))
+        monkeypatch.setattr(world.store, "lock_records", real)
+        return real()
+
+    def forget():
+        world.forget()
+        monkeypatch.setattr(world.store, "lock_records", lock_records)
+
+    world.at(10, forget)
+    world.at(20, world.wake)
+    world.run(seconds=30)
+    assert not world.has_ended
+    assert any(chosen == ["eth1"] for *_, chosen in world.surveys)
 
 
 def test_it_waits_for_no_lock_but_tries_again(world):

@@ -807,6 +807,12 @@ def test_the_exit_status_tells_systemd_whether_to_start_it_again(store, monkeypa
     assert sys.excepthook is watch._log_crash
 
 
+def test_the_command_has_this_exit_status(monkeypatch):
+    monkeypatch.setattr(watch, "run_watcher", lambda store: 7 if isinstance(store, Store) else 0)
+    monkeypatch.setattr(watch.log, "fill_descriptors", lambda: None)
+    assert watch.main() == 7
+
+
 def test_a_crash_is_logged_and_ends_it_with_a_status_of_its_own(monkeypatch, messages):
     monkeypatch.setattr(watch.os, "_exit", lambda status: messages.append(f"exit {status}"))
     error = KeyError("seven")
