@@ -303,6 +303,8 @@ class Suite:
         try:
             with Machine(copy, network=True, written=True) as machine:
                 copy_sources(copy / "root/source")
+                # make deb asks git for the checkout's files.
+                machine.run(["git", "init", "--quiet"], self.log("lab"), directory="/root/source")
                 options = [f"PYTEST={os.environ['PYTEST']}"] if os.environ.get("PYTEST") else []
                 said = machine.run(
                     ["make", "test", *options], self.log("lab"), directory="/root/source", timeout=7200,
