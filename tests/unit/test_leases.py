@@ -504,6 +504,38 @@ def test_a_firewall_that_fails_is_tried_again_until_the_lease_is_over(office, fi
     assert_closed(office, firewall)
 
 
+def test_what_could_not_be_shut_until_its_lease_was_over_is_shut_by_the_kernel(office, firewall, monkeypatch):
+    """So it is not tried for ever."""
+    listening, socket = listen(office)
+    firewall.broken = "busy"
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    now = time.monotonic()
+    for later, tried in ((LEASE - 1, 1), (LEASE + 1, 0), (LEASE + 10, 0)):
+        monkeypatch.setattr(lease_module, "monotonic", lambda: now + later)
+        firewall.asked.clear()
+        listening.keep_time()
+        assert len(firewall.asked) == tried
+    assert listening.next_time() is None or listening.next_time() > now + LEASE
+
+
+def test_a_link_that_has_moved_before_anybody_listened_is_shut_at_once(office, firewall, place):
+    place.scenes["eth0"] = ELSEWHERE
+    listen(office)
+    assert_closed(office, firewall)
+
+
+def test_a_renewal_that_fails_is_logged_and_tried_again(office, firewall, messages):
+    listening, _ = listen(office)
+    firewall.broken = "busy"
+    listening.reload(renew=True)
+    listening.keep_time()
+    assert "error: eth0: netconf-guard: busy" in messages
+    firewall.broken = ""
+    assert_open(office, firewall)
+    assert listening.next_time() <= time.monotonic() + lease_module.RENEWAL
+
+
 def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     listening, socket = listen(office)
     place.silent = (ROUTER,)
