@@ -27,7 +27,12 @@ HOUR = 3600.0
 PASS = 90.0  # seconds for which a portal may be visited
 SLACK = 2.0  # iptables' time match knows whole seconds, and nothing here is exact
 
-PORTAL, OTHER = "root/tcp4/portal", "root/udp4/beyond"
+NAMES = 30.0  # seconds for which a daemon may resolve its server's name by itself (guard.endpoints.NAMES_TIME)
+
+PORTAL, OTHER, DNS = "root/tcp4/portal", "root/udp4/beyond", "root/udp4/dns"
+SERVER = "vpn.example.net"
+ASKED = Allowed(resolvers=frozenset({CAFE.router}), names=frozenset({SERVER}))  # our own queries
+TUNNEL = f"    dns-nameservers {CAFE.router}\n    netconf-vpn openvpn corp\n"
 
 
 class Watched(Guest, Closing):
@@ -40,6 +45,7 @@ class Watched(Guest, Closing):
             self.sender = undo.enter_context(Sender("root", 0, [
                 Job(PORTAL, "tcp", INTERNET_HOST, 80),
                 Job(OTHER, "udp", INTERNET_HOST, 9, data=mark_data(OTHER)),
+                Job(DNS, "udp", CAFE.router, 53, data=mark_data(DNS)),
             ]))
             self._undo = undo.pop_all()
 
@@ -47,19 +53,20 @@ class Watched(Guest, Closing):
         """Let nobody send any more, and look away."""
         self._undo.close()
 
-    def write_stanza(self, site: Site, backend: str) -> None:
-        """Write the laptop's rules.  A static address: a DHCP client's lease would end with the clock."""
+    def write_stanza(self, site: Site, backend: str, more: str = "") -> None:
+        """Write the laptop's rules, with more lines.  A static address: a DHCP client's lease would end with the clock.
+        """
         stanza = (
             f"iface eth0 inet static\n    address 192.168.{site.number}.50/24\n    gateway {site.router}\n"
             f"    netconf-location office-lan gateway-mac={OFFICE.router_mac}\n    netconf-trust hints\n"
-            f"    netconf-guard unless office-lan\n    netconf-guard-backend {backend}\n"
+            f"    netconf-guard unless office-lan\n    netconf-guard-backend {backend}\n{more}"
         )
         self.write("/etc/network/interfaces", f"auto lo\niface lo inet loopback\n\n{stanza}")
 
-    def begin(self, site: Site, backend: str) -> None:
+    def begin(self, site: Site, backend: str, more: str = "") -> None:
         """Write the rules and arrive, whatever an earlier check has left."""
         self.run(["ifdown", "--force", "eth0"], check=False)  # not known at all yet, or down
-        self.write_stanza(site, backend)
+        self.write_stanza(site, backend, more)
         self.arrive(site.name)
 
     def look(self) -> set[str]:
@@ -70,7 +77,7 @@ class Watched(Guest, Closing):
 
     def collect(self) -> set[str]:
         """Return what has come since the last look."""
-        return {leak.kind or leak.summary for leak in find_leaks(self.capture.read(), Allowed(), {80: PORTAL})}
+        return {leak.kind or leak.summary for leak in find_leaks(self.capture.read(), ASKED, {80: PORTAL})}
 
     def read_guard(self) -> object:
         """Return what ``netconf-hooks status`` calls the guard of eth0."""
@@ -151,6 +158,34 @@ def visit_a_portal_while_the_clock_is_set(guest: Watched, backend: str) -> None:
     guest.leave()
 
 
+def resolve_a_name_while_the_clock_is_set(guest: Watched, backend: str) -> None:
+    """Be where the daemon may ask for its server, and see for how long it may."""
+    guest.write("/etc/openvpn/client/corp.conf", f"client\ndev tun\nremote {SERVER} 1194 udp\n")
+    for options in (["--bind", "/etc/hosts"], ["-o", "remount,bind,ro"]):
+        guest.run(["mount", *options, "/etc/hosts"])
+    try:
+        said = guest.count_log("DNS is allowed for the daemons")
+        guest.begin(CAFE, backend, TUNNEL)
+        wait_until(lambda: DNS in guest.look(), "the daemon to be allowed to ask", NAMES)
+        granted = time.monotonic()
+        with clock(guest) as step:
+            for _ in range(5):
+                step(-HOUR)
+                step(2 * HOUR)
+                step(-2 * HOUR)
+                step(HOUR)
+            step(-HOUR)
+            last = watch_until_it_ends(guest, DNS, granted + NAMES)
+            print(f"# {backend}: the last query left {last - granted:.1f} s after the first was seen")
+            assert last <= granted + NAMES + SLACK
+        guest.collect()
+        assert (kinds := guest.look()) == set(), kinds
+        assert guest.count_log("DNS is allowed for the daemons") == said + 1
+        guest.leave()
+    finally:
+        guest.run(["umount", "/etc/hosts"])
+
+
 def end_an_open_guard_by_the_clock(guest: Watched, backend: str) -> None:
     """Be in the office, and set the clock, far and little, back and forth."""
     guest.begin(OFFICE, backend)
@@ -175,6 +210,14 @@ def an_open_guard_with_nftables(guest: Watched) -> None:
     end_an_open_guard_by_the_clock(guest, "nftables")
 
 
+def a_name_with_nftables(guest: Watched) -> None:
+    resolve_a_name_while_the_clock_is_set(guest, "nftables")
+
+
+def a_name_with_iptables(guest: Watched) -> None:
+    resolve_a_name_while_the_clock_is_set(guest, "iptables")
+
+
 def a_portal_with_iptables(guest: Watched) -> None:
     visit_a_portal_while_the_clock_is_set(guest, "iptables")
 
@@ -186,8 +229,10 @@ def an_open_guard_with_iptables(guest: Watched) -> None:
 CHECKS: list[Check[Watched]] = [
     a_portal_with_nftables,
     an_open_guard_with_nftables,
+    a_name_with_nftables,
     a_portal_with_iptables,
     an_open_guard_with_iptables,
+    a_name_with_iptables,
 ]
 
 
