@@ -164,6 +164,7 @@ class Leases:
         self._shuts: dict[str, _Shut] = {}
         self._renewed: dict[str, tuple[GuardRecord, float, float]] = {}
         self._questions: dict[str, float] = {}  # until when we wait for a device's routers to answer
+        self._answered: dict[str, None] = {}  # the devices whose routers have, in this order: to be renewed
         self._due: float | None = None
         self._retry = 0.0
         self._pause = FIRST_PAUSE
@@ -272,6 +273,7 @@ class Leases:
         if not any(self._is_leased(record) for record in records):
             self._due = None
             self._questions.clear()
+            self._answered.clear()
         elif renew:
             self._due = monotonic()
         elif self._due is None:
@@ -451,6 +453,7 @@ class Leases:
             self._shuts[record.device] = _Shut(record, each.because, when, record.device in done, everything)
             self._renewed.pop(record.device, None)
             self._questions.pop(record.device, None)
+            self._answered.pop(record.device, None)
         if lost:
             self._pause = FIRST_PAUSE
             self._write()
@@ -509,7 +512,7 @@ class Leases:
         self._answer_questions()
 
     def _answer_questions(self) -> None:
-        """Renew the lease of each link whose routers have all answered.
+        """Find the links whose routers have all answered: `keep_time` renews their leases.
 
         A router that does not answer in time only skips a renewal.  After 3 s the kernel gives it up
         (neigh/*/mcast_solicit and retrans_time_ms, arp(7)): this event shuts the guard.
@@ -520,9 +523,17 @@ class Leases:
                 continue
             if len(self._netlink.get_sure_neighbours(scene.index, scene.macs)) == len(scene.macs):
                 del self._questions[record.device]
-                self._renew(record)
+                self._answered[record.device] = None
         now = monotonic()
         self._questions = {device: until for device, until in self._questions.items() if until > now}
+
+    def _renew_next(self) -> None:
+        """Renew one lease.  Before the next one, `hear` comes: many renewals would delay what has to be shut."""
+        device = next(iter(self._answered))
+        del self._answered[device]
+        for record in self.list_guards():
+            if record.device == device and self._is_leased(record):
+                self._renew(record)
 
     def _renew(self, record: GuardRecord) -> None:
         if not is_same_network(record.fingerprint, self._look(record)):
@@ -547,17 +558,21 @@ class Leases:
 
     def next_time(self) -> float | None:
         """Return when `keep_time` has something to do, as time.monotonic(); None if never."""
+        if self._answered:
+            return monotonic()
         times = [self._due, *self._questions.values(), self._retry if self._shuts or self._renewed else None]
         times.append(self._check_due)
         return min((when for when in times if when is not None), default=None)
 
     def keep_time(self) -> None:
-        """Do what is due now: renewals, and attempts that failed before.  Raises `NetlinkError`."""
+        """Do what is due now: a renewal, and attempts that failed before.  Raises `NetlinkError`."""
         now = monotonic()
         if self._due is not None and now >= self._due:
             self._ask_routers()
         if any(now >= until for until in self._questions.values()):
             self._answer_questions()
+        if self._answered:
+            self._renew_next()
         if (self._shuts or self._renewed) and now >= self._retry:
             for device, shut in list(self._shuts.items()):
                 if not shut.done and now >= shut.when + LEASE:

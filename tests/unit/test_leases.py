@@ -11,7 +11,7 @@ from guarded import (
 )  # fmt: skip
 
 from netconf_hooks import settle, state
-from netconf_hooks.evidence.fingerprint import Fingerprint
+from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
 from netconf_hooks.guard.firewall import GuardError
@@ -550,8 +550,34 @@ def test_routers_are_asked_and_not_waited_for(office, firewall, place):
     place.silent = ()
     socket.waiting = [make_neighbour()]
     listening.hear()
+    assert listening.next_time() <= time.monotonic()
+    listening.keep_time()
     assert "renew eth0 open" in firewall.asked
     assert office.read_guard("eth0").lease_until > before
+
+
+def test_between_two_renewals_news_are_heard(office, firewall, place):
+    """iptables takes a tenth of a second for each of many guards: what has lost its network must not wait for all."""
+    record = office.read_guard("eth0")
+    scene = parse_fingerprint(record.fingerprint)
+    for index, device in ((INDEX + 1, "eth1"), (INDEX + 2, "eth2")):
+        place.scenes[device] = scene.change(index=index)
+        office.write_guard(record.change(device=device, fingerprint=str(place.scenes[device])))
+        exemptions, windows = firewall.stands["eth0"]
+        firewall.stands[device] = (exemptions, {**windows})
+    listening, socket = listen(office)
+    listening.reload(renew=True)
+    firewall.asked.clear()
+    listening.keep_time()
+    assert firewall.asked == ["renew eth0 open"]
+    assert listening.next_time() <= time.monotonic()
+    socket.waiting = [make_link(index=INDEX + 1, name="eth1", carrier=False)]
+    listening.hear()
+    assert firewall.asked[1].startswith("shut eth1 ") and len(firewall.asked) == 2
+    listening.keep_time()
+    assert firewall.asked[-1] == "renew eth2 open"
+    assert "renew eth1 open" not in firewall.asked
+    assert listening.next_time() > time.monotonic()
 
 
 def test_a_router_that_stays_silent_is_asked_again_at_the_next_renewal(office, firewall, place, monkeypatch):
