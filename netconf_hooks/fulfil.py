@@ -85,9 +85,12 @@ def fulfil(request: Request, store: Store) -> int:
 def _begin_refresh(store: Store) -> None:
     """Record that a refresh begins.  Raises `CommandError` if the last one was too short ago."""
     now = boot_time()
-    left = store.read_refreshed() + REFRESH_PAUSE - now
-    if left > 0:
-        raise CommandError(f"refresh: without root once in {REFRESH_PAUSE:g} s: wait {left:.0f} s, or use sudo")
+    passed = now - store.read_refreshed()
+    if passed < REFRESH_PAUSE:
+        raise CommandError(
+            f"refresh: the last one was {passed:.0f} s ago; without root once in {REFRESH_PAUSE:g} s: "
+            f"wait {REFRESH_PAUSE - passed:.0f} s, or use sudo"
+        )
     store.prepare()
     store.write_refreshed(now)
 

@@ -62,8 +62,9 @@ class Machine(Closing):
 
     image: the directory of the tree; network: whether it shares this machine's network, for apt; else it has none, not
     even a loopback device that is up.
-    written: whether the machine writes to the tree itself.  Else it writes to an overlay, over which the lab, which has
-    two of its own, can lay no other.
+    written: whether the machine writes to the tree itself, which is then the root of its mount namespace: as the lab
+    needs it, which lays two overlays over it and enters namespaces (nsenter(1) leaves a chroot).  Else it writes to an
+    overlay.
     """
 
     def __init__(self, image: Path, network: bool, written: bool = False) -> None:
@@ -77,7 +78,11 @@ class Machine(Closing):
             self._place.run(["mount", *(["--bind", str(image)] if written else overlay), "/mnt/root"])
             for name in ("proc", "sys", "dev"):
                 self._place.run(["mount", "--rbind", "--make-rslave", f"/{name}", f"/mnt/root/{name}"])
-            self.root = self._place.root / "mnt/root"
+            self._inside = "/mnt/root"
+            if written:
+                self._place.run(["sh", "-ec", "cd /mnt/root; pivot_root . mnt; umount --lazy mnt"])
+                self._inside = "/"
+            self.root = self._place.root / self._inside.removeprefix("/")
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -102,7 +107,7 @@ class Machine(Closing):
         """
         proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
         environment = {**proxies, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **(variables or {})}
-        inside = ["chroot", *([f"--userspec={user}"] if user else []), "/mnt/root"]
+        inside = ["chroot", *([f"--userspec={user}"] if user else []), self._inside]
         inside += ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", directory, *argv]
         result = self._place.run(inside, check=False, env=environment, timeout=timeout)
         said = result.stdout + result.stderr

@@ -451,8 +451,8 @@ class TestScan:
     def test_a_scan_that_goes_on_counts_for_what_it_has_heard_at_the_deadline(self, radio):
         radio.near.recv(1)
         began = time.monotonic()
-        assert self.find("wireless essid home", seconds=0.3)[0] == "stanza0"
-        assert 0.15 < time.monotonic() - began < 5
+        assert self.find("wireless essid home", seconds=1)[0] == "stanza0"
+        assert 0.5 < time.monotonic() - began < 5
 
     def test_a_cable_is_not_scanned(self, radio, messages):
         assert self.find("wireless open", "command true", device="eth0")[0] == "stanza1"

@@ -309,7 +309,7 @@ def test_a_refresh_once_in_ten_seconds(ask_for, cafe, monkeypatch, store):
     monkeypatch.setattr(fulfil, "boot_time", lambda: now)
     assert ask_for("refresh") == (OK, "", "")
     now = 1003.0
-    said = "netconf-hooks: refresh: without root once in 10 s: wait 7 s, or use sudo\n"
+    said = "netconf-hooks: refresh: the last one was 3 s ago; without root once in 10 s: wait 7 s, or use sudo\n"
     assert ask_for("refresh") == (FAILED, "", said)
     now = 1010.0
     assert ask_for("refresh") == (OK, "", "")
