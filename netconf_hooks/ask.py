@@ -16,6 +16,7 @@ from netconf_hooks.request import has_uid, read_request, RequestError
 from netconf_hooks.state import Store
 from netconf_hooks.system import log, programs
 from netconf_hooks.system.systemd import Systemd
+from netconf_hooks.system.waiting import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ UNIT, PORTAL_UNIT = "netconf-hooks-request@{}.service", "netconf-hooks-request-p
 
 # Seconds between two reads of the answer.
 PAUSE = 0.1
+
+# For how many seconds a whole answer is waited for once the unit has ended.
+LATE = 3.0
 
 # How many bytes of the answer are read at once: more than a unit writes.
 _MUCH = 1 << 20
@@ -111,7 +115,11 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
                 shown.show_more()
                 if ended:
                     break
-            running.poll()
+            started = running.poll() == 0
+        if started and not shown.is_complete():
+            shown.take_old()
+        # The unit of the same request, made again just now, may have replaced the answer: it will end as well.
+        wait_until(shown.is_complete, LATE, PAUSE)
     except programs.ProgramError as error:
         log.complain(str(error))
         return FAILED
@@ -132,8 +140,8 @@ class _Shown:
 
     status: the exit status at the answer's end; None while the answer is incomplete.
 
-    A complete answer that exists when we start belongs to an earlier request.  An incomplete one belongs to the same
-    request, which another process has just made: we show it.
+    A complete answer that exists when we start belongs to an earlier request, unless no other one comes (`take_old`).
+    An incomplete one belongs to the same request, which another process has just made: we show it.
     """
 
     def __init__(self, path: str) -> None:
@@ -163,6 +171,16 @@ class _Shown:
             self._rest += end + status
             if status.endswith(b"\n"):
                 self.status = int(status) if status.strip().isdigit() else FAILED
+
+    def take_old(self) -> None:
+        """Show the answer that was already complete: its unit had not ended, so that systemd started no other."""
+        if not self._switched and self._file < 0:
+            self._file, self._switched = self._old, True
+
+    def is_complete(self) -> bool:
+        """Show the lines that were written since the last call, and return whether there can't be any more."""
+        self.show_more()
+        return self.status is not None
 
     def close(self) -> None:
         """Close the files."""

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from guarded import ELSEWHERE
@@ -120,8 +121,13 @@ class Running:
         self.is_running = lambda: running
 
 
+UNANSWERED = (
+    "netconf-hooks: refresh: netconf-hooks-request@refresh.service has not answered: the system's log says why\n"
+)
+
+
 @pytest.fixture
-def answers(store, tmp_path, capfd):
+def answers(store, tmp_path, capfd, monkeypatch):
     """A function that asks, where a unit does what a shell script says; it returns exit status, output and complaints.
 
     The script gets the file of the answer as $1.
@@ -131,6 +137,8 @@ def answers(store, tmp_path, capfd):
     (tmp_path / "interfaces").write_text(
         "iface corp inet manual\n    netconf-uplink eth0\niface eth0 inet dhcp\nmapping m*\n    script /x\n"
     )
+
+    monkeypatch.setattr(ask, "LATE", 0.3)
 
     def run(*words, script="exit 0", uid="1000", running=True, first='rm -f "$1"'):
         program = tmp_path / "systemctl"
@@ -206,6 +214,30 @@ def test_for_nothing_no_unit_is_started(answers, words, status):
 def test_without_systemd_it_says_so(answers):
     said = "netconf-hooks: refresh: without systemd, only root may do this\n"
     assert answers("refresh", running=False) == (1, "", said)
+
+
+def test_an_answer_that_the_next_unit_has_begun_is_waited_for(answers, monkeypatch, store):
+    """Two users have asked for the same, one after the other: the first one's answer is gone."""
+
+    def wait(condition, timeout, _):
+        assert timeout == ask.LATE and not condition()
+        with open(store.path_of_answer("refresh"), "ab") as file:
+            file.write(b"too soon\n\x001\n")
+        return condition()
+
+    monkeypatch.setattr(ask, "wait_until", wait)
+    script = "printf 'netconf-hooks: refresh: ' >$1"
+    assert answers("refresh", script=script) == (1, "", "netconf-hooks: refresh: too soon\n")
+
+
+def test_the_answer_of_a_unit_that_is_about_to_end_is_taken(answers, store):
+    """systemd then starts no other; a unit that fails has no answer."""
+    store.prepare()
+    Path(store.requests).mkdir()
+    path = Path(store.path_of_answer("refresh"))
+    for status, answer in (("0", (1, "", "netconf-hooks: refresh: too soon\n")), ("1", (1, "", UNANSWERED))):
+        path.write_text("netconf-hooks: refresh: too soon\n\x001\n")
+        assert answers("refresh", script=f"exit {status}", first="") == answer
 
 
 def test_who_interrupts_is_told_that_it_goes_on(answers, tmp_path):
