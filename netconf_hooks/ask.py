@@ -118,8 +118,8 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
             started = running.poll() == 0
         if started and not shown.is_complete():
             shown.take_old()
-        # The unit of the same request, made again just now, may have replaced the answer: it will end as well.
-        wait_until(shown.is_complete, LATE, PAUSE)
+            # The unit of the same request, made again just now, may have replaced the answer: it will end as well.
+            wait_until(shown.is_complete, LATE, PAUSE)
     except programs.ProgramError as error:
         log.complain(str(error))
         return FAILED

@@ -68,7 +68,7 @@ def begin(argv: Sequence[str], timeout: float, variables: Mapping[str, str] | No
     answer = os.memfd_create("status")
     try:
         return Running(programs.begin(unit.command, variables, answer), unit, answer)
-    except BaseException:
+    except ProgramError:
         os.close(answer)
         raise
 
