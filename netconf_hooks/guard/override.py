@@ -120,7 +120,11 @@ def release_guard(store: Store, device: str) -> None:
             if not record:
                 raise GuardError(f"{device} has no guard")
             because = "released by the admin until the next ifup"
-            released = record.change(verdict=RELEASED, because=because, opened=True, done=True, portal_until=0.0)
+            # Unlike the lease of an open guard, this does not end.
+            released = record.change(
+                verdict=RELEASED, because=because, opened=True, done=True, portal_until=0.0, lease_until=0.0,
+                lease_until_boot=0.0,
+            )  # fmt: skip
             store.write_guard(released)
         try:
             firewall.load_firewall(record.backend).lift(device)
