@@ -41,8 +41,7 @@ def end_visits(store: Store) -> tuple[bool, float | None]:
         now = boot_time()
         if record.portal_due > now:
             pauses.append(record.portal_due - now)
-        elif _is_over(store, record):
-            _end(store, record)
+        elif _is_over(store, record) and _end(store, record):
             ended = True
         else:
             _write(store, record, portal_due=boot_time() + PAUSE)
@@ -76,15 +75,16 @@ def _find_interface(store: Store, record: GuardRecord) -> InterfaceRecord | None
     return next((found[name] for name in names if name in found and not found[name].wish), None)
 
 
-def _end(store: Store, record: GuardRecord) -> None:
-    """Shut the window of a captive portal."""
+def _end(store: Store, record: GuardRecord) -> bool:
+    """Shut the window of a captive portal; return whether that succeeded."""
     try:
         firewall.load_firewall(record.backend).shut_window(record.device, PORTAL)
     except GuardError as error:
         log.error(f"{record.device}: netconf-guard: {error}")
-        return
+        return False
     log.info(f"{record.device}: netconf-guard: the captive portal is not needed any more: its window is closed")
     _write(store, record, portal_until=0.0)
+    return True
 
 
 def _write(store: Store, record: GuardRecord, **changes: float) -> None:

@@ -259,14 +259,35 @@ def test_where_no_login_is_needed_only_the_time_ends_the_pass(command, cafe, hot
     assert cafe.get_window("eth0", "portal")
 
 
-def test_a_firewall_that_fails_is_asked_again(command, cafe, hotel, store):
+def test_the_portal_is_asked_for_an_interface_that_is_up(command, cafe, hotel, store, links):
+    """Another one on the same device is only coming up: nothing is known of it yet."""
+    hotel += [State(True), State(False)]
+    command("portal", "eth0")
+    record = store.read_guard("eth0")
+    coming = record.passes[0].change(iface="eth0:1")
+    store.write_guard(record.change(passes=(coming, *record.passes)))
+    assert guard.end_visits(store) == (True, None)
+    assert cafe.get_window("eth0", "portal") is None
+
+
+def test_without_an_interface_that_is_up_no_portal_is_asked(command, cafe, hotel, store):
+    hotel += [State(True), State(False)]
+    command("portal", "eth0")
+    store.remove_interface("eth0")
+    assert guard.end_visits(store) == (False, PAUSE)
+    assert cafe.get_window("eth0", "portal") and len(hotel) == 1
+
+
+def test_a_firewall_that_fails_is_asked_again(command, cafe, hotel, store, messages):
     hotel += [State(True), State(False), State(False)]
     command("portal", "eth0")
     cafe.broken = "busy"
-    guard.end_visits(store)
+    assert guard.end_visits(store) == (False, PAUSE)
     assert store.read_guard("eth0").portal_left() > 0
+    assert "error: eth0: netconf-guard: busy" in messages
     cafe.broken = ""
-    guard.end_visits(store)
+    store.write_guard(store.read_guard("eth0").change(portal_due=0.0))
+    assert guard.end_visits(store) == (True, None)
     assert store.read_guard("eth0").portal_left() == 0
     assert cafe.get_window("eth0", "portal") is None
 
