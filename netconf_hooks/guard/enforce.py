@@ -194,20 +194,29 @@ def _close_with(record: GuardRecord, windows: Sequence[Window]) -> bool:
 def _close_all(store: Store, records: Iterable[GuardRecord]) -> None:
     """Close links in the firewalls as their records say, and write down that this is done.
 
-    All links of a firewall are closed in one transaction, except those with windows: each of them needs a token.
+    Links with windows need a token each, and their routers may be silent: so they come last, one by one.
+    """
+    plain: list[GuardRecord] = []
+    windowed: list[GuardRecord] = []
+    for record in records:
+        (windowed if _list_windows(record) else plain).append(record)
+    _close_together(store, plain)
+    for record in windowed:
+        _tell(store, record)
+
+
+def _close_together(store: Store, records: Iterable[GuardRecord]) -> None:
+    """Close links without their windows, all links of a firewall in one transaction, and write down that this is done.
     """
     by_backend: dict[str, list[GuardRecord]] = {}
     for record in records:
-        if _list_windows(record):
-            _tell(store, record)
-        else:
-            by_backend.setdefault(record.backend, []).append(record)
+        by_backend.setdefault(record.backend, []).append(record)
     for backend, together in by_backend.items():
         if len(together) > 1 and _close_at_once(backend, together):
             for record in together:
                 if record.opened:
                     drop_waiting(record.device)
-                mark_applied(store, record, opened=False)
+                mark_applied(store, record, opened=False, whole=not _list_windows(record))
         else:
             for record in together:
                 _tell(store, record)
@@ -295,10 +304,11 @@ def put_back(store: Store) -> str:
                     )
                 if record.verdict == OPEN:
                     because = "a guard was removed"
-            _close_all(store, [record for record, _ in fallen.values()])
+            # First without their windows, which need a guard that is already closed.
+            _close_together(store, [record for record, _ in fallen.values()])
             for record, _ in fallen.values():
                 if _list_windows(record):
-                    _tell(store, record)  # once more: windows need a guard that is already closed
+                    _tell(store, record)
     _change_ports(store, [record for record in records if record.device not in fallen])
     clock = time.time()
     if any(record.verdict == OPEN and record.opened and not record.is_open(clock) for record in records):

@@ -278,6 +278,42 @@ def test_all_that_was_taken_away_is_put_back_in_one_transaction(three, firewall)
     assert list(firewall.stands) == ["eth0", "eth1", "eth2"]
 
 
+@pytest.fixture
+def with_windows(three):
+    """The store; two of the three links have a window for a portal."""
+    for device in ("eth0", "eth1"):
+        open_portal(three, device, [Exemption("tcp", port=80)], 300)
+    return three
+
+
+def test_windows_are_put_back_when_all_links_are_closed_again(with_windows, firewall):
+    """None stays open for as long as the windows of others take, whose routers may be silent."""
+    firewall.stands.clear()
+    firewall.asked.clear()
+    enforce.put_back(with_windows)
+    assert firewall.asked == ["close at once eth0 eth1 eth2", "close eth0 portal", "close eth1 portal"]
+    for device in ("eth0", "eth1", "eth2"):
+        record = with_windows.read_guard(device)
+        assert (record.opened, record.done) == (False, True)
+
+
+def test_a_window_that_can_not_be_put_back_is_still_to_be_told(with_windows, firewall, place):
+    firewall.stands.clear()
+    place.scenes["eth1"] = ELSEWHERE
+    enforce.put_back(with_windows)
+    assert list(firewall.stands) == ["eth0", "eth1", "eth2"]
+    assert firewall.get_window("eth1", "portal") is None
+    assert [with_windows.read_guard(device).done for device in ("eth0", "eth1", "eth2")] == [True, False, True]
+
+
+def test_links_with_windows_keep_no_other_waiting(with_windows, firewall):
+    firewall.asked.clear()
+    for device in ("eth0", "eth1", "eth2"):
+        with_windows.write_guard(with_windows.read_guard(device).change(done=False))
+    enforce.follow_closing(with_windows)
+    assert firewall.asked == ["close eth2", "close eth0 portal", "close eth1 portal"]
+
+
 def test_the_looks_at_several_links_begin_in_one_transaction(cafe, links, network, firewall):
     ifup(cafe, links, "eth1", **GUARD)
     begun = []
