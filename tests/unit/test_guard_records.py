@@ -1,5 +1,6 @@
 """A guard whose record is lost is closed, and stays closed until the next ifup or ifdown."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -222,6 +223,44 @@ def test_a_firewall_that_does_not_work_hinders_nobody(office, firewalls, message
     firewalls["nftables"].broken = ""
     follow_closing(office)
     assert_lost(office, firewalls["nftables"])
+
+
+def test_a_firewall_that_can_not_be_listed_is_told_and_hinders_no_other(office, firewalls, messages, monkeypatch):
+    def list_devices():
+        raise GuardError("its tables can't be listed")
+
+    monkeypatch.setattr(firewalls["iptables-nft"], "list_devices", list_devices)
+    damage_record(office, remove)
+    office.write_guard(GuardRecord("eth9", "iptables-nft", "closed", "it is coming up"))
+    restore_records(office)
+    assert_lost(office, firewalls["nftables"])
+    assert "error: iptables-nft: its tables can't be listed" in messages
+
+
+def test_a_new_record_that_can_not_be_written_is_told_and_the_link_is_shut(office, firewall, messages, monkeypatch):
+    def write_guard(record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    damage_record(office, empty)
+    monkeypatch.setattr(office, "write_guard", write_guard)
+    assert restore_records(office) == ("eth0",)
+    assert not firewall.is_open("eth0")
+    assert any("error: eth0: netconf-guard: its record can't be written" in message for message in messages)
+
+
+def test_a_window_that_can_not_be_shut_is_told_and_the_others_are_shut(office, firewall, messages, monkeypatch):
+    open_portal(office, "eth0", (Exemption("tcp", port=80),), 60.0)
+    shut_window = firewall.shut_window
+
+    def shut(device, *names):
+        if "portal" in names:
+            raise GuardError("busy")
+        shut_window(device, *names)
+
+    monkeypatch.setattr(firewall, "shut_window", shut)
+    assert shut_lost("eth0") == "nftables"
+    assert not firewall.is_open("eth0")
+    assert "error: eth0: netconf-guard: busy" in messages
 
 
 def test_no_record_and_no_guard_in_the_firewall_is_no_guard(office, firewall):

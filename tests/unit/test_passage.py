@@ -60,6 +60,14 @@ def test_what_a_word_lets_through(word, exemption):
     check_exemption(exemption)
 
 
+@pytest.mark.parametrize("word", ["ntp.example:udp/123", "lan"])
+def test_hosts_by_name_and_the_lan_are_no_single_exemption(word):
+    """Their addresses are known only when the link is looked at."""
+    (allowance,) = read_rules({"netconf-guard-allow": word}).allowances
+    with pytest.raises(AssertionError):
+        make_allowance(allowance)
+
+
 def test_all_stanzas_allowances_pass_from_the_first_moment(store, links, firewall):
     ifup(store, links, **GUARD, IF_NETCONF_GUARD_ALLOW="udp/123\nin:tcp/22")
     first = Exemption("udp", "", 123, guests=True), Exemption("tcp", "", source_port=22, reply=True, guests=True)
@@ -93,12 +101,20 @@ def test_the_lan_passes_and_how_devices_are_found_there(lan, store, messages):
     window = lan.get_window("eth0", "lan")
     assert window.until == inf
     assert window.exemptions[:2] == tuple(Exemption(network=prefix) for prefix in PREFIXES)
-    found = {(each.network, each.port) for each in window.exemptions[2:]}
-    assert found == {(f"{group}/{128 if ':' in group else 32}", port) for group, port in DISCOVERY}
+    found = {(each.protocol, each.network, each.port) for each in window.exemptions[2:]}
+    assert found == {("udp", f"{group}/{128 if ':' in group else 32}", port) for group, port in DISCOVERY}
     for exemption in window.exemptions:
         check_exemption(exemption)
     assert any('"lan" allows 192.168.1.0/24, fe80::/64 (not 2001:db8::7/64 is no private' in each for each in messages)
     assert lan.list_exemptions("eth0") == ()
+
+
+def test_these_are_the_groups_and_ports_by_which_devices_are_found():
+    """RFC 6762 3, UPnP Device Architecture 1.1 annex A, RFC 4795 2, OASIS WS-Discovery 1.1 2.4."""
+    assert sorted(DISCOVERY) == [
+        ("224.0.0.251", 5353), ("224.0.0.252", 5355), ("239.255.255.250", 1900), ("239.255.255.250", 3702),
+        ("ff02::1:3", 5355), ("ff02::c", 1900), ("ff02::c", 3702), ("ff02::fb", 5353),
+    ]  # fmt: skip
 
 
 def test_before_the_link_is_looked_at_no_lan_passes(store, links, firewall, place):

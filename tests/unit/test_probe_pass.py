@@ -76,6 +76,15 @@ def test_without_a_probe_no_window_is_touched(guarded):
     assert guarded.asked == []
 
 
+def test_a_firewall_that_fails_is_told_and_fails_no_probe(store, guarded, messages):
+    with make_pass(store, "eth0", 5.0) as passing:
+        guarded.broken = "busy"
+        announce(passing)
+        assert messages[-1] == "error: eth0: netconf-guard: a probe can't be let through: busy"
+        messages.clear()
+    assert messages == ["error: eth0: netconf-guard: busy"]
+
+
 def test_a_record_that_can_not_be_read_is_told(store, guarded, messages):
     with open(os.path.join(store.directory, "guards", "eth0"), "w") as file:
         file.write("rubbish\n")

@@ -19,6 +19,12 @@ PROGRAMS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other test has loaded a firewall in this process."""
+    monkeypatch.setattr(firewall, "_LOADED", {})
+
+
 @pytest.fixture
 def sbin(tmp_path: Path) -> Path:
     """A directory of programs as Debian's, in which nft is the chosen variant; each program fails."""
