@@ -25,7 +25,7 @@ SHELL = /bin/bash
 export PATH := /usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL := C.UTF-8
 PYTHON = /usr/bin/python3
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE = 1
 # A run as root must not leave files of root's among the sources.
 export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
@@ -104,8 +104,9 @@ bench: root needs-bench
 	$(HAND_BACK)
 	$(PYTHON) -m tests.bench $(addprefix --rounds=,$(ROUNDS)) $(ROWS)
 
+# One worker more than processors, since some of these tests wait, too.
 test-unit: needs-unit
-	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n auto -m 'not thorough' $(PYTEST) tests/unit
+	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n $$(($$(nproc) + 1)) -m 'not thorough' $(PYTEST) tests/unit
 
 # One after the other, since other load would change the measurements.
 latencies: root needs-test deb

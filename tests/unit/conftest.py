@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import many  # noqa: F401  before any test is made
@@ -97,6 +99,11 @@ class FakeTunnel:
         return known
 
 
+def pytest_make_parametrize_id(val):
+    """Tests are not named after values of up to a megabyte: each worker sends the names of all tests."""
+    return f"{ascii(val[:40])}-{len(val)}" if isinstance(val, (str, bytes)) and len(val) > 100 else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
     """SIGINT interrupts: a shell's background jobs ignore it, and so would all processes that tests start."""
@@ -104,24 +111,38 @@ def interruptible():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def held_file(tmp_path, monkeypatch):
-    """Where tunnels are held; none is."""
-    path = tmp_path / "var/held"
-    monkeypatch.setattr(held, "HELD", str(path))
-    monkeypatch.setattr(settle, "HELD", str(path))
+@pytest.fixture(scope="session")
+def directories():
+    """Names for directories of tests, in memory if programs can be run from there."""
+    memory = "/dev/shm"
+    usable = os.access(memory, os.W_OK) and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+    with TemporaryDirectory(prefix="netconf-unit-", dir=memory if usable else None) as directory:
+        yield (Path(directory, str(number)) for number in count())
+
+
+@pytest.fixture
+def tmp_path(directories):
+    """A directory of the test's own.
+
+    For its own fixture of this name pytest lists the directories of all tests before, of which there are thousands.
+    """
+    path = next(directories)
+    path.mkdir(mode=0o700)
     return path
 
 
+@pytest.fixture
+def held_file(tmp_path):
+    """Where tunnels are held; none is."""
+    return tmp_path / "var/held"
+
+
 @pytest.fixture(autouse=True)
-def no_polkit(monkeypatch):
-    """Whatever this machine has."""
+def elsewhere(held_file, tmp_path, monkeypatch):
+    """What this machine has is neither used nor changed: tunnels that are held, polkit, sysctls of devices."""
+    monkeypatch.setattr(held, "HELD", str(held_file))
+    monkeypatch.setattr(settle, "HELD", str(held_file))
     monkeypatch.setattr(unprivileged, "PKEXEC", "/nowhere")
-
-
-@pytest.fixture(autouse=True)
-def no_sysctls(tmp_path, monkeypatch):
-    """No device of this machine has its sysctls changed."""
     monkeypatch.setattr(linkdown, "SYSCTLS", str(tmp_path / "sysctls"))
 
 

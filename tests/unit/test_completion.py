@@ -214,18 +214,20 @@ def test_what_fish_offers(complete_in_fish, tmp_path, line, offered):
     assert not (tmp_path / "hit").exists()
 
 
-@pytest.mark.parametrize("typed, shown", [
-    ("netconf-hooks import\t", "netconf-hooks import-whereami "),
-    ("netconf-hooks prob\twl\t", "netconf-hooks probe wlan0 "),
-    ("netconf-hooks refresh eth0:\t", "netconf-hooks refresh eth0:1 "),
-    ("netconf-hooks want c\t", "netconf-hooks want corp "),
-    ("netconf-hooks unwant roa\t", "netconf-hooks unwant roaming "),
-    ("netconf-hooks check ds\t", "netconf-hooks check dsl "),
-    ("netconf-hooks unhold wire\tho\t", "netconf-hooks unhold wireguard home "),
-    ("netconf-hooks status --col\tne\t", "netconf-hooks status --color never "),
-    ("netconf-hooks hold openvpn corp --for 3\t", "netconf-hooks hold openvpn corp --for 30m "),
-])
-def test_somebody_presses_tab_in_zsh(script, tmp_path, typed, shown):
+TABS = {
+    "netconf-hooks import\t": "netconf-hooks import-whereami ",
+    "netconf-hooks prob\twl\t": "netconf-hooks probe wlan0 ",
+    "netconf-hooks refresh eth0:\t": "netconf-hooks refresh eth0:1 ",
+    "netconf-hooks want c\t": "netconf-hooks want corp ",
+    "netconf-hooks unwant roa\t": "netconf-hooks unwant roaming ",
+    "netconf-hooks check ds\t": "netconf-hooks check dsl ",
+    "netconf-hooks unhold wire\tho\t": "netconf-hooks unhold wireguard home ",
+    "netconf-hooks status --col\tne\t": "netconf-hooks status --color never ",
+    "netconf-hooks hold openvpn corp --for 3\t": "netconf-hooks hold openvpn corp --for 30m ",
+}
+
+
+def test_somebody_presses_tab_in_zsh(script, tmp_path):
     shell = find_shell("zsh")
     functions = tmp_path / "functions"
     functions.mkdir()
@@ -240,8 +242,9 @@ def test_somebody_presses_tab_in_zsh(script, tmp_path, typed, shown):
         setup = f"fpath=({functions} ${{ZSH_FUNCTIONS:+$ZSH_FUNCTIONS/*(/)}} $fpath); autoload -Uz compinit"
         os.write(terminal, f"{setup}; compinit -D -u; PS1='re''ady> '\n".encode())
         read_until(terminal, b"ready> ")
-        os.write(terminal, typed.encode())
-        read_until(terminal, shown.encode())
+        for typed, shown in TABS.items():
+            os.write(terminal, b"\x15" + typed.encode())
+            read_until(terminal, shown.encode())
     finally:
         running.kill()
         running.wait()
