@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import stat
 import subprocess
 from collections.abc import Generator, Iterator
@@ -107,13 +106,6 @@ def take_snapshot(paths: tuple[str, ...] = OUTSIDE) -> dict[str, str]:
                 content = os.readlink(path)
             found[str(path)] = f"{status.st_mode:o} {status.st_uid}:{status.st_gid} {status.st_mtime_ns} {content}"
     return found
-
-
-@pytest.fixture(scope="session", autouse=True)
-def interruptible() -> None:
-    """SIGINT interrupts: a shell's background jobs ignore it, and so would all processes that tests start."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

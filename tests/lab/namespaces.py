@@ -95,8 +95,17 @@ class Running:
         return os.pread(self._output[0].fileno(), 1 << 20, 0).decode(errors="replace")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the program and all that it started in its session."""
-        os.killpg(self.process.pid, number)
+        """Send a signal to the program and all that it started in its session.
+
+        But for nsenter, which waits for the program and ends as it does: orphaned, the program would be left to this
+        machine's init, and until that looks after it nobody can end the namespaces that it was in.
+        """
+        members = [pid for pid in _list_group(self.process.pid) if pid != self.process.pid]
+        if not members:
+            os.killpg(self.process.pid, number)
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 class Namespaces(Closing):
@@ -199,6 +208,16 @@ def enter_network(file: str) -> None:
 def _nsenter_options(namespaces: Mapping[str, str]) -> Iterator[str]:
     options = {"mnt": "--mount", "pid": "--pid", "uts": "--uts", "net": "--net"}
     return (f"{options[kind]}={file}" for kind, file in namespaces.items())
+
+
+def _list_group(group: int) -> list[int]:
+    """Return the processes of a process group (proc(5), /proc/pid/stat)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[2]) == group:
+                found.append(int(entry.name))
+    return found
 
 
 def _last_descendant(pid: int) -> int:

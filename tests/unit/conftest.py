@@ -104,13 +104,6 @@ def pytest_make_parametrize_id(val):
     return f"{ascii(val[:40])}-{len(val)}" if isinstance(val, (str, bytes)) and len(val) > 100 else None
 
 
-@pytest.fixture(scope="session", autouse=True)
-def interruptible():
-    """SIGINT interrupts: a shell's background jobs ignore it, and so would all processes that tests start."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture(scope="session")
 def directories():
     """Names for directories of tests, in memory if programs can be run from there."""

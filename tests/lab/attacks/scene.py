@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -19,6 +20,9 @@ from ..waiting import wait_until
 from . import hostile
 from .capture import Allowed, Capture, Frame, Leak, find_leaks
 from .traffic import Traffic
+
+# ``make soak`` does what takes long as often as there are cases, and ``make test`` as often as its time allows.
+SOAK = "NETCONF_SOAK" in os.environ
 
 NO_GUARD = "none"
 BACKENDS = ("nftables", "iptables-legacy", "iptables-nft")
