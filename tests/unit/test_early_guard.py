@@ -23,6 +23,8 @@ iface numbered inet dhcp
     netconf-guard-2 yes
 iface one inherits two
 iface two inherits one
+iface bare inet dhcp
+    netconf-vpn openvpn corp
 """
 
 OPTIONS = {
@@ -55,12 +57,26 @@ def file(tmp_path):
 @pytest.mark.parametrize("stanzas, guarded, queried", [
     (["home"], True, [("home",)]), (["plain", "cafe", "cafe"], True, [("plain", "cafe")]),
     (["never"], False, [("never",)]),
-    (["plain"], False, [("plain",)]), (["numbered"], True, [("numbered",)]), (["one", "nothing", ""], False, []),
+    (["plain"], False, [("plain",)]), (["bare"], False, []),
+    (["numbered"], True, [("numbered",)]), (["one", "nothing", ""], False, []),
     ([], False, []),
 ])
 def test_whether_a_stanza_asks_for_a_guard(asked, file, stanzas, guarded, queried):
     assert is_any_guarded(stanzas, file) is guarded
     assert asked == queried
+
+
+def test_the_stanzas_are_in_the_machines_file_unless_said(asked, file, firewall_alone, monkeypatch):
+    monkeypatch.setattr(interfaces, "FILE", file)
+    assert is_any_guarded(["home"])
+    guard = EarlyGuard("eth0", "eth0", ["home"], 13.0)
+    guard.close()
+    assert firewall_alone.done == [("close", "eth0", 13.0)]
+
+
+def test_what_was_not_closed_is_not_opened(firewall):
+    EarlyGuard("eth0", "eth0", ["home"], 13.0).lift()
+    assert firewall.done == []
 
 
 def test_a_stanza_that_can_not_be_read_asks_for_one(monkeypatch, file, caplog):
@@ -92,9 +108,16 @@ class FakeFirewall:
 
 
 @pytest.fixture
-def firewall(monkeypatch):
+def firewall_alone(monkeypatch):
+    """nftables; whether there is a guard is found out."""
     monkeypatch.setattr(nftables, "Firewall", FakeFirewall)
     monkeypatch.setattr(FakeFirewall, "done", [])
+    return FakeFirewall
+
+
+@pytest.fixture
+def firewall(firewall_alone, monkeypatch):
+    """nftables; the stanza home asks for a guard."""
     monkeypatch.setattr(early_module, "is_any_guarded", lambda stanzas, path: "home" in stanzas)
     return FakeFirewall
 

@@ -33,6 +33,8 @@ MODEM = "connect '/usr/sbin/chat -v -f /etc/chatscripts/provider'\n/dev/modem\n1
     (PPPOECONF, {"eth0"}),
     (OLD, {"eth0"}),
     (BESIDE, {"eth0"}),
+    (BESIDE.replace("eth0", "nic-eth0"), {"eth0"}),
+    (BESIDE.replace("eth0", "nic-eth1 eth0"), {"eth0", "eth1"}),
     (ALONE, {"eth0"}),
     (ALONE.replace("eth0", "br-lan.7"), {"br-lan.7"}),
     (MODEM, set()),
@@ -71,3 +73,11 @@ def test_which_stanzas_dial_in(tmp_path, monkeypatch):
     assert found == [("dsl", f"{peers}/dsl-provider"), ("plain", f"{peers}/provider")]
     assert asked == [*options, "broken"]
     assert find_dialers("eth1", names, str(peers)) == []
+
+
+def test_the_files_are_where_pppd_has_them(fs, monkeypatch):
+    """And of a stanza without a provider, the file that pon(1) takes."""
+    monkeypatch.setattr(ppp, "query_options", lambda name: {})
+    fs.create_file("/etc/ppp/peers/provider", contents=PPPOECONF)
+    monkeypatch.setattr(ppp, "read_names", lambda: Names((), (), (), (), (Heading("dsl", "inet", "ppp", ""),)))
+    assert find_dialers("eth0") == [("dsl", "/etc/ppp/peers/provider")]

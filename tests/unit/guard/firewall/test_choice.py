@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import types
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_by_the_name_in_the_record(monkeypatch: pytest.MonkeyPatch, name: str) -
     assert made == [(False, name.partition("-")[2])]
 
 
+def test_it_is_loaded_once_in_each_process_unless_the_admin_may_choose_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr(iptables, "Firewall", lambda *arguments: types.SimpleNamespace(number=next(numbers)))
+    first = load_firewall("iptables-nft")
+    assert first is not None and load_firewall("iptables-nft") is first
+    assert load_firewall("iptables-legacy") is not first
+    assert load_firewall("iptables-nft", thorough=True) is not first
+    latest = load_firewall("iptables-nft")
+    assert load_firewall("iptables") is not load_firewall("iptables")
+    # A child loads its own.
+    monkeypatch.setattr(firewall.os, "getpid", lambda: 4711)
+    assert load_firewall("iptables-nft") not in (first, latest)
+
+
 def test_what_guards_are_in_already_needs_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes iptables two programs' runs."""
     asked = []
@@ -152,6 +169,6 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     del reasons["iptables"]
     assert choose_firewall("auto") == "iptables"
     del reasons["nftables"]
-    assert choose_firewall("auto") == "nftables"
+    assert choose_firewall("auto") == choose_firewall() == "nftables"
     assert choose_firewall("iptables") == "iptables"
     assert all(thorough for _, thorough in asked)
