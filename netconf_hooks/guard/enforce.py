@@ -24,7 +24,7 @@ from netconf_hooks.guard.firewall import (
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.guard.shut import drop_waiting, note_shut, shut_guard, shut_windows
+from netconf_hooks.guard.shut import drop_waiting, note_shut, shut_guard, shut_together, shut_windows
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -53,12 +53,12 @@ def close_decided(store: Store) -> None:
 
 def shut_decided(store: Store) -> None:
     """Shut each open guard that should be closed, without waiting for the lock for acting."""
-    for record in store.read_guards(log.error):
-        if record.opened and record.verdict == CLOSED:
-            when = monotonic()
-            done = shut_windows(record, everything=False)
-            with store.lock_records():
-                note_shut(store, record, record.because, when, done, everything=False)
+    records = [record for record in store.read_guards(log.error) if record.opened and record.verdict == CLOSED]
+    when = monotonic()
+    done = shut_together(records, everything=False)
+    for record in records:
+        with store.lock_records():
+            note_shut(store, record, record.because, when, done[record.device], everything=False)
 
 
 def open_decided(store: Store) -> None:

@@ -342,9 +342,9 @@ class Leases:
 
         Other windows are opened anew for the time that they have left by the boot clock, which nobody can set.
         """
-        for record in self.list_guards():
-            if record.opened:
-                self._shut(record, "the clock was set", everything=False)
+        records = self.list_guards()
+        self._shut_all([_Lost(record, "the clock was set", everything=False) for record in records if record.opened])
+        for record in records:
             guard = self._find_firewall(record)
             shut = self._shuts.get(record.device)
             if guard is None or (shut and shut.everything):

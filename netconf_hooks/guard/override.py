@@ -14,7 +14,7 @@ from netconf_hooks.guard.endpoints import unpin
 from netconf_hooks.guard.firewall import GuardError, PORTAL, TokenGone, Window
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.guard.shut import note_shut, shut_windows
+from netconf_hooks.guard.shut import note_shut, shut_together
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
 
@@ -42,7 +42,7 @@ def close_guards(store: Store, because: str) -> None:
         return
     records = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
     when = monotonic()
-    shut = {record.device: shut_windows(record) for record in records}
+    shut = shut_together(records)
     lock = store.lock_records()
     if not lock.take_until(monotonic() + SLEEP_PATIENCE):
         log.error(f"netconf-guard: all guards are closed, but {lock.path} is held: the records still say otherwise")

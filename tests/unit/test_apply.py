@@ -15,7 +15,7 @@ from netconf_hooks.passes import read_rules_of
 from netconf_hooks.place import find_place
 from netconf_hooks.settle import Change
 from netconf_hooks.state import InterfaceRecord, Pass, TunnelRecord, merge_options
-from netconf_hooks.system.netlink import LinkStatus
+from netconf_hooks.system.netlink import LinkStatus, NetlinkError
 
 CORP = ("openvpn", "corp")
 OFFICE = "office gateway=192.0.2.1"
@@ -174,6 +174,16 @@ def test_what_fails_stays_open_and_is_tried_by_the_next_run_only(store, links, t
     assert tunnels.asked == ["start openvpn corp"] * 2
     decision = store.read_tunnels()[CORP]
     assert (decision.applied, decision.problem) == (True, "")
+
+
+def test_what_could_not_be_started_is_tried_again_unless_the_watcher_has_its_own_time_for_it(store, links, tunnels):
+    links.plug("eth0", 7)
+    tunnels.broken["start openvpn corp"] = "busy"
+    arrive(store, "eth0", 7)
+    settle.settle(store, (), wake=False, retry=False)
+    assert tunnels.asked == ["start openvpn corp"]
+    settle.settle(store, (), wake=False)
+    assert tunnels.asked == ["start openvpn corp"] * 2
 
 
 def test_one_that_fails_does_not_keep_the_others_from_it(store, links, tunnels):
@@ -506,3 +516,71 @@ def test_an_interface_that_comes_up_meanwhile_is_not_forgotten(store, links, mon
     monkeypatch.setattr("netconf_hooks.leftovers.has_wpa_action", come_up)
     end_passes(store)
     assert store.read_interface("wlan0").passes[0].stage == "up"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), NetlinkError(105)])
+def test_what_was_seen_before_a_look_failed_is_remembered(store, links, error):
+    """The looks at several links come one after the other."""
+    links.plug("eth0", 7)
+
+    def look_at_all():
+        yield Change("eth0", make_record("eth0", 7, (Pass("inet", UNLESS_OFFICE),), routable=True))
+        raise error
+
+    with pytest.raises(type(error)):
+        settle.settle(store, look_at_all(), wake=False)
+    assert store.read_interface("eth0") is not None
+    assert store.read_tunnels()[CORP].verdict == "up"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), NetlinkError(105)])
+def test_the_first_look_that_fails_leaves_all_as_it_was(store, links, error, monkeypatch):
+    monkeypatch.setattr(settle, "remember", lambda *_: pytest.fail("there is nothing new"))
+
+    def look_at_all():
+        raise error
+        yield
+
+    with pytest.raises(type(error)):
+        settle.settle(store, look_at_all(), wake=False)
+
+
+def test_each_look_is_remembered_once(store, links, monkeypatch):
+    """Even if an interface has changed its place, so that its look waits for no other."""
+    for index, iface in enumerate(("eth0", "eth1"), 7):
+        links.plug(iface, index)
+        arrive(store, iface, index, location="office")
+    before = {record.iface: record for record in store.read_interfaces(pytest.fail)}
+    written = []
+    write_interface = store.write_interface
+
+    def write(record):
+        written.append(record.iface)
+        write_interface(record)
+
+    monkeypatch.setattr(store, "write_interface", write)
+    changes = [
+        Change(iface, make_record(iface, record.observation.index, record.passes, looked=monotonic()), record)
+        for iface, record in before.items()
+    ]
+    settle.settle(store, changes, wake=False)
+    assert written == ["eth0", "eth1"]
+
+
+ROUTERS = {"old": "52:54:00:0a:00:01", "new": "52:54:00:0a:00:02", "newer": "52:54:00:0a:00:03"}
+
+
+def test_a_new_router_is_told_once(store, links, network, messages):
+    """The rest of the location's line holds: the admin may want to add it."""
+    links.plug("eth0", 7)
+    line = f"office gateway-mac={ROUTERS['old']} dns-domain=corp.example"
+    passes = (Pass("inet", {"netconf-location": line}),)
+    network["dns-domain"] = Answer(("corp.example",))
+    before = None
+    for router, told in (("old", 0), ("new", 1), ("new", 0), ("newer", 1), ("old", 0), ("new", 1)):
+        messages.clear()
+        network["gateway-mac"] = Answer((ROUTERS[router],))
+        before = settle.look(store, "eth0", passes, before=before)
+        warned = [message for message in messages if message.startswith("warning: eth0: ")]
+        assert len(warned) == told, router
+        assert all(ROUTERS[router] in message for message in warned)

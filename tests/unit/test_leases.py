@@ -387,6 +387,19 @@ def test_a_clock_that_was_set_shuts_what_is_open_and_gives_a_portal_no_more(offi
     assert 298 < window.until - time.time() <= 300
 
 
+def test_a_clock_that_was_set_shuts_all_that_is_open_in_one_transaction(office, firewall):
+    record = office.read_guard("eth0")
+    for device in ("eth1", "eth2"):
+        office.write_guard(record.change(device=device))
+        firewall.stands[device] = ((), dict(firewall.stands["eth0"][1]))
+    listening, _ = listen(office)
+    firewall.asked.clear()
+    listening.change_clock()
+    assert firewall.asked == ["shut at once eth0 eth1 eth2"]
+    for device in ("eth0", "eth1", "eth2"):
+        assert_closed(office, firewall, device)
+
+
 def test_a_clock_set_forward_ends_a_portal_pass(cafe, firewall, monkeypatch):
     open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     listening, _ = listen(cafe)

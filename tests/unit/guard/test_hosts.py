@@ -14,7 +14,7 @@ from many import MANY
 from pins import read_pins
 
 from netconf_hooks.guard.firewall import GuardError
-from netconf_hooks.guard.hosts import list_devices, pin_names, unpin_names
+from netconf_hooks.guard.hosts import find_names, list_devices, pin_names, unpin_names
 
 ADMIN = b"127.0.0.1\tlocalhost\n# mine\n192.0.2.80 intranet Wiki.Example # VPN.example\n\n::1 localhost\n"
 NAMES = {"vpn.example": ("203.0.113.1", "2001:db8::1")}
@@ -91,6 +91,42 @@ def test_a_name_of_the_admins_is_left_to_them(hosts):
     assert read_pins("wlan0", str(hosts)) == NAMES
     assert pin_names("eth0", {"www": ("203.0.113.9",)}, str(hosts)) == {"www": ("192.0.2.80",)}
     assert list_devices(str(hosts)) == ("wlan0",), "there was nothing to write for eth0"
+
+
+def test_lines_that_only_look_like_ours_are_the_admins(hosts):
+    text = "eth0\n192.0.2.9 x.example # netconf-hooks: guard of no device\n"
+    hosts.write_text(text)
+    assert list_devices(str(hosts)) == ()
+    assert find_names(["x.example"], str(hosts)) == {"x.example": ("192.0.2.9",)}
+    unpin_names("eth0", str(hosts))
+    assert hosts.read_text() == text
+
+
+def test_a_block_at_the_top_stays_there(hosts):
+    """Even with a line of the admin's in its middle."""
+    pin_names("eth0", {"a.example": ("192.0.2.1", "192.0.2.2")}, str(hosts))
+    begin, first, second, end = hosts.read_text().splitlines()[-4:]
+    hosts.write_text("\n".join((begin, first, "127.0.0.1 localhost", second, end, "")))
+    pin_names("eth0", {"a.example": ("192.0.2.3",)}, str(hosts))
+    lines = hosts.read_text().splitlines()
+    assert lines[0] == begin and lines[1].startswith("192.0.2.3 a.example")
+    assert lines[2:] == [end, "127.0.0.1 localhost"]
+
+
+def test_of_equal_lines_the_last_one_determines_the_order(hosts):
+    """As glibc returns them."""
+    lines = ("192.0.2.1 a.example", "192.0.2.2 a.example", "192.0.2.1 a.example", "192.0.2.3 a.example")
+    hosts.write_text("".join(f"{line}\n" for line in lines))
+    assert find_names(["a.example"], str(hosts)) == {"a.example": ("192.0.2.2", "192.0.2.1", "192.0.2.3")}
+
+
+def test_the_file_is_the_machines_unless_said(fs):
+    fs.create_file("/etc/hosts", contents="192.0.2.1 a.example\n")
+    assert find_names(["a.example"]) == {"a.example": ("192.0.2.1",)}
+    pin_names("eth0", NAMES)
+    assert list_devices() == ("eth0",)
+    unpin_names("eth0")
+    assert list_devices() == ()
 
 
 def test_names_are_pinned_as_the_daemon_asks_for_them(hosts):

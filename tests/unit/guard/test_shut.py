@@ -6,8 +6,10 @@ import pytest
 from guarded import assert_closed
 
 from netconf_hooks.exemption import Exemption
+from netconf_hooks.guard.enforce import shut_decided
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
-from netconf_hooks.guard.shut import note_shut, shut_guard, shut_windows
+from netconf_hooks.guard.shut import note_shut, shut_guard, shut_together, shut_windows
 
 WEB = [Exemption("tcp", port=80)]
 
@@ -93,3 +95,65 @@ def test_it_counts_as_open_until_the_firewall_has_shut_it(office, done, opened, 
         office.write_guard(after.change(done=True))
         note_shut(office, record, "it moved", monotonic(), done)
         assert office.read_guard("eth0").done
+
+
+@pytest.fixture
+def three(office, firewall):
+    """The store; three links are open."""
+    record = office.read_guard("eth0")
+    for device in ("eth1", "eth2"):
+        office.write_guard(record.change(device=device))
+        firewall.stands[device] = ((), dict(firewall.stands["eth0"][1]))
+    firewall.asked.clear()
+    return office
+
+
+def test_before_sleep_all_links_are_shut_in_one_transaction(three, firewall):
+    close_guards(three, "the machine sleeps")
+    assert firewall.asked == ["shut at once eth0 eth1 eth2"]
+    for device in ("eth0", "eth1", "eth2"):
+        assert_closed(three, firewall, device)
+
+
+def test_all_that_are_to_be_closed_are_shut_in_one_transaction(three, firewall):
+    for device in ("eth0", "eth2"):
+        three.write_guard(three.read_guard(device).change(verdict="closed"))
+    shut_decided(three)
+    assert firewall.asked == ["shut at once eth0 eth2"]
+    assert_closed(three, firewall)
+    assert_closed(three, firewall, "eth2")
+    assert firewall.is_open("eth1") and three.read_guard("eth1").opened
+
+
+def test_links_that_can_not_be_shut_at_once_are_shut_one_by_one(three, firewall, messages):
+    def shut_all(windows):
+        raise GuardError("eth1: no")
+
+    shut_window = firewall.shut_window
+
+    def shut(device, *names):
+        if device == "eth1":
+            raise GuardError("eth1: no")
+        shut_window(device, *names)
+
+    firewall.shut_all, firewall.shut_window = shut_all, shut
+    assert shut_together(three.read_guards(pytest.fail)) == {"eth0": True, "eth1": False, "eth2": True}
+    assert [firewall.is_open(device) for device in ("eth0", "eth1", "eth2")] == [False, True, False]
+    assert "error: eth1: netconf-guard: eth1: no" in messages
+
+
+def test_packets_that_still_wait_are_dropped_for_each_link(three, links, place):
+    for index, device in enumerate(("eth1", "eth2"), 8):
+        links.plug(device, index)
+    place.emptied.clear()
+    shut_together(three.read_guards(pytest.fail))
+    assert sorted(place.emptied) == [7, 8, 9]
+
+
+def test_links_in_two_firewalls_are_two_transactions(three, firewalls):
+    record = three.read_guard("eth2")
+    firewalls["iptables-nft"].stands["eth2"] = firewalls["nftables"].stands.pop("eth2")
+    three.write_guard(record.change(backend="iptables-nft"))
+    assert shut_together(three.read_guards(pytest.fail)) == dict.fromkeys(("eth0", "eth1", "eth2"), True)
+    assert firewalls["nftables"].asked == ["shut at once eth0 eth1"]
+    assert firewalls["iptables-nft"].asked == ["shut eth2 open"]
