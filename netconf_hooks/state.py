@@ -16,7 +16,7 @@ import os
 import time
 
 from netconf_hooks.exemption import parse_exemption
-from netconf_hooks.observation import Answer, OPEN, Observation, Place, PortalNotice
+from netconf_hooks.observation import Answer, OPEN as UNENCRYPTED, Observation, Place, PortalNotice
 from netconf_hooks.record import Record
 from netconf_hooks.rules import read_rules
 from netconf_hooks.system.addresses import pack_address, parse_network
@@ -244,6 +244,12 @@ class TunnelState(Record):
         self.remedy = remedy
 
 
+OPEN = "open"
+CLOSED = "closed"
+RELEASED = "released"
+"""The verdicts on a guard.  Only the admin's command makes it ``released``; no decision does."""
+
+
 class GuardRecord(_Ruled):
     """The guard of a device, from its first pre-up to its last post-down.
 
@@ -287,7 +293,7 @@ class GuardRecord(_Ruled):
         self,
         device: str,
         backend: str,
-        verdict: str = "closed",
+        verdict: str = CLOSED,
         because: str = "",
         passes: tuple[Pass, ...] = (),
         exemptions: tuple[str, ...] = (),
@@ -1030,7 +1036,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
                 answers={key: _join_answer(answer) for key, answer in seen.items()},
                 routable=facts["routable"] == "1",
                 # The record of an older version, from before an upgrade, has the other line.
-                wireless=facts.get("wireless", OPEN if facts.get("wireless-open") == "1" else ""),
+                wireless=facts.get("wireless", UNENCRYPTED if facts.get("wireless-open") == "1" else ""),
                 observed_at=float(facts["looked"]),
                 portal=PortalNotice(
                     tuple(lists["portal"]), facts.get("portal-problem", ""), tuple(lists["portal-mac"])

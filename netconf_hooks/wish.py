@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
+from netconf_hooks.evidence.radios import is_wireless
 from netconf_hooks.evidence.router import has_working_default_route
-from netconf_hooks.evidence.wireless import is_wireless
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.interfaces import is_configured, list_boot_links
 from netconf_hooks.passes import make_pass, read_rules_of

@@ -293,7 +293,7 @@ class Suite:
         """Run the test that "null" leaves out: it changes what is installed.  It has a network of its own."""
         with self._make_plain() as machine:
             copy_sources(machine.root / "root/source")
-            needed = ("dpkg-repack", "nftables", "procps", "python3-nftables")
+            needed = ("dpkg-repack", "nftables", "procps", "libnftables1")
             self._install(machine, "lifecycle", *needed)
             command = ["unshare", "--net", "/root/source/debian/tests/lifecycle"]
             said = machine.run(command, self.log("lifecycle"))

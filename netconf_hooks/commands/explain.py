@@ -12,7 +12,7 @@ from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.recording import describe_answers, read_observation
 from netconf_hooks.commands.status import describe_portal
-from netconf_hooks.decide import OPEN as OPEN_GUARD, decide_guard, decide_tunnels, describe_place, hold_verdicts
+from netconf_hooks.decide import decide_guard, decide_tunnels, describe_place, hold_verdicts
 from netconf_hooks.evidence import address
 from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.evidence.look import complete_observation, observe
@@ -26,7 +26,7 @@ from netconf_hooks.place import AUTHENTICATED, find_new_router, find_place, is_p
 from netconf_hooks.record import Record
 from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
 from netconf_hooks.settle import read_held
-from netconf_hooks.state import InterfaceRecord, RecordError, Store, boot_time
+from netconf_hooks.state import InterfaceRecord, OPEN as OPEN_GUARD, RecordError, Store, boot_time
 from netconf_hooks.supervision import describe_state
 from netconf_hooks.system import log
 
@@ -213,7 +213,7 @@ def _explain_lan(explanation: Explanation) -> str:
 
 
 def _explain_wireless(explanation: Explanation) -> str:
-    from netconf_hooks.evidence.wireless import has_nl80211, is_wireless
+    from netconf_hooks.evidence.radios import has_nl80211, is_wireless
 
     device = device_of(explanation.record.iface)
     if not explanation.recorded and is_wireless(device) and not has_nl80211(device):

@@ -8,7 +8,6 @@ from time import monotonic
 
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.patience import tell_if_slow
-from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import make_link
 from netconf_hooks.evidence.captive_portal import find_portals
 from netconf_hooks.evidence.current import list_current
@@ -21,6 +20,7 @@ from netconf_hooks.guard.override import close_guards, open_portal, release_guar
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
+from netconf_hooks.state import RELEASED
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.system.resolvers import list_resolver_users

@@ -14,6 +14,7 @@ import struct
 import time
 
 from netconf_hooks.evidence.probes import Wait
+from netconf_hooks.exemption import MARK
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local, split_host_port
 from netconf_hooks.system.netlink import Netlink
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netconf_hooks.evidence.probes import Announce, Conversation
-
-MARK = 0x6E636866
-"""The mark (SO_MARK, socket(7)) of all packets that netconf-hooks sends: "nchf"."""
 
 MOST = 4
 """How many addresses and devices are tried for one server."""

@@ -6,7 +6,7 @@ This sends nothing and reads no file, so the watcher can do it on each event of 
 from __future__ import annotations
 
 from netconf_hooks.evidence.address import list_networks
-from netconf_hooks.evidence.wireless import is_wireless, read_network
+from netconf_hooks.evidence.radios import is_wireless
 from netconf_hooks.record import Record
 from netconf_hooks.system.addresses import is_link_local
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, COMPOSED, Netlink, NetlinkError
@@ -135,6 +135,8 @@ def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports:
 def _look_at_wireless(device: str) -> tuple[str, ...]:
     if not is_wireless(device):
         return ()
+    from netconf_hooks.evidence.wireless import read_network  # only for a wireless link
+
     try:
         network = read_network(device)
     except NetlinkError:

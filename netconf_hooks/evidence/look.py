@@ -137,11 +137,13 @@ def answer_rules(
 def _finish(
     link: Link, answers: Mapping[str, Answer], deadline: float, began: float, asks_routers: Callable[[], bool]
 ) -> Observation:
+    from netconf_hooks.evidence.radios import is_wireless
     from netconf_hooks.evidence.router import has_default_route
-    from netconf_hooks.evidence.wireless import is_wireless, is_wireless_open
 
     wireless = ""
     if is_wireless(link.device):
+        from netconf_hooks.evidence.wireless import is_wireless_open
+
         wireless = OPEN if is_wireless_open(link.device, deadline) else ENCRYPTED
     portal = _find_portal(link, deadline, asks_routers)
     return Observation(link.iface, link.index, answers, has_default_route(link), wireless, began, portal)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 from time import monotonic
 
+from netconf_hooks.evidence.radios import SYSFS, find_radios, has_nl80211
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
 from netconf_hooks.system.netlink import (
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from netconf_hooks.evidence import Link
-
-SYSFS = "/sys/class/net"
 
 # Seconds to wait, after the association, for the key of a network that announces encryption: the handshake has four
 # frames (IEEE 802.11-2020, 12.7.6) and takes tens of milliseconds, or longer if the access point has to ask a server.
@@ -80,40 +78,6 @@ class WirelessNetwork(Record):
         self.ssid = ssid
         self.bssids = bssids
         self.encrypted = encrypted
-
-
-def is_wireless(device: str, sysfs: str = SYSFS) -> bool:
-    """Whether `device` is a wireless link now: it has a radio, or is a bond, VLAN or macvlan whose traffic goes through
-    one.
-    """
-    return bool(find_radios(device, sysfs))
-
-
-def find_radios(device: str, sysfs: str = SYSFS) -> tuple[str, ...]:
-    """Return the wireless devices that carry the traffic of `device` now: itself, or those that it is made of.
-
-    Several if a bond uses more than one at a time; none if it is not a wireless link.
-    """
-    if _has_radio(device, sysfs):
-        return (device,)
-    try:
-        made_of_others = any(entry.startswith("lower_") for entry in os.listdir(f"{sysfs}/{device}"))
-    except OSError:
-        return ()
-    if not made_of_others:
-        return ()
-    from netconf_hooks.evidence.ports import list_radios
-
-    return tuple(radio for radio in list_radios(device, sysfs) if _has_radio(radio, sysfs))
-
-
-def has_nl80211(device: str, sysfs: str = SYSFS) -> bool:
-    """Whether the driver of `device` has nl80211: then there is a ``phy80211`` link in sysfs (net/wireless/core.c).
-
-    Staging drivers such as r8712u have only the older wireless extensions (net/core/net-sysfs.c); then the kernel
-    reports neither the network nor its encryption.
-    """
-    return os.path.exists(f"{sysfs}/{device}/phy80211")
 
 
 def is_wireless_open(device: str, deadline: float = 0.0, sysfs: str = SYSFS) -> bool:
@@ -230,11 +194,6 @@ def parse_access_point(bss: bytes) -> AccessPoint | None:
             for kind, content in read_elements(attributes)
         ),
     )
-
-
-def _has_radio(device: str, sysfs: str) -> bool:
-    """Whether a device is a radio, whatever its driver."""
-    return has_nl80211(device, sysfs) or os.path.exists(f"{sysfs}/{device}/wireless")
 
 
 def _is_encrypted(nl80211: Nl80211, access_point: AccessPoint, deadline: float) -> bool:

@@ -16,7 +16,6 @@ import time
 from _socket import AF_INET
 from time import monotonic
 
-from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint, make_link
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import parse_fingerprint
@@ -26,7 +25,7 @@ from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
-from netconf_hooks.state import RecordError, boot_time
+from netconf_hooks.state import OPEN, RecordError, RELEASED, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 

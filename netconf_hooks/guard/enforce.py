@@ -12,8 +12,6 @@ import os
 import time
 from time import monotonic
 
-from netconf_hooks.decide import CLOSED, OPEN, RELEASED
-from netconf_hooks.evidence import ports
 from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.endpoints import let_tunnels_through
@@ -23,9 +21,9 @@ from netconf_hooks.guard.firewall import (
 )  # fmt: skip
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.network import is_still_there
-from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.records import LEASE, find_ports, mark_applied, read_guard
 from netconf_hooks.guard.shut import drop_waiting, note_shut, shut_guard, shut_together, shut_windows
-from netconf_hooks.state import boot_time
+from netconf_hooks.state import CLOSED, OPEN, RELEASED, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 
@@ -33,11 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from netconf_hooks.observation import Ports
     from netconf_hooks.state import GuardRecord, Store
-
-# After how many seconds the kernel closes an open guard unless somebody renews the lease.
-LEASE = 30.0
 
 
 def close_decided(store: Store) -> None:
@@ -262,25 +256,6 @@ def _note_opening(store: Store, record: GuardRecord, until: float) -> bool:
     return True
 
 
-def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0, whole: bool = True) -> None:
-    """Write down that the firewall does what a record says, unless the record has changed meanwhile.
-
-    opened: whether the link was opened; lease: until when, 0 for no end; whole: whether all windows could be opened.
-    """
-    with store.lock_records():
-        now = read_guard(store, told.device)
-        if now and now.verdict != RELEASED:
-            passing = [
-                (each.exemptions, each.servers, each.passes, each.dns_until, each.portal_until, each.lan)
-                for each in (now, told)
-            ]
-            done = whole and passing[0] == passing[1] and opened == (now.verdict == OPEN)
-            lease_until_boot = boot_time() + LEASE if lease else 0.0
-            store.write_guard(
-                now.change(opened=opened, done=done, lease_until=lease, lease_until_boot=lease_until_boot)
-            )
-
-
 def put_back(store: Store) -> str:
     """Restore guards that somebody else has removed (``nft flush ruleset``); those that were open are closed.
 
@@ -352,8 +327,3 @@ def _change_ports(store: Store, records: Iterable[GuardRecord]) -> None:
                     firewall.load_firewall(now.backend).change_ports(now.device, ports)
         except (GuardError, NetlinkError) as error:
             log.error(f"{record.device}: netconf-guard: the firewall does not learn its ports: {error}")
-
-
-def find_ports(record: GuardRecord) -> Ports | None:
-    """Return the ports of a guarded link; None if it is no bridge, bond or alike.  Raises `NetlinkError`."""
-    return ports.read_ports(record.device, record.options, record.rules.outside_ports)

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import os
 import time
-from math import inf
 
-from netconf_hooks.decide import RELEASED
-from netconf_hooks.evidence.connection import MARK
-from netconf_hooks.exemption import Exemption, parse_exemption
+from netconf_hooks.exemption import Exemption, MARK, parse_exemption
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.firewall import GuardError, LAN, PROBE, Window
 from netconf_hooks.guard.records import read_guard
+from netconf_hooks.state import RELEASED
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
@@ -109,7 +107,7 @@ def make_lan(prefixes: Sequence[str]) -> Window | None:
         Exemption("udp", make_network(group), port)
         for group, port in DISCOVERY if (6 if ":" in group else 4) in versions
     ]  # fmt: skip
-    return Window(LAN, (*(Exemption(network=prefix) for prefix in prefixes), *services), inf)
+    return Window(LAN, (*(Exemption(network=prefix) for prefix in prefixes), *services), float("inf"))
 
 
 def make_exemption(endpoint: Endpoint, address: str) -> Exemption:

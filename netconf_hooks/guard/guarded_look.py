@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import address, dhclient, fingerprint
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint
 from netconf_hooks.evidence.lan import find_lan
@@ -15,6 +14,7 @@ from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.network import has_left, is_same_network, list_window_routers
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import shut_guard
+from netconf_hooks.state import RELEASED
 from netconf_hooks.system import log, netlink
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ Nothing here waits.  Records are read without their lock, which is safe since a 
 They are written only if the lock is free, otherwise later.  The firewall comes first, then the record.  When we ask a
 router whether it is still there, its answer arrives as an event of the kernel.
 
-An open guard is a lease that the kernel ends (`enforce.LEASE`): without a watcher that renews it, the guard closes.
+An open guard is a lease that the kernel ends (`records.LEASE`): without a watcher that renews it, the guard closes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from __future__ import annotations
 import time
 from time import monotonic
 
-from netconf_hooks.decide import OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
 from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 from netconf_hooks.exemption import Exemption, parse_exemption
 from netconf_hooks.guard import firewall
-from netconf_hooks.guard.enforce import LEASE
 from netconf_hooks.guard.firewall import GuardError, NAMES, OPEN as OPEN_WINDOW, PORTAL, Window
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.lost import find_lost, shut_lost
 from netconf_hooks.guard.network import has_left, is_same_network
-from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.records import LEASE, read_guard
 from netconf_hooks.guard.shut import drop_waiting, list_windows, note_shut, shut_windows
 from netconf_hooks.record import Record
-from netconf_hooks.state import boot_time
+from netconf_hooks.state import OPEN, RELEASED, boot_time
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import (
     AF_INET, AF_INET6, Netlink, NetlinkError, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWLINK, RTM_NEWNEIGH,

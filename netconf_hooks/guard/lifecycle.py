@@ -7,20 +7,17 @@ that have a guard agree.  It shuts first (`shut`).
 
 from __future__ import annotations
 
-from netconf_hooks.decide import CLOSED, RELEASED
 from netconf_hooks.evidence import ports
 from netconf_hooks.guard import firewall, ppp
-from netconf_hooks.guard.endpoints import unpin
-from netconf_hooks.guard.enforce import find_ports, follow_closing, mark_applied
 from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS
-from netconf_hooks.guard.records import read_guard
+from netconf_hooks.guard.records import find_ports, mark_applied, read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
 from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
 )  # fmt: skip
-from netconf_hooks.state import GuardRecord, RecordError, merge_options
+from netconf_hooks.state import CLOSED, GuardRecord, RecordError, RELEASED, merge_options
 from netconf_hooks.system import log, netlink
 from netconf_hooks.wake import wake_watcher
 
@@ -192,6 +189,8 @@ def begin_leaving(store: Store, invocation: Invocation) -> None:
     record = read_guard(store, device_of(iface))
     if not record or record.verdict == RELEASED:
         return
+    from netconf_hooks.guard.enforce import follow_closing  # a hook imports only what it does
+
     shut_guard(store, record, f"{iface} is going down")
     with store.lock_records():
         now = read_guard(store, record.device)
@@ -280,6 +279,8 @@ def _list_passes_of(store: Store, device: str, run: str) -> tuple[Pass, ...]:
 
 def remove_guard(store: Store, record: GuardRecord) -> None:
     """Remove a guard.  The caller holds the acting lock.  Raises `GuardError`."""
+    from netconf_hooks.guard.endpoints import unpin
+
     if record.verdict != RELEASED:
         firewall.load_firewall(record.backend).lift(record.device)
     if record.former:
@@ -318,6 +319,6 @@ def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
     if not ports or not ports.bridge or backend in HOLD_GUESTS:
         return ""
     return (
-        f"{device} is a bridge, and {backend} does not see what its guests send: it takes nftables (python3-nftables) "
+        f"{device} is a bridge, and {backend} does not see what its guests send: it takes nftables (libnftables1) "
         'and no "netconf-guard-backend iptables"'
     )

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from time import monotonic
 
-from netconf_hooks.decide import CLOSED
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.firewall import FIREWALLS, GuardError, WINDOWS, check_device
 from netconf_hooks.guard.shut import drop_waiting
 from netconf_hooks.ifenv import device_of
 from netconf_hooks.rules import read_rules
-from netconf_hooks.state import GuardRecord, LEAVING, Pass, RecordError
+from netconf_hooks.state import CLOSED, GuardRecord, LEAVING, Pass, RecordError
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False

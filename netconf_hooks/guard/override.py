@@ -6,7 +6,6 @@ import os
 import time
 from time import monotonic
 
-from netconf_hooks.decide import CLOSED, OPEN, RELEASED
 from netconf_hooks.evidence import fingerprint
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import firewall
@@ -15,7 +14,7 @@ from netconf_hooks.guard.firewall import GuardError, PORTAL, TokenGone, Window
 from netconf_hooks.guard.guarded_look import ATTEMPTS, begin_windows
 from netconf_hooks.guard.records import read_guard
 from netconf_hooks.guard.shut import note_shut, shut_together
-from netconf_hooks.state import boot_time
+from netconf_hooks.state import CLOSED, OPEN, RELEASED, boot_time
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False

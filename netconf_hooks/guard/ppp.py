@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.interfaces import InterfacesError, query_options, read_names
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +30,8 @@ def find_dialers(device: str, names: Names | None = None, peers: str = PEERS) ->
     """
     if not os.path.isdir(peers):
         return []
+    from netconf_hooks.interfaces import InterfacesError, query_options, read_names  # rarely needed
+
     found = []
     stanzas = (heading.name for heading in (names or read_names()).headings if heading.method == "ppp")
     for stanza in dict.fromkeys(stanzas):

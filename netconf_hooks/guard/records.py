@@ -1,13 +1,13 @@
-"""Reads the records of guards before a decision, and writes what was decided."""
+"""Reads the records of guards before a decision, and writes what was decided, and what has been done of it."""
 
 from __future__ import annotations
 
 import time
 from _socket import if_indextoname
 
-from netconf_hooks.decide import RELEASED
+from netconf_hooks.evidence import ports
 from netconf_hooks.ifenv import device_of
-from netconf_hooks.state import RecordError
+from netconf_hooks.state import OPEN, RecordError, RELEASED, boot_time
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from netconf_hooks.decide import Decision, Known
+    from netconf_hooks.observation import Ports
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Store
+
+# After how many seconds the kernel closes an open guard unless somebody renews the lease.
+LEASE = 30.0
 
 
 def read_guard(store: Store, device: str) -> GuardRecord | None:
@@ -73,3 +77,27 @@ def write_verdicts(store: Store, known: Known, decision: Decision) -> bool:
             log.info(f"{new.device}: netconf-guard: {new.verdict}: {new.because}")
         unsettled |= new.verdict != RELEASED and not new.done
     return unsettled
+
+
+def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0.0, whole: bool = True) -> None:
+    """Write down that the firewall does what a record says, unless the record has changed meanwhile.
+
+    opened: whether the link was opened; lease: until when, 0 for no end; whole: whether all windows could be opened.
+    """
+    with store.lock_records():
+        now = read_guard(store, told.device)
+        if now and now.verdict != RELEASED:
+            passing = [
+                (each.exemptions, each.servers, each.passes, each.dns_until, each.portal_until, each.lan)
+                for each in (now, told)
+            ]
+            done = whole and passing[0] == passing[1] and opened == (now.verdict == OPEN)
+            lease_until_boot = boot_time() + LEASE if lease else 0.0
+            store.write_guard(
+                now.change(opened=opened, done=done, lease_until=lease, lease_until_boot=lease_until_boot)
+            )
+
+
+def find_ports(record: GuardRecord) -> Ports | None:
+    """Return the ports of a guarded link; None if it is no bridge, bond or alike.  Raises `NetlinkError`."""
+    return ports.read_ports(record.device, record.options, record.rules.outside_ports)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from time import monotonic
 
-from netconf_hooks.decide import CLOSED, RELEASED
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.firewall import GuardError, LAN, NAMES, OPEN as OPEN_WINDOW, PORTAL
 from netconf_hooks.guard.records import read_guard
+from netconf_hooks.state import CLOSED, RELEASED
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import NetlinkError
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from time import monotonic
 
-from netconf_hooks.decide import RELEASED
 from netconf_hooks.evidence import make_link
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.exemptions import ProbePass
 from netconf_hooks.guard.firewall import GuardError, PORTAL
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.state import boot_time
+from netconf_hooks.state import RELEASED, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
 

@@ -1,8 +1,8 @@
 """Ends a process of netconf-hooks: on a signal, at its deadline, or when its work is done.
 
 The handler raises `Ended`, so that the process can clean up.  If an exception is raised while Python runs a destructor,
-it is printed and lost ("Exception ignored in ...", and python3-nftables has a destructor).  So the alarm is set again,
-and the second time the process exits at once.
+it is printed and lost ("Exception ignored in ..."; libraries have destructors).  So the alarm is set again, and the
+second time the process exits at once.
 """
 
 from __future__ import annotations

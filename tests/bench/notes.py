@@ -23,8 +23,9 @@ for the record, which holds all of them.""",
 Routes, neighbours, links and addresses are requested one by one, and cost the same in a table of any size. The rest is
 the time that the kernel itself needs to search the IPv6 routes of a link that has no IPv6 router.""",
     "guard": """\
-Importing python3-nftables (with json and ctypes) takes as long as an interpreter takes to start, four requests to
-libnftables half of that, our own modules as long as in an unguarded if-up.""",
+In instructions (callgrind), an interpreter takes 21 million, and the hook 63: 16 to start an interpreter, 33 to load
+`os`, `ctypes` and 32 modules of ours, and 14 for the work: libnftables' transaction, the record, which is written twice
+under a lock, and a listing of what stands now.""",
     "guards-40": """\
 What grows with the number of guards, by the profile of a hook with 40 of them: reading their records and those of
 their interfaces, once (8 ms); what stands in the firewall, listed once for all (8 ms), so that each run notices what

@@ -73,7 +73,7 @@ CONTAINER = Recipe(
         # sessions of users, and what they may ask of root without a password
         "libpam-systemd pkexec polkitd "
         # what the product and its packages need
-        "ifupdown iptables nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
+        "ifupdown iptables nftables python3 python3-dnspython python3-netifaces libnftables1 python3-pyroute2 "
         # what goes on around it
         "dhcpcd-base iproute2 iputils-ping " + ("isc-dhcp-client " if SUITE in WITH_DHCLIENT else "") + "openvpn"
     ).split(),

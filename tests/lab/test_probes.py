@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from netconf_hooks.evidence import Link, dhclient, known_servers
-from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.look import answer_rules
 from netconf_hooks.evidence.names import look_up
 from netconf_hooks.evidence.peer import read_arp_reply
 from netconf_hooks.evidence.probes import View
+from netconf_hooks.exemption import MARK
 from netconf_hooks.observation import Answer, Place
 from netconf_hooks.place import find_place, judge
 from netconf_hooks.rules import Rules, read_rules

@@ -30,7 +30,7 @@ RECIPE = Recipe(
         # a Debian that boots by itself
         "dbus initramfs-tools kmod linux-image-cloud-amd64 netbase procps systemd-sysv udev zstd "
         # what the product and its packages need
-        "ifupdown nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
+        "ifupdown nftables python3 python3-dnspython python3-netifaces libnftables1 python3-pyroute2 "
         # what goes on around it; neither wireguard-go nor the plugin kernel-libipsec (libcharon-extra-plugins)
         "charon-systemd dnsmasq-base iproute2 iptables iputils-ping isc-dhcp-client libstrongswan-standard-plugins "
         "strongswan-swanctl wireguard-tools"
@@ -47,7 +47,7 @@ RECIPE = Recipe(
 RADIO = RECIPE._replace(
     packages=(
         "dbus initramfs-tools kmod linux-image-amd64 netbase procps systemd-sysv udev zstd "
-        "ifupdown nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
+        "ifupdown nftables python3 python3-dnspython python3-netifaces libnftables1 python3-pyroute2 "
         "dnsmasq-base hostapd iproute2 iputils-ping isc-dhcp-client iw wireless-regdb wpasupplicant"
     ).split()
 )
@@ -55,7 +55,7 @@ RADIO = RECIPE._replace(
 LIBRESWAN = RECIPE._replace(
     packages=(
         "dbus initramfs-tools kmod linux-image-cloud-amd64 netbase procps systemd-sysv udev zstd "
-        "ifupdown nftables python3 python3-dnspython python3-netifaces python3-nftables python3-pyroute2 "
+        "ifupdown nftables python3 python3-dnspython python3-netifaces libnftables1 python3-pyroute2 "
         "dnsmasq-base iproute2 iputils-ping isc-dhcp-client libreswan"
     ).split()
 )

@@ -19,7 +19,7 @@ from office import AT_OFFICE, CORP, STOPPED
 
 from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
 from netconf_hooks.commands import check, check_guard, explain, portal, recording, status, unprivileged
-from netconf_hooks.evidence import address, dhclient, fingerprint, look, names, nat64, router, wireless
+from netconf_hooks.evidence import address, dhclient, fingerprint, look, names, nat64, radios, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.observation import Answer
@@ -280,8 +280,8 @@ def network(monkeypatch, links):
     # What a captive portal is announced as: "portal", a `PortalNotice`.
     monkeypatch.setattr(look, "_find_portal", lambda link, deadline, asks_routers: seen.get("portal"))
     monkeypatch.setattr(router, "has_default_route", lambda link: "gateway" in seen)
-    monkeypatch.setattr(wireless, "is_wireless", lambda device: device.startswith("wl"))
-    monkeypatch.setattr(wireless, "has_nl80211", lambda device: device.startswith("wl") and device != "wlstaging")
+    monkeypatch.setattr(radios, "is_wireless", lambda device: device.startswith("wl"))
+    monkeypatch.setattr(radios, "has_nl80211", lambda device: device.startswith("wl") and device != "wlstaging")
     monkeypatch.setattr(wireless, "is_wireless_open", lambda device, _: device.startswith("wl"))
     return seen
 

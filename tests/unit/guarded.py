@@ -9,7 +9,7 @@ from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import GuardError, TokenGone, UNHOOKED, check_token
 from netconf_hooks.guard.lease import Leases
-from netconf_hooks.guard.enforce import LEASE
+from netconf_hooks.guard.records import LEASE
 from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
 from netconf_hooks.state import Store

@@ -7,13 +7,13 @@ from many import MANY
 from situations import Presence, Situation, make_record
 
 from netconf_hooks.decide import (
-    CLOSED, DOWN, Edge, INET, KEEP, NO_RULE, OPEN, RELEASED, UP, Verdict, Known, can_open, decide_changes,
+    DOWN, Edge, INET, KEEP, NO_RULE, UP, Verdict, Known, can_open, decide_changes,
     decide_device, decide_guard, decide_presences, decide_tunnels, describe_connection, describe_place, holds, is_firm,
     list_edges
 )  # fmt: skip
 from netconf_hooks.decide import decide as decide_all
 from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules
-from netconf_hooks.state import GuardRecord, Pass
+from netconf_hooks.state import CLOSED, GuardRecord, OPEN, Pass, RELEASED
 
 many = settings(max_examples=min(100, MANY), deadline=None)
 

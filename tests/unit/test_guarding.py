@@ -15,9 +15,8 @@ from many import MANY
 
 from netconf_hooks import hook, settle, watch
 from netconf_hooks.evidence import look as look_module, ports as ports_module
-from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.fingerprint import Fingerprint, UNREADABLE
-from netconf_hooks.exemption import Exemption
+from netconf_hooks.exemption import Exemption, MARK
 from netconf_hooks.guard import firewall as firewall_module, ppp
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.enforce import follow_closing, put_back

@@ -426,7 +426,7 @@ def radio(monkeypatch):
     radio = FakeScan()
     radio.far.send(b"x")
     monkeypatch.setattr("netconf_hooks.evidence.scan.Scan", radio.make)
-    monkeypatch.setattr("netconf_hooks.evidence.wireless.is_wireless", lambda device: device == "wlan0")
+    monkeypatch.setattr("netconf_hooks.evidence.radios.is_wireless", lambda device: device == "wlan0")
     yield radio
     radio.near.close()
     radio.far.close()

@@ -223,6 +223,19 @@ def test_the_other_hooks_import_nothing_dear_either(installed, tunnel_runs, bare
     assert (tunnel_runs.read_interface(IFACE) is None) == (phase != "pre-up")
 
 
+def test_closing_a_guard_imports_only_what_it_does(bare):
+    """Closing needs root, so here the modules are imported that a hook imports for it."""
+    needed = "netconf_hooks.hook, netconf_hooks.guard.lifecycle, netconf_hooks.guard.firewall.nftables"
+    program = f"import sys; sys.path += [{str(CHECKOUT)!r}, '{DIST_PACKAGES}']; import {needed}"
+    status, modules, said = run_python(program, {}, "-c")
+    assert (status, said) == (0, [])
+    assert list_dear(modules, bare) == {"ctypes", "ctypes._endian"}
+    spared = {"decide", "interfaces", "evidence.fingerprint", "evidence.probes", "guard.endpoints", "guard.enforce",
+              "guard.firewall.bridge"}  # fmt: skip
+    assert "netconf_hooks.system.libnftables" in modules
+    assert not modules & {f"netconf_hooks.{module}" for module in spared}
+
+
 def test_what_is_dear_is_found_where_it_is_imported(bare):
     _, modules, _ = run_python(f"import sys, json; sys.path.append('{DIST_PACKAGES}'); import netifaces", {}, "-c")
     assert {"json", "re", "enum", "netifaces"} <= list_dear(modules, bare)

@@ -4,7 +4,7 @@ import time
 
 from guarded import OFFICE, assert_open, ifup
 
-from netconf_hooks.guard.enforce import LEASE
+from netconf_hooks.guard.records import LEASE
 
 
 def test_an_opening_is_written_down_before_the_firewall_is_told(store, links, network, firewall):

@@ -13,9 +13,8 @@ from many import MANY
 from pins import read_pins
 
 from netconf_hooks.evidence import names
-from netconf_hooks.evidence.connection import MARK
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.exemption import Exemption, parse_exemption
+from netconf_hooks.exemption import Exemption, MARK, parse_exemption
 from netconf_hooks.guard import hosts
 from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
 from netconf_hooks.guard.enforce import put_back

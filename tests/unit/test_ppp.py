@@ -2,7 +2,7 @@
 
 import pytest
 
-from netconf_hooks.guard import ppp
+from netconf_hooks import interfaces
 from netconf_hooks.guard.ppp import dials_over, find_dialers
 from netconf_hooks.interfaces import Heading, InterfacesError, Names
 
@@ -61,7 +61,7 @@ def test_which_stanzas_dial_in(tmp_path, monkeypatch):
             raise InterfacesError("no such interface")
         return options[name]
 
-    monkeypatch.setattr(ppp, "query_options", query)
+    monkeypatch.setattr(interfaces, "query_options", query)
     headings = [Heading(name, "inet", "ppp", "") for name in (*options, "broken", "dsl")]
     names = Names((), (), (), (), (Heading("eth0", "inet", "manual", ""), *headings))
     assert find_dialers("eth0", names, str(tmp_path / "nothere")) == [] and asked == [], "without pppd nothing is read"

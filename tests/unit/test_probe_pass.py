@@ -6,8 +6,7 @@ import time
 import pytest
 from guarded import ifup
 
-from netconf_hooks.evidence.connection import MARK
-from netconf_hooks.exemption import Exemption
+from netconf_hooks.exemption import Exemption, MARK
 from netconf_hooks.guard.exemptions import ProbePass, make_pass
 from netconf_hooks.guard.override import release_guard
 

@@ -7,12 +7,12 @@ from many import MANY
 from situations import make_record
 
 from netconf_hooks.decide import (
-    CLOSED, DOWN, KEEP, OPEN, UP, can_open, decide_changes, decide_guard, decide_tunnels, find_lost_rule
+    DOWN, KEEP, UP, can_open, decide_changes, decide_guard, decide_tunnels, find_lost_rule
 )  # fmt: skip
 from netconf_hooks.observation import Answer, OPEN as UNENCRYPTED
 from netconf_hooks.place import find_place
 from netconf_hooks.rules import Rules, Unreadable, list_doubts, list_undefined_words, list_unreadable_before, read_rules
-from netconf_hooks.state import Pass
+from netconf_hooks.state import CLOSED, OPEN, Pass
 
 CORP, ARCHIVE = ("openvpn", "corp"), ("unit", "archive")
 CAFE = "gateway=192.0.2.3"

@@ -1,4 +1,4 @@
-"""The guard by nftables: the transactions.  libnftables runs them in this process (python3-nftables, libnftables(3)).
+"""The guard by nftables: the transactions.  libnftables runs them in this process.
 
 The guard has tables of its own, and no other table is changed:
 
@@ -31,14 +31,13 @@ fails.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from _socket import if_nametoindex
 
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import (
-    Closing, GuardError, LAN, OPEN, TokenGone, UNHOOKED, WINDOWS, Window, bridge, check_device
+    Closing, GuardError, LAN, OPEN, TokenGone, UNHOOKED, WINDOWS, Window, check_device
 )  # fmt: skip
 from netconf_hooks.guard.firewall.nft_installed import NO_CHAIN, Reader, find_problems
 from netconf_hooks.guard.firewall.nft_rules import (
@@ -46,6 +45,7 @@ from netconf_hooks.guard.firewall.nft_rules import (
     render_chains, render_deletion, render_egress, render_element, render_flush, render_hooks, render_taking,
     render_token, render_token_set,
 )  # fmt: skip
+from netconf_hooks.system import libnftables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Firewall:
     """The guard by nftables.
 
     thorough: has no effect here, since the kernel is always asked.
-    Raises `GuardError` if python3-nftables is missing, if the kernel lacks nftables, or without root.
+    Raises `GuardError` if libnftables is missing, if the kernel lacks nftables, or without root.
     """
 
     name = "nftables"
@@ -80,15 +80,10 @@ class Firewall:
     def __init__(self, thorough: bool = False) -> None:
         self._reader = Reader()
         try:
-            import nftables
-
-            self._nft = nftables.Nftables()
-        except (ImportError, OSError, AttributeError) as error:  # OSError, AttributeError: no libnftables, or another
-            raise GuardError(f"python3-nftables is missing: {error}") from None
-        # Don't use `list tables`: libnftables then fetches all rules of all tables.
-        problem = self._nft.cmd(f"list map {INET} out")[2]
-        if problem and _NOT_FOUND not in problem:
-            raise GuardError(_first_line(problem))
+            self._nft = libnftables.Nftables()
+        except libnftables.LibraryError as error:
+            raise GuardError(str(error)) from None
+        self._reader.has_set(INET, "out")  # raises an error without nftables, or without root
         self.lacks: tuple[str, ...] = ()
         if _read_version(os.uname().release) < EGRESS_SINCE:
             self.lacks = (NO_EGRESS,)
@@ -153,6 +148,8 @@ class Firewall:
 
     def change_ports(self, device: str, ports: Ports) -> None:
         """See `AnyFirewall.change_ports`.  Writes nothing if they are the same."""
+        from netconf_hooks.guard.firewall import bridge  # only for a link that is made of others
+
         check_device(device)
         same = self._reader.list_names(INET, f"ports-{device}") == frozenset(bridge.list_nameable(ports.outside))
         for name, indexes in (("guests", ports.guests), ("others", ports.others)) if ports.bridge else ():
@@ -223,15 +220,19 @@ class Firewall:
     def _render_shutting(self, device: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
         """Return the commands that shut windows, in three lists: for packets, for frames, and for a bridge's guests."""
         check_device(device)
+        guests: list[str] = []
         commands = [command for name in names for command in render_flush(INET, device, name)]
         frames = [command for name in names for command in self._change_frames(device, name, ())]
-        guests: list[str] = []
         if OPEN in names:
             commands += [render_token_set(device), f"flush set {INET} token-{device}"]
             # A device that does not exist any more may have been a bridge.
             if is_bridge(device) or not _exists(device):
+                from netconf_hooks.guard.firewall import bridge
+
                 guests = bridge.render_shutting(device)
         if LAN in names and is_bridge(device):
+            from netconf_hooks.guard.firewall import bridge
+
             guests += bridge.render_leaving(device)
         return commands, frames, guests
 
@@ -279,10 +280,12 @@ class Firewall:
         self, device: str, ports: Ports, exemptions: tuple[Exemption, ...], windows: tuple[Window, ...], now: float
     ) -> tuple[list[str], str]:
         """Return the commands for a link's ports, and the match for frames that a bridge's rules have accepted."""
+        from netconf_hooks.guard.firewall import bridge
+
         commands = bridge.render_ports(device, ports)
         if not ports.bridge:
             return commands, ""
-        by_bridge = not self._nft.cmd("\n".join(bridge.TRIAL))[0]
+        by_bridge = not self._nft.run("\n".join(bridge.TRIAL))
         commands += bridge.render_bridge(device, ports, exemptions, windows, now, by_bridge)
         return commands, bridge.DECIDED
 
@@ -347,20 +350,25 @@ class Firewall:
 
     def _has_element(self, name: str, device: str) -> bool:
         """Return whether a device is an element of a set or map.  Raises `GuardError`."""
-        status, _, problem = self._nft.cmd(f'get element {INET} {name} {{ "{device}" }}')
-        if status and _NOT_FOUND not in problem:
+        problem = self._nft.run(f'get element {INET} {name} {{ "{device}" }}')
+        if problem and _NOT_FOUND not in problem:
             raise GuardError(_first_line(problem))
-        return not status
+        return not problem
 
     def _fill_window(self, device: str, window: Window) -> list[str]:
         """Return the commands that open a window; they replace its previous rules."""
         now = time.time()
+        guests: tuple[str, ...] = ()
+        if window.name in (OPEN, LAN) and is_bridge(device):
+            from netconf_hooks.guard.firewall import bridge
+
+            guests = tuple(bridge.render_window(device, window, now))
         return [
             *render_flush(INET, device, window.name),
             *(f"add rule {INET} {window.name}-{device} {rule}" for rule in build_window(window)),
             *render_element(device, window, now),
             *self._change_frames(device, window.name, build_frame_window(window)),
-            *(bridge.render_window(device, window, now) if window.name in (OPEN, LAN) and is_bridge(device) else ()),
+            *guests,
         ]
 
     def _change_window(self, device: str, *commands: str) -> bool:
@@ -380,11 +388,10 @@ class Firewall:
         return [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in rules)]
 
     def _run(self, device: str, *commands: str) -> None:
-        """Run commands as one transaction (libnftables(3), nft_run_cmd_from_buffer).  Raises `GuardError`."""
+        """Run commands as one transaction.  Raises `GuardError`."""
         if not commands:
             return
-        status, _, problem = self._nft.cmd("\n".join(commands))
-        if status:
+        if problem := self._nft.run("\n".join(commands)):
             raise GuardError(": ".join(filter(None, (device, _first_line(problem)))))
 
 
@@ -398,7 +405,7 @@ def _find_gone(error: GuardError, device: str, token: str) -> GuardError:
 def _read_version(release: str) -> tuple[int, int]:
     """Return the first two numbers of a kernel's release, uname(2)."""
     major, _, rest = release.partition(".")
-    minor = "".join(itertools.takewhile(str.isdigit, rest))
+    minor = rest[:len(rest) - len(rest.lstrip("0123456789"))]
     return int(major), int(minor)
 
 
@@ -417,4 +424,4 @@ def _exists(device: str) -> bool:
 def _first_line(problem: str) -> str:
     """Return the message of libnftables, without the lines that show the place in our commands."""
     line = problem.strip().split("\n", 1)[0]
-    return line.split("Error: ", 1)[-1] or "nftables gives no reason"
+    return line.split("Error: ", 1)[-1]

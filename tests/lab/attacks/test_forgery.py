@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks.evidence.connection import MARK
+from netconf_hooks.exemption import MARK
 
 from ..network import CAFE, INTERNET_HOST, OFFICE, VPN_GATEWAY
 from ..stanzas import read_location

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.evidence import fingerprint as module, ports as module_ports
+from netconf_hooks.evidence import fingerprint as module, ports as module_ports, wireless
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
 from netconf_hooks.evidence.wireless import WirelessNetwork
 from netconf_hooks.system.netlink import AF_INET, AF_INET6, DefaultRoute, LinkStatus, Neighbour, NetlinkError
@@ -173,7 +173,7 @@ def test_the_access_point_is_part_of_it(tables, monkeypatch, network, expected):
         return network
 
     monkeypatch.setattr(module, "is_wireless", lambda device: True)
-    monkeypatch.setattr(module, "read_network", read_network)
+    monkeypatch.setattr(wireless, "read_network", read_network)
     seen = read_fingerprint("eth0")
     assert seen.wireless == expected
     assert parse_fingerprint(str(seen)) == seen

@@ -2,7 +2,7 @@
 
 import pytest
 
-from netconf_hooks.evidence import ports, wireless
+from netconf_hooks.evidence import ports, radios, wireless
 from netconf_hooks.observation import Ports
 from netconf_hooks.system.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
 
@@ -177,7 +177,7 @@ def test_whose_news_is_news_of_a_link(machine):
 
 def test_a_bond_is_wireless_while_its_active_port_is(machine, tmp_path):
     def find(device):
-        return wireless.find_radios(device, machine.sysfs)
+        return radios.find_radios(device, machine.sysfs)
 
     assert find("bond0") == find("bond0.7") == ("wlan0",), "all ports of a bond without an active one"
     active = tmp_path / "bond0/bonding/active_slave"
@@ -185,7 +185,7 @@ def test_a_bond_is_wireless_while_its_active_port_is(machine, tmp_path):
     assert find("bond0") == find("bond0.7") == ()
     active.write_text("wlan0\n")
     assert find("bond0") == find("bond0.7") == ("wlan0",)
-    assert wireless.is_wireless("bond0.7", machine.sysfs)
+    assert radios.is_wireless("bond0.7", machine.sysfs)
     machine.join("br0", "wlan0")
     assert find("br0") == (), "the radio of an access point is no network of the bridge's"
     assert find("eth0") == find("nothere") == ()

@@ -15,7 +15,7 @@ from fake_kernel import LINK, Kernel
 from fake_radio import ANSWERS, BSSID, RSN, SCENES, SSID, WMM, WPA, answer_key, answer_scan, converse, pack_bss, refuse
 from many import MANY
 
-from netconf_hooks.evidence import Link, wireless
+from netconf_hooks.evidence import Link, radios, wireless
 from netconf_hooks.evidence.wireless import AccessPoint, WirelessNetwork
 from netconf_hooks.observation import Answer
 from netconf_hooks.system import netlink, nl80211
@@ -177,8 +177,8 @@ def test_no_device_is_on_no_network(kernel: Kernel, monkeypatch: pytest.MonkeyPa
 
 def test_which_links_are_wireless(sysfs: str) -> None:
     devices = ("wlan0", "eth0", "wlan1", "wlan2")
-    assert [wireless.is_wireless(device, sysfs) for device in devices] == [True, False, False, True]
-    assert [wireless.has_nl80211(device, sysfs) for device in devices] == [True, False, False, False]
+    assert [radios.is_wireless(device, sysfs) for device in devices] == [True, False, False, True]
+    assert [radios.has_nl80211(device, sysfs) for device in devices] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("scene, is_open", [("wpa2", False), ("open", True), ("wep", True), ("nothing", True)])

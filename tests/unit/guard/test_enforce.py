@@ -8,7 +8,7 @@ import pytest
 from guarded import ELSEWHERE, GUARD, HERE, LEASE, OFFICE, ROUTER, assert_closed, assert_open, ifup, listen, refresh
 
 from netconf_hooks.exemption import Exemption, parse_exemption
-from netconf_hooks.guard import enforce
+from netconf_hooks.guard import enforce, records
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import boot_time
@@ -32,10 +32,10 @@ def test_a_run_without_a_watcher_puts_back_what_was_taken_away(cafe, firewall, m
 def test_what_has_changed_while_the_firewall_was_told_is_still_to_be_told(cafe, change):
     told = cafe.read_guard("eth0")
     cafe.write_guard(told.change(**change))
-    enforce.mark_applied(cafe, told, opened=False)
+    records.mark_applied(cafe, told, opened=False)
     record = cafe.read_guard("eth0")
     assert (record.opened, record.done) == (False, False)
-    enforce.mark_applied(cafe, record, opened=False)
+    records.mark_applied(cafe, record, opened=False)
     assert cafe.read_guard("eth0").done
 
 
@@ -45,14 +45,14 @@ def test_what_has_changed_while_the_firewall_was_told_is_still_to_be_told(cafe, 
 def test_what_was_done_is_done_if_it_is_what_was_decided(cafe, opened, verdict, done):
     record = cafe.read_guard("eth0").change(verdict=verdict)
     cafe.write_guard(record)
-    enforce.mark_applied(cafe, record, opened)
+    records.mark_applied(cafe, record, opened)
     after = cafe.read_guard("eth0")
     assert (after.opened, after.done) == (opened, done)
 
 
 @pytest.mark.parametrize("lease", [0.0, 1000.0])
 def test_a_lease_is_written_down_by_both_clocks_or_by_none(cafe, lease):
-    enforce.mark_applied(cafe, cafe.read_guard("eth0"), True, lease)
+    records.mark_applied(cafe, cafe.read_guard("eth0"), True, lease)
     record = cafe.read_guard("eth0")
     assert record.lease_until == lease
     if lease:
@@ -62,7 +62,7 @@ def test_a_lease_is_written_down_by_both_clocks_or_by_none(cafe, lease):
 
 
 @pytest.mark.parametrize("note", [
-    lambda store, record: enforce.mark_applied(store, record, True, 1000.0), enforce._note_not_open,
+    lambda store, record: records.mark_applied(store, record, True, 1000.0), enforce._note_not_open,
     lambda store, record: enforce._note_opening(store, record, 1000.0),
 ])
 def test_nothing_is_noted_of_a_guard_that_the_admin_has_released_or_that_is_gone(office, note):
@@ -195,7 +195,7 @@ def test_a_portal_pass_that_ended_while_it_was_told_is_told_again(cafe):
     open_portal(cafe, "eth0", WEB, 300)
     told = cafe.read_guard("eth0")
     cafe.write_guard(told.change(portal_until=0.0))
-    enforce.mark_applied(cafe, told, opened=False)
+    records.mark_applied(cafe, told, opened=False)
     assert not cafe.read_guard("eth0").done
 
 
@@ -363,5 +363,5 @@ def test_a_closed_guard_has_no_lease_and_one_that_the_firewall_does_not_end_has_
     refresh(office)
     assert firewall.is_open("eth0")
     assert get_lease() == (0.0, 0.0)
-    enforce.mark_applied(office, office.read_guard("eth0"), opened=False)
+    records.mark_applied(office, office.read_guard("eth0"), opened=False)
     assert get_lease() == (0.0, 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import types
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.firewall import GuardError, choose_firewall, iptables, load_firewall, nftables
+from netconf_hooks.system import libnftables
 
 PROGRAMS = [
     f"{program}-{variant}-{what}"
@@ -95,8 +95,8 @@ def test_kernel_says_no(sbin: Path) -> None:
 
 
 def test_library_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nftables", None)
-    with pytest.raises(GuardError, match="python3-nftables is missing"):
+    monkeypatch.setattr(libnftables, "_SONAME", "libnothing.so.7")
+    with pytest.raises(GuardError, match="libnothing.so.7 can't be used: .*: cannot open shared object file"):
         load_firewall("nftables")
 
 
@@ -150,7 +150,7 @@ def test_what_guards_are_in_already_needs_no_test(monkeypatch: pytest.MonkeyPatc
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     """nftables comes first, then the iptables of this machine; if none works, each says why."""
-    reasons = {"nftables": "python3-nftables is missing", "iptables": "no kernel has it"}
+    reasons = {"nftables": "libnftables.so.1 can't be used", "iptables": "no kernel has it"}
     asked = []
 
     def load(name: str, thorough: bool = False) -> str:
@@ -162,7 +162,7 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firewall, "load_firewall", load)
     with pytest.raises(GuardError) as caught:
         choose_firewall("auto")
-    assert str(caught.value) == "nftables: python3-nftables is missing; iptables: no kernel has it"
+    assert str(caught.value) == "nftables: libnftables.so.1 can't be used; iptables: no kernel has it"
     with pytest.raises(GuardError) as caught:
         choose_firewall("nftables")
     assert "iptables:" not in str(caught.value)
