@@ -137,6 +137,50 @@ def test_a_value_that_looks_like_an_option_is_none(entrance, name):
         assert entrance.run(**environ) == (0, "if-up.d", environ, "")
 
 
+# In each of these orders the kernel may keep them, and a value may have several lines.
+ENVIRONMENTS = [
+    {"IFACE": "eth0", "MODE": "start", "{}": "{}"},
+    {"MODE": "start", "IF_X": "1\n2", "{}": "{}", "IFACE": "eth0"},
+    {"{}": "{}", "IF_X": "\n", "IFACE": "eth0", "MODE": "start"},
+    {"IFACE": "eth0", "IF_X": "a\nIFACE=x\n\nMODE=start", "{}": "{}", "MODE": "start"},
+    {"IFACE": "eth0", "MODE": "start", "{}": "{}", "IF_X": "y" * 9_000},
+    {"IFACE": "eth0", "MODE": "start", "IF_X": "y" * 9_000 + "\n", "{}": "{}"},
+    {"IFACE": "eth0", "{}": "{}"},
+]
+
+
+@pytest.mark.parametrize("template", ENVIRONMENTS)
+@pytest.mark.parametrize("proc", ["/proc", "/nowhere"])
+def test_an_option_is_found_wherever_the_kernel_keeps_it(entrance, template, proc):
+    """The kernel is asked first, and if it can't be asked, the shell."""
+    text = entrance.script.read_text()
+    assert text.count("</proc/self/environ") == 1
+    entrance.script.write_text(text.replace("</proc/", f"<{proc}/"))
+    for name, value, is_option in (
+        ("IF_NETCONF_VPN", "unit x", True), ("IF_NETCONF_GUARD", "", True), ("IF_NETCONF_LOCATION", "a\nb\n", True),
+        ("IF_Y", "IF_NETCONF_GUARD=yes", False), ("IF_Y", "1\nIF_NETCONF_GUARD=yes", False), ("IF_Y", "", False),
+    ):  # fmt: skip
+        environ = {name if key == "{}" else key: value if text == "{}" else text for key, text in template.items()}
+        found = entrance.run(**environ)
+        assert found == ((0, "if-up.d", environ, "") if is_option else LEFT)
+
+
+def test_what_a_plain_interface_takes_starts_no_process(entrance, tmp_path):
+    """Nor does a shell that reads its own environment byte by byte look at anything but two or three files."""
+    trace = tmp_path / "trace"
+    shell = [shutil.which(entrance.shell[0]), *entrance.shell[1:]]
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is missing")
+    hook = str(entrance.directory / "etc/if-up.d/hook")
+    argv = [strace, "-f", "-o", str(trace), "-e", "trace=process", *shell, hook]
+    done = subprocess.run(argv, env={"IFACE": "eth0", "MODE": "start", "IF_ADDRESS": "x"}, check=False, timeout=20)
+    if "ptrace" in trace.read_text():
+        pytest.skip("programs can't be traced here")
+    assert done.returncode == 0
+    assert not [call for call in ("fork", "clone", "wait4") if call in trace.read_text()]
+
+
 @pytest.mark.parametrize("iface, record", [
     ("eth0", "interfaces/eth0"),
     ("eth0", "guards/eth0"),
