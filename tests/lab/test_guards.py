@@ -254,9 +254,18 @@ def network() -> Iterator[Network]:
         _batch(laptop.files["net"], text)
         _batch(far.files["net"], FAR)
         _batch(inner.files["net"], INNER)
+        # A link that is up drops everything until the kernel has noticed its carrier; if it is busy, this takes a while.
+        for machine in (laptop, far, inner):
+            wait_until(lambda machine=machine: not _list_deaf(machine), "the links to carry packets")
         made = Network(laptop, far, inner)
         yield made
         made.close()
+
+
+def _list_deaf(machine: Namespaces) -> list[str]:
+    """Return the links that are up, but not operational yet: their queue, noop, drops each packet."""
+    up = [link for link in json.loads(machine.run(["ip", "-j", "link"]).stdout) if "UP" in link["flags"]]
+    return [link["ifname"] for link in up if link["qdisc"] == "noop" or link["operstate"] not in ("UP", "UNKNOWN")]
 
 
 def _batch(namespace: str, text: str) -> None:
