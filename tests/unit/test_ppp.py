@@ -77,7 +77,7 @@ def test_which_stanzas_dial_in(tmp_path, monkeypatch):
 
 def test_the_files_are_where_pppd_has_them(fs, monkeypatch):
     """And of a stanza without a provider, the file that pon(1) takes."""
-    monkeypatch.setattr(ppp, "query_options", lambda name: {})
+    monkeypatch.setattr(interfaces, "query_options", lambda name: {})
     fs.create_file("/etc/ppp/peers/provider", contents=PPPOECONF)
-    monkeypatch.setattr(ppp, "read_names", lambda: Names((), (), (), (), (Heading("dsl", "inet", "ppp", ""),)))
+    monkeypatch.setattr(interfaces, "read_names", lambda: Names((), (), (), (), (Heading("dsl", "inet", "ppp", ""),)))
     assert find_dialers("eth0") == [("dsl", "/etc/ppp/peers/provider")]
