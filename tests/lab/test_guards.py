@@ -254,7 +254,7 @@ def network() -> Iterator[Network]:
         _batch(laptop.files["net"], text)
         _batch(far.files["net"], FAR)
         _batch(inner.files["net"], INNER)
-        # A link that is up drops everything until the kernel has noticed its carrier; if it is busy, this takes a while.
+        # A link that is up drops everything until the kernel has noticed its carrier, which takes a busy one a while.
         for machine in (laptop, far, inner):
             wait_until(lambda machine=machine: not _list_deaf(machine), "the links to carry packets")
         made = Network(laptop, far, inner)
