@@ -78,7 +78,7 @@ def keep_up(
     # What a hook is just starting is inspected a moment later; no event of the kernel need come of that.
     times = [boot_time() + START_TIME] if len(asked) > len(wanted) else []
     acted = False
-    guards = store.read_guards(log.error) if wanted and store.has_guards() else ()
+    guards = store.read_guards(log.error) if wanted else ()
     closed = any(each.verdict == CLOSED for each in guards)
     for record in wanted:
         known = before.get((record.kind, record.name))
@@ -91,15 +91,14 @@ def keep_up(
         _log_change(record, known, step.state, condition)
         if step.action and not leaving:
             acted = True
-            if store.has_guards():
-                guard.close_guards(store)  # its server's name may have another address now
+            guard.close_guards(store)  # its server's name may have another address now
             _act(store, record, step, condition)
         states[record.kind, record.name] = step.state
         if condition.pid and not step.action:
             pids.append((condition.pid, read_start(condition.pid)))
         if step.check:
             times.append(step.check)
-    if acted and store.has_guards():
+    if acted:
         guard.open_guards(store)
     if states != before:
         store.write_states(states.values())

@@ -12,7 +12,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from .closing import Closing
 from .image import find_image, SUITE, WITH_DHCLIENT
+from .machine import Machine
 from .namespaces import ENVIRONMENT, CommandFailed, Namespaces, Running
 from .network import Network
 from .waiting import wait_until
@@ -98,7 +98,7 @@ class Disk(Closing):
                 place.run(dpkg, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300)
 
 
-class Booted(Closing):
+class Booted(Machine):
     """A machine with `disk`, in the laptop's place of `network`; `boot` switches it on.
 
     Before `boot` its files can be written and programs be run in it, as from a rescue system.
@@ -163,49 +163,12 @@ class Booted(Closing):
         spawned.wait(timeout)
 
     def start(self, argv: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None) -> Running:
-        """Start a program as root, without waiting for it: as `run` does."""
+        """As `Machine.start`."""
         environment = ENVIRONMENT | dict(env or {})
         if self.pid:
             return Running(argv, ["nsenter", f"--target={self.pid}", *_NAMESPACES, "--"], text, environment)
         rescue = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={_MACHINE}", "--mount-proc", "--"]
         return self._place.start([*rescue, *argv], text=text, env=env, net=self._network.laptop_namespace)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        check: bool = True,
-        timeout: float = 60.0,
-        text: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program as root, `text` on its standard input, to its end; `env` is added to a plain environment.
-
-        Raises `namespaces.CommandFailed` when it fails (unless `check` is false), TimeoutError after `timeout` seconds.
-        """
-        result = self.start(argv, text=text, env=env).wait(timeout)
-        if check and result.returncode != 0:
-            raise CommandFailed(result)
-        return result
-
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, and the directories above it; what was there is replaced, also a symbolic link."""
-        self.run(["install", "-D", "-m", f"{mode:o}", "/dev/stdin", path], text=text)
-
-    def read(self, path: str) -> str:
-        """Return the text of a file.  Raises FileNotFoundError when it can't be read."""
-        result = self.run(["cat", path], check=False)
-        if result.returncode != 0:
-            raise FileNotFoundError(result.stderr.strip())
-        return result.stdout
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file or directory."""
-        return self.run(["test", "-e", path], check=False).returncode == 0
-
-    def pings(self, host: str) -> bool:
-        """Whether `host` answers one ping within a second."""
-        return self.run(["ping", "-n", "-q", "-c", "1", "-W", "1", host], check=False).returncode == 0
 
     def journal(self, *arguments: str) -> str:
         """Return what the journal holds, oldest first, narrowed by journalctl(1)'s `arguments`."""

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .closing import Closing
+from .machine import Machine
 from .namespaces import ENVIRONMENT, Namespaces, Running
 from .network import Network
 from .system_log import SystemLog
@@ -110,7 +111,7 @@ class Image(Closing):
                 )
 
 
-class Laptop(Closing):
+class Laptop(Machine):
     """A laptop switched on: `image`'s disk, in the laptop's place of `network`.
 
     dhcp_client: which of `DHCP_CLIENTS` its ifupdown uses; place: of which of `Network.namespace` it is the machine.
@@ -133,23 +134,8 @@ class Laptop(Closing):
         """Switch it off: all of its processes end, its disk is gone."""
         self._undo.close()
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        check: bool = True,
-        timeout: float = 60.0,
-        text: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program as root, `text` on its standard input, to its end; `env` is added to a plain environment.
-
-        Raises `namespaces.CommandFailed` when it fails (unless `check` is false), TimeoutError after `timeout` seconds.
-        """
-        return self.namespaces.run(argv, check=check, timeout=timeout, text=text, env=env)
-
     def start(self, argv: Sequence[str], *, text: str | None = None, env: Mapping[str, str] | None = None) -> Running:
-        """Start a program without waiting for it: as `run` does."""
+        """As `Machine.start`."""
         return self.namespaces.start(argv, text=text, env=env)
 
     def ifup(
@@ -163,21 +149,6 @@ class Laptop(Closing):
     ) -> subprocess.CompletedProcess[str]:
         """Run ifdown(8) with the arguments given."""
         return self.run(["ifdown", *arguments], check=check, timeout=timeout, env=env)
-
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, and the directories above it; what was there is replaced, also a symbolic link."""
-        _write(self.namespaces, path, text, mode)
-
-    def read(self, path: str) -> str:
-        """Return the text of a file.  Raises FileNotFoundError when it can't be read."""
-        result = self.run(["cat", path], check=False)
-        if result.returncode != 0:
-            raise FileNotFoundError(result.stderr.strip())
-        return result.stdout
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file or directory."""
-        return self.run(["test", "-e", path], check=False).returncode == 0
 
     def choose_iptables(self, variant: str) -> None:
         """Choose the variant of iptables, ``legacy`` or ``nft``, as the admin does."""
@@ -195,10 +166,6 @@ class Laptop(Closing):
     def has_carrier(self, link: str) -> bool:
         """Whether the link is set up and something is plugged in."""
         return "LOWER_UP" in self.run(["ip", "link", "show", "dev", link]).stdout
-
-    def pings(self, host: str) -> bool:
-        """Whether `host` answers one ping within a second."""
-        return self.run(["ping", "-n", "-q", "-c", "1", "-W", "1", host], check=False).returncode == 0
 
     def connects(self, host: str, port: int) -> bool:
         """Whether `host` accepts a TCP connection within a second."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import ssl
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from .machine import Machine
 from .network import VPN_GATEWAY, Network
 from .waiting import wait_until
 
@@ -53,13 +54,6 @@ peer-fingerprint {server}
 </key>
 verb 3
 """
-
-
-class Machine(Protocol):
-    """Anything that files can be written to: a `laptop.Laptop`, a `boot.Booted`."""
-
-    def write(self, path: str, text: str, mode: int = ...) -> None:
-        """Write a file."""
 
 
 class VpnServer:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from .machine import Machine
 from .network import VPN_GATEWAY, Network
-from .vpn import Machine
 
 NAME = "corp"
 PORT = 51820

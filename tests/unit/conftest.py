@@ -343,6 +343,12 @@ def as_root(monkeypatch):
 
 
 @pytest.fixture
+def as_user(monkeypatch):
+    """The command takes itself for a user's, also if root runs the tests."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+@pytest.fixture
 def command(store, tunnel, network, monkeypatch, capfd):
     """A function that runs the command: it returns the exit status, and what was printed and complained of."""
     monkeypatch.setattr(cli, "Store", lambda: store)

@@ -38,7 +38,7 @@ class Firewall:
 
 
 @pytest.fixture(autouse=True)
-def firewall(monkeypatch):
+def firewall(monkeypatch, as_root):
     """The firewall that this machine seems to have; no tunnels or devices of its own."""
     monkeypatch.setattr(check_guard, "load_tunnel", Tunnel)
     monkeypatch.setattr(Tunnel, "hidden", "")
@@ -49,7 +49,6 @@ def firewall(monkeypatch):
     monkeypatch.setattr(Firewall, "lacks", ())
     monkeypatch.setattr(check_guard, "list_legacy_guards", lambda: ())
     monkeypatch.setattr(check_guard, "list_relations", lambda device: [])
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 def find_errors(iface="eth0", headings=(), **options):
@@ -273,9 +272,8 @@ def test_iptables_does_not_hold_a_bridge(monkeypatch, iface, options, wrong):
 
 
 @pytest.mark.parametrize("backend, wrong", [("auto", False), ("nftables", False), ("iptables", True)])
-def test_without_root_what_is_written_counts(monkeypatch, backend, wrong):
+def test_without_root_what_is_written_counts(monkeypatch, backend, wrong, as_user):
     check_bridge(monkeypatch, "br0")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert bool(find_errors("br0", guard="yes", guard_backend=backend)) is wrong
 
 

@@ -209,8 +209,7 @@ def test_a_path_is_no_interface(command, at_office, tmp_path):
 # refresh
 
 
-def test_refresh_says_that_it_looks_and_that_it_waits(command, at_office, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_refresh_says_that_it_looks_and_that_it_waits(command, at_office, monkeypatch, as_root):
     said = []
 
     @contextmanager
@@ -230,16 +229,14 @@ def test_refresh_says_that_it_looks_and_that_it_waits(command, at_office, monkey
     ]
 
 
-def test_refresh_needs_root(command, at_office, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_refresh_needs_root(command, at_office, as_user):
     status, output, errors = command("refresh")
     assert (status, output) == (1, "")
     assert errors == "netconf-hooks: refresh: only root may do this: sudo netconf-hooks refresh\n"
 
 
 @pytest.mark.parametrize("arguments", [("refresh",), ("refresh", "eth0")])
-def test_refresh_decides_again(command, at_office, store, tunnels, network, monkeypatch, arguments):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_refresh_decides_again(command, at_office, store, tunnels, network, as_root, arguments):
     assert command(*arguments) == (0, "", "")
     assert store.read_interface("eth0").place.location == ""
     assert tunnels.asked == ["start openvpn corp"]
@@ -249,16 +246,14 @@ def test_refresh_decides_again(command, at_office, store, tunnels, network, monk
     assert tunnels.asked == ["start openvpn corp", "stop openvpn corp"]
 
 
-def test_refresh_takes_only_what_is_up(command, at_office, tunnels, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_refresh_takes_only_what_is_up(command, at_office, tunnels, as_root):
     status, output, errors = command("refresh", "eth0", "eth9")
     assert status == 1
     assert errors == "netconf-hooks: eth9: not up, or without netconf rules\n"
     assert tunnels.asked == []
 
 
-def test_refresh_does_not_bring_an_interface_back(command, at_office, store, links, tunnels, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_refresh_does_not_bring_an_interface_back(command, at_office, store, links, tunnels, as_root):
     links.plug("eth0", 9)
     assert command("refresh")[0] == 0
     assert store.read_interface("eth0") == AT_OFFICE
@@ -272,9 +267,8 @@ GUARDED = GuardRecord(
 
 
 def test_refresh_of_guards_puts_back_what_was_taken_away_and_nothing_else(
-    command, at_office, store, firewall, tunnels, monkeypatch
+    command, at_office, store, firewall, tunnels, as_root
 ):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert command("refresh", "--guards") == (0, "", "")
     store.write_guard(GUARDED)
     before = store.read_interface("eth0")

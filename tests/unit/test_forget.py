@@ -1,6 +1,5 @@
 """``netconf-hooks forget-server``: a certificate counts again."""
 
-import os
 
 import pytest
 from hypothesis import given
@@ -16,9 +15,8 @@ MAC = "02:00:00:00:00:0a"
 
 
 @pytest.fixture(autouse=True)
-def root(monkeypatch, tmp_path):
+def root(monkeypatch, tmp_path, as_root):
     """Root calls; the memory is the test's own, and empty."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(known_servers, "DIRECTORY", str(tmp_path))
 
 
@@ -68,7 +66,6 @@ def test_a_memory_that_can_not_be_read(command, tmp_path):
     assert status == FAILED and "its first line is not" in errors
 
 
-def test_only_root_may(command, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_only_root_may(command, as_user):
     status, _, errors = command("forget-server", HEX)
     assert status == FAILED and "only root" in errors

@@ -1,7 +1,6 @@
 """``netconf-hooks hold``: a tunnel that the rules neither start nor stop."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -270,7 +269,7 @@ def test_a_kind_may_know_a_stop_by_itself(up, tunnels, monkeypatch):
     assert up.read_tunnels()[CORP].held == ""
 
 
-def test_it_counts_until_unhold(journal_says, up, tunnels, command, root):
+def test_it_counts_until_unhold(journal_says, up, tunnels, command, as_root):
     journal_says()
     assert STOPPED in command("status")[1]
     assert command("unhold", *CORP)[1] == "openvpn corp: follows the rules again\n"
@@ -337,12 +336,7 @@ def test_a_wish_for_it_fails(store, monkeypatch):
 # The command
 
 
-@pytest.fixture
-def root(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-
-
-def test_hold_and_unhold(command, root, up, tunnels):
+def test_hold_and_unhold(command, as_root, up, tunnels):
     arrive(up)
     assert command("hold", *CORP) == (0, "openvpn corp: held by the admin; it is left as it is\n", "")
     arrive(up, "office")
@@ -352,7 +346,7 @@ def test_hold_and_unhold(command, root, up, tunnels):
     assert command("unhold", *CORP) == (0, "openvpn corp: was not held\n", "")
 
 
-def test_hold_for_a_time(command, root, up, monkeypatch):
+def test_hold_for_a_time(command, as_root, up, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1000.0)
     status, output, _ = command("hold", *CORP, "--for", "2h")
     assert status == 0 and output.startswith("openvpn corp: held by the admin until 1970-01-01 ")
@@ -364,7 +358,7 @@ def test_hold_for_a_time(command, root, up, monkeypatch):
     (("openvpn", "../corp"), 'hold: expected the name of a tunnel, not "../corp"'),
     (("openvpn", "on"), 'hold: "on" can\'t be the name of a tunnel'),
 ])
-def test_what_is_no_tunnel_is_one_clear_line(command, root, store, arguments, said):
+def test_what_is_no_tunnel_is_one_clear_line(command, as_root, store, arguments, said):
     status, output, errors = command("hold", *arguments)
     assert (status, output, errors.count("\n")) == (1, "", 1)
     assert said in errors
@@ -372,14 +366,13 @@ def test_what_is_no_tunnel_is_one_clear_line(command, root, store, arguments, sa
 
 
 @pytest.mark.parametrize("time", ["soon", "0", "-5m", "2y", "367d", 5000 * "9"], ids=len)
-def test_what_is_no_time_is_refused(command, root, time):
+def test_what_is_no_time_is_refused(command, as_root, time):
     with pytest.raises(SystemExit, match="2"):
         command("hold", *CORP, "--for", time)
     assert read_holds() == {}
 
 
-def test_only_root_may(command, store, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_only_root_may(command, store, as_user):
     for word in ("hold", "unhold"):
         said = f"netconf-hooks: {word}: only root may do this: sudo netconf-hooks {word} openvpn corp\n"
         assert command(word, *CORP) == (1, "", said)

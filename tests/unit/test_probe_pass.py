@@ -14,9 +14,8 @@ PROBE = Exemption("udp", "192.0.2.53/32", 53, uids=(0,), mark=MARK)
 
 
 @pytest.fixture
-def guarded(store, links, network, firewall, monkeypatch):
+def guarded(store, links, network, firewall, as_root):
     """eth0 is guarded and closed; we are root."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     ifup(store, links)
     firewall.asked.clear()
     return firewall
@@ -53,8 +52,7 @@ def test_a_probe_of_another_link_opens_nothing_here(store, guarded):
     assert guarded.asked == []
 
 
-def test_without_a_right_to_the_firewall_nothing_is_asked_of_it(store, guarded, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_without_a_right_to_the_firewall_nothing_is_asked_of_it(store, guarded, as_user):
     with make_pass(store, "eth0", 5.0) as passing:
         announce(passing)
     assert guarded.asked == []

@@ -256,8 +256,7 @@ def test_who_interrupts_is_told_that_it_goes_on(answers, tmp_path):
     assert errors == "netconf-hooks: want: it continues in the background; netconf-hooks unwant corp ends it\n"
 
 
-def test_it_is_not_for_users(monkeypatch, capfd):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_it_is_not_for_users(monkeypatch, capfd, as_user):
     monkeypatch.setattr(ask, "_leave_user", lambda: None)
     assert ask.main(["refresh"]) == UNREADABLE
     assert capfd.readouterr().err == "netconf-hooks: only pkexec runs this program: netconf-hooks COMMAND\n"
@@ -267,8 +266,7 @@ def test_it_is_not_for_users(monkeypatch, capfd):
 
 
 @pytest.fixture
-def root(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def root(monkeypatch, as_root):
     for variable in ("SUDO_UID", "PKEXEC_UID"):
         monkeypatch.setenv(variable, "7")
         monkeypatch.delenv(variable)
@@ -505,7 +503,7 @@ def test_an_ifup_that_hangs_is_one_clear_line(command, root, stanzas, monkeypatc
 
 
 @pytest.fixture
-def user(command, store, stanzas, monkeypatch, tmp_path):
+def user(command, store, stanzas, monkeypatch, tmp_path, as_user):
     """A function that runs the command as a user; `user.asked` is what pkexec was called with.
 
     The stanzas can be read, and there are a terminal, systemd and polkit.
@@ -515,7 +513,6 @@ def user(command, store, stanzas, monkeypatch, tmp_path):
     pkexec.chmod(0o755)
     (tmp_path / "status").write_text("0")
     (tmp_path / "asked").touch()
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     monkeypatch.setattr(unprivileged, "PKEXEC", str(pkexec))
     monkeypatch.setattr(unprivileged, "AGENT", str(tmp_path / "pkttyagent"))

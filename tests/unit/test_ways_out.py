@@ -1,7 +1,6 @@
 """What the admin does about a guard by hand: portal, release, close."""
 
 import json
-import os
 import re
 import time
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from netconf_hooks.observation import Answer, Observation, PortalNotice
 
 
 @pytest.fixture(autouse=True)
-def caller(monkeypatch, tmp_path):
+def caller(monkeypatch, tmp_path, as_root):
     """Somebody with the uid 1000 calls by sudo; there is no systemd-resolved."""
     monkeypatch.setenv("SUDO_UID", "1000")
     monkeypatch.delenv("PKEXEC_UID", raising=False)
@@ -35,7 +34,6 @@ def caller(monkeypatch, tmp_path):
     monkeypatch.setattr(portal_module, "find_portals", lambda link, deadline: ((), ()))
     monkeypatch.setattr(portal_page, "follow_redirects", lambda view: ())
     monkeypatch.setattr(portal_module, "_find_routers", lambda link: ())
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 # Durations
@@ -409,9 +407,8 @@ def test_close_where_nothing_is_up(command):
 
 
 @pytest.mark.parametrize("arguments", [("portal", "eth0"), ("release", "eth0"), ("close",), ("refresh", "--guards")])
-def test_only_root_may(command, cafe, monkeypatch, arguments):
+def test_only_root_may(command, cafe, as_user, arguments):
     before = dict(cafe.stands), len(cafe.asked)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     status, output, errors = command(*arguments)
     assert (status, output) == (FAILED, "")
     assert "only root" in errors

@@ -639,11 +639,10 @@ class TestInspect:
          ("null", False, False, None)],
     )  # fmt: skip
     def test_one_that_says_nothing_and_has_opened_no_device_is_not_connected(
-        self, machine: Machine, monkeypatch: pytest.MonkeyPatch, device: str, opened: bool, offloads: bool,
+        self, machine: Machine, as_root: None, device: str, opened: bool, offloads: bool,
         up: bool | None,
     ) -> None:  # fmt: skip
         """It waits for a name server (field case F16), and does not listen meanwhile."""
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
         machine.fake.absent()
         machine.offloads = offloads
         files = self.configure(machine, f"dev {device}\n")
@@ -658,10 +657,9 @@ class TestInspect:
 
     @pytest.mark.parametrize(("line", "up"), [("iff:\ttun0\n", True), ("iff:\t\n", False)])
     def test_one_whose_device_was_deleted_is_restarted(
-        self, machine: Machine, captured: Captured, monkeypatch: pytest.MonkeyPatch, line: str, up: bool
+        self, machine: Machine, captured: Captured, monkeypatch: pytest.MonkeyPatch, line: str, up: bool, as_root: None
     ) -> None:
         """It says CONNECTED for ever: its server goes on answering."""
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
         machine.fake.absent()
         files = self.configure(machine, "dev tun\n")
         machine.run_daemon(7, str(machine.program), "--config", files[0])

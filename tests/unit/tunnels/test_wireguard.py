@@ -113,7 +113,7 @@ def machine(tmp_path: Path, fake: FakeSystemd) -> Machine:
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def woken(monkeypatch: pytest.MonkeyPatch, as_root: None) -> list[tuple[str, str]]:
     """The networks that packets were sent to, in place of sending any; and be root, who may ask."""
     sent: list[tuple[str, str]] = []
 
@@ -123,7 +123,6 @@ def woken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     monkeypatch.setattr(wireguard, "send_into", send)
     monkeypatch.setattr(wireguard, "WAKE_TIMEOUT", 0.3)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     return sent
 
 
@@ -372,8 +371,7 @@ def test_whoever_can_not_be_asked_is_not_waited_for(
     assert time.monotonic() - began < 10
 
 
-def test_without_an_interface_it_is_down_for_everybody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_without_an_interface_it_is_down_for_everybody(machine: Machine, as_user: None) -> None:
     assert machine.tunnel().is_up() is False
     machine.be_there()
     assert machine.tunnel().is_up() is None
