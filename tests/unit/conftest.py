@@ -104,6 +104,23 @@ def pytest_make_parametrize_id(val):
     return f"{ascii(val[:40])}-{len(val)}" if isinstance(val, (str, bytes)) and len(val) > 100 else None
 
 
+@pytest.fixture
+def fs(fs, monkeypatch):
+    """A file system of the test's own, by pyfakefs.
+
+    It has no fchmod and fchown: the real ones would change the file that has the same number in this process.  As root,
+    that was once the machine's /dev/null.
+    """
+
+    def refuse(*arguments):
+        raise NotImplementedError("pyfakefs has no fchmod and fchown: use tmp_path")
+
+    # While it is active, `os` is its own.
+    monkeypatch.setattr(os, "fchmod", refuse, raising=False)
+    monkeypatch.setattr(os, "fchown", refuse, raising=False)
+    return fs
+
+
 @pytest.fixture(scope="session")
 def directories():
     """Names for directories of tests, in memory if programs can be run from there."""
