@@ -247,6 +247,8 @@ def test_shut_at_once_when_the_cable_is_pulled(lab: Lab) -> None:
     wait_for_tunnel(lab)
     assert read_guard(lab) == "closed" and not reaches_internet(laptop)
     lab.unplug()
+    # If the carrier is back at once, dhcpcd may not notice that it was gone, and keeps its address.
+    wait_until(lambda: not laptop.has_carrier("eth0"), "the carrier to be gone")
     lab.plug("office")
     wait_for_guard(lab, "open")
     assert laptop.pings(OFFICE.router)
@@ -630,7 +632,8 @@ def test_without_a_firewall_ifup_refuses(lab: Lab) -> None:
 def list_mangle(laptop: Laptop, variant: str) -> str:
     """Return the rules of the tables mangle, of both families, in which the guard by iptables stands."""
     programs = (f"{program}-{variant}" for program in ("iptables", "ip6tables"))
-    return "".join(laptop.run([program, "-t", "mangle", "-S"]).stdout for program in programs)
+    # -w: the watcher may be writing at this moment.
+    return "".join(laptop.run([program, "-w", "-t", "mangle", "-S"]).stdout for program in programs)
 
 
 @ONE_CLIENT
