@@ -47,8 +47,9 @@ NEEDS_bench = dnsmasq-base ifupdown iproute2 iptables iputils-ping isc-dhcp-clie
 SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-up.d libexec netconf_hooks \
 	pyproject.toml sbin setup.cfg
 
-# At the end, give files that root has written into build/ to the checkout's owner.
-HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --reference=. build' EXIT
+# At the end, give files that root has written into build/ to the checkout's owner.  Another target may remove some
+# meanwhile.
+HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'chown -R --silent --reference=. build || true' EXIT
 
 # What is Python, and has no name that says so.
 PROGRAMS = $(wildcard if-*.d/netconf-hooks) $(addprefix libexec/,fulfil map request tunnel) $(wildcard sbin/*)

@@ -38,6 +38,9 @@ DEFAULT = STEPS[:-1]
 # The release before each, from which one upgrades.
 BEFORE = {"trixie": "bookworm", "forky": "trixie", "sid": "trixie"}
 
+# How many lines of a failed step's log are shown.
+LOGGED = 60
+
 # An ordinary user, as those of build daemons: nobody else's files, no home.
 BUILDER = "builder:x:1234:1234::/nonexistent:/bin/sh\n"
 
@@ -367,7 +370,12 @@ def run_step(suite: Suite, name: str) -> bool:
         said, good = f"no tree of {suite.name} could be made: {' / '.join(str(error).strip().splitlines()[-3:])}", False
     except (StepFailed, AssertionError, TimeoutError) as error:
         said, good = str(error), False
-    print(f"{suite.name:9} {name:8} {'ok' if good else 'FAIL':5} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+    lines = [f"{suite.name:9} {name:9} {'ok' if good else 'FAIL':5} {time.monotonic() - began:4.0f} s  {said}"]
+    if not good and suite.log(name).exists():
+        # Each line names the release, since two of these may run at once.
+        last = suite.log(name).read_text(errors="replace").splitlines()[-LOGGED:]
+        lines += [f"{suite.name:9} {name:9} | {line}" for line in last]
+    print("\n".join(lines), flush=True)
     return good
 
 

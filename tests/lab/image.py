@@ -171,6 +171,7 @@ def _install(suite: str, recipe: Recipe, directory: Path) -> None:
         "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory",
         f"--include={','.join(recipe.packages)}",
         '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Retries "3"',
         *_apt_options(),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.left_out),
         suite, str(directory), "-",
