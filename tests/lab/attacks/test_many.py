@@ -4,131 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
 from ..guarded import list_guards
-from ..namespaces import Running
 from ..network import HOME
 from ..stanzas import read_status
 from ..waiting import wait_until
-from .capture import Allowed, Capture, find_leaks
-from .scene import BACKENDS, BOTH, NO_GUARD, Scene, SOAK, tell
+from .scene import BACKENDS, BOTH, NO_GUARD, Scene, SOAK
 from .news import PROMISE, SLOW, NewsClock, has_lost_carrier
-from .traffic import Job, mark_data
+from .wires import Wires, run_at_once
 
 # Beside eth0.  With iptables each ifup takes three times as long, so that ``make soak`` has the other wires.
 COUNTS = dict.fromkeys(BACKENDS, 39 if SOAK else 12) | {NO_GUARD: 39, "nftables": 39}
 
-_STANZA = """
-iface {wire} inet static
-    address 10.77.{number}.2/24
-    netconf-location home-lan gateway-mac={mac}
-"""
-_GUARD = "    netconf-guard unless home-lan\n    netconf-guard-backend {backend}\n"
 _PLUGGED = "    netconf-location home-lan command=/usr/local/sbin/ask\n    netconf-trust hints\n"
-
-
-class Wires:
-    """More links of the laptop: on each of them root and nobody send all the time, and all of it is captured (context
-    manager)."""
-
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self.names = tuple(f"wire{number}" for number in range(1, COUNTS[scene.guard] + 1))
-        self._undo = ExitStack()
-        self._captures: dict[str, Capture] = {}
-
-    def __enter__(self) -> Wires:
-        scene = self._scene
-        # A namespace for the far ends, in which nobody answers.
-        scene.network.run("internet", ["ip", "netns", "add", "wires"])
-        lines = "".join(
-            f"link add {wire} type veth peer name {wire} netns laptop\nlink set {wire} addrgenmode none up\n"
-            for wire in self.names
-        )
-        scene.network.run("internet", ["ip", "-n", "wires", "-batch", "-"], text=lines)
-        for wire in self.names:
-            self._captures[wire] = self._undo.enter_context(Capture(scene.network.namespace("wires"), wire))
-        for sender in ("root", "nobody"):
-            jobs = []
-            for number, wire in enumerate(self.names, 1):
-                for how, device in (("bound", wire), ("routed", "")):
-                    kind = f"{sender}/udp4/{how}/{wire}"
-                    jobs.append(Job(kind, "udp", f"10.77.{number}.9", 9, device, data=mark_data(kind)))
-            scene.traffic.add(f"{sender}-wires", jobs, pause=10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
-
-    def write_stanzas(self, more: str = "") -> None:
-        """Add the wires to what the laptop's stanzas are.  more: lines of each."""
-        path = "/etc/network/interfaces"
-        text = self._scene.laptop.read(path)
-        for number, wire in enumerate(self.names, 1):
-            text += _STANZA.format(wire=wire, number=number, mac=HOME.router_mac)
-            text += more
-            text += _GUARD.format(backend=self._scene.backend) if self._scene.guarded else ""
-        self._scene.laptop.write(path, text)
-
-    def forget(self) -> None:
-        """Look at nothing that was sent until now."""
-        for capture in self._captures.values():
-            capture.read()
-
-    def pull(self) -> None:
-        """Pull the cables of all, at once."""
-        self._set("down")
-
-    def plug(self) -> None:
-        """Plug all of them in again, at once."""
-        self._set("up")
-
-    def _set(self, state: str) -> None:
-        lines = "".join(f"link set {wire} {state}\n" for wire in self.names)
-        self._scene.network.run("internet", ["ip", "-n", "wires", "-batch", "-"], text=lines)
-
-    def find_last(self) -> dict[str, tuple[int, float]]:
-        """Return how many packets have left since the last look, and when the last one did, by wire."""
-        leaks = {wire: find_leaks(capture.read(), Allowed()) for wire, capture in self._captures.items()}
-        return {wire: (len(found), found[-1].time) for wire, found in leaks.items() if found}
-
-    def judge(self, what: str, leaking: bool = True) -> None:
-        """Look, as `Scene.judge`: with guards not one packet may have left; without, by every wire if `leaking`."""
-        self._scene.traffic.wait_rounds(3)
-        frames = {wire: capture.read() for wire, capture in self._captures.items()}
-        leaks = {wire: find_leaks(found, Allowed()) for wire, found in frames.items()}
-        if self._scene.guarded:
-            found = [leak for each in leaks.values() for leak in each]
-            assert not found, f"{what}: {len(found)} packets leaked:\n{tell(found)}"
-        elif leaking:
-            silent = [wire for wire, each in leaks.items() if not each]
-            assert not silent, f"{what}: without a guard these should leak: {silent}"
 
 
 @pytest.fixture
 def wires(scene: Scene) -> Iterator[Wires]:
     """The wires of the scene's laptop."""
-    with Wires(scene) as made:
+    with Wires(scene, COUNTS[scene.guard]) as made:
         yield made
-
-
-def run_at_once(scene: Scene, program: str, names: tuple[str, ...]) -> None:
-    """Run ifup or ifdown for each of some interfaces, all at the same time."""
-    running: list[Running] = [scene.laptop.start([program, name]) for name in names]
-    assert [each.wait(120).returncode for each in running] == [0] * len(names)
-
-
-def answer_neighbours(scene: Scene, wires: Wires) -> None:
-    """Let the kernel know a MAC address for what is sent to on each wire: nothing stays for want of one."""
-    lines = "".join(
-        f"neigh replace 10.77.{number}.9 lladdr 02:00:00:00:00:99 dev {wire} nud permanent\n"
-        for number, wire in enumerate(wires.names, 1)
-    )
-    scene.laptop.run(["ip", "-batch", "-"], text=lines)
 
 
 @BOTH
@@ -142,7 +40,7 @@ def test_nothing_leaves_while_forty_guards_come_change_and_go(scene: Scene, wire
     for wire in half:
         laptop.ifup(wire)
     run_at_once(scene, "ifup", wires.names[len(half):])
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     wires.judge("all up")
 
     # Now every guard is to let the tunnel's packets through: they are told at once.
@@ -159,12 +57,12 @@ def test_nothing_leaves_while_forty_guards_come_change_and_go(scene: Scene, wire
     assert refreshing.wait(120).returncode == 0
     wires.judge("some went while all were looked at", leaking=False)
     run_at_once(scene, "ifup", some)
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     wires.judge("they have come back")
 
     laptop.run(["ip", "link", "set", wires.names[0], "down"])
     laptop.run(["ip", "link", "set", wires.names[0], "up"])
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     laptop.run(["netconf-hooks", "refresh"])
     wires.judge("one was pulled and plugged in")
 
@@ -188,7 +86,7 @@ def test_one_opens_and_the_others_stay_closed(scene: Scene, wires: Wires) -> Non
     scene.write_stanza("trust hints", vpn="")
     wires.write_stanzas()
     run_at_once(scene, "ifup", wires.names)
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     scene.arrive(HOME.name)
     scene.wait_for_guard("open")
     wires.judge("at home")
@@ -210,7 +108,7 @@ def test_all_that_somebody_took_away_is_put_back_at_once(scene: Scene, wires: Wi
     wires.write_stanzas()
     scene.arrive()
     run_at_once(scene, "ifup", wires.names)
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     wires.judge("all up")
     programs = [scene.guard, f"ip6{scene.guard[2:]}"] if scene.guard != "nftables" else []
     flushes = [[program, "-t", "mangle", "-F"] for program in programs] or [["nft", "flush", "ruleset"]]
@@ -232,7 +130,7 @@ def test_all_that_are_open_are_shut_at_once(scene: Scene, wires: Wires) -> None:
     wires.write_stanzas(_PLUGGED)
     scene.arrive()
     run_at_once(scene, "ifup", wires.names)
-    answer_neighbours(scene, wires)
+    wires.answer_neighbours()
     wait_until(lambda: [*read_states(scene).values()].count("open") == len(wires.names), "all to be open", 60)
     laptop.write("/usr/local/sbin/ask", "#!/bin/sh\nexit 1\n", 0o755)
     wires.forget()
