@@ -19,6 +19,7 @@ from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.guard.records import LEASE
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.override import open_portal, release_guard
+from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import (
@@ -284,6 +285,20 @@ def test_a_carrier_that_was_lost_is_lost_once(cafe, firewall):
     assert firewall.asked == asked
 
 
+def test_a_link_that_was_gone_has_lost_no_carrier_when_it_comes_back_without(cafe, firewall, links):
+    """Nobody knows whether it had one when its window was opened."""
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    del links["eth0"]
+    listening, socket = listen(cafe)
+    socket.waiting = [make_link(carrier=False)]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is not None
+    for carrier in (True, False):
+        socket.waiting = [make_link(carrier=carrier)]
+        listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+
+
 @pytest.mark.parametrize("news", [True, False])
 def test_a_firewall_without_news_is_looked_at_by_time(office, firewall, news, monkeypatch):
     """As xtables' legacy tables; another firewall, of which no guard is left, does not count."""
@@ -296,6 +311,11 @@ def test_a_firewall_without_news_is_looked_at_by_time(office, firewall, news, mo
     monkeypatch.setattr(lease_module, "monotonic", lambda: now + lease_module.CHECK + 0.1)
     assert listening.take_check() is not news
     assert not listening.take_check()
+    # What is closed is not renewed: then this is all that wakes the process.
+    shut_guard(office, office.read_guard("eth0"), "it moved")
+    listening.reload()
+    due = listening.next_time()
+    assert due is None if news else due <= lease_module.monotonic() + lease_module.CHECK
     # And no more once there is no guard in it.
     office.remove_guard("eth0")
     firewall.stands.clear()

@@ -16,7 +16,7 @@ from netconf_hooks.evidence import names
 from netconf_hooks.evidence.names import Resolution
 from netconf_hooks.exemption import Exemption, MARK, parse_exemption
 from netconf_hooks.guard import hosts
-from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, list_resolvers
+from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, let_tunnels_through, list_resolvers
 from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.guard.exemptions import DISCOVERY, make_allowance, make_exemption
 from netconf_hooks.guard.override import close_guards, release_guard
@@ -466,6 +466,78 @@ def test_without_dns64_names_are_reached_by_the_routers_prefix(
     ifup(store, links)
     assert firewall.list_exemptions("eth0") == (to("64:ff9b::cb00:7101"),)
     assert store.read_guard("eth0").problem == ""
+
+
+@pytest.mark.parametrize("networks, prefix", [
+    ((("192.0.2.5", 24),), "64:ff9b::/96"), ((("192.0.2.5", 24), ("2001:db8::5", 64)), "64:ff9b::/96"),
+    ((("2001:db8::5", 64),), ""),
+])
+def test_a_name_without_an_address_is_looked_up_once_where_no_nat64_is_needed(
+    store, links, network, firewall, named, monkeypatch, networks, prefix
+):
+    named.networks = networks
+    named.nat64 = prefix
+    asked = []
+
+    def look_up(names, view, families=()):
+        asked.append(tuple(names))
+        return {name: Resolution(refuted=True, problem=f"{name} has no address") for name in names}
+
+    monkeypatch.setattr(names, "look_up", look_up)
+    ifup(store, links)
+    assert asked == [("vpn.example",)]
+    assert "vpn.example has no address" in store.read_guard("eth0").problem
+
+
+def test_a_name_is_pinned_before_its_tunnel_is_started(store, links, network, firewall, named, tunnels, hosts_file):
+    pinned = []
+    tunnels.during[f"start {CORP}"] = lambda: pinned.append(read_pins("eth0", str(hosts_file)))
+    ifup(store, links)
+    assert pinned == [{"vpn.example": ("203.0.113.1", "2001:db8::1")}]
+
+
+def test_a_name_stays_pinned_until_its_tunnel_was_stopped(store, links, network, firewall, named, tunnels, hosts_file):
+    """It still notifies its server."""
+    ifup(store, links)
+    links.plug("eth1", 8)
+    ifup(store, links, "eth1", **{**GUARD, "IF_NETCONF_VPN": "openvpn lab"})
+    pinned = []
+    tunnels.during[f"stop {CORP}"] = lambda: pinned.append(read_pins("eth1", str(hosts_file)))
+    ifdown(store, links)
+    assert pinned == [{"vpn.example": ("203.0.113.1", "2001:db8::1")}]
+    assert store.read_guard("eth1").names == ()
+    assert hosts_file.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_of_a_guard_whose_link_is_not_up_yet_nothing_is_to_be_changed(store, links, named):
+    run_hook(store, "pre-up", **GUARD)
+    store.write_guard(store.read_guard("eth0").change(names=("vpn.example 203.0.113.1",)))
+    assert let_tunnels_through(store) is False
+    assert named.asked == []
+
+
+def test_without_a_guard_or_without_endpoints_nothing_is_to_be_changed(store, links, network, firewall):
+    store.prepare()
+    assert let_tunnels_through(store) is False
+    ifup(store, links, **{**GUARD, "IF_NETCONF_VPN": ""})
+    assert let_tunnels_through(store) is False
+
+
+def test_a_guard_that_is_released_while_names_are_resolved_is_not_to_be_changed(
+    store, links, network, firewall, named, tunnels, monkeypatch
+):
+    tunnels.up[CORP] = False
+    ifup(store, links)
+    real = named.look_up
+
+    def look_up(names, view, families=()):
+        release_guard(store, "eth0")
+        return real(names, view)
+
+    monkeypatch.setattr(names, "look_up", look_up)
+    named.names["vpn.example"] = ("203.0.113.9",)
+    assert let_tunnels_through(store) is False
+    assert not any("203.0.113.9" in each for each in store.read_guard("eth0").exemptions)
 
 
 NTP = {**GUARD, "IF_NETCONF_GUARD_ALLOW": "ntp.example.org:udp/123"}

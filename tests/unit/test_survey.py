@@ -190,6 +190,7 @@ def test_a_record_that_can_not_be_written_puts_the_end_of_a_visit_off(machine, m
     monkeypatch.setattr(guard, "end_visits", fail)
     assert machine.survey()[-1] == "kept 5.000"
     assert messages == ["error: watch: [Errno 28] No space left on device"]
+    assert not machine.kept[-1][0], "nobody has logged in: no tunnel is asked for because of that"
 
 
 def test_guards_that_can_not_be_put_back_end_no_child(machine, monkeypatch, messages):

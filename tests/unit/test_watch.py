@@ -16,7 +16,7 @@ from situations import make_record
 from netconf_hooks import wake, watch
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord, TunnelState
-from netconf_hooks.system.netlink import LinkStatus, Neighbour, pack_attribute
+from netconf_hooks.system.netlink import LinkStatus, Neighbour, NetlinkError, pack_attribute
 from netconf_hooks.watch import needs_retry
 from tests.lab.waiting import wait_until
 
@@ -724,6 +724,29 @@ def test_news_while_a_child_is_at_work_are_for_the_next_one(store, monkeypatch):
     listener._actor = object()
     assert listener._find_changed(["eth0"]) == ["eth0"]
     assert listener._find_changed(["wlan0"]) == []
+
+
+def test_what_can_not_be_seen_counts_as_changed_and_is_told(store, monkeypatch, messages):
+    listener = watch.Listener.__new__(watch.Listener)
+    listener._store, listener._survey, listener._actor = store, watch._Survey(), None
+    store.prepare()
+    store.write_interface(in_office())
+
+    def fail(records):
+        raise NetlinkError(105)
+
+    monkeypatch.setattr(watch, "look", fail)
+    assert listener._find_changed(["eth0"]) == ["eth0"]
+    assert messages == [f"error: watch: {NetlinkError(105)}"]
+
+
+def test_the_watcher_never_gets_a_descriptor_of_the_standard_streams(monkeypatch):
+    """A hook may have started it without these: a record would be written to what a message goes to."""
+    done = []
+    monkeypatch.setattr(watch.log, "fill_descriptors", lambda: done.append("fill"))
+    monkeypatch.setattr(watch, "run_watcher", lambda store: done.append("run") or 0)
+    assert watch.main() == 0
+    assert done == ["fill", "run"]
 
 
 @pytest.mark.parametrize("macs, known, missed", [
