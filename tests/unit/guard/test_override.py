@@ -16,9 +16,11 @@ from netconf_hooks.system import log
 WEB = [Exemption("tcp", port=80)]
 
 
-def be(monkeypatch, uid):
-    """Be this user."""
-    monkeypatch.setattr(override.os, "geteuid", lambda: uid)
+@pytest.fixture(params=["as_root", "as_user"])
+def user(request):
+    """Who asks."""
+    request.getfixturevalue(request.param)
+    return request.param
 
 
 def test_only_links_that_were_open_are_said_to_be_closed(office, links, network, firewall, messages):
@@ -115,17 +117,14 @@ def test_a_failed_pass_of_a_guard_that_is_gone_leaves_it_gone(cafe, firewall, mo
     assert not cafe.has_guards()
 
 
-@pytest.mark.parametrize("uid", [0, 1000])
-def test_the_state_of_a_guard_for_root_and_others(office, firewall, monkeypatch, uid):
+def test_the_state_of_a_guard_for_root_and_others(office, firewall, user):
     """Root asks the firewall, which others can't: they get what the record says."""
-    be(monkeypatch, uid)
     assert find_state(office.read_guard("eth0")) == "open"
     firewall.shut_window("eth0", "open")
-    assert find_state(office.read_guard("eth0")) == ("open" if uid else "closed")
+    assert find_state(office.read_guard("eth0")) == ("closed" if user == "as_root" else "open")
 
 
-def test_root_gets_the_record_and_a_complaint_if_the_firewall_can_not_be_asked(office, firewalls, monkeypatch):
-    be(monkeypatch, 0)
+def test_root_gets_the_record_and_a_complaint_if_the_firewall_can_not_be_asked(office, firewalls, as_root, monkeypatch):
     said = []
     monkeypatch.setattr(log, "complain", said.append)
     firewalls["nftables"].broken = "busy"
@@ -133,9 +132,7 @@ def test_root_gets_the_record_and_a_complaint_if_the_firewall_can_not_be_asked(o
     assert said == ["eth0: netconf-guard: busy"]
 
 
-@pytest.mark.parametrize("uid", [0, 1000])
-def test_what_is_released_stays_so_for_everybody_when_its_lease_would_have_ended(office, monkeypatch, uid):
-    be(monkeypatch, uid)
+def test_what_is_released_stays_so_for_everybody_when_its_lease_would_have_ended(office, monkeypatch, user):
     release_guard(office, "eth0")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
