@@ -8,7 +8,7 @@
 #   make test-unit      the unit tests alone, without the slowest: no root, seconds
 #   sudo make test-debian SUITE=trixie   what a buildd, lintian, piuparts and autopkgtest would say there: ten minutes
 #   sudo make bench     what the hooks cost: a quarter of an hour, writes docs/performance.md
-#   sudo make soak      ends tunnels, kills hooks, has forty guards at once: half an hour and more
+#   sudo make soak      ends tunnels, kills hooks, has forty guards at once, makes up data: an hour
 #   sudo make latencies  for how long packets leave after the kernel's event while the watcher is busy: some minutes
 #   make mutants FILE=netconf_hooks/decide.py   would the tests notice if this module were wrong?
 #   make lint           flake8, mypy, vulture, shellcheck, manual pages
@@ -58,7 +58,7 @@ PROGRAMS = $(wildcard if-*.d/netconf-hooks) $(addprefix libexec/,fulfil map requ
 ALIVE = check_hostname,verify_mode,minimum_version,__getattr__
 
 # Lab tests mostly wait: for DHCP, for VPN servers, for the kernel.
-WORKERS = $(shell expr 2 '*' "$$(nproc)")
+WORKERS = $(shell expr 3 '*' "$$(nproc)")
 
 # Examples: make test PYTEST='-k cafe -x'
 PYTEST =
@@ -120,9 +120,10 @@ latencies: root needs-test deb
 # As many rounds, links and points of these tests: `make test` has fewer.
 soak: root needs-test deb
 	$(HAND_BACK)
-	NETCONF_SOAK=$(or $(SOAK),50) NETCONF_SOAK_GATEWAYS=$(or $(GATEWAYS),100) $(PYTHON) -m pytest -rP $(PYTEST) \
-		tests/lab/test_soak.py tests/lab/test_soak_gateways.py tests/lab/attacks/test_cut_off.py \
-		tests/lab/attacks/test_killed.py tests/lab/attacks/test_many.py
+	NETCONF_SOAK=$(or $(SOAK),50) NETCONF_SOAK_GATEWAYS=$(or $(GATEWAYS),100) NETCONF_EXAMPLES=3000 \
+		$(PYTHON) -m pytest -rP $(PYTEST) tests/lab/test_soak.py tests/lab/test_soak_gateways.py \
+		tests/lab/attacks/test_cut_off.py tests/lab/attacks/test_killed.py tests/lab/attacks/test_many.py \
+		tests/unit/evidence tests/unit/test_observation.py
 
 mutants: needs-unit
 	$(PYTHON) -m tests.mutants $(MUTANTS) $(FILE)

@@ -19,10 +19,13 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> 
     pause = threading.Event()
     delay = 0.002
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             raise TimeoutError(f"waited {timeout:g} s for {what}; the last answer was {value!r}")
-        pause.wait(delay)
+        # Where an answer takes a program, half of the time is for what is waited for.
+        pause.wait(max(delay, min(now - asked, 0.2)))
         delay = min(delay * 1.5, 0.05)

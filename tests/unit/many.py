@@ -1,10 +1,11 @@
-"""How many examples hypothesis makes: `make test` makes them all, `make test-unit`, which a person waits for, a few."""
+"""How many examples hypothesis makes: `make soak` many, `make test` some, `make test-unit`, which a person waits for,
+a few."""
 
 import os
 
 from hypothesis import HealthCheck, settings
 
-MANY = int(os.environ.get("NETCONF_EXAMPLES", "1000"))
+MANY = int(os.environ.get("NETCONF_EXAMPLES", "300"))
 """Of what may come from anywhere: a lease, a netlink message, a name in the air."""
 
 # Continuous integration (NETCONF_REPEATABLE) makes the same examples each time, so that a change does not fail by an
