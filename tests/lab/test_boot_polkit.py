@@ -256,7 +256,11 @@ def test_limits_of_an_enemy_reach_nothing_that_root_runs(machine, network, vpn, 
     client = read_process(machine, find_process(machine, "dhclient "))
     assert f"netconf-hooks-request@want-{NAME}.service" in client["group"]
     # As where root has never had anything to do with the enemy.
-    machine.run(["systemd-run", "--quiet", "--unit=usual", "--property=LockPersonality=yes", "sleep", "1000"])
+    # By its path: systemd-run of Debian 12 replaces a mere name by it, that of 13 doesn't.
+    machine.run(
+        ["systemd-run", "--quiet", "--unit=usual", "--service-type=exec", "--property=LockPersonality=yes"]
+        + ["/usr/bin/sleep", "1000"]
+    )
     usual = read_process(machine, find_process(machine, "/usr/bin/sleep 1000"))
     for name in ("limits", "Umask", "SigBlk", "terminal", "nice", "NoNewPrivs"):
         assert client[name] == usual[name], name
