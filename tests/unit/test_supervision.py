@@ -1,6 +1,6 @@
 """When a tunnel is started again, nudged or restarted: what the manual says, and what must never happen."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.supervision import (
@@ -222,7 +222,6 @@ ANY_FACTS = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(ANY_FACTS, st.floats(0.0, 500.0)), max_size=40))
 def test_whatever_happens(history):
     run = Run()
@@ -241,7 +240,6 @@ def test_whatever_happens(history):
         assert bool(run.state.up_since) == up
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(ANY_FACTS, st.floats(0.0, 500.0)), max_size=20), ANY_FACTS)
 def test_in_the_long_run_there_is_an_attempt_in_five_minutes_at_most(history, facts):
     run = Run()
