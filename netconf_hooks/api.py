@@ -10,11 +10,11 @@ from __future__ import annotations
 from netconf_hooks.commands.recording import find_options
 from netconf_hooks.evidence.look import observe as look, observe_everything
 from netconf_hooks.guard.exemptions import make_pass
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import InterfacesError, query_passes
 from netconf_hooks.passes import make_passes, read_rules_of
 from netconf_hooks.place import find_place
-from netconf_hooks.rules import DEFAULT_TIMEOUT
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import InterfacesError, query_passes
+from netconf_hooks.stanzas.rules import DEFAULT_TIMEOUT
 from netconf_hooks.state import Pass, RecordError, Store, merge_options
 from netconf_hooks.system.netlink import NetlinkError
 

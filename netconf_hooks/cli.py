@@ -24,9 +24,9 @@ from netconf_hooks.commands.unprivileged import ASKABLE, ask_polkit
 from netconf_hooks.commands.want import unwant_wish, want_wish
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.enforce import put_back
-from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.rules import TUNNEL_KINDS
 from netconf_hooks.settle import Change, look_again, settle
+from netconf_hooks.stanzas.interfaces import InterfacesError
+from netconf_hooks.stanzas.rules import TUNNEL_KINDS
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -361,6 +361,6 @@ def decide_again(options: argparse.Namespace, store: Store) -> int:
 
 def watch_network(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks watch``: until no interface with rules is up."""
-    from netconf_hooks.watch import run_watcher
+    from netconf_hooks.watcher.watch import run_watcher
 
     return run_watcher(store)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from netconf_hooks.observation import OPEN as UNENCRYPTED
 from netconf_hooks.passes import find_conflict, list_of, read_rules_of
 from netconf_hooks.record import Record
-from netconf_hooks.rules import SITUATIONS, list_unreadable_before
+from netconf_hooks.stanzas.rules import SITUATIONS, list_unreadable_before
 from netconf_hooks.state import (
     CLOSED, EventRecord, GuardRecord, OPEN, PresenceRecord, RELEASED, StopRecord, TunnelRecord
 )  # fmt: skip
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from netconf_hooks.rules import Condition, GuardRule, Unreadable, VpnRule, Word
+    from netconf_hooks.stanzas.rules import Condition, GuardRule, Unreadable, VpnRule, Word
     from netconf_hooks.state import InterfaceRecord
 
 UP = "up"

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 
 from netconf_hooks import guard
-from netconf_hooks.ifenv import device_of, is_roaming, read_environment
 from netconf_hooks.observation import Observation
 from netconf_hooks.passes import begin_pass, complete_pass, has_rules, is_overtaken, make_pass, read_rules_of, replaces
-from netconf_hooks.rules import list_doubts, list_undefined_words, read_rules
+from netconf_hooks.stanzas.ifenv import device_of, is_roaming, read_environment
+from netconf_hooks.stanzas.rules import list_doubts, list_undefined_words, read_rules
 from netconf_hooks.state import InterfaceRecord, KEPT, RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.ending import Ending, leave_with
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import signal
     from typing import NoReturn
 
-    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.stanzas.ifenv import Invocation
     from netconf_hooks.state import Pass
 else:
     import _signal as signal  # the same functions; the module signal itself imports enum, 4 ms of every ifup

@@ -8,8 +8,8 @@ with rules is left on the device.
 
 from __future__ import annotations
 
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import has_rules
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import LinkdownRecord, RecordError
 from netconf_hooks.system import log
 

@@ -12,15 +12,15 @@ without it; they end nothing that a later ifup has begun.
 
 from __future__ import annotations
 
-from netconf_hooks.ifenv import UNKNOWN_RUN
-from netconf_hooks.rules import Rules, read_rules
+from netconf_hooks.stanzas.ifenv import UNKNOWN_RUN
+from netconf_hooks.stanzas.rules import Rules, read_rules
 from netconf_hooks.state import ENDED, KEPT, LEAVING, Pass, UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from netconf_hooks.ifenv import Invocation
+    from netconf_hooks.stanzas.ifenv import Invocation
 
 
 def make_pass(invocation: Invocation) -> Pass:

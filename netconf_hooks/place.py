@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from netconf_hooks.observation import Place
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS, format_test
+from netconf_hooks.stanzas.rules import TESTS, format_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from netconf_hooks.observation import Answer
-    from netconf_hooks.rules import Location, Rules, Test
+    from netconf_hooks.stanzas.rules import Location, Rules, Test
 
 HINT = "hint"
 AUTHENTICATED = "authenticated"

@@ -17,11 +17,11 @@ from netconf_hooks import guard
 from netconf_hooks.decide import Known, NO_RULE, decide
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.look import CARRIER_TIMEOUT, observe
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.linkdown import set_routes
 from netconf_hooks.passes import is_overtaken, read_rules_of
 from netconf_hooks.place import find_new_router, find_place
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import HELD, InterfaceRecord, RecordError, merge_options
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -362,7 +362,7 @@ def read_held() -> dict[tuple[str, str], str]:
     """Return the tunnels that the admin holds, by kind and name, each with words that say so."""
     if not os.path.exists(HELD):
         return {}
-    from netconf_hooks.held import read_holds
+    from netconf_hooks.tunnels.held import read_holds
 
     return {tunnel: str(hold) for tunnel, hold in read_holds().items()}
 

@@ -18,7 +18,7 @@ import time
 from netconf_hooks.exemption import parse_exemption
 from netconf_hooks.observation import Answer, OPEN as UNENCRYPTED, Observation, Place, PortalNotice
 from netconf_hooks.record import Record
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.system.addresses import pack_address, parse_network
 from netconf_hooks.system.files import read_file
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
-    from netconf_hooks.rules import Rules
+    from netconf_hooks.stanzas.rules import Rules
 
     T = TypeVar("T")
 

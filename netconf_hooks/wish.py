@@ -12,10 +12,10 @@ from time import monotonic, sleep
 
 from netconf_hooks.evidence.radios import is_wireless
 from netconf_hooks.evidence.router import has_working_default_route
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import is_configured, list_boot_links
 from netconf_hooks.passes import make_pass, read_rules_of
 from netconf_hooks.settle import Change, read_held, settle
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import is_configured, list_boot_links
 from netconf_hooks.state import InterfaceRecord, RecordError, TunnelState
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import LINKS, Netlink, read_link
@@ -26,8 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from netconf_hooks.ifenv import Invocation
-    from netconf_hooks.rules import Rules, VpnRule
+    from netconf_hooks.stanzas.ifenv import Invocation
+    from netconf_hooks.stanzas.rules import Rules, VpnRule
     from netconf_hooks.state import Pass, Store
 
 # Seconds.  A DHCP server answers within a few; dhclient alone would try for 60.

@@ -9,25 +9,25 @@ from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.commands.report import ERROR, Report, WARNING
 from netconf_hooks.evidence.ports import find_isolation
 from netconf_hooks.evidence.shared_macs import find_user
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import (
-    find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
-)  # fmt: skip
 from netconf_hooks.passes import find_conflict, has_rules, make_passes, read_rules_of
 from netconf_hooks.place import is_proof
-from netconf_hooks.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import (
+    find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
+)  # fmt: skip
+from netconf_hooks.stanzas.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
+from netconf_hooks.stanzas.values import DOMAIN, NETWORK, PATTERN
 from netconf_hooks.state import merge_options
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.tunnels import TunnelError, load_tunnel
-from netconf_hooks.values import DOMAIN, NETWORK, PATTERN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
-    from netconf_hooks.interfaces import Names
-    from netconf_hooks.rules import Location, Test
+    from netconf_hooks.stanzas.interfaces import Names
+    from netconf_hooks.stanzas.rules import Location, Test
     from netconf_hooks.state import Store
 
 

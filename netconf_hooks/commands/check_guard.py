@@ -13,10 +13,10 @@ from netconf_hooks.guard.firewall import GuardError, choose_firewall, read_netwo
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.hosts import find_names
 from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
-from netconf_hooks.ifenv import Invocation, device_of
 from netconf_hooks.observation import Ports
 from netconf_hooks.place import is_proof
-from netconf_hooks.rules import RuleError, SITUATIONS
+from netconf_hooks.stanzas.ifenv import Invocation, device_of
+from netconf_hooks.stanzas.rules import RuleError, SITUATIONS
 from netconf_hooks.system.addresses import format_address, pack_address, read_prefix
 from netconf_hooks.tunnels import TunnelError, load_tunnel
 
@@ -24,8 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from netconf_hooks.interfaces import Heading, Names
-    from netconf_hooks.rules import Allowance, Condition, GuardRule, Rules
+    from netconf_hooks.stanzas.interfaces import Heading, Names
+    from netconf_hooks.stanzas.rules import Allowance, Condition, GuardRule, Rules
 
 _NAMELESS = (
     "{name} can never be resolved behind the guard: this link has no name server, and the name is not in /etc/hosts; "

@@ -18,17 +18,17 @@ from netconf_hooks.evidence.lan import find_lan
 from netconf_hooks.evidence.look import complete_observation, observe
 from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.guard.exemptions import allows_lan, make_pass
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import query_passes
 from netconf_hooks.observation import Answer, OPEN
 from netconf_hooks.passes import describe_pass, find_conflict, make_passes
 from netconf_hooks.place import AUTHENTICATED, find_new_router, find_place, is_proof, judge, judge_tests
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS, list_doubts, list_undefined_words
 from netconf_hooks.settle import read_held
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import query_passes
+from netconf_hooks.stanzas.rules import TESTS, list_doubts, list_undefined_words
 from netconf_hooks.state import InterfaceRecord, OPEN as OPEN_GUARD, RecordError, Store, boot_time
-from netconf_hooks.supervision import describe_state
 from netconf_hooks.system import log
+from netconf_hooks.tunnels.supervision import describe_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from netconf_hooks.decide import Verdict
     from netconf_hooks.place import NewRouter
-    from netconf_hooks.rules import Location, Rules, Test
+    from netconf_hooks.stanzas.rules import Location, Rules, Test
 
 # The origins of the rules.
 RECORD, STANZA = "record", "stanza"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from netconf_hooks import held
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.patience import tell_if_slow
 from netconf_hooks.commands.portal import read_duration
-from netconf_hooks.rules import find_tunnel_errors
 from netconf_hooks.settle import read_stops, settle
+from netconf_hooks.stanzas.rules import find_tunnel_errors
+from netconf_hooks.tunnels import held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

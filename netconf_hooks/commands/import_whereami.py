@@ -16,9 +16,9 @@ import shlex
 from itertools import product
 
 from netconf_hooks.commands.entry import CommandError, OK
-from netconf_hooks.ifenv import is_name
 from netconf_hooks.record import Record
-from netconf_hooks.rules import RESERVED, TESTS, Test
+from netconf_hooks.stanzas.ifenv import is_name
+from netconf_hooks.stanzas.rules import RESERVED, TESTS, Test
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False

@@ -7,12 +7,12 @@ import json
 from netconf_hooks.commands.entry import CommandError, OK
 from netconf_hooks.commands.situations import NO_GUARD, list_situations, varies_single_tests
 from netconf_hooks.decide import KEEP
-from netconf_hooks.ifenv import is_name
-from netconf_hooks.interfaces import InterfacesError, read_names, run_ifquery, split_passes
 from netconf_hooks.observation import OPEN as UNENCRYPTED
 from netconf_hooks.passes import has_rules, make_passes
 from netconf_hooks.place import AUTHENTICATED
-from netconf_hooks.rules import list_doubts, list_undefined_words
+from netconf_hooks.stanzas.ifenv import is_name
+from netconf_hooks.stanzas.interfaces import InterfacesError, read_names, run_ifquery, split_passes
+from netconf_hooks.stanzas.rules import list_doubts, list_undefined_words
 from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.system import log
 

@@ -18,8 +18,8 @@ from netconf_hooks.guard.exemptions import make_network, make_pass
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import RELEASED
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError

@@ -9,9 +9,9 @@ from netconf_hooks.commands.status import describe_portal
 from netconf_hooks.evidence.look import complete_observation, observe, observe_everything
 from netconf_hooks.evidence.shared_macs import find_user
 from netconf_hooks.guard.exemptions import make_pass
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.observation import ENCRYPTED, OPEN
-from netconf_hooks.rules import DEFAULT_TIMEOUT, TESTS, format_test
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.rules import DEFAULT_TIMEOUT, TESTS, format_test
 from netconf_hooks.state import InterfaceRecord
 from netconf_hooks.system import log
 

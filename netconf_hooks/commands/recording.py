@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from netconf_hooks.commands.entry import CommandError
-from netconf_hooks.ifenv import is_name
-from netconf_hooks.interfaces import InterfacesError, query_passes
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation
 from netconf_hooks.passes import make_passes
-from netconf_hooks.rules import TESTS
+from netconf_hooks.stanzas.ifenv import is_name
+from netconf_hooks.stanzas.interfaces import InterfacesError, query_passes
+from netconf_hooks.stanzas.rules import TESTS
 from netconf_hooks.state import merge_options
 
 TYPE_CHECKING = False

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from netconf_hooks.interfaces import list_complaints
-from netconf_hooks.rules import split_number
+from netconf_hooks.stanzas.interfaces import list_complaints
+from netconf_hooks.stanzas.rules import split_number
 from netconf_hooks.system import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from netconf_hooks.interfaces import InterfacesError, Line, Names
-    from netconf_hooks.rules import RuleError
+    from netconf_hooks.stanzas.interfaces import InterfacesError, Line, Names
+    from netconf_hooks.stanzas.rules import RuleError
 
 ERROR, WARNING = "error", "warning"
 

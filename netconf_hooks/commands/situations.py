@@ -11,18 +11,18 @@ from itertools import combinations, product
 
 from netconf_hooks.commands.check import follows, is_covered, list_dead_lines
 from netconf_hooks.decide import DOWN, KEEP, Known, UP, decide, holds, rank_tunnels
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.observation import OPEN as UNENCRYPTED, Observation, Place
 from netconf_hooks.place import AUTHENTICATED, HINT, is_proof, list_word_tests
 from netconf_hooks.record import Record
-from netconf_hooks.rules import list_unreadable_before
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.rules import list_unreadable_before
 from netconf_hooks.state import CLOSED, GuardRecord, InterfaceRecord, TunnelRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from netconf_hooks.rules import Location, Rules, Test, Word
+    from netconf_hooks.stanzas.rules import Location, Rules, Test, Word
 
     Tunnel = tuple[str, str]
 

@@ -7,21 +7,21 @@ import os
 import sys
 import time
 
-from netconf_hooks.decide import DOWN, NO_RULE
 from netconf_hooks.commands.entry import OK
 from netconf_hooks.commands.unprivileged import has_polkit
+from netconf_hooks.decide import DOWN, NO_RULE
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.override import find_state
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.passes import describe_pass
 from netconf_hooks.place import AUTHENTICATED
 from netconf_hooks.record import Record
 from netconf_hooks.settle import read_held
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import CLOSED, OPEN, RecordError, RELEASED, TunnelRecord, boot_time
-from netconf_hooks.supervision import describe_state
 from netconf_hooks.system import log, netlink
 from netconf_hooks.tunnels import TunnelError, load_tunnel
+from netconf_hooks.tunnels.supervision import describe_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import signal
 
 from netconf_hooks.commands.entry import CommandError
 from netconf_hooks.commands.portal import PORTAL_TIME
+from netconf_hooks.commands.request import has_uid, read_request, RequestError
 from netconf_hooks.commands.want import check_wish
-from netconf_hooks.interfaces import InterfacesError
-from netconf_hooks.request import has_uid, read_request, RequestError
+from netconf_hooks.stanzas.interfaces import InterfacesError
 from netconf_hooks.system import log
 from netconf_hooks.system.processes import read_start
 from netconf_hooks.system.systemd import BOOTED

@@ -6,8 +6,8 @@ import os
 from fnmatch import fnmatchcase
 
 from netconf_hooks.commands.entry import CommandError, FAILED, OK
-from netconf_hooks.interfaces import query_options, read_names
-from netconf_hooks.request import read_request, RequestError
+from netconf_hooks.commands.request import read_request, RequestError
+from netconf_hooks.stanzas.interfaces import query_options, read_names
 from netconf_hooks.system import log, programs
 from netconf_hooks.wish import LONGEST
 

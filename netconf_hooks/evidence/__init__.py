@@ -17,7 +17,7 @@ and `probes.ask_network` runs all of these at the same time::
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS, read_rules
+from netconf_hooks.stanzas.rules import TESTS, read_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Link(Record):
 
 def make_link(iface: str, options: Mapping[str, str]) -> Link:
     """Return the interface's current state, with the stanza's options that are evidence themselves."""
-    from netconf_hooks.ifenv import device_of
+    from netconf_hooks.stanzas.ifenv import device_of
     from netconf_hooks.system.netlink import COMPOSED, read_link
 
     device = device_of(iface)

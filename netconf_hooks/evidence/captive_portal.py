@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.evidence.dhcpcd import DIRECTORY as DHCPCD, list_leases
 from netconf_hooks.evidence.dhclient import LEASES, find_held_leases
+from netconf_hooks.evidence.dhcpcd import DIRECTORY as DHCPCD, list_leases
 from netconf_hooks.observation import PortalNotice
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.values import read_host_name, read_port
 from netconf_hooks.system.addresses import read_address
-from netconf_hooks.values import read_host_name, read_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netconf_hooks.ifenv import device_of
+from netconf_hooks.stanzas.ifenv import device_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

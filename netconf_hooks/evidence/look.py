@@ -17,7 +17,7 @@ from netconf_hooks.place import (
     ROUTER_MAC, find_needed, find_open_questions, find_place, find_questions, list_relevant, list_word_tests,
     wants_proof
 )  # fmt: skip
-from netconf_hooks.rules import TESTS
+from netconf_hooks.stanzas.rules import TESTS
 from netconf_hooks.system.files import read_file
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence import Link
     from netconf_hooks.evidence.probes import Announce
     from netconf_hooks.observation import Answer
-    from netconf_hooks.rules import Location, Rules
+    from netconf_hooks.stanzas.rules import Location, Rules
 
 # How long to wait for carrier of a link that has just been set up: autonegotiation takes 1 to 3 s (IEEE 802.3, clause
 # 28), and ifupdown runs the hooks of a static stanza at once.

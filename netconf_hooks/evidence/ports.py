@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.ifenv import PARTS
 from netconf_hooks.observation import Ports
+from netconf_hooks.stanzas.ifenv import PARTS
 from netconf_hooks.system.netlink import COMPOSED, LINKS, Netlink
 
 TYPE_CHECKING = False

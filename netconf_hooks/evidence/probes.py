@@ -15,7 +15,7 @@ import time
 
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TESTS
+from netconf_hooks.stanzas.rules import TESTS
 from netconf_hooks.system.netlink import NetlinkError
 
 TYPE_CHECKING = False

@@ -18,6 +18,7 @@ from time import monotonic
 from netconf_hooks.evidence.radios import SYSFS, find_radios, has_nl80211
 from netconf_hooks.observation import Answer
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.values import format_ssid
 from netconf_hooks.system.netlink import (
     LINKS, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, read_number, split_attributes
 )  # fmt: skip
@@ -25,7 +26,6 @@ from netconf_hooks.system.nl80211 import (
     ATTR_BSS, ATTR_KEY_CIPHER, ATTR_KEY_IDX, ATTR_MAC, BSS_BSSID, BSS_MLD_ADDR, BSS_STATUS, CMD_GET_KEY, CMD_GET_SCAN,
     Nl80211, find_ssid, read_elements
 )  # fmt: skip
-from netconf_hooks.values import format_ssid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

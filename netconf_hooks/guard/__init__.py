@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from netconf_hooks.decide import Decision, Known
     from netconf_hooks.guard.guarded_look import Look
-    from netconf_hooks.ifenv import Invocation
-    from netconf_hooks.rules import Rules
+    from netconf_hooks.stanzas.ifenv import Invocation
+    from netconf_hooks.stanzas.rules import Rules
     from netconf_hooks.state import GuardRecord, InterfaceRecord, Pass, Store
 
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from netconf_hooks.interfaces import Names
+    from netconf_hooks.stanzas.interfaces import Names
 
 SLACK = 5.0
 """Seconds that the link stays closed beyond the script's own time limit, if the script is killed."""
@@ -23,8 +23,8 @@ def is_any_guarded(stanzas: Iterable[str], path: str = "") -> bool:
 
     path: of the file with the stanzas, `interfaces.FILE` if empty.
     """
-    from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
-    from netconf_hooks.rules import read_rules
+    from netconf_hooks.stanzas.interfaces import FILE, InterfacesError, query_stanzas, read_names
+    from netconf_hooks.stanzas.rules import read_rules
 
     path = path or FILE
     names = read_names(path)

@@ -23,8 +23,8 @@ from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.exemptions import ProbePass, make_network, make_exemption
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.records import read_guard
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import OPEN, RecordError, RELEASED, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -197,8 +197,8 @@ def _synthesise_names(resolutions: Mapping[str, Resolution], view: View) -> dict
 
     Usually the network's name servers return these (DNS64, RFC 6147); this is for networks where they don't.
     """
-    from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
     from netconf_hooks.evidence.names import Resolution, look_up
+    from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, synthesise
 
     refuted = [name for name, resolution in resolutions.items() if resolution.refuted]
     prefix = find_prefix(view) if refuted and is_ipv6_only(view.networks) else ""

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netconf_hooks.rules import Allowance, Rules
+    from netconf_hooks.stanzas.rules import Allowance, Rules
     from netconf_hooks.state import GuardRecord, Store
     from netconf_hooks.tunnels import Endpoint
 

@@ -13,10 +13,10 @@ from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS
 from netconf_hooks.guard.records import find_ports, mark_applied, read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
-from netconf_hooks.ifenv import device_of, has_wpa_action, is_roaming
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, end_pass, find_conflict, leave_passes, list_of, make_pass, read_rules_of
 )  # fmt: skip
+from netconf_hooks.stanzas.ifenv import device_of, has_wpa_action, is_roaming
 from netconf_hooks.state import CLOSED, GuardRecord, RecordError, RELEASED, merge_options
 from netconf_hooks.system import log, netlink
 from netconf_hooks.wake import wake_watcher
@@ -25,9 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netconf_hooks.ifenv import Invocation
     from netconf_hooks.observation import Ports
-    from netconf_hooks.rules import Rules
+    from netconf_hooks.stanzas.ifenv import Invocation
+    from netconf_hooks.stanzas.rules import Rules
     from netconf_hooks.state import Pass, Store
 
 _ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf-guard out"

@@ -12,8 +12,8 @@ from time import monotonic
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.firewall import FIREWALLS, GuardError, WINDOWS, check_device
 from netconf_hooks.guard.shut import drop_waiting
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.state import CLOSED, GuardRecord, LEAVING, Pass, RecordError
 from netconf_hooks.system import log
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netconf_hooks.interfaces import Names
+    from netconf_hooks.stanzas.interfaces import Names
 
 PEERS = "/etc/ppp/peers"
 
@@ -30,7 +30,7 @@ def find_dialers(device: str, names: Names | None = None, peers: str = PEERS) ->
     """
     if not os.path.isdir(peers):
         return []
-    from netconf_hooks.interfaces import InterfacesError, query_options, read_names  # rarely needed
+    from netconf_hooks.stanzas.interfaces import InterfacesError, query_options, read_names  # rarely needed
 
     found = []
     stanzas = (heading.name for heading in (names or read_names()).headings if heading.method == "ppp")

@@ -6,7 +6,7 @@ import time
 from _socket import if_indextoname
 
 from netconf_hooks.evidence import ports
-from netconf_hooks.ifenv import device_of
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import OPEN, RecordError, RELEASED, boot_time
 from netconf_hooks.system import log
 

@@ -12,7 +12,7 @@ configurations), `ike` (IPsec's endpoints).
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.stanzas.rules import TUNNEL_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

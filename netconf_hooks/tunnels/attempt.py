@@ -16,7 +16,7 @@ import select
 import signal
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.stanzas.rules import TUNNEL_KINDS
 from netconf_hooks.state import Store
 from netconf_hooks.system import detached, log, programs
 from netconf_hooks.system.waiting import wait_until

@@ -18,11 +18,11 @@ error only after an interface called NAME has been seen up.
 
 from __future__ import annotations
 
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import (
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import (
     FILE, find_ifupdown, IFUPDOWN, InterfacesError, is_configured, list_boot_links, query_options
 )  # fmt: skip
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.state import RecordError, Store
 from netconf_hooks.system import log, programs
 from netconf_hooks.system.netlink import NetlinkError, read_link

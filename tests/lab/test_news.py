@@ -11,7 +11,7 @@ from netconf_hooks.system.netlink import (
     LINKS, NEIGHBOURS, Netlink, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK,
     RTM_NEWNEIGH, RTM_NEWROUTE
 )  # fmt: skip
-from netconf_hooks.watch import GROUPS, URGENT_GROUPS
+from netconf_hooks.watcher.watch import GROUPS, URGENT_GROUPS
 
 from .attacks.place import call_in
 from .namespaces import Namespaces

@@ -24,7 +24,7 @@ from netconf_hooks.evidence.probes import View
 from netconf_hooks.exemption import MARK
 from netconf_hooks.observation import Answer, Place
 from netconf_hooks.place import find_place, judge
-from netconf_hooks.rules import Rules, read_rules
+from netconf_hooks.stanzas.rules import Rules, read_rules
 
 from .image import CACHE
 from .namespaces import Namespaces, enter_network

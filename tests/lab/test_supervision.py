@@ -275,7 +275,8 @@ def test_a_server_whose_name_leads_elsewhere(lab: Lab) -> None:
 SLEEPY_WATCHER = """\
 #!/usr/bin/python3 -I
 import sys
-from netconf_hooks import cli, watch
+from netconf_hooks import cli
+from netconf_hooks.watcher import watch
 awake = watch._time_asleep
 def time_asleep():
     try:

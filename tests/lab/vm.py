@@ -84,7 +84,7 @@ _PRODUCT = "/usr/lib/python3/dist-packages/netconf_hooks"
 # Seconds that the product gives what it does, each with its file: an emulated processor is some twenty times slower.
 _LIMITS = (
     ("hook.py", "ACTING_TIME = 20"),
-    ("watch.py", "ACTING_TIME = 20.0"),
+    ("watcher/watch.py", "ACTING_TIME = 20.0"),
     ("guard/firewall/iptables.py", "TIMEOUT = 10.0  # seconds for one program"),
 )
 _DISK_SIZE = "1200M"  # of which only what is written takes room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from netconf_hooks.watch import QUIET
+from netconf_hooks.watcher.watch import QUIET
 
 from .lab import Lab
 from .waiting import wait_until

@@ -17,7 +17,10 @@ import pytest
 from guarded import CountingStore, FakeFirewall, FakeNetwork, OFFICE, Steps, assert_closed, assert_open, ifup
 from office import AT_OFFICE, CORP, STOPPED
 
-from netconf_hooks import cli, events, held, ifenv, linkdown, settle, wake
+from netconf_hooks import cli, events, linkdown, settle, wake
+
+from netconf_hooks.stanzas import ifenv
+
 from netconf_hooks.commands import check, check_guard, explain, portal, recording, status, unprivileged
 from netconf_hooks.evidence import address, dhclient, fingerprint, look, names, nat64, radios, router, wireless
 from netconf_hooks.guard import endpoints, firewall as firewall_module, hosts, ppp
@@ -25,7 +28,7 @@ from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.observation import Answer
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import IFF_LOWER_UP, IFF_UP, LinkStatus
-from netconf_hooks.tunnels import TunnelError
+from netconf_hooks.tunnels import TunnelError, held
 
 
 class FakeLinks(dict):

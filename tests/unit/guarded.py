@@ -10,8 +10,8 @@ from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard.firewall import GuardError, TokenGone, UNHOOKED, check_token
 from netconf_hooks.guard.lease import Leases
 from netconf_hooks.guard.records import LEASE
-from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import Store
 from netconf_hooks.system import log, netlink
 from netconf_hooks.system.ending import Ended

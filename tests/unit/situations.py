@@ -1,7 +1,7 @@
 """Interfaces' records as tests write them: by what matters, the rest is made up."""
 
 from netconf_hooks.observation import Answer, OPEN, Observation, Place
-from netconf_hooks.rules import Rules
+from netconf_hooks.stanzas.rules import Rules
 from netconf_hooks.state import InterfaceRecord, PresenceRecord
 
 

@@ -9,13 +9,13 @@ from netconf_hooks import events, settle
 from netconf_hooks.decide import NO_RULE
 from netconf_hooks.evidence import look, make_link, ports
 from netconf_hooks.evidence.current import list_current
-from netconf_hooks.leftovers import end_passes
 from netconf_hooks.observation import Answer, OPEN
 from netconf_hooks.passes import read_rules_of
 from netconf_hooks.place import find_place
 from netconf_hooks.settle import Change
 from netconf_hooks.state import InterfaceRecord, Pass, TunnelRecord, merge_options
 from netconf_hooks.system.netlink import LinkStatus, NetlinkError
+from netconf_hooks.watcher.leftovers import end_passes
 
 CORP = ("openvpn", "corp")
 OFFICE = "office gateway=192.0.2.1"
@@ -493,7 +493,7 @@ def test_a_decision_says_why(store, links, tunnels, messages):
 def test_what_ifupdown_is_done_with_is_forgotten_once_its_link_is_down(
     store, links, tunnels, monkeypatch, stage, up, wpa, left
 ):
-    monkeypatch.setattr("netconf_hooks.leftovers.has_wpa_action", lambda iface: wpa)
+    monkeypatch.setattr("netconf_hooks.watcher.leftovers.has_wpa_action", lambda iface: wpa)
     links.plug("wlan0", 7)
     record = make_record("wlan0", 7, (Pass("inet", UNLESS_OFFICE, iface="wlan0", stage=stage),))
     assert remember(store, record)
@@ -513,7 +513,7 @@ def test_an_interface_that_comes_up_meanwhile_is_not_forgotten(store, links, mon
         store.write_interface(record.change(passes=(record.passes[0].change(stage="up"),)))
         return False
 
-    monkeypatch.setattr("netconf_hooks.leftovers.has_wpa_action", come_up)
+    monkeypatch.setattr("netconf_hooks.watcher.leftovers.has_wpa_action", come_up)
     end_passes(store)
     assert store.read_interface("wlan0").passes[0].stage == "up"
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from many import MANY
 from office import STANZA
 
-from netconf_hooks import values
 from netconf_hooks.commands import check
-from netconf_hooks.interfaces import Heading, InterfacesError, Names
 from netconf_hooks.observation import Answer
 from netconf_hooks.place import find_place
-from netconf_hooks.rules import TESTS, TestKind, read_rules
+from netconf_hooks.stanzas import values
+from netconf_hooks.stanzas.interfaces import Heading, InterfacesError, Names
+from netconf_hooks.stanzas.rules import TESTS, TestKind, read_rules
 
 
 @pytest.fixture

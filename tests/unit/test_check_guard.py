@@ -9,8 +9,8 @@ from netconf_hooks.commands.check_guard import (
     find_everything, find_links_set_up, list_early_lines, list_guard_errors, list_guard_warnings, list_relations
 )  # fmt: skip
 from netconf_hooks.guard.firewall import GuardError
-from netconf_hooks.interfaces import Heading, Names
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.interfaces import Heading, Names
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.tunnels import Endpoint, TunnelError
 
 TLS = f"tls=192.0.2.7:443/sha256:{64 * '0'}"

@@ -462,9 +462,10 @@ def test_another_encoding_is_no_error(directory):
 
 FAILING = """
 import sys
-from netconf_hooks import cli, watch
+from netconf_hooks import cli
 from netconf_hooks.state import Store
 from netconf_hooks.system import log, netlink
+from netconf_hooks.watcher import watch
 
 def fail(store):
     raise {error}

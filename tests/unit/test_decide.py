@@ -12,7 +12,7 @@ from netconf_hooks.decide import (
     list_edges
 )  # fmt: skip
 from netconf_hooks.decide import decide as decide_all
-from netconf_hooks.rules import Condition, Test, VpnRule, Word, read_rules
+from netconf_hooks.stanzas.rules import Condition, Test, VpnRule, Word, read_rules
 from netconf_hooks.state import CLOSED, GuardRecord, OPEN, Pass, RELEASED
 
 many = settings(max_examples=min(100, MANY), deadline=None)

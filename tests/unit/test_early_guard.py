@@ -2,11 +2,13 @@
 
 import pytest
 
-from netconf_hooks import guessnet, interfaces, mapping
+from netconf_hooks.mappings import guessnet, mapping
+
 from netconf_hooks.guard import early as early_module
 from netconf_hooks.guard.early import EarlyGuard, is_any_guarded
 from netconf_hooks.guard.firewall import GuardError, nftables
-from netconf_hooks.interfaces import InterfacesError
+from netconf_hooks.stanzas import interfaces
+from netconf_hooks.stanzas.interfaces import InterfacesError
 
 FILE = """\
 iface roaming inet dhcp

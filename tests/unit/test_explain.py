@@ -8,10 +8,9 @@ import pytest
 from office import OFFICE, STANZA
 from situations import make_record
 
-from netconf_hooks.commands import recording as recording_module
-from netconf_hooks.commands import explain
-from netconf_hooks.interfaces import InterfacesError
+from netconf_hooks.commands import explain, recording as recording_module
 from netconf_hooks.observation import Answer
+from netconf_hooks.stanzas.interfaces import InterfacesError
 from netconf_hooks.state import Pass
 
 CERTIFICATE = f"192.0.2.7:443/sha256:{64 * 'b'}"

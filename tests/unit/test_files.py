@@ -5,11 +5,13 @@ import time
 
 import pytest
 
-from netconf_hooks import guessnet, mapping, rules
+from netconf_hooks.mappings import guessnet, mapping
+
 from netconf_hooks.evidence import dhclient, dns
 from netconf_hooks.evidence.known_servers import Servers, ServersError
 from netconf_hooks.guard import hosts
-from netconf_hooks.interfaces import parse_options, read_names
+from netconf_hooks.stanzas import rules
+from netconf_hooks.stanzas.interfaces import parse_options, read_names
 from netconf_hooks.system.files import LIMIT, MOST_FILES, read_file, read_text
 from netconf_hooks.tunnels import TunnelError, ipsec_conf, openvpn, openvpn_conf, swanctl_conf, wireguard
 

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import watch
 from netconf_hooks.exemption import Exemption
-from netconf_hooks.guard.firewall import GuardError, load_firewall
 from netconf_hooks.guard.enforce import follow_closing
+from netconf_hooks.guard.firewall import GuardError, load_firewall
 from netconf_hooks.guard.lost import LOST_RULE, find_lost, restore_records, shut_lost
 from netconf_hooks.guard.override import open_portal, release_guard
 from netconf_hooks.state import GuardRecord, RecordError, Store
+from netconf_hooks.watcher import watch
 
 
 @pytest.fixture

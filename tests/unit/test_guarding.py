@@ -13,25 +13,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import hook, settle, watch
+from netconf_hooks import hook, settle
+
 from netconf_hooks.evidence import look as look_module, ports as ports_module
 from netconf_hooks.evidence.fingerprint import Fingerprint, UNREADABLE
 from netconf_hooks.exemption import Exemption, MARK
 from netconf_hooks.guard import firewall as firewall_module, ppp
-from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.enforce import follow_closing, put_back
-from netconf_hooks.guard.lifecycle import find_unguardable
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.guarded_look import Look
+from netconf_hooks.guard.lifecycle import find_unguardable
 from netconf_hooks.guard.network import is_same_network
 from netconf_hooks.guard.override import close_guards, open_portal, release_guard
 from netconf_hooks.guard.shut import shut_guard
-from netconf_hooks.ifenv import read_environment
-from netconf_hooks.leftovers import end_passes
 from netconf_hooks.observation import Answer, Place, Ports
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import Store
 from netconf_hooks.system import log
 from netconf_hooks.system.ending import Ended
 from netconf_hooks.system.netlink import NetlinkError
+from netconf_hooks.watcher import watch
+from netconf_hooks.watcher.leftovers import end_passes
 
 
 # Whose it is

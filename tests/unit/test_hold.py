@@ -8,16 +8,18 @@ from guarded import HERE, ifup
 from office import tidy
 from situations import make_record
 
-from netconf_hooks import settle, watch, wish
+from netconf_hooks import settle, wish
+
 from netconf_hooks.decide import KEEP, Known, NO_RULE, Verdict, decide, hold_verdicts
 from netconf_hooks.exemption import Exemption
-from netconf_hooks.held import hold, read_holds, unhold
-from netconf_hooks.ifenv import read_environment
 from netconf_hooks.settle import Change
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import Pass, TunnelRecord
-from netconf_hooks.stops import note_starts, note_stops
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Endpoint
+from netconf_hooks.tunnels.held import hold, read_holds, unhold
+from netconf_hooks.watcher import watch
+from netconf_hooks.watcher.stops import note_starts, note_stops
 
 CORP = ("openvpn", "corp")
 NAME = "openvpn corp"
@@ -172,7 +174,7 @@ class Journal(Systemd):
 def journal_says(up, tunnels, monkeypatch):
     """A tunnel that is up, and a function that lets it end: stopped by hand, or by itself."""
     journal = Journal()
-    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", tunnels.load)
+    monkeypatch.setattr("netconf_hooks.watcher.stops.load_tunnel", tunnels.load)
     tunnels.units[NAME] = ("openvpn@corp.service",)
     tunnels.running.add(NAME)
     arrive(up)
@@ -260,7 +262,7 @@ def test_a_kind_may_know_a_stop_by_itself(up, tunnels, monkeypatch):
         def find_stop(self):
             return self.stopped
 
-    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", lambda kind, name: Stanza())
+    monkeypatch.setattr("netconf_hooks.watcher.stops.load_tunnel", lambda kind, name: Stanza())
     arrive(up)
     note_stops(up, NoSystemd())
     assert up.read_tunnels()[CORP].held == "stopped by hand (ifdown wg0)"
@@ -302,7 +304,7 @@ DEBIAN = {**OPTIONS, "openvpn": "other corp"}
 def test_what_the_option_openvpn_starts_is_brought_to_the_verdict(
     up, tunnels, monkeypatch, options, location, asked
 ):  # fmt: skip
-    monkeypatch.setattr("netconf_hooks.stops.load_tunnel", tunnels.load)
+    monkeypatch.setattr("netconf_hooks.watcher.stops.load_tunnel", tunnels.load)
     record = make_record("eth0", 7, (Pass("inet", options),), location=location, grade="hint", routable=True)
     settle.settle(up, [Change("eth0", record)], wake=False)
     before = len(tunnels.asked)

@@ -11,8 +11,8 @@ import pytest
 from situations import make_record
 
 from netconf_hooks import events, hook
-from netconf_hooks.ifenv import read_environment
 from netconf_hooks.observation import Answer
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import FORMAT, Pass, Store, TunnelRecord
 from netconf_hooks.system import log
 from tests.lab.waiting import wait_until

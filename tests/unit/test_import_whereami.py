@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netconf_hooks.commands.import_whereami import convert
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.rules import read_rules
 
 MAC = "00:24:5e:17:12:11"
 

@@ -230,8 +230,8 @@ def test_closing_a_guard_imports_only_what_it_does(bare):
     status, modules, said = run_python(program, {}, "-c")
     assert (status, said) == (0, [])
     assert list_dear(modules, bare) == {"ctypes", "ctypes._endian"}
-    spared = {"decide", "interfaces", "evidence.fingerprint", "evidence.probes", "guard.endpoints", "guard.enforce",
-              "guard.firewall.bridge"}  # fmt: skip
+    spared = {"decide", "stanzas.interfaces", "evidence.fingerprint", "evidence.probes", "guard.endpoints",
+              "guard.enforce", "guard.firewall.bridge"}  # fmt: skip
     assert "netconf_hooks.system.libnftables" in modules
     assert not modules & {f"netconf_hooks.{module}" for module in spared}
 

@@ -14,11 +14,11 @@ from netconf_hooks import settle, state
 from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import firewall as firewall_module, lease as lease_module
-from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.enforce import put_back
-from netconf_hooks.guard.records import LEASE
+from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.guarded_look import CONFIRMATION
 from netconf_hooks.guard.override import open_portal, release_guard
+from netconf_hooks.guard.records import LEASE
 from netconf_hooks.guard.shut import shut_guard
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log

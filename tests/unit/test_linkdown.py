@@ -6,8 +6,8 @@ import pytest
 from situations import make_record
 
 from netconf_hooks import linkdown, settle
-from netconf_hooks.rules import RuleError, read_rules
 from netconf_hooks.settle import Change
+from netconf_hooks.stanzas.rules import RuleError, read_rules
 from netconf_hooks.state import Pass
 
 VPN = {"netconf-vpn": "unit x"}

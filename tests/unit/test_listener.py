@@ -9,11 +9,13 @@ import types
 import pytest
 from situations import make_record
 
-from netconf_hooks import state, watch
+from netconf_hooks import state
+
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import EventRecord, GuardRecord, Pass, TunnelRecord
 from netconf_hooks.system.netlink import LinkStatus, Neighbour, NetlinkError, pack_attribute
 from netconf_hooks.system.processes import read_start
+from netconf_hooks.watcher import watch
 
 ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
 OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})

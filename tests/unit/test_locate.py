@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import place as place_module, values
+from netconf_hooks import place as place_module
+
 from netconf_hooks.evidence import Link, look
 from netconf_hooks.observation import Answer, Place, PortalNotice
 from netconf_hooks.place import (
     find_needed, find_questions, judge_test, judge_tests, list_word_tests, wants_proof
 )  # fmt: skip
-from netconf_hooks.rules import Location, Rules, Test, read_rules
+from netconf_hooks.stanzas import values
+from netconf_hooks.stanzas.rules import Location, Rules, Test, read_rules
 
 MAC = "52:54:00:0a:00:01"
 OTHER_MAC = "00:16:3e:11:22:33"

@@ -14,8 +14,8 @@ from situations import make_record
 
 from netconf_hooks.commands import monitor
 from netconf_hooks.commands.status import read_seen
-from netconf_hooks.held import hold
 from netconf_hooks.state import GuardRecord, Store, TunnelRecord, TunnelState
+from netconf_hooks.tunnels.held import hold
 from tests.lab.waiting import wait_until
 
 COMMAND = f"""

@@ -9,7 +9,7 @@ from many import MANY
 
 from netconf_hooks.commands.recording import format_observation, parse_observation
 from netconf_hooks.observation import Answer, ENCRYPTED, OPEN, Observation
-from netconf_hooks.rules import TESTS
+from netconf_hooks.stanzas.rules import TESTS
 
 answers = st.fixed_dictionaries(
     {},

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from netconf_hooks.ask import PORTAL_UNIT, UNIT
 from netconf_hooks.cli import main
 from netconf_hooks.commands import unprivileged
-from netconf_hooks.rules import OPTIONS, SITUATIONS, TESTS, TUNNEL_KINDS, read_rules
+from netconf_hooks.requests.ask import PORTAL_UNIT, UNIT
+from netconf_hooks.stanzas.rules import OPTIONS, SITUATIONS, TESTS, TUNNEL_KINDS, read_rules
 from netconf_hooks.tunnels.attempt import ENTRY
 
 ROOT = Path(__file__).parents[2]

@@ -19,11 +19,11 @@ from netconf_hooks.guard import hosts
 from netconf_hooks.guard.endpoints import LOOK_UP_TIME, NAMES_TIME, let_tunnels_through, list_resolvers
 from netconf_hooks.guard.enforce import put_back
 from netconf_hooks.guard.exemptions import DISCOVERY, make_allowance, make_exemption
+from netconf_hooks.guard.firewall import GuardError, check_exemption
 from netconf_hooks.guard.override import close_guards, release_guard
 from netconf_hooks.guard.shut import shut_guard
-from netconf_hooks.guard.firewall import GuardError, check_exemption
 from netconf_hooks.observation import Answer
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.state import boot_time
 from netconf_hooks.tunnels import Endpoint, TunnelError
 

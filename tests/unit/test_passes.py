@@ -2,11 +2,11 @@
 
 import pytest
 
-from netconf_hooks.ifenv import Invocation, UNKNOWN_RUN
 from netconf_hooks.passes import (
     are_over, begin_pass, complete_pass, describe_pass, end_pass, find_conflict, has_rules, is_overtaken, leave_passes,
     list_of, make_pass, read_rules_of, replaces
 )  # fmt: skip
+from netconf_hooks.stanzas.ifenv import Invocation, UNKNOWN_RUN
 from netconf_hooks.state import ENDED, KEPT, LEAVING, Pass, UP
 
 

@@ -10,10 +10,10 @@ from many import MANY
 
 from netconf_hooks.commands import plan, situations
 from netconf_hooks.decide import DOWN, KEEP, Known, UP, decide, decide_tunnels
-from netconf_hooks.interfaces import read_names, run_ifquery
 from netconf_hooks.observation import Answer, OPEN, Observation
 from netconf_hooks.passes import make_passes
 from netconf_hooks.place import find_place
+from netconf_hooks.stanzas.interfaces import read_names, run_ifquery
 from netconf_hooks.state import GuardRecord, InterfaceRecord, Store, TunnelRecord
 
 TLS = f"tls=192.0.2.7:443/sha256:{64 * '0'}"

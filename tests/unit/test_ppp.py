@@ -2,9 +2,9 @@
 
 import pytest
 
-from netconf_hooks import interfaces
 from netconf_hooks.guard.ppp import dials_over, find_dialers
-from netconf_hooks.interfaces import Heading, InterfacesError, Names
+from netconf_hooks.stanzas import interfaces
+from netconf_hooks.stanzas.interfaces import Heading, InterfacesError, Names
 
 PPPOECONF = """\
 # Minimalistic default options file for DSL/PPPoE connections

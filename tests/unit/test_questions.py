@@ -10,9 +10,9 @@ from situations import make_record
 
 import netconf_hooks
 from netconf_hooks import api
-from netconf_hooks.interfaces import InterfacesError
 from netconf_hooks.observation import Answer
 from netconf_hooks.place import Place
+from netconf_hooks.stanzas.interfaces import InterfacesError
 from netconf_hooks.state import Pass
 from netconf_hooks.system import netlink
 

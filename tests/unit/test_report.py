@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netconf_hooks.commands import check
-from netconf_hooks.interfaces import Line, read_names, run_ifquery, split_passes
 from netconf_hooks.commands.report import find_line
-from netconf_hooks.rules import OPTIONS, read_rules
+from netconf_hooks.stanzas.interfaces import Line, read_names, run_ifquery, split_passes
+from netconf_hooks.stanzas.rules import OPTIONS, read_rules
 
 BROKEN = "netconf-vpn openvpn corp unles office"
 EXPECTED = 'netconf-vpn "openvpn corp unles office": expected "on" or "unless", not "unles"'

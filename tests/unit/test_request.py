@@ -11,14 +11,15 @@ from guarded import ELSEWHERE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from netconf_hooks import ask, cli, fulfil
-from netconf_hooks.ask import PORTAL_UNIT
-from netconf_hooks.commands import portal as portal_module
-from netconf_hooks.commands import unprivileged, want
+from netconf_hooks import cli
+
+from netconf_hooks.commands import portal as portal_module, unprivileged, want
 from netconf_hooks.commands.entry import CommandError, FAILED, OK, UNREADABLE
+from netconf_hooks.commands.request import has_uid, LONGEST_NAME, read_instance, read_request, RequestError
 from netconf_hooks.evidence import portal_page
-from netconf_hooks.interfaces import InterfacesError, read_names
-from netconf_hooks.request import has_uid, LONGEST_NAME, read_instance, read_request, RequestError
+from netconf_hooks.requests import ask, fulfil
+from netconf_hooks.requests.ask import PORTAL_UNIT
+from netconf_hooks.stanzas.interfaces import InterfacesError, read_names
 from netconf_hooks.system import log, programs
 
 # What a request's words may consist of: a unit's name may contain all of it, and it means nothing to ifup or a shell.

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import hook, ifenv
+from netconf_hooks import hook
+
 from netconf_hooks.guard import lifecycle
-from netconf_hooks.ifenv import read_environment
-from netconf_hooks.leftovers import end_passes
+from netconf_hooks.stanzas import ifenv
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import Store
 from netconf_hooks.system.ending import Ended
+from netconf_hooks.watcher.leftovers import end_passes
 
 LOCATION, TRUST = {"NETCONF_LOCATION": f"office gateway={ROUTER}"}, {"NETCONF_TRUST": "hints"}
 UNLESS, ALWAYS = {"NETCONF_GUARD": "unless office"}, {"NETCONF_GUARD": "yes"}

@@ -12,8 +12,8 @@ from situations import make_record
 
 from netconf_hooks.commands import status, unprivileged
 from netconf_hooks.commands.status import BROKEN, FINE, QUIET, Row, WAITING, format_age, format_rows, wants_colour
-from netconf_hooks.held import hold
 from netconf_hooks.state import GuardRecord, Pass, TunnelRecord, TunnelState
+from netconf_hooks.tunnels.held import hold
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,15 @@
 import pytest
 from situations import make_record
 
-from netconf_hooks import guard, held, keeper, leftovers, stops, watch
+from netconf_hooks import guard
+
+from netconf_hooks.tunnels import held
+
 from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
-from netconf_hooks.keeper import Hearing
 from netconf_hooks.state import GuardRecord, Pass, RecordError, TunnelRecord
 from netconf_hooks.system.netlink import NetlinkError
+from netconf_hooks.watcher import keeper, leftovers, stops, watch
+from netconf_hooks.watcher.keeper import Hearing
 
 ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
 OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})

@@ -11,7 +11,9 @@ from netconf_hooks.decide import (
 )  # fmt: skip
 from netconf_hooks.observation import Answer, OPEN as UNENCRYPTED
 from netconf_hooks.place import find_place
-from netconf_hooks.rules import Rules, Unreadable, list_doubts, list_undefined_words, list_unreadable_before, read_rules
+from netconf_hooks.stanzas.rules import (
+    Rules, Unreadable, list_doubts, list_undefined_words, list_unreadable_before, read_rules
+)  # fmt: skip
 from netconf_hooks.state import CLOSED, OPEN, Pass
 
 CORP, ARCHIVE = ("openvpn", "corp"), ("unit", "archive")

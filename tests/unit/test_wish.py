@@ -6,8 +6,10 @@ from time import sleep
 import pytest
 from situations import make_record
 
-from netconf_hooks import hook, interfaces, wish
-from netconf_hooks.ifenv import read_environment
+from netconf_hooks import hook, wish
+
+from netconf_hooks.stanzas import interfaces
+from netconf_hooks.stanzas.ifenv import read_environment
 from netconf_hooks.state import Pass, TunnelState
 from netconf_hooks.wish import WishError, end_wish, fulfil_wish, is_under_boot
 

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from netconf_hooks import values
-from netconf_hooks.rules import TESTS
+from netconf_hooks.stanzas import values
+from netconf_hooks.stanzas.rules import TESTS
 
 macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(":"))
 addresses = st.ip_addresses().map(lambda address: values.read_address(str(address)))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netconf_hooks.evidence import wireless
-from netconf_hooks.rules import format_test
-from netconf_hooks.values import format_ssid
+from netconf_hooks.stanzas.rules import format_test
+from netconf_hooks.stanzas.values import format_ssid
 from tests.lab.attacks.capture import SECRET, Capture, Leak, find_leaks
 from tests.lab.guarded import make_allowed
 from tests.lab.namespaces import ENVIRONMENT

@@ -267,7 +267,7 @@ signal.pause()
 @pytest.mark.parametrize("guard", [NFTABLES])
 def test_a_child_that_can_not_be_killed(scene: Scene) -> None:
     """It is abandoned, which `status` tells, and the next one looks; the guard is shut at the kernel's news as ever."""
-    watch = "/usr/lib/python3/dist-packages/netconf_hooks/watch.py"
+    watch = "/usr/lib/python3/dist-packages/netconf_hooks/watcher/watch.py"
     text = scene.laptop.read(watch)
     assert "\nACTING_TIME = 20.0\n" in text
     scene.laptop.write(watch, text.replace("\nACTING_TIME = 20.0\n", "\nACTING_TIME = 1.0\n"))

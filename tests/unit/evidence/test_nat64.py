@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from many import MANY
 
 from netconf_hooks.evidence import Link, nat64
-from netconf_hooks.evidence.advertisement import Advertised
+from netconf_hooks.evidence.advertisement import Advertised, read_prefix64
 from netconf_hooks.evidence.names import Resolution
-from netconf_hooks.evidence.advertisement import read_prefix64
 from netconf_hooks.evidence.nat64 import find_prefix, is_ipv6_only, read_well_known, synthesise
 from netconf_hooks.evidence.probes import View
 

@@ -10,8 +10,8 @@ import pytest
 
 from netconf_hooks.evidence import Link, probes, reach
 from netconf_hooks.evidence.probes import Outcome, Wait, ask_network
-from netconf_hooks.place import Question
 from netconf_hooks.observation import Answer
+from netconf_hooks.place import Question
 from netconf_hooks.system.netlink import NetlinkError
 
 LINK = Link("eth0", "eth0", 7, True, {})

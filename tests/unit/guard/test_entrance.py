@@ -8,8 +8,8 @@ from guarded import ifdown, ifup
 from netconf_hooks import guard
 from netconf_hooks.decide import Decision, Known
 from netconf_hooks.guard import OpenLook
-from netconf_hooks.ifenv import read_environment
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.ifenv import read_environment
+from netconf_hooks.stanzas.rules import read_rules
 
 NOTHING = Decision({}, (), (), (), {})
 

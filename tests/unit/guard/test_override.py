@@ -5,13 +5,13 @@ import time
 import pytest
 from guarded import ELSEWHERE, assert_closed, ifup
 
-from netconf_hooks import watch
 from netconf_hooks.exemption import Exemption
 from netconf_hooks.guard import override
 from netconf_hooks.guard.firewall import GuardError, TokenGone
 from netconf_hooks.guard.override import close_guards, find_state, open_portal, release_guard
 from netconf_hooks.state import boot_time
 from netconf_hooks.system import log
+from netconf_hooks.watcher import watch
 
 WEB = [Exemption("tcp", port=80)]
 

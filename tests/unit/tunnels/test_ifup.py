@@ -98,7 +98,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     store = Store(str(tmp_path / "netconf-hooks"))
     store.prepare()
     made = Place(store)
-    monkeypatch.setattr("netconf_hooks.interfaces.run", made.run)
+    monkeypatch.setattr("netconf_hooks.stanzas.interfaces.run", made.run)
     monkeypatch.setattr(programs, "run", made.run)
     monkeypatch.setattr(ifup, "read_link", lambda device: made.link)
     monkeypatch.setattr(ifup, "STOP_TIMEOUT", 0.2)

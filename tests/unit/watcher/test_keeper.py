@@ -2,11 +2,13 @@
 
 import pytest
 
-from netconf_hooks import keeper, supervision
-from netconf_hooks.keeper import START_TIME
+from netconf_hooks.tunnels import supervision
+
 from netconf_hooks.state import GuardRecord, TunnelRecord
-from netconf_hooks.supervision import NUDGE, RESTART
 from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent
+from netconf_hooks.tunnels.supervision import NUDGE, RESTART
+from netconf_hooks.watcher import keeper
+from netconf_hooks.watcher.keeper import START_TIME
 
 CORP = ("openvpn", "corp")
 

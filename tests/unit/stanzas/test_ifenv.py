@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from netconf_hooks import ifenv
-from netconf_hooks.ifenv import MODES, UNKNOWN_RUN, device_of, has_wpa_action, is_name, is_roaming, read_environment
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas import ifenv
+from netconf_hooks.stanzas.ifenv import (
+    MODES, UNKNOWN_RUN, device_of, has_wpa_action, is_name, is_roaming, read_environment
+)  # fmt: skip
+from netconf_hooks.stanzas.rules import read_rules
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CAPTURED = (*sorted((HERE / "environments").glob("*.txt")), HERE / "fixtures/ifupdown-0.8.41-repeated.txt")
 
 
@@ -221,7 +223,7 @@ def test_what_proc_does_not_tell_is_an_unknown_run(tmp_path, monkeypatch, stat):
 
 
 def test_the_hook_is_told_its_run(monkeypatch):
-    monkeypatch.setattr("netconf_hooks.ifenv.find_run", lambda environ: "20:700")
+    monkeypatch.setattr("netconf_hooks.stanzas.ifenv.find_run", lambda environ: "20:700")
     assert [read_environment(phase, {"IFACE": "eth0"}).run for phase in ("pre-up", "up", "down", "post-down")] == [
         "20:700", "20:700", "", ""
     ]
@@ -239,7 +241,7 @@ def test_a_hook_was_started_when_its_run_parts_was(tmp_path, monkeypatch):
     assert ifenv.find_start(str(tmp_path)) == 700
     (tmp_path / "40/stat").write_text("40 (run-parts) S")
     assert ifenv.find_start(str(tmp_path)) == 900
-    monkeypatch.setattr("netconf_hooks.ifenv.find_start", lambda: 700)
+    monkeypatch.setattr("netconf_hooks.stanzas.ifenv.find_start", lambda: 700)
     assert {read_environment(phase, {"IFACE": "eth0"}).began for phase in MODES} == {700}
 
 

@@ -8,8 +8,8 @@ netconf-hooks(8), TUNNELS, describes this for admins.
 
 from __future__ import annotations
 
-from netconf_hooks.ifenv import STARTED
 from netconf_hooks.settle import ask_tunnels, decide_again, read_stops
+from netconf_hooks.stanzas.ifenv import STARTED
 from netconf_hooks.state import StopRecord
 from netconf_hooks.system import log
 from netconf_hooks.system.systemd import Systemd, SystemdError

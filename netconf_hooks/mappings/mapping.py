@@ -16,14 +16,14 @@ import struct
 import sys
 import time
 
-from netconf_hooks import rules
 from netconf_hooks.evidence import Link, observe_link
 from netconf_hooks.guard.early import EarlyGuard, SLACK
-from netconf_hooks.ifenv import device_of, is_name
 from netconf_hooks.observation import Place
 from netconf_hooks.place import find_needed, find_place, find_questions
 from netconf_hooks.record import Record
-from netconf_hooks.rules import DEFAULT_TIMEOUT, Location, RuleError, Rules
+from netconf_hooks.stanzas import rules
+from netconf_hooks.stanzas.ifenv import device_of, is_name
+from netconf_hooks.stanzas.rules import DEFAULT_TIMEOUT, Location, RuleError, Rules
 from netconf_hooks.system import log
 from netconf_hooks.system.files import LIMIT
 from netconf_hooks.system.netlink import IFF_UP, NLM_F_ACK, Netlink, NetlinkError, RTM_NEWLINK

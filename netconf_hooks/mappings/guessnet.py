@@ -21,14 +21,14 @@ import time
 
 from netconf_hooks.evidence.probes import Wait
 from netconf_hooks.guard.early import EarlyGuard, SLACK
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.interfaces import FILE, InterfacesError, query_stanzas, read_names
-from netconf_hooks.mapping import RaisedLink, is_stanza_name, serve
+from netconf_hooks.mappings.mapping import RaisedLink, is_stanza_name, serve
 from netconf_hooks.record import Record
-from netconf_hooks.rules import RuleError
+from netconf_hooks.stanzas.ifenv import device_of
+from netconf_hooks.stanzas.interfaces import FILE, InterfacesError, query_stanzas, read_names
+from netconf_hooks.stanzas.rules import RuleError
+from netconf_hooks.stanzas.values import ADDRESS, MAC
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
-from netconf_hooks.values import ADDRESS, MAC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -526,7 +526,7 @@ def _is_to_scan(candidates: Sequence[Candidate], device: str) -> bool:
 
 def _name_networks(networks: Sequence[HeardNetwork]) -> str:
     """Return the networks that a scan heard, as text, with any octets in their names."""
-    from netconf_hooks.values import format_ssid
+    from netconf_hooks.stanzas.values import format_ssid
 
     names = (
         f'"{format_ssid(network.ssid)}" {network.bssid} {"closed" if network.closed else "open"}'

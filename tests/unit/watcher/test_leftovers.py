@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from guarded import GUARD, ifup, run_hook
 
-from netconf_hooks import interfaces
-from netconf_hooks.leftovers import clear_leftovers
+from netconf_hooks.stanzas import interfaces
 from netconf_hooks.system.programs import ProgramError, Result
+from netconf_hooks.watcher.leftovers import clear_leftovers
 
 STARTED = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netconf_hooks.supervision import (
+from netconf_hooks.tunnels.supervision import (
     FIRM, Facts, LISTEN, LONGEST_PAUSE, NUDGE, NUDGED, PROOF, RESTART, START, YOUNG, describe_state, supervise
 )  # fmt: skip
 

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import guessnet, mapping
 from netconf_hooks.evidence.probes import Wait
 from netconf_hooks.evidence.scan import HeardNetwork
-from netconf_hooks.guessnet import (
+from netconf_hooks.mappings import guessnet, mapping
+from netconf_hooks.mappings.guessnet import (
     Candidate, Options, TestContext, Test, choose_stanza, find_first, make_ping, read_candidates, read_lines, read_tests
 )  # fmt: skip
-from netconf_hooks.interfaces import InterfacesError
+from netconf_hooks.stanzas.interfaces import InterfacesError
 from netconf_hooks.system.netlink import LinkStatus, NetlinkError
 
 PEER = "peer address 192.168.1.1 mac 52:54:00:0a:00:01"

@@ -28,7 +28,7 @@ read, and `ask` shows it line by line.  The file ends with a NUL and the exit st
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import find_tunnel_errors
+from netconf_hooks.stanzas.rules import find_tunnel_errors
 from netconf_hooks.system.log import printable
 
 TYPE_CHECKING = False

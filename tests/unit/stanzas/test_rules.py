@@ -1,9 +1,9 @@
 """The rule language of netconf-interfaces(5)."""
 
-import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 import re
 import time
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from many import MANY
 from written import list_written, networks
 
-from netconf_hooks import rules, values
-from netconf_hooks.rules import (
+from netconf_hooks.stanzas import rules, values
+from netconf_hooks.stanzas.rules import (
     Allowance, Condition, GuardRule, Location, RESERVED, RuleError, Rules, SITUATIONS, TESTS, TUNNEL_KINDS, Test,
     TestKind, VpnRule, Word, format_allowance, format_test,
     read_rules
@@ -391,7 +391,7 @@ def test_a_negated_test():
 def test_every_grade_is_known_and_every_syntax_is_used():
     known = {name: syntax for name, syntax in vars(values).items() if isinstance(syntax, values.Syntax)}
     unused = [name for name, syntax in known.items() if syntax not in [kind.syntax for kind in TESTS.values()]]
-    assert not unused, f"netconf_hooks/values.py: no test key in rules.TESTS has the syntax {unused}"
+    assert not unused, f"netconf_hooks/stanzas/values.py: no test key in rules.TESTS has the syntax {unused}"
     assert {kind.grade for kind in TESTS.values()} == {"hint", "authenticated", "admin"}
 
 
@@ -800,9 +800,9 @@ def test_a_line_reports_only_so_many_errors():
 
 def test_what_every_ifup_pays_for_is_not_imported():
     names = "re json typing enum dataclasses collections subprocess socket logging ipaddress functools pathlib shlex"
-    program = "import sys; sys.path.append('.'); import netconf_hooks.rules; print(*sys.modules)"
+    program = "import sys; sys.path.append('.'); import netconf_hooks.stanzas.rules; print(*sys.modules)"
     # -S: without site, which imports what it likes.
-    found = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=os.path.dirname(rules.__file__) + "/..",
+    found = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=Path(rules.__file__).parents[2],
                            capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
-    assert "netconf_hooks.rules" in found
+    assert "netconf_hooks.stanzas.rules" in found
     assert set(names.split()).isdisjoint(found)

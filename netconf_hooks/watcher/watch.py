@@ -27,9 +27,9 @@ from netconf_hooks import guard
 from netconf_hooks.commands.entry import FAILED, OK
 from netconf_hooks.evidence.current import list_current
 from netconf_hooks.evidence.fingerprint import NO_ADDRESS, Fingerprint, read_fingerprint, parse_fingerprint
-from netconf_hooks.ifenv import device_of
 from netconf_hooks.record import Record
 from netconf_hooks.settle import leave_events, look_again, settle
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import RecordError, Store, boot_time
 from netconf_hooks.system import log
 from netconf_hooks.system.children import Child
@@ -871,8 +871,8 @@ def survey(
     slept since the last look.
     chosen: the interfaces to look at, unless there is a reason to look at all; None for all.
     """
-    from netconf_hooks.leftovers import clear_leftovers, end_passes
-    from netconf_hooks.stops import note_starts, note_stops
+    from netconf_hooks.watcher.leftovers import clear_leftovers, end_passes
+    from netconf_hooks.watcher.stops import note_starts, note_stops
 
     end_passes(store)
     clear_leftovers(store)
@@ -911,7 +911,7 @@ def survey(
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
-        from netconf_hooks.held import find_next_end
+        from netconf_hooks.tunnels.held import find_next_end
 
         if ends := find_next_end():
             report(f"later {ends}")
@@ -943,7 +943,7 @@ def _keep_tunnels(
 
     pause: seconds until the next look at the latest; started: as for `keep_up`.
     """
-    from netconf_hooks.keeper import keep_up
+    from netconf_hooks.watcher.keeper import keep_up
 
     hearing = keep_up(store, news, routable, started=started)
     for pid, start in hearing.pids:

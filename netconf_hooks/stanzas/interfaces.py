@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 
-from netconf_hooks.ifenv import is_relevant
 from netconf_hooks.record import Record
+from netconf_hooks.stanzas.ifenv import is_relevant
 from netconf_hooks.system import log
 from netconf_hooks.system.files import read_text
 from netconf_hooks.system.programs import ProgramError, run

@@ -13,7 +13,7 @@ import os
 import time
 
 from netconf_hooks.record import Record
-from netconf_hooks.rules import TUNNEL_KINDS
+from netconf_hooks.stanzas.rules import TUNNEL_KINDS
 from netconf_hooks.state import HELD
 from netconf_hooks.system import log
 from netconf_hooks.system.files import read_file

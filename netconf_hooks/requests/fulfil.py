@@ -11,9 +11,9 @@ from io import TextIOWrapper
 
 from netconf_hooks import cli
 from netconf_hooks.commands.entry import CommandError, FAILED, UNREADABLE
+from netconf_hooks.commands.request import read_instance, RequestError
 from netconf_hooks.evidence import fingerprint
-from netconf_hooks.ifenv import device_of
-from netconf_hooks.request import read_instance, RequestError
+from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import boot_time, RecordError, Store
 from netconf_hooks.system import log
 from netconf_hooks.system.netlink import NetlinkError
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from netconf_hooks.commands.request import Request
     from netconf_hooks.evidence.fingerprint import Fingerprint
-    from netconf_hooks.request import Request
 
 # Seconds between two ``refresh`` by users, at least.
 REFRESH_PAUSE = 10.0

@@ -12,11 +12,11 @@ at ASCII white space as in a shell, without any expansion:
 from __future__ import annotations
 
 from netconf_hooks.record import Record
-from netconf_hooks.system.devices import is_device
-from netconf_hooks.values import (
+from netconf_hooks.stanzas.values import (
     ADDRESS, CERTIFICATE, DOMAIN, MAC, NETWORK, NUMBER, PATH, PATTERN, PEER, SERVICE, SSID, SWITCH, Syntax,
     read_host_name, read_network, read_pattern, read_port
 )  # fmt: skip
+from netconf_hooks.system.devices import is_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

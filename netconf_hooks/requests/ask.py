@@ -10,9 +10,9 @@ import select
 import signal
 
 from netconf_hooks.commands.entry import FAILED, UNREADABLE
+from netconf_hooks.commands.request import has_uid, read_request, RequestError
 from netconf_hooks.commands.want import UPLINK
-from netconf_hooks.interfaces import FILE, read_names
-from netconf_hooks.request import has_uid, read_request, RequestError
+from netconf_hooks.stanzas.interfaces import FILE, read_names
 from netconf_hooks.state import Store
 from netconf_hooks.system import log, programs
 from netconf_hooks.system.systemd import Systemd
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from netconf_hooks.request import Request
+    from netconf_hooks.commands.request import Request
 
 UNIT, PORTAL_UNIT = "netconf-hooks-request@{}.service", "netconf-hooks-request-portal@{}.service"
 

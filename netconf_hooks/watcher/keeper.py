@@ -12,19 +12,19 @@ from netconf_hooks import guard
 from netconf_hooks.record import Record
 from netconf_hooks.settle import ask_again
 from netconf_hooks.state import CLOSED, RecordError, TunnelState, boot_time
-from netconf_hooks.supervision import Facts, LISTEN, NUDGE, RESTART, START, supervise
 from netconf_hooks.system import log
 from netconf_hooks.system.processes import read_start
 from netconf_hooks.system.systemd import Systemd
 from netconf_hooks.tunnels import Condition, TunnelError, TunnelSilent, load_tunnel
+from netconf_hooks.tunnels.supervision import Facts, LISTEN, NUDGE, RESTART, START, supervise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from netconf_hooks.state import Store, TunnelRecord
-    from netconf_hooks.supervision import Step
     from netconf_hooks.tunnels import AnyTunnel
+    from netconf_hooks.tunnels.supervision import Step
 
 
 # After how many seconds a tunnel is inspected that another process is starting at this moment.

@@ -13,14 +13,16 @@ from time import monotonic
 import pytest
 from situations import make_record
 
-from netconf_hooks import wake, watch
+from netconf_hooks import wake
+
 from netconf_hooks.evidence.fingerprint import Fingerprint
 from netconf_hooks.state import GuardRecord, Pass, Store, TunnelRecord, TunnelState
 from netconf_hooks.system.netlink import LinkStatus, Neighbour, NetlinkError, pack_attribute
-from netconf_hooks.watch import needs_retry
+from netconf_hooks.watcher import watch
+from netconf_hooks.watcher.watch import needs_retry
 from tests.lab.waiting import wait_until
 
-CHECKOUT = str(Path(__file__).parents[2])
+CHECKOUT = str(Path(__file__).parents[3])
 
 CORP = ("openvpn", "corp")
 ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
@@ -171,9 +173,9 @@ def test_a_fifo_that_can_not_be_opened_is_told(store, started, messages):
 WATCH = """\
 import sys
 sys.path[:0] = [{checkout!r}, *sys.path]
-from netconf_hooks import leftovers, watch
-from netconf_hooks.system import log
 from netconf_hooks.state import Store
+from netconf_hooks.system import log
+from netconf_hooks.watcher import leftovers, watch
 
 for level in ("info", "error"):
     setattr(log, level, lambda message: print(message, file=sys.stderr))
@@ -292,11 +294,11 @@ def test_after_one_that_was_killed_it_decides_afresh(machine):
 GUARDED = """\
 import os, sys
 sys.path[:0] = [{checkout!r}, *sys.path]
+from netconf_hooks.evidence import fingerprint
+from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 from netconf_hooks.guard import firewall, lease as leases
 from netconf_hooks.system import netlink
 from netconf_hooks.system.netlink import Netlink
-from netconf_hooks.evidence import fingerprint
-from netconf_hooks.evidence.fingerprint import Fingerprint, parse_fingerprint
 
 class Guard:
     name = "nftables"
@@ -421,7 +423,7 @@ def test_without_inotify_it_watches_all_the_same(guarded):
 def test_a_watcher_that_fails_leaves_nothing_open(guarded, error):
     """Nobody would notice that the link has moved."""
     break_down = f"""
-from netconf_hooks import watch
+from netconf_hooks.watcher import watch
 def fail(*_):
     raise {error}
 watch._concern_us = fail
@@ -686,7 +688,7 @@ def test_a_survey_looks_at_the_chosen_and_at_those_that_were_never_seen(store, m
 
     monkeypatch.setattr(watch, "look", look)
     monkeypatch.setattr(watch, "_has_changed", lambda scene, scenes, record: False)
-    monkeypatch.setattr("netconf_hooks.leftovers.clear_leftovers", lambda store: None)
+    monkeypatch.setattr("netconf_hooks.watcher.leftovers.clear_leftovers", lambda store: None)
     reports = []
     watch.survey(store, {"eth0": OFFICE, "eth1": OFFICE}, "", False, reports.append, chosen={"eth1"})
     assert looked == ["eth1", "eth2"]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from dear import DEAR
 
-from netconf_hooks import mapping
-from netconf_hooks.place import Question
 from netconf_hooks.guard import early
-from netconf_hooks.mapping import MapLines, RaisedLink, choose_stanza, read_lines
+from netconf_hooks.mappings import mapping
+from netconf_hooks.mappings.mapping import MapLines, RaisedLink, choose_stanza, read_lines
 from netconf_hooks.observation import Answer
+from netconf_hooks.place import Question
 from netconf_hooks.system.netlink import IFF_UP, LinkStatus, NetlinkError
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 HOME = "peer=192.168.1.1/52:54:00:0a:00:01"
 
 

@@ -7,9 +7,9 @@ killed or reached its deadline.  The next hook or the watcher removes them.
 from __future__ import annotations
 
 from netconf_hooks import guard
-from netconf_hooks.ifenv import device_of, has_ended, has_wpa_action
 from netconf_hooks.passes import are_over
 from netconf_hooks.settle import Change, leave_events, remember, settle
+from netconf_hooks.stanzas.ifenv import device_of, has_ended, has_wpa_action
 from netconf_hooks.system import log, netlink
 
 TYPE_CHECKING = False
@@ -48,9 +48,9 @@ def clear_leftovers(store: Store) -> None:
 
 
 def _clear(store: Store, device: str) -> None:
-    from netconf_hooks.guard.records import read_guard
     from netconf_hooks.guard.firewall import GuardError
     from netconf_hooks.guard.lifecycle import remove_guard
+    from netconf_hooks.guard.records import read_guard
 
     with store.lock_acting():
         # Look again, under the lock: since the first look an ifup may have installed the guard, set the link up, and
@@ -99,7 +99,7 @@ def _read_passes(store: Store) -> dict[str, list[Pass]]:
 
 def _is_configured(ifaces: list[str]) -> bool:
     """Whether ifupdown has any of these up, or is bringing it up; True if that is unknown."""
-    from netconf_hooks.interfaces import InterfacesError, list_configured
+    from netconf_hooks.stanzas.interfaces import InterfacesError, list_configured
 
     try:
         return not list_configured().isdisjoint(ifaces)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from netconf_hooks import held
-from netconf_hooks.held import Hold, find_next_end, hold, is_held, read_holds, unhold
+from netconf_hooks.tunnels import held
+from netconf_hooks.tunnels.held import Hold, find_next_end, hold, is_held, read_holds, unhold
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from many import MANY
 
-from netconf_hooks import interfaces
-from netconf_hooks.interfaces import (
+from netconf_hooks.stanzas import interfaces
+from netconf_hooks.stanzas.interfaces import (
     FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, is_configured, list_complaints,
     list_configured, list_unpassed, Names, parse_options, query_options, query_stanzas, read_names, run_ifquery,
     split_passes
 )  # fmt: skip
-from netconf_hooks.rules import read_rules
+from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.system.programs import ProgramError, Result
 
-CAPTURED = Path(__file__).parent / "fixtures/ifquery-0.8.41"
+CAPTURED = Path(__file__).parents[1] / "fixtures/ifquery-0.8.41"
 
 
 def read_answers():

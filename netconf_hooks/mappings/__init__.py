@@ -1,0 +1,1 @@
+"""Scripts that choose the logical interface: mapping in interfaces(5)."""

@@ -1,0 +1,1 @@
+"""What the admin wrote: ifupdown's environment, the options of stanzas, the values of tests, the files."""
