@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .archive import fetch_packages
+from .image import own_codename
 from .lab import Lab
 from .laptop import DHCP_CLIENTS, Image
 from .network import CAFE, CORP_HOST, HOME, INTERNET_HOST, OFFICE, VPN_GATEWAY
@@ -34,7 +35,11 @@ iface eth0 inet dhcp
 @pytest.fixture(scope="module", params=["ifupdown-ng", "ifupdown2"])
 def other_image(request: pytest.FixtureRequest, packages: list[Path]) -> Iterator[Image]:
     """A laptop's disk with another ifupdown than Debian's own, and the product."""
-    with Image([*fetch_packages([request.param]), *packages], replaced=["ifupdown"]) as made:
+    names = [request.param]
+    if request.param == "ifupdown-ng" and own_codename() != "bookworm":
+        # The links ifup, ifdown and ifquery, since Debian 13; it doesn't depend on what they lead to.
+        names.append("ifupdown-ng-compat")
+    with Image([*fetch_packages(names), *packages], replaced=["ifupdown"]) as made:
         yield made
 
 

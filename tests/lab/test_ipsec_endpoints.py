@@ -147,7 +147,9 @@ def test_ports_of_the_connections_own(
     endpoints = ask(lab)
     assert said(endpoints) == ports
     live(lab)
-    assert expect_only(capture, endpoints) == ports
+    # Since version 6 it sends all from its NAT port if the other end's port is not 500.
+    major = int(lab.laptop.run(["swanctl", "--version"]).stdout.split()[-1].partition(".")[0])
+    assert expect_only(capture, endpoints) == (ports if major < 6 else {(4500, 4500)})
 
 
 @ON_LIBRESWAN

@@ -269,6 +269,8 @@ def test_a_tunnel_for_the_whole_internet_leaves_nothing(
     laptop.write(CONFIG, gateway.client_config("0.0.0.0/0, ::/0"), 0o600)
     one_lab.plug(OFFICE.name)
     laptop.ifup("eth0")
+    # The link-local address comes a moment after the carrier.
+    wait_until(lambda: "local fe80:" in read_rules(), "the link-local address")
     before = read_rules()
     laptop.ifdown("eth0")
     configure_office(one_lab)
@@ -282,6 +284,7 @@ def test_a_tunnel_for_the_whole_internet_leaves_nothing(
     laptop.ifdown("eth0")
     wait_until_gone(one_lab)
     laptop.ifup("eth0")
+    wait_until(lambda: "local fe80:" in read_rules(), "the link-local address")
     assert read_rules() == before
 
 
