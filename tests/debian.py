@@ -51,11 +51,14 @@ _FLEETING = re.compile(
 )
 
 
-# What an older lintian says of a package for newer releases.  A newer one does not know tags that are gone, so an
-# override for them would be an error; nor does an older one know what a newer one asks for (alien-tag).  The
-# units without hardening run ifup, the admin's scripts and VPNs' commands: what these may do must not depend on
-# whether a hook has started them.
-_OUTDATED_SINCE_FORKY = ("newer-standards-version", "alien-tag", "systemd-service-file-missing-hardening-features")
+# What an older lintian says of a package for newer releases. A newer one does not know tags that are gone, so an
+# override for them would be an error; nor does an older one know what a newer one asks for, and it complains
+# about the overrides. Forky's sees them all. The units without hardening run ifup, the admin's scripts and VPNs'
+# commands: what these may do must not depend on whether a hook has started them.
+_OUTDATED_SINCE_FORKY = (
+    "newer-standards-version", "alien-tag", "duplicate-override-context", "unused-override",
+    "systemd-service-file-missing-hardening-features",
+)  # fmt: skip
 OUTDATED_TAGS = {
     "bookworm": (*_OUTDATED_SINCE_FORKY, "package-supports-alternative-init-but-no-init.d-script"),
     "trixie": _OUTDATED_SINCE_FORKY,
