@@ -210,6 +210,19 @@ def find_waiting_child(scene: Scene) -> int:
     return 0
 
 
+def freeze(scene: Scene, pids: list[int]) -> None:
+    """Stop processes, and wait until they have stopped.
+
+    Until then one that waits for a lock may still take it, and then keeps everybody else waiting.
+    """
+    scene.laptop.run(["kill", "-STOP", *map(str, pids)])
+
+    def have_stopped() -> bool:
+        return all("State:\tT" in scene.laptop.read(f"/proc/{pid}/status") for pid in pids)
+
+    wait_until(have_stopped, f"the processes {pids} to stop", 30)
+
+
 @BOTH
 def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scene: Scene) -> None:
     """It was judged to be left over, and before the lock for acting could be had an ifup set the link up and failed.
@@ -234,10 +247,11 @@ def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scen
     if scene.guarded:
         child = wait_until(lambda: find_waiting_child(scene), "the child that clears up to wait for the lock", 30)
         stopped.append(child)  # and the watcher, which would end a child that takes too long
-        scene.laptop.run(["kill", "-STOP", *map(str, stopped)])
+        freeze(scene, stopped)
         scene.laptop.run(["sh", "-c", "echo go >/run/gate"])
         assert holder.wait().returncode == 0
     assert scene.laptop.ifup("eth0", check=False).returncode != 0
+    assert ",UP" in scene.laptop.run(["ip", "link", "show", "eth0"]).stdout, "pre-up has refused it"
     assert "eth0" not in scene.laptop.run(["ifquery", "--state"]).stdout
     scene.forget()
     scene.judge("after the ifup that failed", "*/udp4/beyond")
