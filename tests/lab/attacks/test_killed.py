@@ -335,6 +335,7 @@ def test_a_portal_pass_runs_out_with_nobody_alive(scene: Scene) -> None:
         return
     began = time.time()
     scene.laptop.run(["netconf-hooks", "portal", "eth0", "--for", f"{PASS}s"])
+    at_latest = time.time()  # the pass began meanwhile: before that the command finds out where the portal is
     for pid in (*find_watchers(scene.lab), *find_tunnels(scene.lab)):
         scene.laptop.run(["kill", f"-{signal.SIGKILL.value}", str(pid)], check=False)
     wait_until(lambda: not find_watchers(scene.lab), "the watcher to be gone")
@@ -357,6 +358,6 @@ def test_a_portal_pass_runs_out_with_nobody_alive(scene: Scene) -> None:
         return not leaks and time.time() - last > 1
 
     wait_until(is_silent, "the pass to run out", PASS + SLOW)
-    assert began + PASS - 1 < last < began + PASS + (1 if scene.backend == "nftables" else 2)  # iptables knows seconds
+    assert began + PASS - 1 < last < at_latest + PASS + (1 if scene.backend == "nftables" else 2)  # iptables knows seconds
     scene.judge("after the pass")
     assert find_watchers(scene.lab) == []
