@@ -943,8 +943,10 @@ _SINCE = "since "
 def _add_since(path: str, lines: list[str], keys: tuple[str, ...]) -> list[str]:
     """Return the lines of a record, and a line with the time when the lines with these keys last changed."""
 
+    beginnings = tuple(f"{key} " for key in keys)
+
     def pick(all_lines: list[str]) -> list[str]:
-        return [line for line in all_lines if line.partition(" ")[0] in keys]
+        return [line for line in all_lines if line.startswith(beginnings)]
 
     try:
         old = _read_lines(path)
@@ -1213,7 +1215,8 @@ def _format_pass(each: Pass) -> list[str]:
     ]
     for option, value in each.options.items():
         # Each option has a value, and so a line: ifupdown itself refuses an option without a value.
-        lines.extend(f"option {_escape(option)} {_escape(line)}" for line in value.split("\n"))
+        beginning = f"option {_escape(option)} "
+        lines.extend([beginning + _escape(line) for line in value.split("\n")])
     return lines
 
 

@@ -126,7 +126,7 @@ def answer_rules(
     words = {test.key for test in list_word_tests(rules) if not TESTS[test.key].asked} - answers.keys()
     if words:
         answers.update(observe_link(words, link, deadline))
-    if find_questions(rules, answers, proof):
+    if find_questions(rules.change(locations=tuple(relevant)), answers, proof):
         from netconf_hooks.evidence.probes import announce_nothing, ask_network  # imported only if needed
 
         announce = announce or announce_nothing

@@ -7,8 +7,10 @@ that have a guard agree.  It shuts first (`shut`).
 
 from __future__ import annotations
 
+import os
+
 from netconf_hooks.evidence import ports
-from netconf_hooks.guard import firewall, ppp
+from netconf_hooks.guard import firewall
 from netconf_hooks.guard.exemptions import list_exemptions
 from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS
 from netconf_hooks.guard.records import find_ports, mark_applied, read_guard
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from netconf_hooks.stanzas.rules import Rules
     from netconf_hooks.state import Pass, Store
 
+# The configuration of pppd(8).
+_PPP = "/etc/ppp"
+
 _ROUTER_DIALS = "let a router dial in, and guard the link to it; or take netconf-guard out"
 
 
@@ -40,7 +45,11 @@ def find_unguardable(invocation: Invocation) -> str:
         return f"a ppp link can't be guarded, since its device does not exist before it is connected: {_ROUTER_DIALS}"
     if "netconf-uplink" in invocation.options:
         return "a wish (netconf-uplink) has no link of its own: guard the links that it names"
-    for stanza, path in ppp.find_dialers(device):
+    if not os.path.isdir(_PPP):
+        return ""
+    from netconf_hooks.guard.ppp import find_dialers  # saves the import on most machines
+
+    for stanza, path in find_dialers(device):
         return (
             f"{stanza} dials in over {device} by PPPoE ({path}), whose frames the guard of {device} would drop: "
             f"{_ROUTER_DIALS}"

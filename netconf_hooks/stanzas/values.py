@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 _SSID_ESCAPES = {b'"': b'"', b"e": b"\x1b", b"n": b"\n", b"r": b"\r", b"t": b"\t"}  # besides \\\\ and \\xHH
 _HEX = frozenset("0123456789abcdef")
-_HOST_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
 
 
 class Syntax(Record):
@@ -84,7 +83,7 @@ def read_host_name(text: str) -> str:
     if not text.isascii():
         return ""
     name = text[:-1].lower() if text[-1:] == "." else text.lower()
-    if len(name) > 253 or not _HOST_NAME.issuperset(name):
+    if len(name) > 253 or not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
         return ""
     for label in name.split("."):
         if not 0 < len(label) < 64 or label[0] == "-" or label[-1] == "-":

@@ -18,7 +18,7 @@ from netconf_hooks import hook, settle
 from netconf_hooks.evidence import look as look_module, ports as ports_module
 from netconf_hooks.evidence.fingerprint import Fingerprint, UNREADABLE
 from netconf_hooks.exemption import Exemption, MARK
-from netconf_hooks.guard import firewall as firewall_module, ppp
+from netconf_hooks.guard import firewall as firewall_module, lifecycle, ppp
 from netconf_hooks.guard.enforce import follow_closing, put_back
 from netconf_hooks.guard.firewall import GuardError
 from netconf_hooks.guard.guarded_look import Look
@@ -1115,7 +1115,8 @@ def test_ports_that_come_and_go_are_told_to_the_firewall(store, links, network, 
     assert firewall.asked[-1] == "close br0" and firewall.ports["br0"] == bridges["br0"]
 
 
-def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monkeypatch):
+def test_a_link_that_dials_in_is_refused(store, links, firewall, messages, monkeypatch, tmp_path):
+    monkeypatch.setattr(lifecycle, "_PPP", str(tmp_path))  # pppd is installed
     monkeypatch.setattr(ppp, "find_dialers", lambda device: [("dsl", "/peers/dsl")] if device == "eth0" else [])
     assert run_hook(store, "pre-up", "eth0", **GUARD) == hook.REFUSE
     assert firewall.stands == {}
