@@ -210,3 +210,37 @@ def test_what_routers_tell_dhcpcd_counts(lab: Lab, dhcp_client: str) -> None:
     lab.plug("home")
     laptop.ifup("eth0")
     wait_for_location(lab, "home-lan")
+
+
+# Before the product's own command: notes how it is called.
+NOTING = "#!/bin/sh\necho called $* >>/run/noted\nexec /usr/sbin/netconf-hooks.moved $*\n"
+
+
+@pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
+def test_an_advertisement_that_a_look_has_asked_for_is_no_news(lab: Lab, dhcp_client: str) -> None:
+    """dhcpcd runs its hooks for each one: a look that followed would ask the routers again, and so on for ever."""
+    laptop = lab.laptop
+    for place in ("lib/dhcpcd", "libexec"):
+        laptop.write(f"/usr/{place}/dhcpcd-hooks/99-note", "echo $reason >>/run/noted\n")
+    laptop.run(["mv", "/usr/sbin/netconf-hooks", "/usr/sbin/netconf-hooks.moved"])
+    laptop.write("/usr/sbin/netconf-hooks", NOTING, 0o755)
+
+    def count(noted: str) -> int:
+        return laptop.read("/run/noted").splitlines().count(noted)
+
+    laptop.write("/etc/network/interfaces", "iface eth0 inet dhcp\n    netconf-guard yes\n")
+    advertise(lab, HOME, HOME.domain)
+    lab.plug("home")
+    laptop.ifup("eth0")
+    wait_until(lambda: count("called refresh eth0"), "the first advertisement")
+    before = count("called refresh eth0")
+    for _ in range(5):
+        heard = count("ROUTERADVERT")
+        laptop.run(["netconf-hooks.moved", "refresh", "eth0"])
+        wait_until(lambda: count("ROUTERADVERT") > heard, "the answer to the look's question")
+    after = count("called refresh eth0")
+    # The lease may come after the first advertisement.
+    assert after <= before + count("BOUND")
+    fall_silent(lab, HOME)
+    advertise(lab, HOME, "moved.example")
+    wait_until(lambda: count("called refresh eth0") > after, "another advertisement to be news")
