@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CARRIER_TIMEOUT = 3.0
 
 # Where DHCP clients keep their leases, and what to find in a lease if the network announces a captive portal: for
-# dhclient the option's name, for dhcpcd, which keeps the DHCP message itself, the option's number.
+# dhclient the option's name, for dhcpcd, which keeps the DHCP message itself, how the option's value may begin.
 _LEASES = (
     ("/var/lib/dhcp", ("dhclient.{}.leases", "dhclient6.{}.leases", "dhclient.leases", "dhclient6.leases"),
      (b"default-url", b"captive-portal")),

@@ -26,6 +26,9 @@ DHCP_CLIENTS = tuple(
     name for name in ("dhclient", "dhcpcd") if shutil.which(name, path=ENVIRONMENT["PATH"])
 ) or ("dhcpcd",)
 
+# Where ifup lets dhclient keep its pid and its leases.
+_LEASE_FILES = ("-pf", "/run/dhclient.{}.pid", "-lf", "/var/lib/dhcp/dhclient.{}.leases")
+
 _DISK = ("etc", "usr", "var")
 _HOOKS = tuple(f"/etc/network/if-{phase}.d" for phase in ("pre-up", "up", "down", "post-down"))
 _DEVICES = {
@@ -149,6 +152,24 @@ class Laptop(Machine):
     ) -> subprocess.CompletedProcess[str]:
         """Run ifdown(8) with the arguments given."""
         return self.run(["ifdown", *arguments], check=check, timeout=timeout, env=env)
+
+    def give_back_lease(self, iface: str = "eth0") -> None:
+        """End the interface's DHCP client, which gives its address back, as one does by hand before a move."""
+        dhclient = ["dhclient", "-4", "-r", *(word.format(iface) for word in _LEASE_FILES), iface]
+        self.run({"dhclient": dhclient, "dhcpcd": ["dhcpcd", "--release", iface]}[self.dhcp_client], check=False)
+
+    def ask_for_lease(self, iface: str = "eth0") -> None:
+        """Start the interface's DHCP client by hand, and wait for its lease."""
+        dhclient = ["dhclient", "-4", "-1", *(word.format(iface) for word in _LEASE_FILES), iface]
+        self.run({"dhclient": dhclient, "dhcpcd": ["dhcpcd", "--waitip=4", iface]}[self.dhcp_client])
+
+    def ask_for_portal(self) -> None:
+        """Let the DHCP client ask for the portals that networks announce, as netconf-hooks(8) says."""
+        if self.dhcp_client == "dhclient":
+            self.append("/etc/dhcp/dhclient.conf", "also request default-url;\nalso request dhcp6.v6-captive-portal;\n")
+        else:
+            defined = "define 114 string captive_portal_uri\ndefine6 103 string captive_portal_uri\n"
+            self.append("/etc/dhcpcd.conf", f"{defined}option captive_portal_uri\noption dhcp6_captive_portal_uri\n")
 
     def choose_iptables(self, variant: str) -> None:
         """Choose the variant of iptables, ``legacy`` or ``nft``, as the admin does."""

@@ -39,6 +39,10 @@ class Machine(Closing):
         # By a program in there, whose symbolic links lead to where they do on that machine.
         self.run(["install", "-D", "-m", f"{mode:o}", "/dev/stdin", path], text=text)
 
+    def append(self, path: str, text: str) -> None:
+        """Add lines to a file, which ends with a newline.  Raises FileNotFoundError when it can't be read."""
+        self.write(path, f"{self.read(path)}{text}")
+
     def read(self, path: str) -> str:
         """Return the text of a file.  Raises FileNotFoundError when it can't be read."""
         result = self.run(["cat", path], check=False)

@@ -326,7 +326,10 @@ def test_as_long_as_a_link_stays_up_after_ifdown_it_stands(lab: Lab) -> None:
 def test_a_missing_lease_leaves_it_closed(lab: Lab) -> None:
     laptop = lab.laptop
     configure(lab, CORP, UNLESS, HINTS)
-    laptop.write("/etc/dhcp/dhclient.conf", "timeout 1;\n")
+    if laptop.dhcp_client == "dhclient":
+        laptop.write("/etc/dhcp/dhclient.conf", "timeout 1;\n")
+    else:
+        laptop.append("/etc/dhcpcd.conf", "timeout 1\n")
     lab.network.run("home", ["kill", lab.network.read("/run/dnsmasq-home.pid").strip()])
     lab.plug("home")
     laptop.ifup("eth0", check=False)
@@ -486,8 +489,7 @@ def test_the_portal_that_the_network_announces(lab: Lab) -> None:
     laptop = lab.laptop
     visitor, uri = 1000, "http://portal.example:8880/guest"
     lab.network.change_dhcp("cafe", f"--dhcp-option=114,{uri}", f"--address=/portal.example/{CAFE.router}")
-    dhclient = laptop.read("/etc/dhcp/dhclient.conf")
-    laptop.write("/etc/dhcp/dhclient.conf", f"{dhclient}\nalso request default-url;\n")
+    laptop.ask_for_portal()
     configure(lab, "guard unless home-lan", HINTS)
     lab.plug("cafe")
     laptop.ifup("eth0")
