@@ -110,6 +110,7 @@ class Booted(Machine):
 
     def __init__(self, network: Network, disk: Disk, dhcp_client: str = DHCP_CLIENTS[0]) -> None:
         self.boot_time = 0.0
+        self.dhcp_client = dhcp_client
         self._network = network
         self._spawned: Running | None = None
         self.pid = 0

@@ -145,7 +145,7 @@ def test_an_administrator_types_a_password(machine, network, vpn):
     assert wanted.stdout.endswith(f"{NAME}: up\n") and PASSWORD not in wanted.stdout
     assert machine.pings(CORP_HOST)
     # The DHCP client lives in the request's unit, not in alice's session.
-    client = read_process(machine, find_process(machine, "dhclient "))
+    client = read_process(machine, find_process(machine, machine.dhcp_client))
     assert f"netconf-hooks-request@want-{NAME}.service" in client["group"] and client["terminal"] == "?"
 
     held = admin.start([COMMAND, "hold", "openvpn", NAME, "--for", "2h"], typed=typed).wait()
@@ -154,7 +154,7 @@ def test_an_administrator_types_a_password(machine, network, vpn):
     unwanted = admin.start([COMMAND, "unwant", NAME], typed=typed).wait()
     assert unwanted.returncode == 0 and unwanted.stdout.endswith(f"{NAME}: down\n")
     assert not is_configured(machine, NAME) and not is_configured(machine, "eth0")
-    assert not find_process(machine, "dhclient ")
+    wait_until(lambda: not find_process(machine, machine.dhcp_client), "the DHCP client to end")
 
     # A wrong password, and Ctrl-C.
     done = list_fulfilled(machine)
@@ -245,7 +245,9 @@ CLOSED = "exec <&- >&- 2>&-; "
 
 @pytest.mark.parametrize("closed", ["", CLOSED], ids=["limits", "closed descriptors"])
 def test_limits_of_an_enemy_reach_nothing_that_root_runs(machine, network, vpn, closed):
-    boot(machine, network, vpn, f"{WISH}\niface eth0 inet dhcp\n")
+    # Beside the DHCP client, since some set limits of their own.
+    command = "/usr/bin/sleep 999"
+    boot(machine, network, vpn, f"{WISH}\niface eth0 inet dhcp\n    up {command} </dev/null >/dev/null 2>&1 &\n")
     allow_group(machine)
     enemy = User(machine, "mallory", REMOTE, ("netdev",))
     directory = "mkdir x; cd x; rmdir ../x; "
@@ -253,8 +255,8 @@ def test_limits_of_an_enemy_reach_nothing_that_root_runs(machine, network, vpn, 
     ended = enemy.start(["bash", "-c", script], typed=()).wait()
     assert ended.returncode == 0, ended
     wait_until_connected(machine)
-    client = read_process(machine, find_process(machine, "dhclient "))
-    assert f"netconf-hooks-request@want-{NAME}.service" in client["group"]
+    started = read_process(machine, find_process(machine, command))
+    assert f"netconf-hooks-request@want-{NAME}.service" in started["group"]
     # As where root has never had anything to do with the enemy.
     # By its path: systemd-run of Debian 12 replaces a mere name by it, that of 13 doesn't.
     machine.run(
@@ -263,7 +265,7 @@ def test_limits_of_an_enemy_reach_nothing_that_root_runs(machine, network, vpn, 
     )
     usual = read_process(machine, find_process(machine, "/usr/bin/sleep 1000"))
     for name in ("limits", "Umask", "SigBlk", "terminal", "nice", "NoNewPrivs"):
-        assert client[name] == usual[name], name
+        assert started[name] == usual[name], name
     assert machine.run(["find", "/run/netconf-hooks", "-user", "mallory"]).stdout == ""
     assert machine.run(["netconf-hooks", "status"]).returncode == 0
 

@@ -83,7 +83,7 @@ def test_at_boot_a_wish_is_asked_for_and_not_waited_for(machine, network, vpn, o
     wait_until_asked(machine)
     # What the link needs lives with the unit that raises it.
     unit = RAISED_BY["allow-hotplug" if "allow-hotplug eth0" in AT_BOOT[order] else "auto"]
-    wait_until(lambda: "dhclient" in str(machine.group_members(unit)), "a DHCP client of its own")
+    wait_until(lambda: machine.dhcp_client in str(machine.group_members(unit)), "a DHCP client of its own")
     assert openvpn_processes(machine.group_members("networking.service")) == []
     assert not machine.pings(CORP_HOST)
     vpn.start()

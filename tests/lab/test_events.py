@@ -48,9 +48,9 @@ def test_another_place_without_losing_the_route(told_lab: Lab) -> None:
     assert read_told(lab) == ["home-lan-disconnected wlan0"]
     # eth0 from the office to home in one step, which nobody looks at half-way: the watcher is stopped.
     laptop.run(["kill", "-STOP", str(wait_for_watcher(lab))])
+    laptop.give_back_lease()
     lab.plug("home", "eth0")
-    laptop.run(["dhclient", "-r", "eth0"])
-    laptop.run(["dhclient", "-1", "-v", "-lf", "/var/lib/dhcp/dhclient.eth0.leases", "eth0"])
+    laptop.ask_for_lease()
     laptop.run(["netconf-hooks", "refresh", "eth0"])
     assert read_told(lab) == ["office-lan-disconnected eth0", "home-lan-connected eth0"]
 

@@ -123,7 +123,10 @@ def test_the_roaming_stanza(lab: Lab, gateway: IpsecGateway) -> None:
     laptop.ifdown("eth0")
     wait_for_no_tunnel(lab)
     lab.network.run("cafe", ["ip", "addr", "add", "10.20.0.53/24", "dev", "lan"])
-    laptop.write("/etc/dhcp/dhclient.conf", "supersede domain-name-servers 10.20.0.53;\n")
+    if laptop.dhcp_client == "dhclient":
+        laptop.write("/etc/dhcp/dhclient.conf", "supersede domain-name-servers 10.20.0.53;\n")
+    else:
+        laptop.append("/etc/dhcpcd.conf", "static domain_name_servers=10.20.0.53\n")
     laptop.ifup("eth0")
     assert read_status(lab)["interfaces"]["eth0"]["location"] == "office-lan"
     assert find_tunnels(lab) == []

@@ -32,6 +32,11 @@ iface eth0 inet dhcp
 """
 
 
+# ifupdown2 3.0 knows no DHCP client but /sbin/dhclient (its ifupdownaddons/dhclient.py), which Debian has no more since
+# forky: the admin starts another.
+BY_HAND = "inet manual\n    up   dhcpcd --waitip=4 eth0\n    down dhcpcd --release eth0\n"
+
+
 @pytest.fixture(scope="module", params=["ifupdown-ng", "ifupdown2"])
 def other_image(request: pytest.FixtureRequest, packages: list[Path]) -> Iterator[Image]:
     """A laptop's disk with another ifupdown than Debian's own, and the product."""
@@ -44,15 +49,23 @@ def other_image(request: pytest.FixtureRequest, packages: list[Path]) -> Iterato
 
 
 @pytest.fixture
+def interfaces(request: pytest.FixtureRequest) -> str:
+    """Its /etc/network/interfaces."""
+    if request.node.callspec.params["other_image"] == "ifupdown2" and "dhclient" not in DHCP_CLIENTS:
+        return INTERFACES.replace("inet dhcp\n", BY_HAND)
+    return INTERFACES
+
+
+@pytest.fixture
 def one_lab(other_image: Image) -> Iterator[Lab]:
     """A lab whose laptop has it."""
     with Lab(other_image, DHCP_CLIENTS[0]) as made:
         yield made
 
 
-def test_home_office_and_cafe_with_a_guard(one_lab: Lab) -> None:
+def test_home_office_and_cafe_with_a_guard(one_lab: Lab, interfaces: str) -> None:
     laptop = one_lab.laptop
-    laptop.write("/etc/network/interfaces", INTERFACES)
+    laptop.write("/etc/network/interfaces", interfaces)
     assert laptop.run(["netconf-hooks", "check"]).stdout.endswith("\n2 stanzas examined, 0 errors\n")
     for site, location in ((HOME, "home-lan"), (CAFE, None), (OFFICE, "office-lan"), (CAFE, None)):
         one_lab.plug(site.name)
@@ -70,10 +83,12 @@ def test_home_office_and_cafe_with_a_guard(one_lab: Lab) -> None:
         wait_until(lambda: find_records(one_lab) == [], "the records to be gone")
 
 
-def test_check_names_what_does_not_reach_the_hooks(one_lab: Lab, request: pytest.FixtureRequest) -> None:
+def test_check_names_what_does_not_reach_the_hooks(
+    one_lab: Lab, interfaces: str, request: pytest.FixtureRequest
+) -> None:
     laptop = one_lab.laptop
     second = "iface eth0 inet6 manual\n    netconf-outside-ports eth1\n"
-    laptop.write("/etc/network/interfaces", INTERFACES.replace("location-2", "location  ") + second)
+    laptop.write("/etc/network/interfaces", interfaces.replace("location-2", "location  ") + second)
     checked = laptop.run(["netconf-hooks", "check"], check=False)
     assert checked.returncode == 1
     which = request.node.callspec.params["other_image"]
@@ -82,12 +97,12 @@ def test_check_names_what_does_not_reach_the_hooks(one_lab: Lab, request: pytest
     assert any("/etc/network/interfaces:" in line and "number the others" in line for line in unpassed)
 
 
-def test_a_stanza_that_is_a_tunnel(one_lab: Lab) -> None:
+def test_a_stanza_that_is_a_tunnel(one_lab: Lab, interfaces: str) -> None:
     """netconf-vpn ifup wg0: up in the cafe, down in the office, and back after somebody has deleted its interface."""
     laptop = one_lab.laptop
     with WireGuardGateway(one_lab.network) as gateway:
         gateway.install_stanza_client(laptop)
-        rules = INTERFACES.replace("openvpn corp", "ifup wg0")
+        rules = interfaces.replace("openvpn corp", "ifup wg0")
         allow = f"    netconf-guard-allow {VPN_GATEWAY}:udp/{PORT}\n"  # what ifup's tunnels send is not known
         laptop.write("/etc/network/interfaces", f"{rules}{allow}\n{WG0}")
         for site, location in ((CAFE, None), (OFFICE, "office-lan"), (CAFE, None)):

@@ -114,7 +114,7 @@ def test_a_gateway_that_died_does_not_hold_up_the_end(lab: Lab, gateway: IpsecGa
     gateway.kill()
     began = time.monotonic()
     lab.laptop.ifdown("eth0")
-    assert time.monotonic() - began < PROMPT + 1.0, "dhclient takes a second of it"
+    assert time.monotonic() - began < PROMPT + 1.0, "the DHCP client takes a second of it"
     expect_nothing_left(lab)
 
 

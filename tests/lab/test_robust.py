@@ -84,15 +84,21 @@ def test_a_missing_vpn_configuration(lab: Lab) -> None:
     wait_for_tunnel(lab)
 
 
-@ONE_CLIENT
+# Where a DHCP client keeps what the network has announced.
+KEPT = {
+    "dhclient": "/var/lib/dhcp/dhclient.eth0.leases", "dhcpcd": "/run/dhcpcd/hook-state/resolv.conf/eth0.dhcp",
+}  # fmt: skip
+
+
 def test_an_unreadable_lease(lab: Lab) -> None:
     lab.laptop.write("/etc/network/interfaces", ROAMING)
-    spoil = "#!/bin/sh\nrm /var/lib/dhcp/dhclient.$IFACE.leases\nmkdir /var/lib/dhcp/dhclient.$IFACE.leases\n"
+    kept = KEPT[lab.laptop.dhcp_client]
+    spoil = f'#!/bin/sh\n[ "$IFACE" != eth0 ] || {{ rm {kept}; mkdir {kept}; }}\n'
     lab.laptop.write("/etc/network/if-up.d/00-spoil", spoil, 0o755)
     lab.plug("office")
     lab.laptop.ifup("eth0")
     assert_configured(lab)
-    (line,) = (line for line in lab.laptop.log().splitlines() if "dhclient.eth0.leases" in line)
+    (line,) = (line for line in lab.laptop.log().splitlines() if kept in line)
     assert "eth0: netconf-location" in line
     assert "dns-domain" in line
 

@@ -127,9 +127,9 @@ def test_moving_with_a_device_that_is_kept(lab: Lab, more: str) -> None:
     wait_for_tunnel(lab)
     lab.network.move("office", "eth0")
     lab.laptop.run(["ip", "addr", "flush", "dev", "eth0"])
-    lab.laptop.run(["dhclient", "-r", "eth0"], check=False)
-    lab.laptop.start(["dhclient", "eth0"])
-    wait_until(lambda: "192.168.2." in lab.laptop.run(["ip", "addr", "show", "eth0"]).stdout, "the new address")
+    lab.laptop.give_back_lease()
+    lab.laptop.ask_for_lease()
+    assert "192.168.2." in lab.laptop.run(["ip", "addr", "show", "eth0"]).stdout
     measure("new address -> connected (persist-tun, redirect-gateway)", lambda: lab.laptop.pings(CORP_HOST))
     end(lab)
 

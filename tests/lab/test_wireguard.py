@@ -183,7 +183,7 @@ def test_nothing_of_it_lives_with_the_hook(one_lab: Lab, gateway: WireGuardGatew
     session = laptop.run(["sh", "-c", "exec 7</etc/passwd; echo $$; exec ifup eth0"]).stdout.split()[0]
     assert find_interfaces(one_lab) == [NAME]
     left = laptop.run(["ps", "-e", "-o", "pid=,ppid=,pgid=,sid=,args="]).stdout.splitlines()
-    assert not [line for line in left if session in line.split()[2:4] and "dhclient" not in line]
+    assert not [line for line in left if session in line.split()[2:4] and laptop.dhcp_client not in line]
     for pid in find_daemons(one_lab):
         assert f" {pid} 1 " in " ".join(f" {' '.join(line.split())}" for line in left), "init is its parent"
         opened = laptop.run(["find", f"/proc/{pid}/fd", "-type", "l", "-printf", "%f %l\\n"]).stdout
