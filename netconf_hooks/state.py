@@ -476,13 +476,11 @@ class Lock:
             return False
         return True
 
-    def take_until(self, deadline: float) -> bool:
-        """Take the lock as soon as it is free; return False if it is not free until `deadline`, as time.monotonic()."""
-        while not self.take_now():
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def take_within(self, seconds: float) -> bool:
+        """Take the lock as soon as it is free; return False if it is not free within some seconds."""
+        from netconf_hooks.system.waiting import wait_until
+
+        return wait_until(self.take_now, seconds, 0.02)
 
     def release(self) -> None:
         """Release the lock."""

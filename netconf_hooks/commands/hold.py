@@ -42,7 +42,7 @@ def hold_tunnel(options: Namespace, store: Store) -> int:
     # A process may be about to start or stop it, because of an earlier decision.  Don't wait for long: it may hang.
     with tell_if_slow(f"waiting for a process that starts or stops tunnels: at most {PATIENCE:g} s"):
         acting = store.lock_acting()
-        if acting.take_until(time.monotonic() + PATIENCE):
+        if acting.take_within(PATIENCE):
             acting.release()
     print(f"{options.kind} {options.name}: {held.Hold(options.kind, options.name, until)}; it is left as it is")
     return OK

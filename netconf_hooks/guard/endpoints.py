@@ -381,15 +381,15 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
         if guard.dns_left():
             return
         try:
-            scene = fingerprint.read_fingerprint(guard.device, outside_ports=guard.rules.outside_ports)
+            now = fingerprint.read_fingerprint(guard.device, outside_ports=guard.rules.outside_ports)
         except NetlinkError as unknown:
             found.problems.append(f"{error}; and the network can't be identified: {unknown}")
             return
-        if _has_asked(guard, scene):
+        if _has_asked(guard, now):
             found.problems.append(f"{error}; on this network, DNS was already allowed for the daemons once")
             return
         log.error(f"{guard.device}: netconf-guard: {error}; DNS is allowed for the daemons for {NAMES_TIME:g} s")
-        found.dns_fingerprint = str(scene)
+        found.dns_fingerprint = str(now)
         uids = tuple(sorted({uid for endpoint in endpoints for uid in endpoint.uids} or {0}))
         found.dns_until = tuple(
             Exemption(protocol, make_network(server), DNS_PORT, uids=uids)
@@ -398,10 +398,10 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
         )
 
 
-def _has_asked(guard: GuardRecord, scene: Fingerprint) -> bool:
+def _has_asked(guard: GuardRecord, now: Fingerprint) -> bool:
     """Whether daemons were already allowed to resolve names on this network."""
     try:
-        return bool(guard.dns_fingerprint) and not parse_fingerprint(guard.dns_fingerprint).is_left(scene)
+        return bool(guard.dns_fingerprint) and not parse_fingerprint(guard.dns_fingerprint).is_left(now)
     except ValueError:
         return True
 

@@ -87,7 +87,7 @@ class Look:
         self._device = device
         self._deadline = deadline
         self._passing = ProbePass(device, "", 0.0)
-        self._scene: Fingerprint | None = None
+        self._before: Fingerprint | None = None
         self._outside_ports: tuple[str, ...] = ()
         self._allows_lan = False
         self._token = ""
@@ -100,12 +100,12 @@ class Look:
         if record and record.verdict != RELEASED:
             self._outside_ports = record.rules.outside_ports
             self._allows_lan = allows_lan(record.rules)
-            scene = self._begin(record)
-            if (record.fingerprint and not is_same_network(record.fingerprint, scene)) or has_left(record, scene):
+            now = self._begin(record)
+            if (record.fingerprint and not is_same_network(record.fingerprint, now)) or has_left(record, now):
                 # This is another network: earlier looks by any interface on the device are void.
-                shut_guard(self._store, record, "the network has changed", has_left(record, scene))
-                scene = self._begin(record)
-            self._scene = scene
+                shut_guard(self._store, record, "the network has changed", has_left(record, now))
+                now = self._begin(record)
+            self._before = now
             self._passing = ProbePass(self._device, record.backend, self._deadline - monotonic())
         return self
 
@@ -114,7 +114,7 @@ class Look:
         self._passing.announce(device, protocol, host, port)
 
     def __exit__(self, *_: object) -> None:
-        if not self._scene:
+        if not self._before:
             return
         self._passing.__exit__()
         with netlink.Netlink() as kernel:
@@ -124,8 +124,8 @@ class Look:
             answered = kernel.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
             now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         # If a router's MAC was unknown when the look began, it may belong to another network that came since.
-        known = self._scene.macs.keys() >= now.macs.keys()
-        certain = len(answered) == len(routers) and known and self._scene.is_like(now)
+        known = self._before.macs.keys() >= now.macs.keys()
+        certain = len(answered) == len(routers) and known and self._before.is_like(now)
         servers = dhclient.find_dhcp_servers(self._device)
         lan: tuple[str, ...] = ()
         refused: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ class Look:
             record = read_guard(self._store, self._device)
             if record:
                 # If the network changed during the look, it is unknown which of the two was seen.
-                scene = str(now.complete(self._scene)) if certain else ""
+                written = str(now.complete(self._before)) if certain else ""
                 token = self._token if certain else ""
                 done = record.done and servers == record.servers and lan == record.lan
                 # After an uncertain look, it is unknown which network earlier looks of the device's interfaces saw.
@@ -144,7 +144,7 @@ class Look:
                     _tell_lan(self._device, lan, refused)
                 self._store.write_guard(
                     record.change(
-                        fingerprint=scene, token=token, servers=servers, shut_at=shut_at, done=done, lan=lan,
+                        fingerprint=written, token=token, servers=servers, shut_at=shut_at, done=done, lan=lan,
                         lan_fingerprint=str(now) if lan else "",
                     )
                 )  # fmt: skip
@@ -161,13 +161,13 @@ class Look:
                 log.error(f"{self._device}: netconf-guard: this look can't open it: {error}")
                 self._token = ""
         with netlink.Netlink() as kernel:
-            scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
-            unknown = [router for router in scene.routers if router != NO_ADDRESS and router not in scene.macs]
+            now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
+            unknown = [router for router in now.routers if router != NO_ADDRESS and router not in now.macs]
             if unknown:
                 # Before any evidence is collected: the routers' MACs identify the network that it comes from.
-                kernel.resolve_neighbours(scene.index, unknown, monotonic() + CONFIRMATION)
-                scene = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
-        return scene
+                kernel.resolve_neighbours(now.index, unknown, monotonic() + CONFIRMATION)
+                now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
+        return now
 
 
 def _make_token() -> str:

@@ -287,11 +287,11 @@ class Leases:
                 indexes.add(link.index)
                 # Don't overwrite what an event said: the next one may already be waiting in the socket.
                 self._had_carrier.setdefault(link.index, link.carrier)
-        scenes = (record.fingerprint, record.portal_fingerprint, record.dns_fingerprint, record.lan_fingerprint)
-        for scene in map(_read, scenes):
-            if scene is not None:
-                indexes.add(scene.index)
-                neighbours.update(scene.macs)
+        texts = (record.fingerprint, record.portal_fingerprint, record.dns_fingerprint, record.lan_fingerprint)
+        for before in map(_read, texts):
+            if before is not None:
+                indexes.add(before.index)
+                neighbours.update(before.macs)
         return _Sources(record, frozenset(indexes), frozenset(neighbours))
 
     # --- news
@@ -393,16 +393,16 @@ class Leases:
         """Return what an event means for the guard's link that it concerns."""
         device, kind = record.device, news.kind
         if link := news.link:
-            scene = _read(record.fingerprint)
-            if link.name != device and (scene is None or link.index != scene.index):
+            before = _read(record.fingerprint)
+            if link.name != device and (before is None or link.index != before.index):
                 return _Judgement(DOUBTFUL)  # a port: the link itself has to be checked
             lost = not link.carrier and (record.opened or self._had_carrier.get(link.index, False))
             if kind == RTM_DELLINK or lost or link.name != device:
                 return _Judgement(LOST, _GONE, certain=True)
             return _Judgement(DOUBTFUL)
         if neighbour := news.neighbour:
-            scene = _read(record.fingerprint)
-            mac = scene.macs.get(neighbour.address) if scene and scene.index == neighbour.index else None
+            before = _read(record.fingerprint)
+            mac = before.macs.get(neighbour.address) if before and before.index == neighbour.index else None
             if mac is None:
                 return _Judgement(DOUBTFUL)
             if kind == RTM_NEWNEIGH and neighbour.mac == mac:
@@ -411,8 +411,8 @@ class Leases:
             lost = record.opened or (kind == RTM_NEWNEIGH and bool(neighbour.mac))
             return _Judgement(LOST, _ROUTER) if lost else _Judgement(SAME)
         routers = [router for index, router in news.ways if device in self._devices.get(index, ())]
-        scene = _read(record.fingerprint)
-        known = scene is None or any(not router or router in scene.routers for router in routers)
+        before = _read(record.fingerprint)
+        known = before is None or any(not router or router in before.routers for router in routers)
         return _Judgement(LOST, _ROUTER) if kind == RTM_DELROUTE and known else _Judgement(DOUBTFUL)
 
     def _look(self, record: GuardRecord) -> Fingerprint:
@@ -501,11 +501,11 @@ class Leases:
         open_links = [record for record in self.list_guards() if self._is_leased(record)]
         self._due = monotonic() + RENEWAL if open_links else None
         for record in open_links:
-            scene = _read(record.fingerprint)
-            if scene is None:
+            before = _read(record.fingerprint)
+            if before is None:
                 self._shut(record, _CHANGED, everything=False)
                 continue
-            self._netlink.question_neighbours(scene.index, scene.macs)
+            self._netlink.question_neighbours(before.index, before.macs)
             self._questions[record.device] = monotonic() + CONFIRMATION
         self._answer_questions()
 
@@ -516,10 +516,10 @@ class Leases:
         (neigh/*/mcast_solicit and retrans_time_ms, arp(7)): this event shuts the guard.
         """
         for record in self.list_guards() if self._questions else ():
-            scene = _read(record.fingerprint)
-            if record.device not in self._questions or scene is None or not self._is_leased(record):
+            before = _read(record.fingerprint)
+            if record.device not in self._questions or before is None or not self._is_leased(record):
                 continue
-            if len(self._netlink.get_sure_neighbours(scene.index, scene.macs)) == len(scene.macs):
+            if len(self._netlink.get_sure_neighbours(before.index, before.macs)) == len(before.macs):
                 del self._questions[record.device]
                 self._answered[record.device] = None
         now = monotonic()
@@ -612,9 +612,9 @@ def _is_lax(record: GuardRecord) -> bool:
     return bool(record.opened or record.portal_until or record.dns_until or record.lan)
 
 
-def _read(scene: str) -> Fingerprint | None:
+def _read(text: str) -> Fingerprint | None:
     """Return the fingerprint in a record; None if there is none."""
     try:
-        return parse_fingerprint(scene) if scene else None
+        return parse_fingerprint(text) if text else None
     except ValueError:
         return None

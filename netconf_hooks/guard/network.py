@@ -23,13 +23,13 @@ def is_still_there(record: GuardRecord) -> bool:
         return False
 
 
-def is_same_network(scene: str, now: Fingerprint) -> bool:
+def is_same_network(text: str, now: Fingerprint) -> bool:
     """Whether it is certain that a link is on the network of a guard's record: all routers have the same MAC addresses.
 
-    scene: the record's fingerprint, as text; now: the link's fingerprint.
+    text: the record's fingerprint, as text; now: the link's fingerprint.
     """
     try:
-        before = parse_fingerprint(scene) if scene else None
+        before = parse_fingerprint(text) if text else None
     except ValueError:
         return False
     certain = UNREADABLE not in now.wireless
@@ -39,7 +39,7 @@ def is_same_network(scene: str, now: Fingerprint) -> bool:
 def has_left(record: GuardRecord, now: Fingerprint) -> bool:
     """Whether a link has left the network in which a window (captive portal, names, LAN) was opened."""
     try:
-        return any(not scene or parse_fingerprint(scene).is_left(now) for scene in _list_scenes(record))
+        return any(not text or parse_fingerprint(text).is_left(now) for text in _list_fingerprints(record))
     except ValueError:
         return True
 
@@ -47,14 +47,15 @@ def has_left(record: GuardRecord, now: Fingerprint) -> bool:
 def list_window_routers(record: GuardRecord) -> frozenset[str]:
     """Return the routers by whose MAC addresses it is known that a link has left the network of a window."""
     try:
-        return frozenset(router for scene in _list_scenes(record) if scene for router in parse_fingerprint(scene).macs)
+        known = [parse_fingerprint(text) for text in _list_fingerprints(record) if text]
+        return frozenset(router for fingerprint in known for router in fingerprint.macs)
     except ValueError:
         return frozenset()
 
 
-def _list_scenes(record: GuardRecord) -> list[str]:
+def _list_fingerprints(record: GuardRecord) -> list[str]:
     """Return the fingerprints of the networks in which windows were opened."""
-    return [scene for until, scene in (
+    return [text for until, text in (
         (record.portal_until, record.portal_fingerprint), (record.dns_until, record.dns_fingerprint),
         (record.lan, record.lan_fingerprint),
     ) if until]  # fmt: skip

@@ -43,7 +43,7 @@ def close_guards(store: Store, because: str) -> None:
     when = monotonic()
     shut = shut_together(records)
     lock = store.lock_records()
-    if not lock.take_until(monotonic() + SLEEP_PATIENCE):
+    if not lock.take_within(SLEEP_PATIENCE):
         log.error(f"netconf-guard: all guards are closed, but {lock.path} is held: the records still say otherwise")
         return
     try:
@@ -71,14 +71,14 @@ def open_portal(
             if not record or record.verdict == RELEASED:
                 raise GuardError(f"{device} has no guard that stands")
             until = time.time() + seconds
-            scene = fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)
-            if asked and asked.is_left(scene):
+            now = fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)
+            if asked and asked.is_left(now):
                 raise GuardError(_ELSEWHERE.format(device=device))
             record = record.change(
                 portal_until=until,
                 portal_until_boot=boot_time() + seconds,
                 portal_exemptions=tuple(str(exemption) for exemption in exemptions),
-                portal_fingerprint=str(scene.complete(asked) if asked else scene),
+                portal_fingerprint=str(now.complete(asked) if asked else now),
                 portal_api=api,
                 portal_due=0.0,
             )

@@ -323,14 +323,14 @@ class Listener:
         limit = ACTING_TIME + sum(
             record.rules.timeout for record in records if not record.wish
         )
-        demand, scenes, timed, chosen = self._survey.begin(records)
+        demand, fingerprints, timed, chosen = self._survey.begin(records)
         # Before it looks, so that no later change is missed.
         self._follow_networks()
         slept = self._survey.has_slept()
         guards = self._guards.list_known() if self._guards else {}
 
         def work(report: Callable[[str], None]) -> None:
-            survey(self._store, scenes, demand, timed, report, guards, slept, chosen)
+            survey(self._store, fingerprints, demand, timed, report, guards, slept, chosen)
 
         self._actor = self._fork("look and act", limit, work)
 
@@ -726,7 +726,7 @@ class _Survey:
         self._demand = ""
         self._timed = False
         self._running_timed = False
-        self._scenes: dict[str, Fingerprint] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._seen: dict[str, InterfaceRecord] = {}
         self._chosen: set[str] = set()
         self._everywhere = True
@@ -778,24 +778,24 @@ class _Survey:
         """
         demand, timed = self._demand, self._timed and not self._demand
         known = {record.iface: record for record in records if not record.wish}
-        self._scenes = {iface: scene for iface, scene in self._scenes.items() if iface in known}
+        self._fingerprints = {iface: fingerprint for iface, fingerprint in self._fingerprints.items() if iface in known}
         new = {iface for iface, record in known.items() if self._seen.get(iface) is not record}
-        chosen = frozenset(self._chosen | new | known.keys() - self._scenes)
+        chosen = frozenset(self._chosen | new | known.keys() - self._fingerprints)
         everywhere, self._seen = self._everywhere, known
         self.is_requested = self._timed = self._everywhere = False
         self._chosen = set()
         self._demand = ""
         self._running_timed = timed
-        return demand, self._scenes, timed, None if everywhere else chosen
+        return demand, self._fingerprints, timed, None if everywhere else chosen
 
     def find_changed(self, records: Iterable[InterfaceRecord]) -> list[str]:
         """Return those of these interfaces whose network has changed.  Raises `NetlinkError`."""
         records = [record for record in records if not record.wish]
         seen = look(records) if records else {}
-        changed = [record.iface for record in records if _has_changed(seen[record.iface], self._scenes, record)]
-        for iface, scene in seen.items():
-            if iface not in changed and iface in self._scenes:
-                self._scenes[iface] = scene.complete(self._scenes[iface])
+        changed = [record.iface for record in records if _has_changed(seen[record.iface], self._fingerprints, record)]
+        for iface, fingerprint in seen.items():
+            if iface not in changed and iface in self._fingerprints:
+                self._fingerprints[iface] = fingerprint.complete(self._fingerprints[iface])
         return changed
 
     def find_missed(self, devices: Collection[str]) -> list[str]:
@@ -805,17 +805,17 @@ class _Survey:
         """
         missed = []
         with Netlink() as kernel:
-            for iface, scene in self._scenes.items():
+            for iface, fingerprint in self._fingerprints.items():
                 if device_of(iface) in devices:
-                    routers = [router for router in scene.routers if router != NO_ADDRESS]
-                    known = kernel.get_known_neighbours(scene.index, routers).items()
-                    if any(neighbour.mac and scene.macs.get(router) != neighbour.mac for router, neighbour in known):
+                    routers = [router for router in fingerprint.routers if router != NO_ADDRESS]
+                    known = kernel.get_known_neighbours(fingerprint.index, routers).items()
+                    if any(each.mac and fingerprint.macs.get(router) != each.mac for router, each in known):
                         missed.append(iface)
         return missed
 
     def list_routers(self) -> dict[str, tuple[str, ...]]:
         """Return the routers of each interface, as last seen."""
-        return {iface: scene.routers for iface, scene in self._scenes.items()}
+        return {iface: fingerprint.routers for iface, fingerprint in self._fingerprints.items()}
 
     def end(self, report: list[str], failed: bool) -> None:
         """Process the report of a look."""
@@ -829,9 +829,9 @@ class _Survey:
             key, _, text = line.partition(" ")
             if key == "kept":
                 self.check = monotonic() + float(text) if text else None
-            if key == "scene":
-                iface, _, scene = text.encode("ascii").decode("unicode_escape").partition("\n")
-                self._scenes[iface] = parse_fingerprint(scene)
+            if key == "fingerprint":
+                iface, _, fingerprint = text.encode("ascii").decode("unicode_escape").partition("\n")
+                self._fingerprints[iface] = parse_fingerprint(fingerprint)
             decided = decided or key == "decided"
             again = again or key == "retry"
             if key == "later":
@@ -857,15 +857,15 @@ def _time_asleep() -> float:
 
 
 def survey(
-    store: Store, scenes: Mapping[str, Fingerprint], demand: str, timed: bool, report: Callable[[str], None],
+    store: Store, fingerprints: Mapping[str, Fingerprint], demand: str, timed: bool, report: Callable[[str], None],
     guards: Mapping[str, str] | None = None, slept: bool = False, chosen: Collection[str] | None = None,
 ) -> None:
     """Look at the networks; if they have changed, decide again and act on the decision.
 
-    scenes: what was seen last, by interface; demand: why to decide even if nothing has changed, or empty; timed:
+    fingerprints: what was seen last, by interface; demand: why to decide even if nothing has changed, or empty; timed:
     whether only the timer asks for this, which is not logged.
-    report: called with a line for each ``scene``; with ``decided`` after a decision; with ``retry`` if asking again may
-    help; with ``later`` and the seconds after which a hold of the admin's ends; and with what to listen to
+    report: called with a line for each ``fingerprint``; with ``decided`` after a decision; with ``retry`` if asking
+    again may help; with ``later`` and the seconds after which a hold of the admin's ends; and with what to listen to
     (`_Tunnels.follow`).
     guards: the devices that had a guard when this was requested, each with its firewall; slept: whether the machine has
     slept since the last look.
@@ -884,10 +884,10 @@ def survey(
         demand, timed = demand or because, False
     near = [
         record for record in records
-        if demand or timed or chosen is None or record.iface in chosen or record.iface not in scenes
+        if demand or timed or chosen is None or record.iface in chosen or record.iface not in fingerprints
     ]
     seen = look(near)
-    changed = [record for record in near if not record.wish and _has_changed(seen[record.iface], scenes, record)]
+    changed = [record for record in near if not record.wish and _has_changed(seen[record.iface], fingerprints, record)]
     if demand or timed or changed:
         if demand or changed:
             log.info(f"deciding again: {demand or 'the network has changed'}")
@@ -899,15 +899,16 @@ def survey(
             log.error(f"watch: {error}")
         report("decided")
     # Changes since the look for the decision are noticed by the next look.
-    for iface, scene in seen.items():
-        whole = scene.complete(scenes[iface]) if iface in scenes else scene
+    for iface, fingerprint in seen.items():
+        whole = fingerprint.complete(fingerprints[iface]) if iface in fingerprints else fingerprint
         text = f"{iface}\n{whole}".encode("unicode_escape").decode("ascii")
-        report(f"scene {text}")
+        report(f"fingerprint {text}")
     ended, pause = _end_visits(store)
     # Somebody who has logged in at a captive portal is waiting for the tunnels.
     news = bool(changed) or slept or ended
-    known = {**scenes, **seen}
-    _keep_tunnels(store, news, any(scene.routers for scene in known.values()) or not known, report, pause, started)
+    known = {**fingerprints, **seen}
+    routable = any(fingerprint.routers for fingerprint in known.values()) or not known
+    _keep_tunnels(store, news, routable, report, pause, started)
     if needs_retry(store, store.read_interfaces(log.error)):
         report("retry")
     if any(tunnel.held for tunnel in store.read_tunnels().values()):
@@ -1000,18 +1001,18 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
     return store.has_guards() and any(not state.up_since for state in store.read_states().values())
 
 
-def _has_changed(scene: Fingerprint, scenes: Mapping[str, Fingerprint], record: InterfaceRecord) -> bool:
+def _has_changed(fingerprint: Fingerprint, fingerprints: Mapping[str, Fingerprint], record: InterfaceRecord) -> bool:
     """Whether an interface's network differs from what was seen last; the first time, from its record."""
-    if record.iface in scenes:
-        return not scene.is_like(scenes[record.iface])
+    if record.iface in fingerprints:
+        return not fingerprint.is_like(fingerprints[record.iface])
     # Since the hook's look, the cable may have been pulled, or a router may have announced itself.
     seen = record.observation
     recorded = seen.answers["gateway"].values if "gateway" in seen.answers else None
-    routers = tuple(router for router in scene.routers if router != NO_ADDRESS)
+    routers = tuple(router for router in fingerprint.routers if router != NO_ADDRESS)
     return not (
-        scene.carrier
-        and scene.index == seen.index
-        and bool(scene.routers) == seen.routable
+        fingerprint.carrier
+        and fingerprint.index == seen.index
+        and bool(fingerprint.routers) == seen.routable
         and (recorded is None or sorted(recorded) == sorted(routers))
     )
 

@@ -226,7 +226,7 @@ class World:
 
     # As the functions that children run.
 
-    def survey(self, store, scenes, demand, timed, report, guards, slept, chosen):
+    def survey(self, store, fingerprints, demand, timed, report, guards, slept, chosen):
         self.surveys.append((round(self.now - 1000, 3), demand, timed, None if chosen is None else sorted(chosen)))
         self.slept.append(slept)
         self.known_guards = guards
@@ -235,7 +235,7 @@ class World:
             report(line)
         for record in self.store.read_interfaces(str):
             if not record.wish:
-                report(f"scene {record.iface}\\n{OFFICE}".replace("\t", "\\t"))
+                report(f"fingerprint {record.iface}\\n{OFFICE}".replace("\t", "\\t"))
 
     def tell(self, store, report):
         self.told += 1

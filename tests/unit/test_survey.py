@@ -38,11 +38,11 @@ class Machine:
         self.fallen = ""
         self.problem = None
 
-    def survey(self, scenes=None, demand="", timed=False, **more):
+    def survey(self, fingerprints=None, demand="", timed=False, **more):
         """Look; return the report."""
         report = []
-        scenes = {"eth0": OFFICE} if scenes is None else scenes
-        watch.survey(self.store, scenes, demand, timed, report.append, **more)
+        fingerprints = {"eth0": OFFICE} if fingerprints is None else fingerprints
+        watch.survey(self.store, fingerprints, demand, timed, report.append, **more)
         return report
 
     def look_again(self, store, records):
@@ -89,7 +89,7 @@ def test_where_nothing_has_changed_only_the_tunnels_are_looked_after(machine, me
     report = machine.survey()
     assert machine.done == TIDYING
     assert machine.kept == [(False, True, set())]
-    assert [line.split("\\n")[0] for line in report] == ["scene eth0", "kept"]
+    assert [line.split("\\n")[0] for line in report] == ["fingerprint eth0", "kept"]
     assert messages == []
 
 
@@ -106,11 +106,11 @@ def test_a_network_that_has_changed_is_decided_on(machine, messages):
 def test_only_the_interface_that_has_changed_is_looked_at_again(machine):
     machine.store.write_interface(in_office("eth1"))
     machine.seen |= {"eth0": MOVED, "eth1": OFFICE}
-    scenes = {"eth0": OFFICE, "eth1": OFFICE}
-    machine.survey(scenes)
+    fingerprints = {"eth0": OFFICE, "eth1": OFFICE}
+    machine.survey(fingerprints)
     assert machine.done[4:] == ["look again at eth0", "settle"]
     machine.done.clear()
-    machine.survey(scenes, demand="somebody asks")
+    machine.survey(fingerprints, demand="somebody asks")
     assert machine.done[4:] == ["look again at eth0 eth1", "settle"]
 
 
@@ -137,14 +137,14 @@ def test_a_decision_that_fails_does_not_keep_the_tunnels_from_being_looked_after
 def test_a_wish_has_no_network(machine):
     machine.store.write_interface(in_office("corp", wish=True))
     machine.seen["corp"] = OFFICE
-    machine.survey(scenes={})
+    machine.survey(fingerprints={})
     assert not any("corp" in each for each in machine.done)
 
 
 def test_what_the_kernel_forgets_of_a_network_is_still_known(machine):
     """A router's MAC is not in the kernel's cache for ever."""
     machine.seen["eth0"] = OFFICE.change(macs={})
-    [line] = [line for line in machine.survey() if line.startswith("scene")]
+    [line] = [line for line in machine.survey() if line.startswith("fingerprint ")]
     assert parse_fingerprint(line.encode().decode("unicode_escape").partition("\n")[2]) == OFFICE
 
 
@@ -157,13 +157,13 @@ def test_tunnels_are_looked_after_at_once_after_sleep_and_a_login(machine, slept
     assert machine.kept[0][0] is news
 
 
-@pytest.mark.parametrize("scenes, routable", [
+@pytest.mark.parametrize("fingerprints, routable", [
     ({"eth0": OFFICE}, True), ({"eth0": OFFICE.change(routers=())}, False),
     ({"eth0": OFFICE.change(routers=()), "eth1": OFFICE}, True),
 ])
-def test_tunnels_wait_for_a_router(machine, scenes, routable):
-    machine.seen = {"eth0": scenes["eth0"]}
-    machine.survey(scenes)
+def test_tunnels_wait_for_a_router(machine, fingerprints, routable):
+    machine.seen = {"eth0": fingerprints["eth0"]}
+    machine.survey(fingerprints)
     assert machine.kept[0][1] is routable
 
 
@@ -254,7 +254,7 @@ def test_each_interface_is_looked_at_with_its_own_ports(monkeypatch):
 def test_an_interface_that_was_never_seen_is_compared_with_its_record():
     survey = watch._Survey()
     record = in_office(seen={"gateway": (ROUTER,)})
-    assert survey._scenes == {}
+    assert survey._fingerprints == {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watch, "look", lambda records: {"eth0": OFFICE})
         assert survey.find_changed([record]) == []

@@ -29,9 +29,9 @@ ROUTER, MAC = "192.0.2.1", "00:16:3e:11:22:33"
 OFFICE = Fingerprint(7, True, ("192.0.2.5/24",), (ROUTER,), {ROUTER: MAC})
 
 
-def change(scene, **facts):
-    """Return a scene that differs in some facts."""
-    return Fingerprint(**{name: facts.get(name, getattr(scene, name)) for name in Fingerprint.__slots__})
+def change(fingerprint, **facts):
+    """Return a fingerprint that differs in some facts."""
+    return Fingerprint(**{name: facts.get(name, getattr(fingerprint, name)) for name in Fingerprint.__slots__})
 
 
 # At first sight: by the record
@@ -43,7 +43,7 @@ def in_office(iface="eth0", index=7, routable=True, seen=None, **facts):
     return make_record(iface, index, stanzas, routable=routable, seen=seen, **facts)
 
 
-@pytest.mark.parametrize("record, scene, changed", [
+@pytest.mark.parametrize("record, fingerprint, changed", [
     (in_office(), OFFICE, False),
     (in_office(), change(OFFICE, carrier=False), True),
     (in_office(), change(OFFICE, index=9), True),
@@ -56,11 +56,11 @@ def in_office(iface="eth0", index=7, routable=True, seen=None, **facts):
     (in_office(seen={"gateway": (ROUTER,)}), change(OFFICE, routers=("fe80::1", ROUTER)), True),
     (in_office(seen={"gateway": (ROUTER, "fe80::1")}), change(OFFICE, routers=("fe80::1", ROUTER)), False),
 ])
-def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, scene, changed):
-    assert watch._has_changed(scene, {}, record) is changed
-    # Afterwards the scene counts.
-    assert watch._has_changed(scene, {"eth0": scene}, record) is False
-    assert watch._has_changed(change(scene, index=99), {"eth0": scene}, record) is True
+def test_what_changed_between_the_hooks_look_and_the_watchers_first(record, fingerprint, changed):
+    assert watch._has_changed(fingerprint, {}, record) is changed
+    # Afterwards the fingerprint counts.
+    assert watch._has_changed(fingerprint, {"eth0": fingerprint}, record) is False
+    assert watch._has_changed(change(fingerprint, index=99), {"eth0": fingerprint}, record) is True
 
 
 # Whether to ask again
@@ -187,7 +187,7 @@ class Netlink(watch.Netlink):
 
 watch.Netlink = Netlink
 leftovers.clear_leftovers = lambda store: None
-watch._has_changed = lambda scene, scenes, record: False
+watch._has_changed = lambda fingerprint, fingerprints, record: False
 watch.needs_retry = lambda store, records: False
 watch.look = lambda records: {{record.iface: watch.Fingerprint(7, True) for record in records}}
 
@@ -321,7 +321,7 @@ class Kernel(Netlink):
     def get_sure_neighbours(self, index, addresses): return dict.fromkeys(addresses)
 
 def read_fingerprint(device, netlink=None, outside_ports=()):
-    return Fingerprint() if os.path.exists({directory!r} + "/moved") else parse_fingerprint({scene!r})
+    return Fingerprint() if os.path.exists({directory!r} + "/moved") else parse_fingerprint({fingerprint!r})
 
 firewall.load_firewall = lambda backend: Guard()
 fingerprint.read_fingerprint = read_fingerprint
@@ -344,7 +344,7 @@ class Watcher:
     def __init__(self, store, renewal, during="pass", before=""):
         program = GUARDED + before + WATCH.partition("\n")[2].partition("\n")[2]
         self.program = program.format(
-            checkout=CHECKOUT, directory=store.directory, renewal=renewal, scene=str(OFFICE), during=during
+            checkout=CHECKOUT, directory=store.directory, renewal=renewal, fingerprint=str(OFFICE), during=during
         )
         self.store = store
         self.said = Path(store.directory, "said")
@@ -665,7 +665,7 @@ def test_who_is_looked_at(monkeypatch):
     survey = watch._Survey()
     eth0, eth1 = in_office(), in_office("eth1", 8)
     assert survey.begin([eth0, eth1])[3] is None
-    survey.end([f"scene {iface}\\n{OFFICE}".replace("\t", "\\t") for iface in ("eth0", "eth1")], failed=False)
+    survey.end([f"fingerprint {iface}\\n{OFFICE}".replace("\t", "\\t") for iface in ("eth0", "eth1")], failed=False)
     assert survey.begin([eth0, eth1])[3] == set()
     survey.request(["eth1"])
     assert survey.begin([eth0, eth1])[3] == {"eth1"}
@@ -687,12 +687,13 @@ def test_a_survey_looks_at_the_chosen_and_at_those_that_were_never_seen(store, m
         return {record.iface: OFFICE for record in records}
 
     monkeypatch.setattr(watch, "look", look)
-    monkeypatch.setattr(watch, "_has_changed", lambda scene, scenes, record: False)
+    monkeypatch.setattr(watch, "_has_changed", lambda fingerprint, fingerprints, record: False)
     monkeypatch.setattr("netconf_hooks.watcher.leftovers.clear_leftovers", lambda store: None)
     reports = []
     watch.survey(store, {"eth0": OFFICE, "eth1": OFFICE}, "", False, reports.append, chosen={"eth1"})
     assert looked == ["eth1", "eth2"]
-    assert [line.split("\\n")[0] for line in reports if line.startswith("scene")] == ["scene eth1", "scene eth2"]
+    looked_at = [line.split("\\n")[0] for line in reports if line.startswith("fingerprint")]
+    assert looked_at == ["fingerprint eth1", "fingerprint eth2"]
     looked.clear()
     watch.survey(store, {"eth0": OFFICE, "eth1": OFFICE}, "", False, reports.append)
     assert looked == ["eth0", "eth1", "eth2"]
@@ -703,7 +704,7 @@ def test_the_listener_itself_sees_whether_a_network_is_another_one(monkeypatch):
     record = in_office()
     survey.begin([record])
     unknown = change(OFFICE, macs={})
-    survey.end([f"scene eth0\\n{unknown}".replace("\t", "\\t")], failed=False)
+    survey.end([f"fingerprint eth0\\n{unknown}".replace("\t", "\\t")], failed=False)
     seen = {"eth0": OFFICE}
     monkeypatch.setattr(watch, "look", lambda records: seen)
     assert survey.find_changed([record]) == []
@@ -720,7 +721,7 @@ def test_news_while_a_child_is_at_work_are_for_the_next_one(store, monkeypatch):
     store.prepare()
     store.write_interface(in_office())
     listener._survey.begin([in_office()])
-    listener._survey.end([f"scene eth0\\n{OFFICE}".replace("\t", "\\t")], failed=False)
+    listener._survey.end([f"fingerprint eth0\\n{OFFICE}".replace("\t", "\\t")], failed=False)
     monkeypatch.setattr(watch, "look", lambda records: {"eth0": OFFICE})
     assert listener._find_changed(["eth0"]) == []
     listener._actor = object()
@@ -761,7 +762,7 @@ def test_the_watcher_never_gets_a_descriptor_of_the_standard_streams(monkeypatch
 def test_what_a_router_became_before_its_news_were_sent(monkeypatch, macs, known, missed):
     survey = watch._Survey()
     survey.begin([in_office()])
-    survey.end([f"scene eth0\\n{change(OFFICE, macs=macs)}".replace("\t", "\\t")], failed=False)
+    survey.end([f"fingerprint eth0\\n{change(OFFICE, macs=macs)}".replace("\t", "\\t")], failed=False)
     kernel = FakeKernel()
     kernel.get_known_neighbours = lambda index, routers: {
         router: Neighbour(index, router, 2, known[router]) for router in routers if router in known
