@@ -27,8 +27,8 @@ _PROTOCOLS = {
 }
 """The values of ``proto``, and 4 for those that mean IPv4 only: proto_names[] in OpenVPN's socket.c.
 
-With ``udp6`` OpenVPN 2.6 only tries IPv6 addresses, but OpenVPN 2.7 also tries IPv4.  OpenVPN may be upgraded while a
-guard is closed, so both are allowed.
+With ``udp6`` OpenVPN 2.6 only tries IPv6 addresses, but OpenVPN 2.7 also tries IPv4.  An address of the other family
+than ``proto``'s is tried by OpenVPN 2.7 alone.  OpenVPN may be upgraded while a guard is closed, so all are allowed.
 """
 
 _DEFAULT_PORT = "1194"
@@ -294,14 +294,12 @@ class _Reader:
             entries = [entry for entry in entries if entry.protocol != "udp"]
             for entry in entries:
                 entry.http_proxy = self._override
-        found = [self._find_connection(entry) for entry in entries]
-        # None: an IPv6 address with an IPv4 protocol, or the other way round, which getaddrinfo(3) does not resolve.
-        reached = tuple(dict.fromkeys(connection for connection in found if connection))
+        reached = tuple(dict.fromkeys(self._find_connection(entry) for entry in entries))
         if not reached:
             raise TunnelError('no "remote" can be reached by the protocols that "proto" and "proto-force" allow')
         return reached
 
-    def _find_connection(self, entry: _Entry) -> Connection | None:
+    def _find_connection(self, entry: _Entry) -> Connection:
         host, port, protocol = entry.host, entry.port, entry.protocol[:3]
         if entry.protocol == "tcp-server":
             raise TunnelError('"proto tcp-server" with "remote": the other side connects, from an unknown port')
@@ -319,8 +317,6 @@ class _Reader:
                 )
             host, port = entry.socks_proxy
         address, version = read_host(host)
-        if version and entry.version and version != entry.version:
-            return None
         local_port = 0
         # A client binds its socket only if an option says so, options_postprocess_mutate_ce().  Port 0: the kernel
         # chooses one.

@@ -184,7 +184,7 @@ def machine() -> Iterator[Machine]:
 CONFIGURATIONS = {
     "several remotes, udp and tcp": "remote 192.0.2.1\nremote 192.0.2.2 443 tcp\nremote 2001:db8::3 5000 udp6\n",
     "a name with two addresses": "port 5000\nremote vpn.example.com\n",
-    "proto of one family": "proto udp4\nremote vpn.example.com 1194 udp\nremote 2001:db8::5\n",
+    "proto of one family": "proto udp4\nremote vpn.example.com 1194 udp\nremote 192.0.2.5\n",
     "connection blocks": (
         "proto tcp\nremote 192.0.2.9\n<connection>\nremote 192.0.2.1 1194 udp\n</connection>\n"
         "<connection>\nremote 192.0.2.2\nport 443\n</connection>\nport 999\n"
@@ -214,6 +214,18 @@ def test_openvpn_connects_where_it_is_said_and_nowhere_else(
     # Once around, and a step more.
     wait_until(lambda: machine.count_starts() > max(len(expected), 2), "OpenVPN to begin anew", 60.0)
     assert machine.see() == expected
+
+
+def test_an_address_of_the_other_family_is_tried_by_openvpn_2_7(machine: Machine, credentials: Credentials) -> None:
+    machine.plug_into_nothing()
+    text = "proto udp4\nremote 2001:db8::5\nremote 192.0.2.1\n"
+    machine.write(f"/etc/openvpn/{NAME}.conf", CLIENT + text + credentials.write("client", "server"))
+    first, second = ((0, address, "udp", 1194) for address in ("2001:db8::5", "192.0.2.1"))
+    assert machine.expect() == {first, second}
+    machine.start_openvpn()
+    wait_until(lambda: machine.count_starts() > 2, "OpenVPN to begin anew", 60.0)
+    version = machine.run(["openvpn", "--version"], check=False).stdout.split()[1]
+    assert machine.see() == ({second} if version.startswith(("2.5", "2.6")) else {first, second})
 
 
 def test_openvpn_as_nobody_reconnects_by_what_it_is_said_to_be(credentials: Credentials) -> None:

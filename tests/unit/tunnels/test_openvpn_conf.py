@@ -119,7 +119,9 @@ PLACES = {
     "a remote's protocol without a version leaves proto's": (
         "proto udp6\nremote vpn.example.com 1194 udp", [Connection("vpn.example.com", "udp", 1194)]
     ),
-    "an address of the other family can't be reached": ("proto udp4\nremote 2001:db8::1\nremote 192.0.2.1", [UDP]),
+    "an address of the other family, which OpenVPN 2.7 tries": (
+        "proto udp4\nremote 2001:db8::1\nremote 192.0.2.1", [Connection("2001:db8::1", "udp", 1194, 6), UDP]
+    ),
     "blocks": (
         "proto tcp\n<connection>\nremote 192.0.2.1 1194 udp\n</connection>\n"
         "<connection>\nremote x\nport 443\nproto tcp6\n</connection>\n"
@@ -203,7 +205,6 @@ REFUSED = {
     "remote x no-such-port": '^"no-such-port" is no port$',
     "remote [2001:db8::1]": r'^"\[2001:db8::1\]" is no address$',
     'remote "a b"': '^"a b" is neither an address nor a host name',
-    "remote 2001:db8::1 1194 udp4": '^no "remote" can be reached by the protocols',
     "remote x\nproto-force tcp-client": '^no "remote" can be reached by the protocols',
     "remote x\nproto tcp\nproto-force tcp": '^no "remote" can be reached by the protocols',
 }
