@@ -161,7 +161,8 @@ def test_a_failed_ifup_and_another_one_elsewhere(lab: Lab) -> None:
     lab.laptop.run(["rm", "/etc/network/if-up.d/zz-fail"])
     lab.plug("office")
     lab.laptop.ifup("eth0")
-    assert read_location(lab) == "office-lan"
+    # dhcpcd still runs, and looks for the new network in its own time.
+    wait_until(lambda: read_location(lab) == "office-lan", "the office to be recognised")
     wait_for_no_tunnel(lab)
 
 

@@ -109,11 +109,12 @@ def test_removing_the_package_puts_it_back(both: Lab, packages: list[Path]) -> N
     assert (read_sysctls(both), read_sysctls(both, "wlan0")) == ("00", "00")
 
 
-@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])  # dhcpcd 9 does not run without writing there
+@pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])  # there is none: dhcpcd does not run without writing there
 def test_a_read_only_sysctl_is_logged_and_harms_nothing(lab: Lab) -> None:
     lab.laptop.run(["mount", "--bind", "/proc/sys", "/proc/sys"])
     lab.laptop.run(["mount", "-o", "remount,bind,ro", "/proc/sys"])
-    lab.laptop.write("/etc/network/interfaces", ROAMING)
+    static = f"inet static\n    address 192.168.3.77/24\n    gateway {CAFE.router}\n"
+    lab.laptop.write("/etc/network/interfaces", ROAMING.replace("inet dhcp\n", static))
     lab.plug(CAFE.name)
     done = lab.laptop.ifup("eth0")
     assert "linkdown" not in done.stderr

@@ -151,7 +151,7 @@ def test_the_command_says_what_was_seen(lab: Lab) -> None:
     assert laptop.run(as_nobody).stdout.split()[:2] == ["eth0", "office-lan"]
 
 
-# dhcpcd sets the MTU of the routes, not of the interface: dhcpcd.conf(5), interface_mtu.
+@pytest.mark.skipif("dhclient" not in DHCP_CLIENTS, reason="dhcpcd sets the MTU of routes alone: dhcpcd.conf(5)")
 @pytest.mark.parametrize("dhcp_client", DHCP_CLIENTS[:1])
 def test_a_network_whose_dhcp_server_sets_the_mtu(lab: Lab) -> None:
     laptop = lab.laptop

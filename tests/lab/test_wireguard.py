@@ -344,7 +344,6 @@ def test_a_wg_quick_that_waits_does_not_hold_up_ifup(one_lab: Lab, gateway: Wire
     began = time.monotonic()
     laptop.ifup("eth0")
     assert time.monotonic() - began < 6
-    assert find_interfaces(one_lab) == []
     assert read_tunnel(one_lab)["up"] is False
     # What it waited for comes, and it goes on by itself.
     assert laptop.run(["cat", "/run/fifo"]).stdout == "there\n"
