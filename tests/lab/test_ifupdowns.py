@@ -113,7 +113,7 @@ def test_a_stanza_that_is_a_tunnel(one_lab: Lab, interfaces: str) -> None:
             if not location:
                 wait_until(lambda: read_status(one_lab)["tunnels"]["ifup wg0"]["up"] is True, "status to say so", 30)
                 laptop.run(["ip", "link", "delete", "dev", "wg0"])
-                wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel to be back", 30)
+                wait_until(lambda: laptop.pings(CORP_HOST), "the tunnel to be back", 90)
             laptop.run(["ifdown", "eth0"])
             wait_until(lambda: not laptop.pings(CORP_HOST), "the tunnel to end", 30)
             wait_until(lambda: find_records(one_lab) == [], "the records to be gone", 30)
