@@ -27,7 +27,9 @@ from .waiting import wait_until
 DHCP_CLIENTS = ("dhclient", "dhcpcd") if SUITE in WITH_DHCLIENT else ("dhcpcd",)
 
 # Of the names of the control groups that machines live in; the pid of who made them follows.
-GROUP_PREFIX = "netconf-hooks-lab-"
+# With the number of this process id namespace: two labs in trees of their own (tests/debian.py) have the same pids, and
+# see the same control groups.
+GROUP_PREFIX = f"netconf-hooks-lab-{os.stat('/proc/self/ns/pid').st_ino}-"
 _numbers = itertools.count(1)
 
 _DISK = "/run/disk"
