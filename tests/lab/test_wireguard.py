@@ -91,7 +91,8 @@ def find_interfaces(lab: Lab) -> list[str]:
 
 def find_daemons(lab: Lab) -> list[int]:
     """Return what runs on the laptop for WireGuard; the kernel's has no process."""
-    return [pid for pid, command in lab.laptop.processes().items() if "wireguard-go" in command or "wg" in command]
+    # Not `wg show`, by which the watcher asks.
+    return [pid for pid, command in lab.laptop.processes().items() if "wireguard-go" in command or "wg-" in command]
 
 
 def read_tunnel(lab: Lab, name: str = NAME) -> dict[str, object]:
