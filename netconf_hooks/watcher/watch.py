@@ -147,7 +147,7 @@ def watch(store: Store) -> None:
             Listener(store, lock, fifo, news, rules).run(orphaned)
         ended = True
     finally:
-        if not ended and store.has_guards():
+        if not ended:
             from netconf_hooks.guard.override import close_guards
 
             # Otherwise nobody would notice that an open link has moved to another network until its lease ends.
