@@ -106,8 +106,8 @@ _MAX_REASONS = 10  # for one line: with more, it is not a rule at all
 _WHITE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"  # ASCII characters at which str.split() splits
 _NEEDS_QUOTES = frozenset(_WHITE + ",\"'\\")
 _QUOTED_COMMA = "\n"  # inside a word; no line can contain a newline of its own
-_LOCATION_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
-_TUNNEL_NAME = _LOCATION_NAME | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ@")
+_LOCATION_NAME = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+_TUNNEL_NAME = _LOCATION_NAME + "ABCDEFGHIJKLMNOPQRSTUVWXYZ@"
 
 
 class RuleError(ValueError):
@@ -979,17 +979,17 @@ def _read_trust(line: str, reasons: list[str]) -> tuple[str, ...]:
 # Names, tests and their values
 
 
-def _is_name(word: str, characters: frozenset[str]) -> bool:
+def _is_name(word: str, characters: str) -> bool:
     """Whether a word is a name that can become part of a path, a unit's name or a script's environment."""
     return (
         word not in RESERVED
-        and characters.issuperset(word)
+        and not word.strip(characters)
         and word[:1].isalnum()  # so not "", not "..", and not an option of a program
         and len(word) <= MAX_NAME
     )
 
 
-def _check_name(word: str, what: str, characters: frozenset[str], reasons: list[str]) -> bool:
+def _check_name(word: str, what: str, characters: str, reasons: list[str]) -> bool:
     if _is_name(word, characters):
         return True
     if word in RESERVED:

@@ -632,7 +632,10 @@ class _Interests:
             self._tunnels = bool(store.read_tunnels())
         except RecordError:
             self._tunnels = True
-        self._devices = {link.index: link.name for link in links}
+        now = {link.index: link.name for link in links}
+        # A link that is not found may have been renamed just now, and the event about that may still be unread.
+        lost = found.keys() - now.values()
+        self._devices = {index: name for index, name in self._devices.items() if name in lost} | now
         before, self._routers = self._routers, {device: frozenset(each) for device, each in found.items()}
         addresses = frozenset(router for each in self._routers.values() for router in each if router != NO_ADDRESS)
         wanted = (frozenset(self._devices), addresses, self._tunnels or self._composed)

@@ -49,3 +49,16 @@ def stop_watcher(lab: Lab) -> None:
     """Kill the watcher."""
     lab.laptop.run(["kill", "-KILL", str(wait_for_watcher(lab))])
     wait_until(lambda: not find_watchers(lab), "the watcher to be gone")
+
+
+def freeze(lab: Lab, pids: list[int]) -> None:
+    """Stop processes, and wait until they have stopped.
+
+    Until then one that waits for a lock may still take it, and then keeps everybody else waiting.
+    """
+    lab.laptop.run(["kill", "-STOP", *map(str, pids)])
+
+    def have_stopped() -> bool:
+        return all("State:\tT" in lab.laptop.read(f"/proc/{pid}/status") for pid in pids)
+
+    wait_until(have_stopped, f"the processes {pids} to stop", 30)

@@ -11,7 +11,7 @@ import pytest
 from ..network import CAFE, HOME, INTERNET_HOST
 from ..stanzas import find_tunnels, read_status
 from ..waiting import wait_until
-from ..watcher import find_watchers, stop_watcher
+from ..watcher import find_watchers, freeze, stop_watcher
 from . import hostile
 from .scene import BACKENDS, BOTH, NO_GUARD, Scene, SOAK
 from .traffic import Job, make_question, mark_data
@@ -210,19 +210,6 @@ def find_waiting_child(scene: Scene) -> int:
     return 0
 
 
-def freeze(scene: Scene, pids: list[int]) -> None:
-    """Stop processes, and wait until they have stopped.
-
-    Until then one that waits for a lock may still take it, and then keeps everybody else waiting.
-    """
-    scene.laptop.run(["kill", "-STOP", *map(str, pids)])
-
-    def have_stopped() -> bool:
-        return all("State:\tT" in scene.laptop.read(f"/proc/{pid}/status") for pid in pids)
-
-    wait_until(have_stopped, f"the processes {pids} to stop", 30)
-
-
 @BOTH
 def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scene: Scene) -> None:
     """It was judged to be left over, and before the lock for acting could be had an ifup set the link up and failed.
@@ -247,7 +234,7 @@ def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scen
     if scene.guarded:
         child = wait_until(lambda: find_waiting_child(scene), "the child that clears up to wait for the lock", 30)
         stopped.append(child)  # and the watcher, which would end a child that takes too long
-        freeze(scene, stopped)
+        freeze(scene.lab, stopped)
         scene.laptop.run(["sh", "-c", "echo go >/run/gate"])
         assert holder.wait().returncode == 0
     assert scene.laptop.ifup("eth0", check=False).returncode != 0

@@ -650,6 +650,23 @@ def test_of_a_link_that_is_made_of_others_all_news_of_links_matter(store, monkey
     assert kernel.filters == [(frozenset({7}), frozenset(), True)]
 
 
+def test_a_renamed_link_is_known_until_its_record_is_gone(store, monkeypatch):
+    """The event may be read only after the links were asked for by their names again, before another look."""
+    kernel = FakeKernel(eth0=(7, ""), wlan0=(8, ""))
+    interests = learn(store, monkeypatch, kernel)
+    kernel.links = {"lan0": (7, ""), "wlan0": (8, "")}
+    interests.learn(store, kernel, [in_office()], ("wlan0",), {})
+    assert kernel.filters == [(frozenset({7, 8}), frozenset(), False)]
+    found = interests.sort([(16, make_link(7, "lan0", "veth"))])
+    assert found.survey and found.devices == {"eth0"}
+    kernel.links = {"lan0": (7, ""), "eth0": (9, ""), "wlan0": (8, "")}
+    interests.learn(store, kernel, [in_office()], ("wlan0",), {})
+    assert kernel.filters[1:] == [(frozenset({8, 9}), frozenset(), False)]
+    kernel.links = {}
+    interests.learn(store, kernel, [], (), {})
+    assert kernel.filters[2:] == [(frozenset(), frozenset(), False)]
+
+
 def test_the_kernel_is_asked_for_what_matters_once(store, monkeypatch):
     kernel = FakeKernel(eth0=(7, ""), wlan0=(8, ""))
     interests = learn(store, monkeypatch, kernel, (ROUTER,))
