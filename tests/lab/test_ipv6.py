@@ -245,3 +245,35 @@ def test_an_advertisement_that_a_look_has_asked_for_is_no_news(lab: Lab, dhcp_cl
     fall_silent(lab, HOME)
     advertise(lab, HOME, "moved.example")
     wait_until(lambda: count("called refresh eth0") > after, "another advertisement to be news")
+
+
+# Before the product's own command: notes when it is called, and ends when it is allowed to.
+WAITING = "#!/bin/sh\necho begun >>/run/noted\nread -r line </run/gate\necho ended >>/run/noted\n"
+FLOOD = """
+for number in $(seq 20); do
+    reason=ROUTERADVERT interface=eth0 state_dir=/run/flood nd1_from=fe80::$number sh "$1"
+done
+"""
+
+
+@pytest.mark.parametrize("dhcp_client", ["dhcpcd"])
+def test_of_a_flood_of_advertisements_one_looks_and_one_waits(lab: Lab, dhcp_client: str) -> None:
+    """Anybody on the link can send them, each different from the one before."""
+    laptop = lab.laptop
+    laptop.run(["mv", "/usr/sbin/netconf-hooks", "/usr/sbin/netconf-hooks.moved"])
+    laptop.write("/usr/sbin/netconf-hooks", WAITING, 0o755)
+    laptop.run(["mkfifo", "/run/gate"])
+    laptop.write("/run/netconf-hooks/interfaces/eth0", "")
+    hooks = [f"/usr/{place}/dhcpcd-hooks/90-netconf-hooks" for place in ("lib/dhcpcd", "libexec")]
+    laptop.run(["sh", "-ec", FLOOD, "sh", next(hook for hook in hooks if laptop.exists(hook))])
+
+    def list_calls() -> list[str]:
+        return [line for line in laptop.processes().values() if line.startswith("sh -c") and line.endswith(" eth0")]
+
+    for expected in (2, 1):
+        wait_until(lambda: laptop.read("/run/noted").endswith("begun\n"), "the next to look")
+        wait_until(lambda: len(list_calls()) == expected, f"{expected} of 20 calls")
+        laptop.run(["sh", "-c", "echo go >/run/gate"])
+        wait_until(lambda: laptop.read("/run/noted").count("ended") == 3 - expected, "its end")
+    wait_until(lambda: not list_calls(), "all calls to end")
+    assert laptop.read("/run/noted") == 2 * "begun\nended\n"
