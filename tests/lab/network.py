@@ -16,6 +16,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from netconf_hooks.system.netlink import read_link
+
+from .attacks.place import call_in
 from .closing import Closing
 from .namespaces import Namespaces, Running
 from .waiting import wait_until
@@ -45,6 +48,8 @@ OFFICE = Site("office", 2, "corp.example.com", "00:16:3e:11:22:33")
 CAFE = Site("cafe", 3, "cafe.example", "02:00:5e:00:03:01")
 SITES = (HOME, OFFICE, CAFE)
 LINKS = ("eth0", "wlan0")
+
+IFF_RUNNING = 0x40  # linux/if.h
 
 VPN_GATEWAY = "203.0.113.1"
 INTERNET_HOST = "198.51.100.1"
@@ -146,11 +151,15 @@ class Network(Closing):
 
     def plug(self, site: str, link: str) -> None:
         """Plug the laptop's `link` into a site, out of wherever it was: carrier is lost and comes back."""
-        self._batch(
-            f"link set {link} down",
-            f"link set {link} master {self.sites[site].name}",
-            f"link set {link} up",
-        )
+        self._batch(f"link set {link} down", f"link set {link} master {self.sites[site].name}")
+        # The kernel tells of a loss a moment later, and of none if the carrier is back by then (net/core/link_watch.c).
+        wait_until(lambda: not self._is_running(link), f"the kernel to tell that {link} has lost its carrier")
+        self._batch(f"link set {link} up")
+
+    def _is_running(self, link: str) -> bool:
+        """Whether the laptop's `link` has carrier, by what its kernel has told last."""
+        status = call_in(self.laptop_namespace, lambda: read_link(link))
+        return status is not None and bool(status.flags & IFF_RUNNING)
 
     def unplug(self, link: str) -> None:
         """Pull the plug: the laptop's `link` loses its carrier."""
