@@ -49,7 +49,7 @@ SHIPPED = LICENSE README.md debian docs if-down.d if-post-down.d if-pre-up.d if-
 
 # At the end, give files that root has written into build/ to the checkout's owner.  Another target may remove some
 # meanwhile.  Not the tree of a Debian in which another runs: its setuid programs would be none any more.
-HAND_BACK = [ "$$(id -u)" != 0 ] || trap 'find build -path "build/debian-*/root" -prune -o \
+HAND_BACK = [ "$$(id -u)" != 0 ] || trap '[ ! -d build ] || find build -path "build/debian-*/root" -prune -o \
 	-exec chown -h --silent --reference=. {} + || true' EXIT
 
 # What is Python, and has no name that says so.
