@@ -11,7 +11,7 @@ import pytest
 from ..network import CAFE, HOME, INTERNET_HOST
 from ..stanzas import find_tunnels, read_status
 from ..waiting import wait_until
-from ..watcher import find_watchers, freeze, stop_watcher
+from ..watcher import find_watchers, freeze, stop_watcher, wait_for_watcher
 from . import hostile
 from .scene import BACKENDS, BOTH, NO_GUARD, Scene, SOAK
 from .traffic import Job, make_question, mark_data
@@ -225,11 +225,11 @@ def test_an_ifup_that_fails_while_the_rest_of_a_killed_ifdown_is_cleared_up(scen
         scene.laptop.run(["rm", f"/etc/network/if-{phase}.d/netconf-hooks"])
     stopped = []
     if scene.guarded:
+        stopped = [wait_for_watcher(scene.lab)]
         scene.laptop.run(["mkfifo", "/run/gate"])
         hold = "flock /run/netconf-hooks/acting.lock sh -c '>/run/held; read -r line </run/gate'"
         holder = scene.laptop.start(["sh", "-c", hold])
         wait_until(lambda: scene.laptop.exists("/run/held"), "the lock to be held", 30)
-        stopped = find_watchers(scene.lab)
     scene.laptop.ifdown("eth0")
     if scene.guarded:
         child = wait_until(lambda: find_waiting_child(scene), "the child that clears up to wait for the lock", 30)
