@@ -31,9 +31,11 @@ class Fingerprint(Record):
     ``ADDRESS/LENGTH``, without link-local ones; routers: its default routers, possibly `NO_ADDRESS`; macs: the known
     MAC addresses of these routers; wireless: name, access points and encryption of its wireless network; ports: for a
     link made of others, the ports that carry its traffic now (`ports.list_active`).
+    losses: how often it has lost its carrier.  If the cable was moved faster than the kernel reports a loss, only this
+    shows it: the event says that there is carrier (net/core/link_watch.c reports the state at that later moment).
     """
 
-    __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports")
+    __slots__ = ("index", "carrier", "networks", "routers", "macs", "wireless", "ports", "losses")
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Fingerprint(Record):
         macs: dict[str, str] | None = None,
         wireless: tuple[str, ...] = (),
         ports: tuple[str, ...] = (),
+        losses: int = 0,
     ) -> None:
         self.index = index
         self.carrier = carrier
@@ -52,12 +55,13 @@ class Fingerprint(Record):
         self.macs = macs or {}
         self.wireless = wireless
         self.ports = ports
+        self.losses = losses
 
     def is_like(self, other: Fingerprint) -> bool:
         """Whether this is the same network.  A router whose MAC address is unknown now counts as the same."""
         return (
-            (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports)
-            == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports)
+            (self.index, self.carrier, self.networks, self.routers, self.wireless, self.ports, self.losses)
+            == (other.index, other.carrier, other.networks, other.routers, other.wireless, other.ports, other.losses)
             and all(other.macs.get(router, mac) == mac for router, mac in self.macs.items())
         )  # fmt: skip
 
@@ -66,7 +70,7 @@ class Fingerprint(Record):
 
         It is the same network as long as one router and one address stay, even if others are added or removed.
         """
-        if (self.index, True, self.wireless) != (now.index, now.carrier, now.wireless):
+        if (self.index, True, self.wireless, self.losses) != (now.index, now.carrier, now.wireless, now.losses):
             return True
         for before, after in ((self.routers, now.routers), (self.networks, now.networks)):
             if before and not set(before) & set(after):
@@ -77,17 +81,20 @@ class Fingerprint(Record):
         """Return the fingerprint, with the routers' MACs from `before` that the kernel has forgotten since."""
         known = {router: mac for router, mac in before.macs.items() if router in self.routers}
         macs = {**known, **self.macs}
-        return Fingerprint(self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports)
+        return Fingerprint(
+            self.index, self.carrier, self.networks, self.routers, macs, self.wireless, self.ports, self.losses
+        )
 
     def __str__(self) -> str:
         macs = _WITHIN.join(f"{router}={mac}" for router, mac in sorted(self.macs.items()))
         lists = (_WITHIN.join(self.networks), _WITHIN.join(self.routers), macs, _WITHIN.join(self.ports))
-        return _BETWEEN.join((str(self.index), str(int(self.carrier)), *lists, *self.wireless))
+        return _BETWEEN.join((str(self.index), f"{int(self.carrier)}{_WITHIN}{self.losses}", *lists, *self.wireless))
 
 
 def parse_fingerprint(text: str) -> Fingerprint:
     """Return the fingerprint that str() has written.  Raises ValueError."""
     index, carrier, networks, routers, macs, ports, *wireless = text.split(_BETWEEN)
+    carrier, losses = carrier.split(_WITHIN)
     return Fingerprint(
         index=int(index),
         carrier=carrier == "1",
@@ -96,6 +103,7 @@ def parse_fingerprint(text: str) -> Fingerprint:
         macs=dict(pair.split("=", 1) for pair in macs.split(_WITHIN)) if macs else {},
         wireless=tuple(wireless),
         ports=tuple(ports.split(_WITHIN)) if ports else (),
+        losses=int(losses),
     )
 
 
@@ -129,7 +137,7 @@ def read_fingerprint(device: str, netlink: Netlink | None = None, outside_ports:
         carrier = has_carrier(link, outside_ports, netlink)
         ports = list_active(netlink, link, outside_ports)
     wireless = _look_at_wireless(device)
-    return Fingerprint(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports)
+    return Fingerprint(link.index, carrier, tuple(networks), tuple(routers), macs, wireless, ports, link.losses)
 
 
 def _look_at_wireless(device: str) -> tuple[str, ...]:

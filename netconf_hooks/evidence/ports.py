@@ -191,15 +191,15 @@ def has_carrier(
 def list_active(
     netlink: Netlink, link: LinkStatus, patterns: Sequence[str] = (), sysfs: str = SYSFS
 ) -> tuple[str, ...]:
-    """Return the devices below a link that carry its traffic now, with their indexes; they change when it moves.
+    """Return the devices below a link that carry its traffic now, each as ``NAME/INDEX/LOSSES`` (as in `LinkStatus`).
 
-    For a bridge, the ports that lead outside and have carrier; for a bond, its active ports; for a VLAN or macvlan, its
-    parent; and the devices below these.  Raises `NetlinkError`.
+    They change when the link moves.  For a bridge, these are the ports that lead outside and have carrier; for a bond,
+    its active ports; for a VLAN or macvlan, its parent; and the devices below these.  Raises `NetlinkError`.
     """
     if link.kind not in COMPOSED:
         return ()
     found = _list_active(netlink, link, patterns, sysfs, _DEEPEST)
-    return tuple(dict.fromkeys(f"{port.name}/{port.index}" for port in found))
+    return tuple(dict.fromkeys(f"{port.name}/{port.index}/{port.losses}" for port in found))
 
 
 def wait_for_carrier(device: str, patterns: Sequence[str], deadline: float) -> None:

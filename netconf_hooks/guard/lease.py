@@ -53,6 +53,7 @@ SAME, DOUBTFUL, LOST = range(3)
 _GONE = "the carrier is gone, or the link itself"
 _ROUTER = "the router is gone, or is another one"
 _CHANGED = "the network has changed"
+_MOVED = "the carrier was gone for a moment"
 
 
 class _Judgement(Record):
@@ -332,7 +333,7 @@ class Leases:
             now = self._look(record)
             left = has_left(record, now)
             if (record.opened and not is_same_network(record.fingerprint, now)) or left:
-                lost.append(_Lost(record, _CHANGED, left))
+                lost.append(_Lost(record, _MOVED if _has_blinked(record, now) else _CHANGED, left))
         self._shut_all(lost)
 
     def change_clock(self) -> None:
@@ -610,6 +611,12 @@ class Leases:
 def _is_lax(record: GuardRecord) -> bool:
     """Whether a guard is open or has another open window."""
     return bool(record.opened or record.portal_until or record.dns_until or record.lan)
+
+
+def _has_blinked(record: GuardRecord, now: Fingerprint) -> bool:
+    """Whether a guard's link has carrier, but has lost it since its network was recorded."""
+    before = _read(record.fingerprint)
+    return now.carrier and before is not None and before.index == now.index and before.losses != now.losses
 
 
 def _read(text: str) -> Fingerprint | None:

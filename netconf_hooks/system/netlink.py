@@ -64,6 +64,7 @@ NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | NUD_NOARP | 0x80
 
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_GET_STRICT_CHK = 270, 1, 12
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 1, 3, 4, 18, 29, 37
+_IFLA_CARRIER_DOWN_COUNT = 48
 _IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -135,9 +136,10 @@ class LinkStatus(Record):
     card; peer_elsewhere: whether the device that it is linked to (the other end of a veth) is in another network
     namespace.
     mtu: the largest packet that it takes, in bytes; 0 if the kernel does not say.
+    losses: how often it has lost its carrier since it was created.
     """
 
-    __slots__ = ("index", "name", "flags", "up", "carrier", "address", "kind", "peer_elsewhere", "mtu")
+    __slots__ = ("index", "name", "flags", "up", "carrier", "address", "kind", "peer_elsewhere", "mtu", "losses")
 
     def __init__(
         self,
@@ -150,6 +152,7 @@ class LinkStatus(Record):
         kind: str = "",
         peer_elsewhere: bool = False,
         mtu: int = 0,
+        losses: int = 0,
     ) -> None:
         self.index = index
         self.name = name
@@ -160,6 +163,7 @@ class LinkStatus(Record):
         self.kind = kind
         self.peer_elsewhere = peer_elsewhere
         self.mtu = mtu
+        self.losses = losses
 
 
 class OwnAddress(Record):
@@ -904,7 +908,8 @@ def parse_link(body: bytes) -> LinkStatus:
     kind = _read_kind(attributes)
     up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
     mtu = read_number(attributes.get(_IFLA_MTU, b""))
-    return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes, mtu)
+    losses = read_number(attributes.get(_IFLA_CARRIER_DOWN_COUNT, b""))
+    return LinkStatus(index, name, flags, up, carrier, address, kind, _IFLA_LINK_NETNSID in attributes, mtu, losses)
 
 
 def parse_address(body: bytes) -> OwnAddress:

@@ -117,6 +117,16 @@ def test_news_that_may_mean_another_network_shut_where_it_is_one(office, firewal
     assert_closed(office, firewall)
 
 
+def test_a_carrier_that_was_back_before_the_kernel_told_of_its_loss_shuts(office, firewall, place, messages):
+    """The cable was moved: the event says that there is carrier, and the old router is still in the kernel's table."""
+    listening, socket = listen(office)
+    place.scenes["eth0"] = Fingerprint(INDEX, True, HERE.networks, HERE.routers, HERE.macs, losses=1)
+    socket.waiting = [make_link()]
+    listening.hear()
+    assert_closed(office, firewall)
+    assert "info: eth0: netconf-guard: closed: the carrier was gone for a moment" in messages
+
+
 def test_news_that_were_lost_shut(office, firewall):
     listening, socket = listen(office)
     socket.dropped = True
@@ -384,6 +394,15 @@ def test_the_cable_pulled_ends_a_portal_pass(cafe, firewall):
     open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
     listening, socket = listen(cafe)
     socket.waiting = [make_link(carrier=False), make_link()]
+    listening.hear()
+    assert firewall.get_window("eth0", "portal") is None
+
+
+def test_a_carrier_that_was_gone_for_a_moment_ends_a_portal_pass(cafe, firewall, place):
+    open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
+    place.scenes["eth0"] = Fingerprint(INDEX, True, HERE.networks, HERE.routers, HERE.macs, losses=1)
+    listening, socket = listen(cafe)
+    socket.waiting = [make_link()]
     listening.hear()
     assert firewall.get_window("eth0", "portal") is None
 

@@ -190,6 +190,25 @@ def test_moved_without_a_change_of_carrier(scene: Scene) -> None:
     scene.judge("in another network", "*/udp4/beyond", "*/tcp4/beyond")
 
 
+@BOTH
+def test_moved_faster_than_the_kernel_tells(scene: Scene) -> None:
+    """As above, but with a cable: when the kernel reports the change, there is carrier again."""
+    hostile.impersonate_home_router(scene.lab)
+    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])
+    scene.write_stanza("trust hints")
+    scene.arrive(HOME.name)
+    if scene.guarded:
+        scene.wait_for_guard("open")
+    assert scene.laptop.pings(INTERNET_HOST)
+    scene.network.replug(CAFE.name, "eth0")
+    if scene.guarded:
+        # Sooner than a router is found out: each router is asked only every 10 s.
+        wait_until(lambda: "netconf-guard: closed: the carrier" in scene.laptop.log(), "the guard to close", 5.0)
+        assert scene.read_guard() == "closed"
+    scene.forget()
+    scene.judge("in another network", "*/udp4/beyond", "*/tcp4/beyond")
+
+
 LISTENER = """
 import socket
 listener = socket.create_server(("", 22), family=socket.AF_INET6, dualstack_ipv6=True)

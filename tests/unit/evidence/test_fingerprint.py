@@ -31,9 +31,9 @@ def make_possible(scene):
     return change(scene, macs={router: mac for router, mac in scene.macs.items() if router in scene.routers})
 
 
-ports = st.sampled_from([(), ("eth0/2",), ("bond0/4", "eth0/2")])
+ports = st.sampled_from([(), ("eth0/2/0",), ("bond0/4/1", "eth0/2/0")])
 scenes = st.builds(
-    Fingerprint, st.integers(0, 2), st.booleans(), networks, routers, macs, st.just(()), ports
+    Fingerprint, st.integers(0, 2), st.booleans(), networks, routers, macs, st.just(()), ports, st.integers(0, 2)
 ).map(make_possible)
 
 
@@ -50,7 +50,8 @@ scenes = st.builds(
     {"routers": (ROUTER, "fe80::1")},
     {"macs": {ROUTER: OTHER_MAC}},
     {"wireless": ("office", MAC, "encrypted")},
-    {"ports": ("eth1/3",)},
+    {"ports": ("eth1/3/0",)},
+    {"losses": 1},
 ])
 def test_another_network(facts):
     assert not change(OFFICE, **facts).is_like(OFFICE)
@@ -148,6 +149,11 @@ def test_a_device_that_is_not_there_is_no_network(tables):
     assert not Fingerprint().is_like(OFFICE)
 
 
+def test_how_often_the_carrier_was_lost(tables):
+    tables.link = tables.link.change(losses=3)
+    assert read_fingerprint("eth0").losses == 3
+
+
 def test_without_carrier(tables):
     tables.link = LinkStatus(7, "eth0", 0x1003, True, False, "")
     assert read_fingerprint("eth0").carrier is False
@@ -179,7 +185,10 @@ def test_the_access_point_is_part_of_it(tables, monkeypatch, network, expected):
     assert parse_fingerprint(str(seen)) == seen
 
 
-@pytest.mark.parametrize("text", ["", "7", "7\t1", "x\t1\t\t\t", "7\t1\t\t\tnothing", "7\t1\t\t"])
+@pytest.mark.parametrize("text", [
+    "", "7", "7\t1 0", "x\t1 0\t\t\t\t",
+    "7\t1 0\t\t\tnothing\t", "7\t1 0\t\t", "7\t1\t\t\t\t", "7\t1 x\t\t\t\t",
+])
 def test_what_is_no_scene(text):
     with pytest.raises(ValueError):
         parse_fingerprint(text)
@@ -196,9 +205,9 @@ def test_a_bridge_looks_as_its_ports_that_lead_outside_do(tables, monkeypatch):
         return ask
 
     monkeypatch.setattr(module_ports, "has_carrier", answer(False))
-    monkeypatch.setattr(module_ports, "list_active", answer(("eth1/3",)))
+    monkeypatch.setattr(module_ports, "list_active", answer(("eth1/3/0",)))
     assert read_fingerprint("eth0", tables, ("eth1",)).ports == () and asked == [], "a card has none"
     tables.link = LinkStatus(7, "eth0", 0x11043, True, True, "", "bridge")
     seen = read_fingerprint("eth0", tables, ("eth1",))
-    assert (seen.carrier, seen.ports) == (False, ("eth1/3",))
+    assert (seen.carrier, seen.ports) == (False, ("eth1/3/0",))
     assert asked == [[tables.link, ("eth1",)]] * 2

@@ -287,7 +287,7 @@ def only_body(answer: Sequence[bytes]) -> bytes:
 def test_a_link(kernel: Kernel) -> None:
     kernel.script = [LINK]
     status = netlink.read_link("eth0")
-    assert status == LinkStatus(2, "eth0", 0x11043, True, True, "02:00:00:00:00:01", "veth", True, 1500)
+    assert status == LinkStatus(2, "eth0", 0x11043, True, True, "02:00:00:00:00:01", "veth", True, 1500, 1)
 
 
 def test_links_that_exist_and_not(kernel: Kernel) -> None:

@@ -159,13 +159,13 @@ def test_links_that_are_their_own_parents_end(machine):
 
 def test_what_carries_a_links_traffic(machine, tmp_path):
     machine.join("br0", "eth0", "bond0", "tap0")
-    assert machine.list_active("br0") == ("bond0/10", "eth1/3", "wlan0/4", "eth0/2")
+    assert machine.list_active("br0") == ("bond0/10/0", "eth1/3/0", "wlan0/4/0", "eth0/2/0")
     (tmp_path / "bond0/bonding/active_slave").write_text("wlan0\n")
-    assert machine.list_active("br0") == ("bond0/10", "wlan0/4", "eth0/2")
+    assert machine.list_active("br0") == ("bond0/10/0", "wlan0/4/0", "eth0/2/0")
     machine.plug("eth0", False)
-    assert machine.list_active("br0") == ("bond0/10", "wlan0/4")
-    assert machine.list_active("bond0.7") == ("bond0/10", "wlan0/4")
-    assert machine.list_active("br0", "tap*") == ("tap0/5",)
+    assert machine.list_active("br0") == ("bond0/10/0", "wlan0/4/0")
+    assert machine.list_active("bond0.7") == ("bond0/10/0", "wlan0/4/0")
+    assert machine.list_active("br0", "tap*") == ("tap0/5/0",)
 
 
 def test_whose_news_is_news_of_a_link(machine):
