@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -35,15 +36,12 @@ def test_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_library
 def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ctypes.CDLL
+    real = libnftables._find
 
-    def load(name: str) -> ctypes.CDLL:
-        library = real(name)
-        library.nft_ctx_new = lambda flags: None  # type: ignore[assignment]
-        return library
+    def find(library: int, name: str) -> Callable[..., object]:
+        return (lambda flags: None) if name == "nft_ctx_new" else real(library, name)
 
-    # A function of the library has the attribute that it is given.
-    monkeypatch.setattr(libnftables.ctypes, "CDLL", load)
+    monkeypatch.setattr(libnftables, "_find", find)
     with pytest.raises(LibraryError, match="out of memory"):
         Nftables()
 
@@ -89,12 +87,13 @@ def test_a_refusal_of_the_kernel_is_an_error() -> None:
 
 
 @needs_library
-def test_it_takes_no_module_of_json() -> None:
-    """What python3-nftables costs a hook."""
+def test_it_takes_no_dear_module() -> None:
+    """What python3-nftables or ctypes would cost a hook."""
     program = (
         f"import sys; sys.path.append({os.getcwd()!r}); import netconf_hooks.system.libnftables as library; "
         "library.Nftables(); print(*sys.modules)"
     )
     argv = [sys.executable, "-IS", "-c", program]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True)
-    assert not {"json", "re", "enum", "subprocess", "logging", "nftables"} & set(done.stdout.split())
+    dear = {"json", "re", "enum", "subprocess", "logging", "nftables", "ctypes", "threading"}
+    assert not dear & set(done.stdout.split())
