@@ -7,7 +7,13 @@ reason this uses `_ctypes`, the part of ctypes that is written in C: the rest ta
 
 from __future__ import annotations
 
-import _ctypes
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    _ctypes: Any  # mypy of Debian 12 knows hardly anything of it
+else:
+    import _ctypes
 
 _SONAME = "libnftables.so.1"  # since nftables 0.9 (2018)
 
@@ -16,19 +22,19 @@ class LibraryError(Exception):
     """libnftables can't be used here; the message says why."""
 
 
-class _Int(_ctypes._SimpleCData):  # as ctypes.c_int
+class _Int(_ctypes._SimpleCData):  # type: ignore[misc]  # as ctypes.c_int
     _type_ = "i"
 
 
-class _Pointer(_ctypes._SimpleCData):  # as ctypes.c_void_p
+class _Pointer(_ctypes._SimpleCData):  # type: ignore[misc]  # as ctypes.c_void_p
     _type_ = "P"
 
 
-class _Text(_ctypes._SimpleCData):  # as ctypes.c_char_p
+class _Text(_ctypes._SimpleCData):  # type: ignore[misc]  # as ctypes.c_char_p
     _type_ = "z"
 
 
-class _Function(_ctypes.CFuncPtr):
+class _Function(_ctypes.CFuncPtr):  # type: ignore[misc]
     _flags_, _restype_ = _ctypes.FUNCFLAG_CDECL, _Int
 
 
