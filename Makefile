@@ -108,7 +108,7 @@ bench: root needs-bench
 
 # One worker more than processors, since some of these tests wait, too.
 test-unit: needs-unit
-	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n $$(($$(nproc) + 1)) -m 'not thorough' $(PYTEST) tests/unit
+	NETCONF_EXAMPLES=8 $(PYTHON) -m pytest -n $$((2 * $$(nproc))) -m 'not thorough' $(PYTEST) tests/unit
 
 # One after the other, since other load would change the measurements.
 latencies: root needs-test deb

@@ -18,6 +18,12 @@ _FOR_A_MODULE = re.compile(r'scope="module"|^from \.ipsec_laptop import', re.MUL
 # The tests that take half a minute and more: no worker may be alone with one of them in the end.
 _SLOW = ("attacks/test_cut_off.py", "attacks/test_killed.py", "attacks/test_many.py", "test_boot", "test_soak")
 
+# The files of unit tests that wait for seconds, for deadlines to pass.
+_WAITING = (
+    "test_monitor.py", "watcher/test_watch.py", "mappings/test_guessnet.py", "test_hook.py", "evidence/test_names.py",
+    "test_children.py", "test_wish.py",
+)  # fmt: skip
+
 
 @functools.cache
 def _runs_as_a_whole(path: str) -> bool:
@@ -29,7 +35,7 @@ def _find_turn(item: pytest.Item) -> int:
     """Return when a test is run: quick ones, which may fail at once, first, and the others by how long they take."""
     path = item.nodeid.partition("::")[0]
     if path.startswith("tests/unit/"):
-        return 0
+        return -1 if path.endswith(_WAITING) else 0
     if _runs_as_a_whole(path):
         return 1
     return 2 if any(name in path for name in _SLOW) else 3

@@ -13,7 +13,8 @@ from netconf_hooks.passes import find_conflict, has_rules, make_passes, read_rul
 from netconf_hooks.place import is_proof
 from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.stanzas.interfaces import (
-    find_ifupdown, IFUPDOWN, InterfacesError, list_unpassed, parse_options, read_names, run_ifquery, split_passes
+    find_ifupdown, IFUPDOWN, InterfacesError, InterfacesLate, list_unpassed, parse_options, read_names, run_ifquery,
+    split_passes
 )  # fmt: skip
 from netconf_hooks.stanzas.rules import RuleError, Rules, TESTS, list_doubts, list_undefined_words
 from netconf_hooks.stanzas.values import DOMAIN, NETWORK, PATTERN
@@ -51,6 +52,8 @@ def check_stanzas(options: Namespace, store: Store) -> int:
             output = run_ifquery(iface)
         except InterfacesError as error:
             report.add_failure(error)
+            if isinstance(error, InterfacesLate):
+                break
             continue
         report.add_complaints(output)
         report.add_rules(ERROR, iface, [RuleError(*each) for each in list_unpassed(ifupdown, output, iface, names)])

@@ -17,7 +17,7 @@ from netconf_hooks.record import Record
 from netconf_hooks.stanzas.ifenv import is_relevant
 from netconf_hooks.system import log
 from netconf_hooks.system.files import read_text
-from netconf_hooks.system.programs import ProgramError, run
+from netconf_hooks.system.programs import ProgramError, ProgramLate, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class InterfacesError(Exception):
         super().__init__(f"{name}: {reason}" if name else reason)
         self.name = name
         self.reason = reason
+
+
+class InterfacesLate(InterfacesError):
+    """ifquery does not end: it waits for a file, such as a FIFO, and would wait in the same way for any stanza."""
 
 
 class Line(Record):
@@ -264,10 +268,12 @@ def find_ifupdown(timeout: float = 10.0) -> str:
 def run_ifquery(name: str, path: str = FILE, timeout: float = 10.0) -> str:
     """Return ifquery's output for the stanzas called `name`, including its errors about other stanzas.
 
-    For `parse_options`, `split_passes` and `list_complaints`.  Raises `InterfacesError`.
+    For `parse_options`, `split_passes` and `list_complaints`.  Raises `InterfacesError`, `InterfacesLate`.
     """
     try:
         result = run(["ifquery", "--no-mappings", "-i", path, name], timeout=timeout)
+    except ProgramLate as error:
+        raise InterfacesLate(str(error)) from error
     except ProgramError as error:
         raise InterfacesError(str(error), name) from error
     if _has_no_mappings(result):
@@ -283,9 +289,11 @@ def _has_no_mappings(result: Result) -> bool:
 
 
 def _ask_without_mappings(names: Sequence[str], path: str, timeout: float) -> dict[str, str]:
-    """Return what ifupdown's ifquery would print for the stanzas of each name.  Raises `InterfacesError`."""
+    """Return what ifupdown's ifquery would print for the stanzas of each name.  Raises as `run_ifquery` does."""
     try:
         result = run(["ifquery", "-i", path, *names], timeout=timeout)
+    except ProgramLate as error:
+        raise InterfacesLate(str(error)) from error
     except ProgramError as error:
         raise InterfacesError(str(error)) from error
     if result.status != 0:

@@ -12,7 +12,7 @@ from netconf_hooks.commands import check
 from netconf_hooks.observation import Answer
 from netconf_hooks.place import find_place
 from netconf_hooks.stanzas import values
-from netconf_hooks.stanzas.interfaces import Heading, InterfacesError, Names
+from netconf_hooks.stanzas.interfaces import Heading, InterfacesError, InterfacesLate, Names
 from netconf_hooks.stanzas.rules import TESTS, TestKind, read_rules
 
 
@@ -50,6 +50,24 @@ def run_check(command, *arguments):
 def test_check_of_good_stanzas(command, stanzas):
     stanzas[0]["eth0"] = {**STANZA, "netconf-trust": "hints"}
     assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
+
+
+def test_check_waits_only_once_for_an_ifquery_that_does_not_end(command, stanzas, monkeypatch):
+    """A FIFO was included: it hangs for each stanza."""
+    stanzas[0].update({"eth0": STANZA, "eth1": STANZA})
+    asked = []
+
+    def hang(name):
+        asked.append(name)
+        raise InterfacesLate("ifquery --no-mappings -i /etc/network/interfaces lo: not done after 10 s, killed")
+
+    monkeypatch.setattr(check, "run_ifquery", hang)
+    status, output, _ = command("check")
+    assert (status, asked) == (1, ["lo"])
+    assert output == (
+        "error: ifquery --no-mappings -i /etc/network/interfaces lo: not done after 10 s, killed\n"
+        "0 stanzas examined, 1 errors\n"
+    )
 
 
 def test_check_says_that_a_user_may_not_read_everything(command, stanzas, monkeypatch):

@@ -1,6 +1,7 @@
 """What stands in /etc/network/interfaces, held against what ifupdown's own parser makes of it."""
 
 import glob
+import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ from many import MANY
 
 from netconf_hooks.stanzas import interfaces
 from netconf_hooks.stanzas.interfaces import (
-    FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, is_configured, list_complaints,
-    list_configured, list_unpassed, Names, parse_options, query_options, query_stanzas, read_names, run_ifquery,
-    split_passes
+    FILE, find_ifupdown, IFUPDOWN, IFUPDOWN2, IFUPDOWN_NG, InterfacesError, InterfacesLate, is_configured,
+    list_complaints, list_configured, list_unpassed, Names, parse_options, query_options, query_stanzas, read_names,
+    run_ifquery, split_passes
 )  # fmt: skip
 from netconf_hooks.stanzas.rules import read_rules
 from netconf_hooks.system.programs import ProgramError, Result
@@ -167,6 +168,15 @@ def test_without_ifquery_there_is_an_error(monkeypatch):
     monkeypatch.setattr(interfaces, "run", run)
     with pytest.raises(InterfacesError, match="eth0: ifquery: no such program"):
         query_options("eth0")
+
+
+def test_an_ifquery_that_does_not_end_is_an_error_of_the_whole_file(tmp_path, real_ifquery):
+    """It opens the FIFO and waits for somebody to write."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    path = write(tmp_path, interfaces=f"source {fifo}\niface eth0 inet dhcp\n")
+    with pytest.raises(InterfacesLate, match="^ifquery --no-mappings -i .* eth0: not done after 0.2 s, killed$"):
+        run_ifquery("eth0", str(path), 0.2)
 
 
 def test_what_stands_before_the_first_option_is_no_value():
