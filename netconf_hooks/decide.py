@@ -158,7 +158,7 @@ def _list_stops(
 
 
 def describe_links(records: Sequence[InterfaceRecord], tunnel: tuple[str, str]) -> str:
-    """Return the links that have a rule for a tunnel, and their networks, as text to compare: it changes with them."""
+    """Return a text that changes when the links that have a rule for a tunnel, or their networks, change."""
     words = []
     for record in records:
         if any((rule.kind, rule.name) == tunnel for rule in record.rules.vpns):
@@ -209,9 +209,10 @@ def decide_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], 
 
 
 def rank_tunnels(records: Sequence[InterfaceRecord]) -> dict[tuple[str, str], tuple[int, str]]:
-    """Return the strongest word on each tunnel: its rank (the lower, the stronger), and why.
+    """Return the strongest result of all rules for each tunnel: its rank (the lower, the stronger), and why.
 
-    Two words for the same state may have different ranks: a veto and no wish for a tunnel.
+    Two results for one state may differ in rank: a veto stops a tunnel that others want, a rule that does not hold does
+    not.
     """
     strongest: dict[tuple[str, str], tuple[int, str]] = {}
     for record in records:
@@ -279,7 +280,7 @@ def _record_guard(guard: GuardRecord, records: Sequence[InterfaceRecord], rename
 def decide_device(guard: GuardRecord, records: Sequence[InterfaceRecord], renamed: str = "") -> Verdict:
     """Return whether the guard of a device opens: all its interfaces with a guard must agree.
 
-    records: the interfaces that are up; renamed: the device's new name, empty if it has its own.
+    records: the interfaces that are up; renamed: the device's new name, empty if it was not renamed.
     """
     if renamed:
         return Verdict(CLOSED, f"{guard.device} is called {renamed} now: the guard does not match it any more")

@@ -61,7 +61,7 @@ def parse_exemption(text: str) -> Exemption:
 
 
 def is_possible(exemption: Exemption) -> bool:
-    """Whether a packet can match an exemption, and it allows no more than it seems to."""
+    """Whether a packet can match an exemption, and a firewall can check all of its fields."""
     ports = (exemption.port, exemption.source_port)
     return bool(
         exemption.protocol in ("", "udp", "tcp", "esp")

@@ -44,7 +44,7 @@ def main(phase: str) -> NoReturn:
     phase: the directory that the hook was run from: ``pre-up``, ``up``, ``down`` or ``post-down``.
     """
     # If anything goes wrong before `run` returns, a requested guard counts as missing, and a wish as not fulfilled:
-    # then pre-up refuses the interface.  Options with a number count, too: they can only be meant as these (`rules`).
+    # then pre-up refuses the interface.  Numbered names (netconf-guard-2) count, too: they have no other meaning.
     asked = {name.rstrip("0123456789_") for name in os.environ}
     refusable = not asked.isdisjoint(("IF_NETCONF_GUARD", "IF_NETCONF_UPLINK"))
     status = REFUSE if phase == "pre-up" and refusable else 0
@@ -120,7 +120,7 @@ def _prepare(invocation: Invocation, store: Store) -> int:
 
 
 def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Store) -> None:
-    """Forget what is recorded of an interface whose link is another one now, or was taken down.
+    """Forget the record of an interface whose device was replaced or set down since.
 
     Only two kinds of passes stay in force: those of this run of ifup, which may not have set the link up yet, and those
     of the stanza over which another logical interface is raised.
@@ -135,7 +135,7 @@ def _forget_last_run(invocation: Invocation, record: InterfaceRecord, store: Sto
         empty = Observation(record.iface, seen.index, observed_at=seen.observed_at)
         _rewrite(InterfaceRecord(record.iface, record.passes, empty), passes, store)
         return
-    log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the link is another one, or was taken down")
+    log.info(f"{invocation.iface}: forgetting {_name_place(record)}: the device was replaced or set down")
     _settle(store, invocation.iface)
 
 
@@ -162,7 +162,7 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     record = _read_record(invocation.iface, store)
     if record and record.wish:
         return  # pre-up has done everything
-    # Close it once more: in pre-up the device may not have existed yet.
+    # Close the guard once more: in pre-up the device may not have existed yet.
     guard.is_closed_for(store, invocation, read_rules(invocation.options), again=True)
     passes = _list_passes(invocation, record, store)
     if not has_rules(passes):
@@ -229,7 +229,7 @@ def _depart(invocation: Invocation, record: InterfaceRecord | None, store: Store
         if kept:
             _settle(store, record.iface, record.change(passes=kept), replaces=record, leaving=leaving)
             return
-    # If down has forgotten the interface, there is no news: post-down only completes what down has left undone.
+    # If down has already forgotten the interface, post-down only completes what down has left undone.
     _settle(store, invocation.iface, ends=make_pass(invocation), leaving=leaving, news=leaving or record is not None)
 
 

@@ -51,8 +51,8 @@ class Ports(Record):
     """The devices that a link is made of.
 
     bridge: whether the link is a bridge; outside: its ports that may lead outside, by name; guests: the ports that are
-    known to be guests'; others: the ports of all other bridges.  Both are interface indexes, which the kernel never
-    reuses: a device that gets a guest's name later does not count as a guest.
+    known to be guests'; others: the ports of all other bridges.  `guests` and `others` are interface indexes, which the
+    kernel never reuses: a device that gets a guest's name later does not count as a guest.
     """
 
     __slots__ = ("bridge", "outside", "guests", "others")

@@ -5,8 +5,8 @@ together, from the first pre-up to the last post-down.  Only passes with netconf
 them removes nothing and replaces nothing.
 
 The passes of one run of ifup belong together.  A later run replaces the passes of the previous run, stanza by stanza:
-its n-th recorded pass of a logical interface and address family replaces the n-th recorded one.  If ifupdown was cut
-off, the passes that it did not reach stay in force until ``ifdown``.  If an ifdown was killed, its hooks continue
+its n-th pass of a logical interface and address family replaces the n-th one of the previous run.  If the later run
+fails, the passes that it did not reach stay in force until ``ifdown``.  If an ifdown was killed, its hooks continue
 without it; they end nothing that a later ifup has begun.
 """
 
@@ -58,14 +58,14 @@ def list_of(passes: Iterable[Pass], iface: str) -> tuple[Pass, ...]:
 def begin_pass(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
     """pre-up: return the passes with a new one: in the place of the same pass of the previous run, or at the end.
 
-    If ifupdown has one pass for each interface (`Pass.run` is empty), the new one replaces the interface's.
+    If ifupdown has one pass for each interface (`Pass.run` is empty), the new one replaces the interface's old one.
     """
     if not new.run:
         others = tuple(each for each in passes if each.iface != new.iface)
         return (*others, new) if new.options else others
     if not new.options:
         return _note_run(passes, new)
-    # A new run ends the passes that an ifdown has left.  But a stanza without rules must not remove the last rules.
+    # A new run ends the passes that an ifdown left over.  But a stanza without rules must not remove the last rules.
     begins = has_rules([new])
     kept = [
         each for each in passes
@@ -151,7 +151,7 @@ def end_pass(passes: Sequence[Pass], old: Pass, down: bool, kept: bool) -> tuple
 
 
 def are_over(passes: Iterable[Pass]) -> bool:
-    """Whether ifupdown has taken all of them down: then they are in force only until their link is down."""
+    """Whether ifupdown has taken down all of these passes: then they are in force only until their link is down."""
     return all(each.stage != UP for each in passes)
 
 
@@ -183,8 +183,8 @@ def describe_pass(each: Pass) -> str:
 def _name(each: Pass) -> tuple[str, str, str, bool]:
     """Return what must be equal if one pass replaces another.
 
-    Stanzas with rules and stanzas with only evidence are counted separately: in the first run one with only evidence is
-    not recorded if it comes first.
+    Stanzas with rules and stanzas with only evidence are counted separately: in the first run, a stanza with only
+    evidence is not recorded if it comes first.
     """
     return each.iface, each.logical, each.family, has_rules([each])
 
@@ -199,7 +199,7 @@ def _find(passes: Sequence[Pass], new: Pass) -> int | None:
 def _note_run(passes: Sequence[Pass], new: Pass) -> tuple[Pass, ...]:
     """Mark the passes of the same logical interface that the run of `new` has not reached yet.
 
-    Also mark the passes as up again over which wpa_action had raised another logical interface.
+    Also mark those passes as up again over which wpa_action had raised another logical interface.
     """
     noted = []
     for each in passes:

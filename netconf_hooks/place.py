@@ -26,7 +26,7 @@ AUTHENTICATED = "authenticated"
 # The tests besides the router's MAC address that distinguish one network from another.
 _TELLING = ("gateway", "dns-domain", "dns-server", "address", "ssid", "bssid", "peer", "reach", "tls")
 
-# May take time, since the router may have to be asked: observed after the tests that take none.
+# The test that is observed after those that take no time: the kernel may have to ask the router for its MAC address.
 ROUTER_MAC = "gateway-mac"
 
 
@@ -50,7 +50,7 @@ def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
 
     The place is undecided if a line with an unanswered test is written before the first line that holds, and names
     another location: with an answer, that line might be the first.
-    The place is proven if the first line that holds has a proof in it, or another line of the same name that holds.
+    The place is proven if the first line that holds, or a later line of the same name that holds, has a proof in it.
     """
     words = {test.text: judge(test, answers) for test in list_word_tests(rules)}
     open_names: list[str] = []
@@ -74,7 +74,7 @@ def find_place(rules: Rules, answers: Mapping[str, Answer]) -> Place:
 
 
 class NewRouter(Record):
-    """A location with a line of which only the router's MAC address does not match.
+    """A location with a line that matches except for the router's MAC address.
 
     location: its name; macs: of the routers that were found; line: the value of ``netconf-location`` to add if these
     routers belong to the location.
@@ -135,8 +135,8 @@ def list_relevant(
 ) -> list[Location]:
     """Return the lines on which the place still depends: all that are not refuted, up to the first that holds.
 
-    proof: whether it matters that the place is proven: if the line that holds has no proof, also return the lines with
-        a proof of the same name.
+    proof: whether it matters that the place is proven: if the line that holds has no proof, also return the later lines
+        of the same name that have one.
     """
     if not answers:
         return list(locations)
@@ -195,7 +195,7 @@ def _list_open_in(locations: Iterable[Location], answers: Mapping[str, Answer]) 
 
 
 def _list_open(test: Test, answers: Mapping[str, Answer]) -> dict[tuple[str, str], None]:
-    """Return the values of a test that have to be asked one by one and on which it still depends, each with the key."""
+    """Return the values of a test that still have to be asked one by one, each with the key."""
     if not TESTS[test.key].asked or judge(test, answers) is not None:
         return {}
     settled = answers[test.key].settled if test.key in answers else ()

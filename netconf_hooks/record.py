@@ -11,7 +11,7 @@ class Record:
     """An immutable value.  Its fields are its ``__slots__``; it is compared and shown by its fields.
 
     Every ``ifup`` imports this, so it is written by hand: ``dataclasses`` takes 14 ms to import, ``typing.NamedTuple``
-    10 ms, this nothing (docs/performance.md).  Subclasses name their fields in ``__slots__``, take them in
+    10 ms, this module nothing (docs/performance.md).  Subclasses name their fields in ``__slots__``, take them in
     ``__init__``, in the same order and by the same names, and set each of them there once.
     """
 

@@ -4,8 +4,8 @@
 
 Each change of a record is followed by a decision, under the records' lock; the decision is written down.  Acting has a
 lock of its own, and its holder always acts on the newest decision: if two hooks run at the same time, the second one
-finds the work done, or does what the first one could not know.  If a hook is killed in between, the decision stays
-marked as not done, and the next run acts on it.
+finds the work done, or carries out a decision that came after the first one's.  If a hook is killed in between, the
+decision stays marked as not done, and the next run acts on it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def settle(
     tell: runs the event scripts, by default `events.tell_events`.  Each script has a time limit, so a hook suspends its
         own time limit meanwhile.
     retry: whether to start tunnels again that could not be started before; the watcher has its own schedule for that.
-    news: whether anything may have happened since the last run; otherwise what was done then is not done again.
+    news: whether anything may have happened since the last run.  If not, act only if a decision is not carried out yet.
 
     Raises OSError, and what `changes` raises.
     """
@@ -131,8 +131,8 @@ def look(
 ) -> InterfaceRecord:
     """Look at an interface's network, through the guard of its link, and return the new record.
 
-    patience: for how many seconds to wait for carrier; token: of `guard.begin_looks`, empty without.
-    before: what is recorded, to log only what is new.
+    patience: for how many seconds to wait for carrier; token: from `guard.begin_looks`, empty if there is none.
+    before: the present record; a new router that was already found then is not logged again.
     Raises `NetlinkError`, OSError.
     """
     rules = read_rules_of(passes)
@@ -169,8 +169,8 @@ def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | No
     """Record changes and decide; return whether there is something to do, None if there was no change.
 
     One decision covers the changes that come within `GATHERING`, since each decision is about all interfaces.  But if
-    an interface has changed its place, that waits for no other look, which the network there may delay: its guard is
-    closed at once.  Raises as `settle`.
+    an interface is at another place now, decide at once and close its guard: a network can delay the look at it, and
+    so everything that waits for this look.  Raises as `settle`.
     """
     unsettled: bool | None = None
     waiting: list[Change] = []
@@ -222,7 +222,7 @@ def _is_newer(store: Store, change: Change) -> bool:
     try:
         now = store.read_interface(change.iface)
     except RecordError:
-        return bool(change.ends)  # otherwise the caller could read it before: somebody is changing it
+        return bool(change.ends)  # `replaces`: the caller could read the record, so somebody has changed it since
     if change.ends:
         return now is None or not is_overtaken(now.passes, change.ends)
     if now is None or change.replaces is None:
@@ -248,7 +248,7 @@ def _decide(store: Store, written: Mapping[str, InterfaceRecord] | None = None) 
     for (kind, name), tunnel in decision.tunnels.items():
         before = known.tunnels.get((kind, name))
         if tunnel.held != (before.held if before else ""):
-            log.info(f"{kind} {name}: {tunnel.held or 'not held by the admin any more'}")
+            log.info(f"{kind} {name}: {tunnel.held or 'follows the rules again'}")
         if not before or before.verdict != tunnel.verdict:
             log.info(f"{kind} {name}: {tunnel.verdict}: {tunnel.because}")
     if decision.stops != known.stops:
@@ -350,7 +350,7 @@ def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
     if tunnel in records and records[tunnel].verdict == applied.verdict:
         newest = records[tunnel]
         if newest.held:
-            return  # it was held meanwhile
+            return  # it was held, or stopped by hand, meanwhile
         if applied.verdict == "down" and not problem and newest.because == NO_RULE:
             del records[tunnel]
         else:
@@ -359,7 +359,7 @@ def _record_applied(store: Store, applied: TunnelRecord, problem: str) -> None:
 
 
 def read_held() -> dict[tuple[str, str], str]:
-    """Return the tunnels that the admin holds, by kind and name, each with words that say so."""
+    """Return the tunnels that the admin holds, by kind and name, each with a text that says so."""
     if not os.path.exists(HELD):
         return {}
     from netconf_hooks.tunnels.held import read_holds

@@ -1,8 +1,9 @@
 """The records below /run/netconf-hooks, which survive from hook to hook: interfaces, guards, tunnels, events.
 
-Only this module writes there.  A record is text that an admin can read with cat(1): one fact on each line; characters
-other than printable ASCII are escaped as by Python's ``unicode_escape``.  A new record is written into a temporary file
-and renamed: so a reader sees either the old or the new record, even if the writer is killed (rename(2)).
+Only this module writes there, except that the watcher creates its FIFO.  A record is text that an admin can read with
+cat(1): one fact on each line; characters other than printable ASCII are escaped as by Python's ``unicode_escape``.  A
+new record is written into a temporary file and renamed: so a reader sees either the old or the new record, even if the
+writer is killed (rename(2)).
 
 There are two locks (flock(2); if the holder dies, the kernel releases them).  `Store.lock_records` is held while
 records are read and a decision is made, `Store.lock_acting` while the decision is carried out.  Neither may be held
@@ -49,7 +50,8 @@ FORMAT = "netconf-hooks 1"
 # Seconds for which the answer to a request is kept, at least.
 _ANSWER_KEPT = 3600.0
 
-# The largest size of our files, bytes.  Options come in the environment, which has 2 MiB by default (execve(2)).
+# The largest size of our files, bytes.  Options come in the environment, which is limited to 2 MiB by default
+# (execve(2)).
 _LIMIT = 1 << 23
 
 # The last line of a guard's record: without it, the record was cut off, and rules may be missing.
@@ -63,12 +65,12 @@ _GUARD_OPTION = b"option netconf-guard"
 _VERDICTS = ("closed", "open", "released")
 
 
-# How far a pass has come.  ifupdown brings the interface up, or has brought it up; ...
+# The stages of a pass.  UP: ifupdown is bringing the interface up, or has brought it up.
 UP = "up"
-# ... it has taken down the logical interface that wpa_action(8) had raised over this pass, and wpa_action is about to
-# raise another one; ...
+# ifupdown has taken down the logical interface that wpa_action(8) had raised over this pass, and wpa_action is about to
+# raise another one.
 KEPT = "kept"
-# ... it takes the interface down; it has taken this pass down.
+# LEAVING: ifupdown is taking the interface down.  ENDED: it has taken this pass down.
 LEAVING, ENDED = "leaving", "ended"
 
 
@@ -149,7 +151,7 @@ class InterfaceRecord(_Ruled):
     passes: the passes of ifupdown that are in force, in their order.
     observation: the last look at its network; its `index` is the device's ifindex at that time, which no later device
         of the same name has.
-    place: the place that follows from this by the rules.
+    place: the place that follows from the observation by the rules.
     wish: whether it is a wish (``netconf-uplink``): it has no link, and counts until its ifdown; raised: the links that
         were brought up for it.
     """
@@ -179,7 +181,8 @@ class TunnelRecord(Record):
     verdict: ``up`` or ``down``; because: the reason, in words.
     applied: whether the tunnel was started or stopped as the verdict says; problem: why this failed; empty if it did
         not.
-    held: a text that the admin holds it: then it is neither started nor stopped; empty if it is not held.
+    held: a text that says that the admin holds it, or that somebody has stopped it by hand: then it is neither started
+        nor stopped; empty if neither is true.
     """
 
     __slots__ = ("kind", "name", "verdict", "because", "applied", "problem", "held")
@@ -204,8 +207,8 @@ class TunnelState(Record):
     up_since, running_since: since when it is up; since when it runs, up or not.
     failures: attempts since it was last up for long enough; due: when the next attempt is.
     refusals: how often its user name or password was refused; stamp: identifies its files at that time.
-    doubt: since when it has to show that it works; received: how much it had received at that time, -1 if unknown;
-    remedy: how many of its remedies were tried since then.
+    doubt: since when it is being tested whether it works, 0 if it is not; received: how much it had received at that
+    time, -1 if unknown; remedy: how many of its remedies were tried since then.
     """
 
     __slots__ = (
@@ -259,11 +262,11 @@ class GuardRecord(_Ruled):
         before it opens.
     exemptions: the tunnels' packets that pass while it is closed, as lines that `exemption.parse_exemption` reads;
         names: the hosts among them that are configured by name, each with its addresses, as words of a line.
-    servers: the DHCP servers of its lease, with which the client renews it.
-    done: whether the firewall does all of this; opened: whether it was opened.
+    servers: the DHCP servers with which the client renews the link's DHCP lease.
+    done: whether the firewall does what this record says; opened: whether the guard was opened.
     lease_until: until when it stays open unless the lease is renewed, seconds since 1970; 0 if the firewall knows no
         lease; lease_until_boot: the same by `boot_time`, which nobody can set back.
-    fingerprint: of the network that all of this is about (`evidence.fingerprint`); empty before the first look.
+    fingerprint: of the network that this record is about (`evidence.fingerprint`); empty before the first look.
     token: of the look that led to the newest decision (`firewall.AnyFirewall.begin_look`); empty if that look may not
         open the guard.
     shut_at: when it was last shut because the network changed, as time.monotonic(): only a later look opens it.
@@ -603,7 +606,7 @@ class Store:
         return asking
 
     def _read_once(self, path: str, read: Callable[[str], T], what: str = "") -> T:
-        """Return the result of `read` for a file.  It is called again only if the file was replaced.
+        """Return the result of `read` for a file.  `read` is called again only if the file was replaced.
 
         what: distinguishes several results for one file.
         """
@@ -664,7 +667,7 @@ class Store:
         return found
 
     def write_stops(self, stops: Mapping[tuple[str, str], StopRecord]) -> None:
-        """Replace that list.  Raises OSError."""
+        """Replace the list of tunnels that somebody has stopped by hand.  Raises OSError."""
         fields = [(each.kind, each.name, _escape(each.because), _escape(each.where)) for each in stops.values()]
         _write_or_remove(self.stops, ["\t".join(each) for each in fields])
 
@@ -680,7 +683,7 @@ class Store:
         return found
 
     def write_linkdown(self, records: Mapping[str, LinkdownRecord]) -> None:
-        """Replace that list.  Raises OSError."""
+        """Replace the list of devices whose dead routes the kernel ignores.  Raises OSError."""
         listed = [[each.device, each.index, *(value or "-" for value in each.found)] for each in records.values()]
         _write_or_remove(self.linkdown, [" ".join(words) for words in listed])
 
@@ -691,7 +694,7 @@ class Store:
         return {(record.kind, record.name): record for record in records}
 
     def write_states(self, records: Iterable[TunnelState]) -> None:
-        """Replace that; only the watcher does.  Raises OSError."""
+        """Replace the states of the tunnels that should be up; only the watcher does.  Raises OSError."""
         _write_or_remove(self.states, [_format_state(record) for record in records])
 
     def read_held_states(self) -> dict[tuple[str, str], TunnelState]:
@@ -711,7 +714,7 @@ class Store:
             return ""
 
     def write_reason(self, kind: str, name: str, reason: str) -> None:
-        """Replace that.  Raises OSError."""
+        """Record why the last initiator of a tunnel failed; empty if it did not.  Raises OSError."""
         if reason and not os.path.isdir(self.reasons):
             os.mkdir(self.reasons, 0o755)
         _write_or_remove(f"{self.reasons}/{kind}-{name}", [_escape(reason)] if reason else [])
@@ -724,7 +727,7 @@ class Store:
             return ""
 
     def write_order(self, kind: str, name: str, order: str) -> None:
-        """Replace that.  The records' lock is held.  Raises OSError."""
+        """Record the last order to an initiator, or what it has done.  The records' lock is held.  Raises OSError."""
         if order and not os.path.isdir(self.orders):
             os.mkdir(self.orders, 0o755)
         _write_or_remove(f"{self.orders}/{kind}-{name}", [order] if order else [])
@@ -799,7 +802,7 @@ class Store:
 
     def lock_events(self) -> Lock:
         """The lock for running event scripts, one after the other.  Use only `Lock.take`, which does not wait: a script
-        may run a program that has events of its own, which would wait for itself."""
+        may run a command that adds events, and this command would wait for the script that has started it."""
         return Lock(self.directory + "/events.lock")
 
     def read_presences(self) -> tuple[PresenceRecord, ...]:
@@ -808,7 +811,7 @@ class Store:
         return tuple(PresenceRecord(words[0], tuple(words[1:]), variables) for words, variables in parsed)
 
     def write_presences(self, presences: Iterable[PresenceRecord]) -> None:
-        """Replace that list.  Raises OSError."""
+        """Replace the list of what was announced as connected.  Raises OSError."""
         told = [([presence.name, *presence.ifaces], presence.variables) for presence in presences]
         _write_or_remove(self.presences, _format_told(told))
 
@@ -825,7 +828,7 @@ class Store:
         return [(int(pid), _unescape(what)) for pid, _, what in found if os.path.exists(f"/proc/{pid}")]
 
     def write_abandoned(self, children: Iterable[tuple[int, str]]) -> None:
-        """Replace that list; only the watcher does.  Raises OSError."""
+        """Replace the list of children that could not be killed; only the watcher does.  Raises OSError."""
         _write_or_remove(self.abandoned, [f"{pid} {_escape(what)}" for pid, what in children])
 
     def read_events(self) -> tuple[EventRecord, ...]:

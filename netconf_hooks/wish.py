@@ -36,7 +36,7 @@ DOWN_TIMEOUT = 20.0
 CARRIER_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 30.0
 
-# The deadline of a wish's hook, and so the limit for all of it together.
+# The deadline of a wish's hook, seconds: the limit for all of these together.
 LONGEST = 300
 
 # For how long to wait while it is unknown whether a tunnel is connected, seconds.  Just after its start the tunnel may
@@ -238,7 +238,7 @@ def _bring_up(uplink: str, environ: Mapping[str, str]) -> bool:
     if result.status != 0:
         last = result.output.strip().splitlines()[-1:]
         raise WishError(f"ifup {uplink} failed: {log.printable(''.join(last)) or f'exit status {result.status}'}")
-    # The message of ifupdown 0.8 and ifupdown-ng, with exit status 0, if the interface is up once they have its lock.
+    # ifupdown 0.8 and ifupdown-ng print this, with exit status 0, if the interface is up when they get its lock.
     return "already configured" not in result.output
 
 
@@ -250,7 +250,7 @@ def _take_down(uplink: str, environ: Mapping[str, str]) -> None:
 
 
 def _inherit(environ: Mapping[str, str]) -> dict[str, str]:
-    # By these variables ifupdown detects its own recursion, interfaces(5).  It must not get our other variables.
+    # ifupdown detects its own recursion by these variables, interfaces(5).  It must not get our other variables.
     return {name: value for name, value in environ.items() if name.startswith(_CONFIGURING)}
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # What to do if there is no rule yet.
 _BEGIN = """\
-no stanza has netconf- options yet; to begin, on a network that is to be known:
+no stanza has netconf- options yet; to begin, on a network that should be recognised:
     netconf-hooks probe IFACE    prints a line for the stanza of IFACE, and what to do next
 /usr/share/doc/netconf-hooks/tutorial.md leads from there to a guarded laptop, netconf-interfaces(5) has all options"""
 

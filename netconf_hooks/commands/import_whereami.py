@@ -2,9 +2,8 @@
 
 This was written from its manual pages, detect.conf(5) and whereami(8).  whereami can find several locations at once, in
 the order of its file.  An interface here is at one location, the first whose line holds.  So if a location is found
-only
-under the condition of another one, it is written before that one: both lines would hold, and the more special one has
-to come first.
+only under the condition of another one, it is written before that one: both lines would hold, and the more special one
+has to come first.
 
 Each statement of the file becomes lines of its own: location lines, or a comment that says what can't be expressed and
 what to do instead.

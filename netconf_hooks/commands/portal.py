@@ -104,7 +104,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
         raise CommandError(f"{options.iface}: not up, or without netconf rules")
     guard = read_guard(store, device)
     if not guard or guard.verdict == RELEASED:
-        raise CommandError(f"{options.iface}: {device} has no guard that stands")
+        raise CommandError(f"{options.iface}: {device} has no guard, or a released one")
     uid = find_caller(os.environ)
     try:
         with tell_if_slow(f"{options.iface}: waiting for its name servers, for the portal, and for the firewall"):
@@ -115,7 +115,7 @@ def visit_portal(options: Namespace, store: Store) -> int:
             passing = list_portal_exemptions(
                 uid, _list_resolver_users(), resolvers, _find_routers(link), found.places
             )
-            # If no login is needed, only the time ends the pass.
+            # If no login is needed, only the time closes the window.
             open_portal(store, device, passing, options.seconds, "" if found.captive is False else found.api, asked)
     except GuardError as error:
         raise CommandError(f"{options.iface}: {error}") from error

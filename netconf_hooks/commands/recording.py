@@ -55,7 +55,7 @@ def describe_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
         member = {"values": list(answer.values), "problem": answer.problem or None, "pending": answer.pending}
         if TESTS[key].asked:
             member["refuted"] = list(answer.refuted)
-            # Answers that nobody can give: no test of them holds, negated or not.
+            # Values for which there can be no answer: no test of them holds, negated or not.
             if void := [value for value in answer.settled if value not in (*answer.values, *answer.refuted)]:
                 member["void"] = void
         described[key] = member

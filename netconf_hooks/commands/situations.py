@@ -248,7 +248,7 @@ def _list_disagreements(
     def list_voices(situations: Sequence[Situation]) -> list[Situation]:
         voices: dict[object, Situation] = {}
         for each in situations:
-            # A veto and no wish for a tunnel say the same, but not to an interface that wants it.
+            # A veto against a tunnel and no wish for it have the same effect, unless another interface wants it.
             ranks = {tunnel: rank for tunnel, (rank, _) in rank_tunnels(each.records).items() if tunnel in shared}
             voices.setdefault((say(each), tuple(ranks.items())), each)
         return list(voices.values())

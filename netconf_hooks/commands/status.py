@@ -52,7 +52,7 @@ class Seen(Record):
     tunnels: their records, also of held tunnels without a decision; up: whether each is connected, None if unknown;
     states: as the watcher has last seen them.
     guards: by device; states_of_guards: ``closed``, ``open`` or ``released``.
-    held: that a tunnel is held or was stopped by hand, in words.
+    held: the tunnels that are held or were stopped by hand, each with that in words.
     """
 
     __slots__ = ("records", "current", "tunnels", "up", "states", "guards", "states_of_guards", "held")
@@ -255,7 +255,7 @@ def _make_interface_row(record: InterfaceRecord, seen: Seen, store: Store, verbo
         if _is_kept_by_guest(record):
             notes.insert(0, "the kernel goes on using its routes: the port of a guest gives the bridge carrier")
         return Row(
-            record.iface, place, QUIET, since, "does not count: no carrier, or another device by now", "", notes
+            record.iface, place, QUIET, since, "does not count: no carrier, or the device was replaced", "", notes
         )
     if record.place.undecided:
         reason = "a test was not answered in time; asked again by the watcher"

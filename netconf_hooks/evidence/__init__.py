@@ -1,7 +1,8 @@
 """What can be seen of the network: one module for each kind of evidence.
 
-Observers return data and change nothing.  A module that `rules.TESTS` names answers the tests of its keys; the others
-(`connection`, `dhclient`, `known_servers`, `names`, `probes`, `scan`, ...) are used by these.
+Observers return data and change nothing.  A module that `rules.TESTS` names answers the tests of its keys.  The others
+serve these (`connection`, `dhclient`, `names`, `probes`, ...), the watcher (`fingerprint`), `settle` (`current`), or
+mapping scripts (`scan`).
 
 Evidence in the kernel's tables and in files does not depend on the value that a test names.  Such a module has one
 function, which only `observe_link` below calls::

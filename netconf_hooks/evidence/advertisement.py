@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from netconf_hooks.evidence import Link
 
 # Seconds.  A router answers within 0.5 s (MAX_RA_DELAY_TIME, RFC 4861 10), unless it answers by multicast and has sent
-# one in the last 3 s (MIN_DELAY_BETWEEN_RAS).  Don't wait for that: the watcher asks again later.
+# a multicast answer in the last 3 s (MIN_DELAY_BETWEEN_RAS).  Don't wait for that: the watcher asks again later.
 PATIENCE = 1.0
 
 # Seconds for which a link's own address may be tentative, so that nothing can be sent: up to 1 s of delay and 1 s of

@@ -61,7 +61,7 @@ class Way(Record):
 class Attempt(Record):
     """The result of an attempt to connect.
 
-    socket: connected, and closed by the caller; None if the attempt failed.  way: of this socket.
+    socket: connected; the caller must close it; None if the attempt failed.  way: of this socket.
     refuted: whether a connection was tried and failed.  problem: why there is no connection.
     settled: whether trying again now is useless; it is not if this machine itself has refused to send.
     """

@@ -2,8 +2,8 @@
 
 A lease may be outdated: a client that is killed leaves it behind, and dhclient crashes when it should release a DHCPv6
 lease (isc-dhcp 4.4.3 in Debian 12).  So a lease counts only *while the link has its address*, and while dhclient runs
-for the link or the lease has not expired.  The time alone would not do: a machine without a battery for its clock
-boots with a wrong one, and sets it later.
+for the link or the lease has not expired.  The expiry time alone is not enough: a machine without a battery for its
+clock boots with a wrong time, and sets it later.
 
 The network has sent the values in a lease, so they may contain any byte.
 """
@@ -209,7 +209,7 @@ def split_leases(text: str) -> Iterator[Lease]:
         head, brace, body = text[start + 1:end].partition("{")
         end = start
         body, closing, _ = body.partition("\n}")
-        # Without its last line, it is being written at this moment, or was cut off by a full disk.
+        # A lease without its last line is being written at this moment, or was cut off by a full disk.
         if brace and closing and head.strip() in ("lease", "lease6"):
             yield _parse_lease(body)
 
@@ -297,7 +297,8 @@ def split_values(text: str) -> list[str]:
 
 
 def _read_string(text: str, at: int) -> tuple[str, int]:
-    """Return the quoted string whose first character is at `at`, and the position of its end; 0 if it has none."""
+    """Return the quoted string whose first character is at `at`, and the position of its end; 0 if the closing quote is
+    missing."""
     value = ""
     size = len(text)
     while at < size:

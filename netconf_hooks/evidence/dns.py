@@ -261,7 +261,8 @@ class _Evidence:
             self.pending = all(":" in address or is_link_local(address) for address in self._list_addresses())
 
     def read_dhcpcd_leases(self) -> None:
-        """Take the domains in the DHCPv4 lease of dhcpcd as it was received: it leaves out those with a comma."""
+        """Take the domains from the DHCPv4 lease as dhcpcd received it: its other records leave out those with a
+        comma."""
         if not self._runs_dhcpcd():
             return
         from netconf_hooks.evidence.dhcpcd import list_leases
@@ -375,7 +376,7 @@ class _Evidence:
             self._add_found(parse_resolver_record(text))
 
     def _runs_unit(self, unit: str) -> bool:
-        """Whether systemd runs it: this link exists while a unit is active (unit_unlink_state_files, core/unit.c)."""
+        """Whether the unit is active: only then this symbolic link exists (unit_unlink_state_files, core/unit.c)."""
         return os.path.lexists(f"{self._records.run}/systemd/units/invocation:{unit}")
 
     def _runs_dhcpcd(self) -> bool:
@@ -468,7 +469,7 @@ class _Evidence:
 def find_advertising_routers(index: int) -> tuple[tuple[str, ...], str]:
     """Return the IPv6 routers of a link that advertise themselves, and the link's MAC address.
 
-    None if the kernel can't be asked: then its routers are not known.
+    No routers if the kernel can't be asked.
     """
     from netconf_hooks.system.netlink import AF_INET6, Netlink, NetlinkError
 
@@ -594,7 +595,7 @@ def parse_dhcpcd_dump(text: str) -> Announcement:
 
 
 def _make_announcement(domains: Iterable[str], servers: Iterable[str]) -> Announcement:
-    """Return the valid ones, each once and at most `MOST` of them."""
+    """Return the valid domains and addresses: each once, and at most `MOST` of a kind."""
     words = (word for value in domains for word in split_domains(value))
     names = dict.fromkeys(name for name in map(_read_domain, words) if name)
     addresses = dict.fromkeys(address for address in map(_read_server, servers) if address)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from netconf_hooks.evidence.probes import Conversation, View
 
-# Seconds.  If a server has not answered for so long, ask the next one, too ...
+# Seconds without an answer after which the next server is asked, too.
 NEXT = 0.4
-# ... and all of them again after so long, since UDP packets may be lost.
+# Seconds without an answer after which a server is asked again, since UDP packets may be lost.
 AGAIN = 1.0
-# How long to wait for the answer of the other address family, once one is there: some servers never answer AAAA.
+# Seconds to wait for the answer of the other address family, once one has arrived: some servers never answer AAAA.
 LATE = 0.2
 
 # If several names are resolved, those without an answer get this many times as long as the first answer took, but at
@@ -63,7 +63,7 @@ class Resolution(Record):
         self.problem = problem
 
 
-_CUT_OFF = Resolution(settled=False, problem="was not waited for any longer, since other names had their answers")
+_CUT_OFF = Resolution(settled=False, problem="given up early, since other names had their answers")
 
 
 class Reply(Record):
@@ -84,9 +84,9 @@ def is_address(host: str) -> bool:
 def resolve(host: str, view: View, families: Sequence[int] = ()) -> Conversation[Resolution]:
     """Return the addresses of a host.  If `host` is an address, return it, if the link has an address of that family.
 
-    families: of which addresses are asked for; if not given, those in which the link can reach hosts.
+    families: the kinds of addresses to ask for; if not given, those in which the link can reach hosts.
 
-    If the link has none, the kernel would treat every address as a neighbour on the link and wait for its answer.
+    A link without an address asks nothing: the kernel would take every host for a neighbour and wait for its answer.
     """
     if is_address(host):
         if any((":" in own) == (":" in host) for own, _ in view.networks):
@@ -109,7 +109,7 @@ def look_up(hosts: Iterable[str], view: View, families: Sequence[int] = ()) -> d
     """Resolve several names at the same time; wait at most until the view's deadline.
 
     Once one of them has an address, the others have only a little more time (`SHARE`): a name that nobody answers for
-    must not delay one that is known.  A name that had less time than it could have is not `settled`.
+    must not delay one that is known.  A name that was given up early is not `settled`.
 
     hosts: in the order in which they are asked, if there are more than `MOST_AT_ONCE`; then each group of so many has
     the same share of the time.  families: as for `resolve`.

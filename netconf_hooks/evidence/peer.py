@@ -34,7 +34,7 @@ PAUSES = (0.1, 0.2, 0.4, 0.4, 0.4)
 # After an answer from a MAC address that is not the wanted one: seconds to wait for the right one.
 LATE = 0.2
 
-# What no host can have: the dummy address of RFC 7600, and one of the discard-only prefix (RFC 6666).
+# Addresses that no host can have: the dummy address of RFC 7600, and one of the discard-only prefix (RFC 6666).
 NOBODY, NOBODY6 = "192.0.0.8", "100::1"
 
 # Read at most so many packets at a time: otherwise a flood of them could block the other questions.
@@ -76,7 +76,7 @@ def ask(question: Question, view: View) -> Steps:
     mac = bytes.fromhex(status.address.replace(":", ""))
     asked = (target,) if wanted else (target, NOBODY6 if ":" in target else NOBODY)
     kind = _ETH_P_IPV6 if ":" in target else _ETH_P_ARP
-    # Of both from the same sender: Linux' proxy ARP does not answer 0.0.0.0.
+    # Ask for both from the same sender: Linux' proxy ARP does not answer 0.0.0.0.
     source = find_source(target, view.networks)
     requests = [_make_request(mac, source, each) for each in asked]
     found: dict[str, dict[str, None]] = {each: {} for each in asked}
@@ -98,7 +98,7 @@ def ask(question: Question, view: View) -> Steps:
             yield Wait({packets.fileno(): select.POLLIN}, min(until, due))
             for address, answerer in _read_answers(packets, kind, mac, asked):
                 if address == target and answerer not in found[target] and answerer != wanted:
-                    # The right one may come later, or show that it answers for every address.
+                    # The right host may answer later; or this one may answer for `NOBODY`, too, and not count.
                     until = min(until, time.monotonic() + LATE)
                 found[address][answerer] = None
             if wanted in found[target]:

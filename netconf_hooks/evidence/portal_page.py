@@ -102,7 +102,7 @@ def follow_redirects(view: View, uri: str = PLAIN_REQUEST) -> tuple[Portal, ...]
         try:
             place = read_portal(target, LONGEST_LOCATION, _PRINTABLE)
         except ValueError:
-            break  # or a path on the same host, which is allowed already
+            break  # no redirection, or to a path on the same host, which is allowed already
         found.append(place)
         if is_api(place):
             break

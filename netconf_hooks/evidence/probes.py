@@ -35,7 +35,7 @@ LEAST = 0.02
 """Seconds that must be left to ask a question: if nobody can answer in time, silence would count as a no."""
 
 GRACE = 0.2
-"""Seconds after the deadline at which a conversation is ended that does not end by itself."""
+"""A conversation that does not end by itself is ended so many seconds after the deadline."""
 
 
 class Outcome(Record):
@@ -68,7 +68,7 @@ class Wait(Record):
 
 
 def announce_nothing(device: str, protocol: str, address: str, port: int) -> None:
-    """Announce a packet that is about to be sent to nobody: there is no guard."""
+    """Do nothing: there is no guard that has to know the packets."""
 
 
 class View:
@@ -143,7 +143,7 @@ class _Talk:
             self.outcome = Outcome(problem=f"the kernel's tables could not be read: {error}")
 
     def close(self) -> None:
-        """End it: it closes what it has opened."""
+        """End the conversation, which closes what it has opened."""
         if self._steps is not None:
             self._steps.close()
 
@@ -211,7 +211,7 @@ def _note(answers: dict[str, Answer], question: Question, outcome: Outcome) -> N
     before = answers.get(question.key, Answer())
     problems = [before.problem] if before.problem else []
     problem = f"{question.value}: {outcome.problem}" if outcome.problem else ""
-    if problem and problem not in before.problem:  # explain asks again what was not answered
+    if problem and problem not in before.problem:  # explain asks unanswered questions again
         problems.append(problem)
     mine = (question.value,)
     answers[question.key] = Answer(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def ask(question: Question, view: View) -> Steps:
-    """Run the program with ``IFACE``; it holds with exit status 0.  At the deadline it is killed, without a result.
+    """Run the program with ``IFACE`` in its environment; the test holds if it exits with status 0.
+
+    At the deadline the program is killed; then the test has no result.
 
     The program can stop tunnels, so it runs only if root owns it and every directory on the way to it, and nobody else
     can write to them.

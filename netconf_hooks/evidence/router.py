@@ -102,7 +102,7 @@ def _find_routers(netlink: Netlink, link: Link) -> Answer:
 
 
 def _find_leased_routers(netlink: Netlink, link: Link) -> tuple[list[str], tuple[str, ...]]:
-    """Return the routers on the link that are in its DHCP client's leases, and which leases can't be read."""
+    """Return the routers on the link that are in its DHCP client's leases, and the lease files that can't be read."""
     from netconf_hooks.evidence import dhclient
 
     device = link.device

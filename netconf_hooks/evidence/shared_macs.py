@@ -1,6 +1,6 @@
-"""MAC addresses of routers that are the same in many networks, so that they recognise none of them.
+"""MAC addresses that routers have in many networks, so that they identify none of them.
 
-Each entry is how an address begins, what has it, and where that is written.
+Each entry: the beginning of the address, what uses it, and the source of that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHARED = (
 
 
 def find_user(mac: str) -> str:
-    """Return what has this MAC address in many networks (``VRRP or CARP``); empty if the address is not such a one.
+    """Return what uses this MAC address in many networks (``VRRP or CARP``); empty if the address is not shared.
 
     mac: in lower case, with colons.
     """

@@ -5,8 +5,8 @@ exchange or its signature) and does not just replay the certificate.  The certif
 not matter.
 
 A certificate does not prove where the server is.  So there are more conditions: the server has a private or link-scope
-address, or one on the link's own prefix, within the bounds of `lan`; the link does not lead to another place as a whole
-(a tunnel, ppp); IPsec policies are bypassed; and the server was never seen elsewhere (`known_servers`).  If the
+address, or one on the link's own prefix, within the bounds of `lan`; the link itself leads to no remote place (as a
+tunnel or ppp does); IPsec policies are bypassed; and the server was never seen elsewhere (`known_servers`).  If the
 certificate is right, the same address is also asked through each tunnel that is up: a host that can use the tunnel can
 relay the server, too.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from netconf_hooks.place import Question
     from netconf_hooks.system.netlink import LinkStatus
 
-# Seconds for asking through all tunnels, in addition to the time of the answer.
+# Seconds for asking through all tunnels, after the server has answered on the link.
 TUNNEL_PATIENCE = 1.0
 
 MOST_BYTES = 256 * 1024
@@ -100,7 +100,7 @@ def ask(question: Question, view: View) -> Steps:
     address = sight.way.address
     routers = _find_routers(view, address)
     if not routers:
-        return Outcome(problem="not counted: no router here has a MAC address by which to know the network again")
+        return Outcome(problem="not counted: no router here has a MAC address that could identify the network")
     ways = [Way(address, tunnel) for tunnel in list_tunnels(view.link.device)]
     until = min(view.deadline, time.monotonic() + TUNNEL_PATIENCE)
     through = yield from _find_way(ways, port, name, wanted, until, view.announce)
@@ -110,7 +110,7 @@ def ask(question: Question, view: View) -> Steps:
         else:
             server = servers.note(wanted, routers, question.routers, view.link.device)
     except ServersError as error:
-        return Outcome(problem=f"not counted, where it was seen can't be kept: {error}")
+        return Outcome(problem=f"not counted: where it was seen can't be recorded: {error}")
     if server.elsewhere:
         return Outcome(problem=_explain_elsewhere(server.elsewhere, wanted))
     return Outcome((question.value,))

@@ -1,9 +1,9 @@
 """The wireless network of a link: the tests ``ssid`` and ``bssid``, and whether the link is encrypted.
 
-A link is **encrypted** if its frames to the access point are encrypted with a key of their own.  The kernel is asked
-for this key.  The access point's own announcement proves nothing: beacons are not authenticated, and anybody in range
-can send one that announces encryption in the name of an open network.  The announcement is used only if the kernel
-can't be asked for keys (a driver without get_key; a caller without CAP_NET_ADMIN).
+A link is **encrypted** if it encrypts its frames to the access point with a key of its own (a pairwise key).  The
+kernel is asked for this key.  The access point's own announcement proves nothing: beacons are not authenticated, and
+anybody in range can send one that announces encryption in the name of an open network.  The announcement is used only
+if the kernel can't be asked for keys (a driver without get_key; a caller without CAP_NET_ADMIN).
 
 WEP does not count as encryption: it has been broken since 2001 (Fluhrer, Mantin, Shamir), and anybody who listens for
 some minutes has the key.  Opportunistic encryption (OWE, RFC 8110) and WPA3 count, and so does TKIP, the first WPA.
@@ -156,7 +156,7 @@ def list_access_points(nl80211: Nl80211) -> list[AccessPoint]:
 
 
 def has_key(nl80211: Nl80211, peer: bytes) -> bool | None:
-    """Return whether frames to `peer` are encrypted with a key of their own; None if keys can't be asked for."""
+    """Return whether the link has a pairwise key for `peer`; None if keys can't be asked for."""
     for number in _PAIRWISE_KEYS:
         key = pack_attribute(ATTR_MAC, peer) + pack_attribute(ATTR_KEY_IDX, bytes((number,)))
         try:

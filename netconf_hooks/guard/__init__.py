@@ -150,8 +150,8 @@ def leave(store: Store, invocation: Invocation) -> None:
 
 
 def put_back(store: Store, known: Mapping[str, str] | None = None) -> str:
-    """Restore removed guards, and guards whose records were removed.  Return why to decide again, in words: a link that
-    should be open is closed now; empty if none is.
+    """Restore guards whose rules or records were removed.  Return why to decide again, in words: if a link that should
+    be open is closed now, else empty.
 
     known: the devices that had a guard a moment ago, each with its firewall, regardless of the records.
     """

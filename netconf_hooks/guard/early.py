@@ -35,7 +35,7 @@ def is_any_guarded(stanzas: Iterable[str], path: str = "") -> bool:
     try:
         return any(read_rules(options).is_guarded() for options in query_stanzas(likely, path).values())
     except InterfacesError as error:
-        log.error(f"whether {', '.join(likely)} are guarded is not known: {error}")
+        log.error(f"unknown whether {', '.join(likely)} should be guarded: {error}")
         return True
 
 

@@ -242,7 +242,7 @@ def _find_unreachable(
 
 
 def _list_reached(tunnels: Sequence[Sequence[Endpoint]], known: Collection[str]) -> set[str]:
-    """Return the hosts of all tunnels that have at least one known address.  known: the names that have one."""
+    """Return all hosts of each tunnel that has at least one known address.  known: the names that have one."""
     from netconf_hooks.evidence.names import is_address
 
     hosts = [[endpoint.host for endpoint in tunnel] for tunnel in tunnels]

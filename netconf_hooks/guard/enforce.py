@@ -76,7 +76,7 @@ def follow_closing(store: Store) -> None:
             try:
                 token = _find_open(record)
             except GuardError as error:
-                # It may still be open, as its record says: so the watcher goes on listening for its network.
+                # It may still be open, as its record says: so the watcher goes on watching its network.
                 log.error(f"{record.device}: netconf-guard: {error}")
                 continue
             if token:
@@ -267,12 +267,12 @@ def put_back(store: Store) -> str:
     fallen = _find_fallen(records)
     if fallen:
         with store.lock_acting():
-            # Another process may have been about to close or remove it.
+            # Read and look again, under the lock: another process may just have closed or removed a guard.
             now = [record for record in store.read_guards(log.error) if record.verdict != RELEASED]
             fallen = _find_fallen(each for each in now if each.device in fallen)
             for device, (record, problem) in fallen.items():
                 if problem == UNHOOKED:
-                    log.info(f"{device}: netconf-guard: {problem}: hooking it to its frames")
+                    log.info(f"{device}: netconf-guard: {problem}: adding the hook for its frames")
                 else:
                     log.error(
                         f"{device}: netconf-guard: somebody removed it ({record.backend}: {problem}); restoring it"
@@ -326,4 +326,4 @@ def _change_ports(store: Store, records: Iterable[GuardRecord]) -> None:
                 if now and now.verdict != RELEASED and (ports := find_ports(now)):
                     firewall.load_firewall(now.backend).change_ports(now.device, ports)
         except (GuardError, NetlinkError) as error:
-            log.error(f"{record.device}: netconf-guard: the firewall does not learn its ports: {error}")
+            log.error(f"{record.device}: netconf-guard: its ports can't be written into the firewall: {error}")

@@ -68,7 +68,7 @@ class ProbePass:
 
 
 def make_pass(store: Store, device: str, seconds: float) -> ProbePass:
-    """Return a pass for a command that only looks; without effect if there is no guard or we are not root."""
+    """Return a `ProbePass` for a command that only looks; without effect if there is no guard or we are not root."""
     record = read_guard(store, device) if os.geteuid() == 0 else None
     return ProbePass(device, record.backend if record and record.verdict != RELEASED else "", seconds)
 

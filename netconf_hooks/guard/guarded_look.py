@@ -56,7 +56,7 @@ def begin_windows(record: GuardRecord) -> str:
     """Return a token that allows opening the windows for a captive portal and for names; empty unless it is certain
     that the link is still on their network.
 
-    record: says since before this call that the windows are open: so shutting them later removes the token.
+    record: must already say that the windows are open, so that whoever shuts them later also removes the token.
     Raises `GuardError`, also if the device has no guard, and `NetlinkError`.
     """
     token = _make_token()
@@ -123,7 +123,7 @@ class Look:
             # Confirm the routers' MACs now: the kernel's neighbours may be older than a change of the network.
             answered = kernel.confirm_neighbours(now.index, routers, monotonic() + CONFIRMATION) if routers else {}
             now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
-        # If a router's MAC was unknown when the look began, it may belong to another network that came since.
+        # A router whose MAC was unknown when the look began may belong to a network that the link has joined since.
         known = self._before.macs.keys() >= now.macs.keys()
         certain = len(answered) == len(routers) and known and self._before.is_like(now)
         servers = dhclient.find_dhcp_servers(self._device)
@@ -164,7 +164,7 @@ class Look:
             now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
             unknown = [router for router in now.routers if router != NO_ADDRESS and router not in now.macs]
             if unknown:
-                # Before any evidence is collected: the routers' MACs identify the network that it comes from.
+                # Ask before any evidence is collected: the routers' MACs identify the network that it comes from.
                 kernel.resolve_neighbours(now.index, unknown, monotonic() + CONFIRMATION)
                 now = fingerprint.read_fingerprint(self._device, kernel, self._outside_ports)
         return now

@@ -9,7 +9,7 @@ there::
     # netconf-hooks: end of what the guard of eth0 needs
 
 Each line names its guard, so only our own lines are ever removed, even after a hook was killed or if the admin has
-edited the block.  Everything else keeps each byte.  If the admin's own lines have a name, we do not pin it: glibc
+edited the block.  All other bytes stay as they are.  If the admin's own lines have a name, we do not pin it: glibc
 returns the addresses of all lines (host.conf(5), ``multi on`` in Debian), and so does musl.
 
 Callers hold the acting lock: of two writers at the same time, one would undo the other's change.
@@ -146,7 +146,8 @@ def _is_device(name: bytes) -> bool:
 
 
 def _check_name(name: str) -> str:
-    """Return a name as it is pinned: as in the configuration, with or without a dot, since the daemon looks up that."""
+    """Return a name as it is pinned: in lower case, with or without a final dot as in the configuration, since the
+    daemon looks up exactly that."""
     labels = name.lower().removesuffix(".").split(".")
     if len(name) > _MAX_NAME or not _NAME.issuperset(name) or not all(labels) or name.startswith("-"):
         raise GuardError(f'"{log.printable(name)}" is no name of a host')
@@ -204,12 +205,12 @@ def _rewrite(path: str, edit: Edit) -> dict[str, tuple[str, ...]]:
             if edited == lines:
                 return said
             if before.st_nlink > 1:
-                raise GuardError(f"{path}: it has other names (hard links), which would keep what it was")
+                raise GuardError(f"{path}: it has other names (hard links), which would keep the old content")
             if _put(place, b"\n".join(edited), before):
                 return said
     except OSError as error:
         raise GuardError(f"{path}: {error.strerror}") from error
-    raise GuardError(f"{path}: somebody else writes it all the time")
+    raise GuardError(f"{path}: another program keeps changing it")
 
 
 def _put(place: str, content: bytes, before: os.stat_result) -> bool:

@@ -47,7 +47,7 @@ CHECK = 10.0
 # Seconds between two attempts to write records: from the first to the last, doubled each time.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
 
-# What an event means for a link: it is on the network that was looked at, maybe, or not any more.
+# What an event means for a link: it is on the network that was looked at, or maybe, or not any more.
 SAME, DOUBTFUL, LOST = range(3)
 
 _GONE = "the carrier is gone, or the link itself"
@@ -59,8 +59,8 @@ _MOVED = "the carrier was gone for a moment"
 class _Judgement(Record):
     """What an event means for a link.
 
-    what: one of `SAME`, `DOUBTFUL`, `LOST`; because: the reason, in words; certain: whether all windows are closed,
-    whatever the link looks like now.
+    what: one of `SAME`, `DOUBTFUL`, `LOST`; because: the reason, in words; certain: whether all windows have to be
+    shut, whatever the link looks like now.
     """
 
     __slots__ = ("what", "because", "certain")
@@ -163,7 +163,7 @@ class Leases:
         self._shuts: dict[str, _Shut] = {}
         self._renewed: dict[str, tuple[GuardRecord, float, float]] = {}
         self._questions: dict[str, float] = {}  # until when we wait for a device's routers to answer
-        self._answered: dict[str, None] = {}  # the devices whose routers have, in this order: to be renewed
+        self._answered: dict[str, None] = {}  # the devices to renew, in this order: their routers have answered
         self._due: float | None = None
         self._retry = 0.0
         self._pause = FIRST_PAUSE
@@ -257,11 +257,11 @@ class Leases:
             self._devices, self._neighbours = devices, neighbours
             self._news.filter_news(devices.keys(), neighbours)
         self._had_carrier = {index: self._had_carrier.get(index, False) for index in devices}
-        # Only now: every later change reaches us as an event.
+        # Verify only now: every change after this moment reaches us as an event.
         self.verify(records)
         for record in records:
             if self._find_firewall(record) is None:
-                continue  # this has loaded it, which would take too long when a guard has to be shut
+                continue  # finding it has loaded it: at the time when a guard has to be shut, that would take too long
             if record.opened and record.verdict == OPEN and not record.is_open(time.time()):
                 self.must_look = self.must_look or "a lease has ended"
         used = [each for name, each in self._firewalls.items() if name in {record.backend for record in records}]
@@ -527,7 +527,8 @@ class Leases:
         self._questions = {device: until for device, until in self._questions.items() if until > now}
 
     def _renew_next(self) -> None:
-        """Renew one lease.  Before the next one, `hear` comes: many renewals would delay what has to be shut."""
+        """Renew one lease only: the watcher calls `hear` before the next one, so that many renewals don't delay a guard
+        that has to be shut."""
         device = next(iter(self._answered))
         del self._answered[device]
         for record in self.list_guards():

@@ -138,7 +138,8 @@ def _make_record(
     record = GuardRecord(device, backend, CLOSED, "it is coming up", passes)
     if before is None:
         return record
-    # Rules in another firewall are removed after the link is closed in this one; after a kill, by the next hook.
+    # Rules in another firewall are removed after the link is closed in this one; if this hook is killed before that,
+    # the next one removes them.
     elsewhere = [name for name in (before.backend, *before.former.split()) if name != backend]
     record = record.change(former=" ".join(dict.fromkeys(elsewhere)), opened=before.opened)
     if is_up:
@@ -198,7 +199,7 @@ def begin_leaving(store: Store, invocation: Invocation) -> None:
     record = read_guard(store, device_of(iface))
     if not record or record.verdict == RELEASED:
         return
-    from netconf_hooks.guard.enforce import follow_closing  # a hook imports only what it does
+    from netconf_hooks.guard.enforce import follow_closing  # a hook imports only what it needs
 
     shut_guard(store, record, f"{iface} is going down")
     with store.lock_records():
@@ -297,7 +298,7 @@ def remove_guard(store: Store, record: GuardRecord) -> None:
     unpin(record.device)
     with store.lock_records():
         store.remove_guard(record.device)
-    log.info(f"{record.device}: netconf-guard: gone")
+    log.info(f"{record.device}: netconf-guard: removed")
 
 
 def _lift_former(record: GuardRecord) -> str:
@@ -311,7 +312,7 @@ def _lift_former(record: GuardRecord) -> str:
         try:
             firewall.load_firewall(name).lift(record.device)
         except GuardError as error:
-            log.error(f"{record.device}: netconf-guard: what stands in {name} can't be taken away: {error}")
+            log.error(f"{record.device}: netconf-guard: its rules in {name} can't be removed: {error}")
             left.append(name)
     return " ".join(left)
 
@@ -328,6 +329,6 @@ def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
     if not ports or not ports.bridge or backend in HOLD_GUESTS:
         return ""
     return (
-        f"{device} is a bridge, and {backend} does not see what its guests send: it takes nftables (libnftables1) "
-        'and no "netconf-guard-backend iptables"'
+        f"{device} is a bridge, and {backend} does not see what its guests send: guarding it needs nftables "
+        '(libnftables1), and no "netconf-guard-backend iptables"'
     )

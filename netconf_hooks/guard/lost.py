@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Written in place of the lost rule.  It can't be read as a rule, so it keeps the guard closed.
 LOST_RULE = "lost with its record: closed until the next ifup or ifdown"
 
-_GONE = "it is gone, and the firewall has the guard"
+_GONE = "it is gone, but the firewall still has the guard"
 
 
 def restore_records(store: Store, known: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def restore_records(store: Store, known: Mapping[str, str] | None = None) -> tup
 def find_lost(store: Store, known: Mapping[str, str] | None = None, ask: bool = True) -> dict[str, str]:
     """Return the devices with a guard whose record is unreadable or missing, each with the reason.
 
-    known: devices that had a guard's record, each with its firewall; needed for guards without any file left here.
+    known: devices that had a guard's record, each with its firewall; needed to find guards of which no file is left.
     ask: whether to look for such guards also in the firewalls that the other guards use.
     Takes no lock.
     """

@@ -45,7 +45,7 @@ def has_left(record: GuardRecord, now: Fingerprint) -> bool:
 
 
 def list_window_routers(record: GuardRecord) -> frozenset[str]:
-    """Return the routers by whose MAC addresses it is known that a link has left the network of a window."""
+    """Return the routers whose MAC addresses show whether a link has left the network of a window."""
     try:
         known = [parse_fingerprint(text) for text in _list_fingerprints(record) if text]
         return frozenset(router for fingerprint in known for router in fingerprint.macs)

@@ -62,14 +62,14 @@ def open_portal(
     """Allow `exemptions` for some seconds.  Raises `GuardError` if there is no guard, if the firewall fails, or if the
     link has moved to another network.
 
-    api: the URI that says when they are not needed any more (RFC 8908), empty if there is none; asked: the network for
-    which they are, None for the current one.
+    api: the URI that says when they are not needed any more (RFC 8908), empty if there is none; asked: the network
+    whose portal needs them, None for the current one.
     """
     with store.lock_acting():
         with store.lock_records():
             record = read_guard(store, device)
             if not record or record.verdict == RELEASED:
-                raise GuardError(f"{device} has no guard that stands")
+                raise GuardError(f"{device} has no guard, or a released one")
             until = time.time() + seconds
             now = fingerprint.read_fingerprint(device, outside_ports=record.rules.outside_ports)
             if asked and asked.is_left(now):

@@ -1,4 +1,4 @@
-"""Reads the records of guards before a decision, and writes what was decided, and what has been done of it."""
+"""Reads the records of guards before a decision; writes the verdicts, and whether the firewall has applied them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_guard(store: Store, device: str) -> GuardRecord | None:
     try:
         return store.read_guard(device)
     except RecordError as error:
-        log.error(f"{device}: {error}: its guard is put up anew at the next ifup")
+        log.error(f"{device}: {error}: its guard is installed anew at the next ifup")
         return None
 
 
@@ -99,5 +99,5 @@ def mark_applied(store: Store, told: GuardRecord, opened: bool, lease: float = 0
 
 
 def find_ports(record: GuardRecord) -> Ports | None:
-    """Return the ports of a guarded link; None if it is no bridge, bond or alike.  Raises `NetlinkError`."""
+    """Return the ports of a guarded link; None if it is no bridge, bond or the like.  Raises `NetlinkError`."""
     return ports.read_ports(record.device, record.options, record.rules.outside_ports)

@@ -90,7 +90,7 @@ def list_windows(record: GuardRecord, everything: bool) -> tuple[str, ...]:
 def drop_waiting(device: str) -> None:
     """Drop packets that passed the firewall while a link was open and still wait for the MAC address of their router.
 
-    If the link has moved, a router of another network answers.
+    If the link has moved, a router of the other network would answer, and receive them.
     """
     try:
         with netlink.Netlink() as kernel:

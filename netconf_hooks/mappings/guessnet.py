@@ -87,7 +87,7 @@ class Options(Record):
 
 
 class MapLines(Record):
-    """The ``map`` lines of a mapping, read.  names, excluded: the stanzas that are, or are not, candidates."""
+    """The parsed ``map`` lines of a mapping.  names, excluded: the stanzas that are, or are not, candidates."""
 
     __slots__ = ("names", "excluded", "options", "errors")
 
@@ -456,7 +456,7 @@ def find_first(candidates: Sequence[Candidate], context: TestContext) -> tuple[s
                 steps = _begin(test, candidate.name, context, neighbours, air)
                 runs[steps] = (candidate.name, test)
                 waits[steps] = Wait({}, 0.0)
-        ready: frozenset[int] | None = None  # what begins a generator
+        ready: frozenset[int] | None = None  # None starts a generator
         while True:
             now = time.monotonic()
             for steps, wait in list(waits.items()):

@@ -57,7 +57,7 @@ class Ended(BaseException):
 
 
 class MapLines(Record):
-    """The ``map`` lines of a mapping, read.
+    """The parsed ``map`` lines of a mapping.
 
     locations: the lines that can be read; default: the name if none holds, empty if not written; timeout: seconds that
     all tests may take together; errors: a `RuleError` for everything that can't be read.

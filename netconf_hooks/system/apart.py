@@ -1,9 +1,9 @@
 """Runs the admin's own programs outside the watcher's unit.
 
-netconf-hooks-watch.service may do less than a hook.  But what the admin has written must behave the same, whether a
-hook or the watcher runs it.  So in the watcher's children, systemd-run(1) starts it in a transient unit of its own, as
-a child of systemd.  Everywhere else, and if there is no D-Bus, by which systemd-run waits for a unit, it is our own
-child.
+netconf-hooks-watch.service has fewer rights than a hook.  But the admin's programs must behave the same, whether a hook
+or the watcher runs them.  So in the watcher's children, systemd-run(1) starts the program in a transient unit of its
+own, as a child of systemd.  Everywhere else, and if there is no D-Bus, by which systemd-run waits for a unit, the
+program is our own child.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PROGRAM = "systemd-run"
 # Seconds that systemd may take to start and end a unit.
 PATIENCE = 5.0
 
-# The unit's main process: if a signal ended the program itself, systemd-run could report success, systemd.service(5),
-# SuccessExitStatus=.
+# The script of the unit's main process, a shell.  If a signal ended the program as the main process, systemd-run could
+# report success: systemd.service(5), SuccessExitStatus=.
 _REPORT = '"$@"; exit'
 # The status is written to a file, so that a failure of systemd-run can't be taken for the program's.
 _WRITE_STATUS = '"$@" >/dev/null 2>&1; echo $?'
@@ -119,10 +119,10 @@ class _Unit:
     def __init__(self, argv: Sequence[str], timeout: float, variables: Mapping[str, str], shell: str) -> None:
         self._name = f"run-netconf-hooks-{os.getpid()}-{time.monotonic_ns()}.service"
         properties = (
-            # As without a unit: background processes stay, a pipe without reader ends its writer, and nobody stops it
-            # early, since the system shuts down.
+            # As without a unit: background processes stay, a pipe without reader ends its writer, and the program is
+            # not stopped early when the system shuts down.
             "KillMode=process", "IgnoreSIGPIPE=no", "DefaultDependencies=no",
-            # In case that our process is killed meanwhile.
+            # In case our process is killed meanwhile.
             f"RuntimeMaxSec={timeout + PATIENCE:g}",
         )  # fmt: skip
         self.command = [

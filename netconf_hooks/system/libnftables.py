@@ -1,8 +1,8 @@
 """Runs commands of nft(8) in this process: libnftables(3).
 
-This is a binding of our own to five functions, not python3-nftables.  That one is for JSON, too, and each hook of a
-guarded interface would pay for it: importing it takes as long as starting an interpreter and a half.  For the same
-reason this uses `_ctypes`, the part of ctypes that is written in C: the rest takes 0.7 ms of each such hook.
+This is a binding of our own to five functions, not python3-nftables: importing that, which handles JSON, too, takes
+as long as starting an interpreter and a half, in each hook of a guarded interface.  For the same reason this uses
+`_ctypes`, the part of ctypes that is written in C: the rest takes 0.7 ms of each such hook.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _GETSET, _NEWSETELEM, _GETSETELEM = (
 )
 _GETTABLE, _GETOBJECT = _SUBSYSTEM | 1, _SUBSYSTEM | 19
 _OBJECT_NAME, _OBJECT_TYPE, _COUNTER = 2, 3, b"\0\0\0\1"
-_TABLE = 1  # of all objects the attribute with the name of its table
+_TABLE = 1  # the attribute with the name of the table, which is the same for all objects
 _CHAIN_NAME, _CHAIN_HOOK = 3, 4
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE, _HOOK_DEVICES = 1, 2, 3, 4
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
@@ -72,7 +72,8 @@ class Chain(Record):
 
 
 class Tables(Netlink):
-    """Questions about nf_tables (context manager).  All raise `NetlinkError`; for what does not exist with ENOENT."""
+    """Questions about nf_tables (context manager).  All raise `NetlinkError`; its code is ENOENT if an object does not
+    exist."""
 
     def __init__(self) -> None:
         super().__init__(protocol=NETLINK_NETFILTER)
@@ -155,9 +156,9 @@ class Tables(Netlink):
 
 
 class Conversation:
-    """Questions about nf_tables over one socket, which is kept (context manager, which gives its `Tables`).
+    """Questions about nf_tables over one socket, which stays open (context manager, which returns its `Tables`).
 
-    A socket that is closed after a transaction waits until the kernel has freed what was replaced: some 15 ms.
+    Closing a socket after a transaction takes some 15 ms: it waits until the kernel has freed the replaced rules.
     """
 
     def __init__(self) -> None:
@@ -166,7 +167,7 @@ class Conversation:
 
     def __enter__(self) -> Tables:
         if self._tables is None or self._pid != os.getpid():
-            # A parent's is not for its child: they would read each other's answers.
+            # A child must not use its parent's socket: they would read each other's answers.
             self._tables, self._pid = Tables(), os.getpid()
         return self._tables
 
@@ -219,7 +220,7 @@ def _read_chain(body: bytes) -> tuple[str, Chain]:
 
 
 def _read_rule_chain(body: bytes) -> str:
-    # Of thousands of rules nothing else is read: the first two attributes are the table and the chain.
+    # Don't split all attributes, since there may be thousands of rules: the first two are the table and the chain.
     length, _ = _ATTRIBUTE.unpack_from(body, _HEADER)
     place = _HEADER + (length + 3 & ~3)
     length, kind = _ATTRIBUTE.unpack_from(body, place)
@@ -249,7 +250,10 @@ def _is_drop(nested: tuple[int, bytes]) -> bool:
 
 
 def _read_comment(userdata: bytes) -> str:
-    """Return the comment among what nft(8) keeps with a rule: one byte for the type, one for the length, the value."""
+    """Return the comment in a rule's user data, where nft(8) keeps it.
+
+    Each value there comes after one byte for its type and one for its length.
+    """
     offset = 0
     while offset + 2 <= len(userdata):
         kind, length = userdata[offset:offset + 2]

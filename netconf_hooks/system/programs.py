@@ -1,4 +1,7 @@
-"""Starts programs, with an argument list, a deadline and nothing inherited, never by a shell.  Nothing else does.
+"""Starts programs: with an argument list, never by a shell, with a deadline and nothing inherited.
+
+Only this module starts programs, except those that take over the user's terminal (`commands.unprivileged`,
+`commands.want`).
 
 A program gets: an environment of its own (ifupdown-ng gives its hooks no PATH, and variables of ifup's caller must not
 leak), ``/`` as working directory, only the descriptors 0 to 2, default signals, and a session of its own: a signal to

@@ -4,9 +4,9 @@ A new kind is a module here with a class `Tunnel`, and one line in `rules.TUNNEL
 it is the shortest module that has everything (with systemd and without, a configuration to read, endpoints).  If the
 kind's programs block until the tunnel is connected, start them by `attempt`, as `ipsec` does.
 
-Shared modules: `services` (units; `Services.find_wants` for `boot_start`), `detached` (programs that may block;
-`detached.is_halting`, since nothing is started while the system stops), `destination` (hosts and ports in
-configurations), `ike` (IPsec's endpoints).
+Shared modules: `services` (units; `Services.find_wants` for `boot_start`), `system.detached` (programs that may block;
+`is_halting`, since nothing is started while the system stops), `destination` (hosts and ports in configurations), `ike`
+(IPsec's endpoints).
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ if TYPE_CHECKING:
             """Return whether packets pass the tunnel now.
 
             True: ``status`` shows it as up, and an ``ifup`` that waits for the tunnel (``netconf-uplink``) succeeds.
-            False: the watcher decides again after 5 to 60 seconds, and behind a guard the names of all endpoints are
-            resolved again.  Return False only if it is certain.
-            None: unknown, to this user or to anybody.  ``status`` shows that, the watcher does nothing about the
-            tunnel, and a waiting ``ifup`` stops waiting after some seconds and succeeds.
+            False: ``status`` shows it as down, and ``ifup`` goes on waiting.  While a guard is closed, the names of all
+            endpoints are resolved again.  Return False only if it is certain.
+            None: unknown, to this user or to anybody.  ``status`` shows that, and a waiting ``ifup`` stops waiting
+            after some seconds and succeeds.
 
-            May raise `TunnelError`: the watcher treats it as False, and a waiting ``ifup`` fails.
+            May raise `TunnelError`: ``status`` shows it as down, and a waiting ``ifup`` fails.
             """
 
         def is_running(self) -> bool:
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
             While it runs, a closed guard lets the packets of a held tunnel pass, even if no rule wants the tunnel.
             """
 
-        # The watcher needs these four methods to keep a tunnel up.  If a kind lacks them, the watcher only calls
+        # The watcher needs the next four methods to keep a tunnel up.  If a kind lacks them, the watcher only calls
         # `is_up`, and takes False as the end of the tunnel.
 
         def inspect(self) -> Condition:
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
             The watcher acts on the result: see `Condition`.  This may take seconds, but must not wait for a server.
             Raises `TunnelError`: the watcher takes it as the reason why the tunnel has ended, and calls `start` after
-            a pause, which grows.
+            a pause, which grows.  `TunnelSilent`: the tunnel counts as running, and is inspected again later.
             """
 
         def count_received(self) -> int | None:
@@ -85,7 +85,8 @@ if TYPE_CHECKING:
 
             Called after the network has changed under a tunnel that is up, and again `supervision.PROOF` seconds later.
             If the number has not changed, the first of the `Condition.remedies` is applied, which interrupts the
-            tunnel.  So this also has to send a packet that the other end answers.  None: nothing is done.
+            tunnel.  So this also has to send a packet that the other end answers.  None: a tunnel that is up after
+            these seconds counts as working.
             """
 
         def nudge(self) -> str:

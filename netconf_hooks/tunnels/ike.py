@@ -83,7 +83,8 @@ def make_endpoints(peer: Peer, flows: Iterable[Flow]) -> tuple[Endpoint, ...]:
 def read_hosts(option: str, value: str) -> tuple[str, ...]:
     """Return the addresses and names in a list with commas, as in ``remote_addrs`` of swanctl.conf(5).
 
-    An initiator connects to one of these.  ``%any``, networks and ranges in the list are for responders, and left out.
+    An IKE initiator connects to one of these.  ``%any``, networks and ranges in the list are for responders, and left
+    out.
     option: the name of the list, for messages.  Raises `TunnelError` if nothing is left, or if a word is neither an
     address nor a name.
     """

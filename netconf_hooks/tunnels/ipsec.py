@@ -410,7 +410,7 @@ class Tunnel:
             implementation.disconnect(self._name)
 
     def is_up(self) -> bool | None:
-        """Whether the tunnel's CHILD_SA is installed; None if a daemon does not tell that to this user, or at all."""
+        """Whether the tunnel's CHILD_SA is installed; None if a daemon does not report that, or not to this user."""
         known = True
         for implementation in self._list_implementations():
             try:

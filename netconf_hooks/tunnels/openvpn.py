@@ -416,7 +416,8 @@ class Tunnel:
     def _ask_why(self, argv: Sequence[str]) -> str:
         """Return why OpenVPN did not start: it only told syslog, so run it again in the foreground.
 
-        It can't connect: it ends when it opens its management interface, since no socket can be created at that path.
+        This run can't connect: it ends when it opens its management interface, since no socket can be created at that
+        path.
         """
         result = programs.run([*argv, "--management", f"{self._proc}/none", "unix"], LAUNCH_TIMEOUT)
         return find_complaint(result.output) or "it did not start; the system log has its reason"

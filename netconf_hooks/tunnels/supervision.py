@@ -135,7 +135,7 @@ def describe_state(state: TunnelState, now: float) -> str:
 
 
 def _is_up(facts: Facts) -> bool:
-    """Whether a tunnel counts as up: it is up, or it runs and that is unknown."""
+    """Whether a tunnel counts as up: it is up, or it runs and nobody knows whether it is up."""
     return facts.up is True or (facts.up is None and facts.running)
 
 
@@ -145,7 +145,7 @@ def _watch_running(state: TunnelState, facts: Facts, news: bool, now: float) -> 
     received = -1 if facts.received is None else facts.received
     if not facts.stuck and up and not state.doubt:
         state = state.change(remedy=0)
-    # Without a change of the network do this only once: remedies that did not help would not help again.
+    # Unless the network changes, test a stuck tunnel only once: remedies that did not help would not help again.
     if news or (facts.stuck and not state.doubt and not state.remedy):
         begin = now if up else max(now, state.running_since + YOUNG - PROOF)
         state = state.change(doubt=begin, remedy=0, received=received)

@@ -354,7 +354,7 @@ class Tunnel:
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as directory:
-            # wg-quick needs a configuration file of this name; what to undo it can find out by itself.
+            # wg-quick needs a configuration file of this name, but finds out by itself what to undo.
             path = f"{directory}/{self._name}.conf"
             with open(path, "x", encoding="ascii") as file:
                 file.write("[Interface]\n")
@@ -507,7 +507,7 @@ def parse_configuration(text: str) -> Configuration:
             endpoint = split_host_port(value)
             if not endpoint:
                 raise TunnelError(f'Endpoint: expected "HOST:PORT" or "[ADDRESS]:PORT", not "{value}"')
-            endpoints[len(endpoints) if new_peer else -1:] = [endpoint]  # the last of a peer counts
+            endpoints[len(endpoints) if new_peer else -1:] = [endpoint]  # of a peer's endpoints, the last one counts
             new_peer = False
         elif section == "[peer]" and key == "allowedips":
             default_route = default_route or any(network.endswith("/0") for network in value.split(","))

@@ -1,1 +1,1 @@
-"""The process that hears the kernel's news, and what it does about them."""
+"""The process that listens to the kernel's events and acts on them."""

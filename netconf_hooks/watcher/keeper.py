@@ -75,7 +75,7 @@ def keep_up(
     leaving = bool(wanted) and (systemd or Systemd()).is_running() and (systemd or Systemd()).is_leaving()
     states: dict[tuple[str, str], TunnelState] = {}
     pids: list[tuple[int, str]] = []
-    # What a hook is just starting is inspected a moment later; no event of the kernel need come of that.
+    # Inspect tunnels that a hook is just starting a moment later: the kernel may send no event when they come up.
     times = [boot_time() + START_TIME] if len(asked) > len(wanted) else []
     acted = False
     guards = store.read_guards(log.error) if wanted else ()
@@ -142,7 +142,7 @@ def _inspect_held(store: Store, held: Sequence[TunnelRecord]) -> list[tuple[int,
 def _inspect(record: TunnelRecord, closed: bool) -> Condition:
     """Return the state of a tunnel.
 
-    closed: whether a guard is closed, which drops the packets of relays on this machine: then they are named.
+    closed: whether a guard is closed, which drops the packets of relays on this machine: then the reason names them.
     """
     try:
         tunnel = load_tunnel(record.kind, record.name)

@@ -6,11 +6,11 @@ so nothing can delay its own two tasks (`guard.lease`): it shuts the guard of a 
 router, and it renews the leases of open guards.
 
 Children do everything else.  There are at most two, each with a deadline (`system.children`).  One looks and acts: it
-compares the networks with what was seen before, by the kernel's tables, so a burst of a thousand route changes costs
-one look.  If something differs, it does the same as ``netconf-hooks refresh``, with the same code; while something is
-undecided, it does so by timer, too.  Then it takes care of the tunnels that should be up (`keeper`), and reports what
-this process is to listen to: the end of their daemons and of IPsec's security associations.  The other child runs
-event scripts.
+reads the networks in the kernel's tables and compares them with what was seen before, so a burst of a thousand route
+changes costs one look.  If something differs, it does the same as ``netconf-hooks refresh``, with the same code; while
+something is undecided, it does so by timer, too.  Then it takes care of the tunnels that should be up (`keeper`), and
+reports what this process is to listen to: the end of their daemons and of IPsec's security associations.  The other
+child runs event scripts.
 
 Hooks of DHCP clients call ``refresh`` for what the kernel does not know, such as a new domain.
 """
@@ -64,10 +64,9 @@ _OUR_TABLE, _IPTABLES_TABLE = b"netconf-guard", b"mangle"
 # The prefixes of chains and sets whose content changes with each probe and renewal.
 _PASSING = (b"open-", b"portal-", b"probe-", b"names-", b"token-", b"nchw-", b"ncht-")
 
-# Seconds.  Events come in bursts: a link that comes up causes a dozen.  A burst is over after so much silence...
-QUIET = 0.1
-# ... or when it has lasted for so long.
-BURST = 1.0
+# Events come in bursts: a link that comes up causes a dozen.  A burst is over after `QUIET` seconds without an event,
+# or when it has lasted for `BURST` seconds.
+QUIET, BURST = 0.1, 1.0
 
 # After how many seconds to look again while something is undecided; the last one is repeated.
 PAUSES = (5.0, 15.0, 30.0, 60.0)
@@ -191,7 +190,7 @@ class Listener:
         self._start_actor()
         while not self._leave():
             ready = {descriptor for descriptor, _ in self._poll.poll(self._get_patience())}
-            # What shuts a guard comes first, each time.
+            # Read the events that shut guards first, in every turn.
             if self._guards:
                 self._guards.listen(self._survey)
             if self._fifo in ready and self._drain_fifo():
@@ -644,7 +643,7 @@ class _Interests:
             try:
                 news.filter_networks(*wanted)
             except NetlinkError as error:
-                log.debug(f"watch: all news come: {error}")
+                log.debug(f"watch: events are not filtered: {error}")
         return frozenset(device for device, each in self._routers.items() if each - before.get(device, frozenset()))
 
     def sort(self, messages: Iterable[Message]) -> _News:
@@ -868,7 +867,7 @@ def survey(
     fingerprints: what was seen last, by interface; demand: why to decide even if nothing has changed, or empty; timed:
     whether only the timer asks for this, which is not logged.
     report: called with a line for each ``fingerprint``; with ``decided`` after a decision; with ``retry`` if asking
-    again may help; with ``later`` and the seconds after which a hold of the admin's ends; and with what to listen to
+    again may help; with ``later`` and the seconds after which the admin's hold ends; and with what to listen to
     (`_Tunnels.follow`).
     guards: the devices that had a guard when this was requested, each with its firewall; slept: whether the machine has
     slept since the last look.
@@ -1000,7 +999,7 @@ def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
             return True
     if store.is_unfinished():
         return True
-    # With a guard it is us who resolve the names of its servers, whose addresses may have changed.
+    # Behind a guard, we have to resolve the names of its servers, whose addresses may have changed.
     return store.has_guards() and any(not state.up_since for state in store.read_states().values())
 
 

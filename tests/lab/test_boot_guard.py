@@ -135,4 +135,4 @@ def test_nobody_blocks_a_shutdown(machine, network, vpn):
     machine.poweroff()
     journal = machine.journal()
     assert "Reached target poweroff.target" in journal
-    assert "netconf-guard: gone" in journal
+    assert "netconf-guard: removed" in journal

@@ -232,13 +232,14 @@ def test_the_iptables_backend_refuses_a_bridge(lab: Lab) -> None:
     checked = laptop.run(["netconf-hooks", "check", "br0"], check=False)
     result = laptop.ifup("br0", check=False)
     assert result.returncode != 0
-    assert "br0 is a bridge, and iptables-nft does not see what its guests send: it takes nftables" in result.stderr
+    assert "br0 is a bridge, and iptables-nft does not see what its guests send" in result.stderr
+    assert "guarding it needs nftables" in result.stderr
     assert not laptop.run(["ip", "-4", "addr", "show", "br0"], check=False).stdout
     assert list_ruleset(laptop) == "" and find_records(lab) == []
     # Before it exists, nobody can know that br0 will be a bridge: the stanza makes it by hand.
-    assert "it takes nftables" not in checked.stdout
+    assert "guarding it needs nftables" not in checked.stdout
     checked = laptop.run(["netconf-hooks", "check", "br0"], check=False)
-    assert checked.returncode == 1 and "it takes nftables" in checked.stdout
+    assert checked.returncode == 1 and "guarding it needs nftables" in checked.stdout
     early = 'br0: warning: pre-up "ip link set eth0 master br0 up": it sets eth0 up before the guard of br0 is closed'
     assert early in checked.stdout
 

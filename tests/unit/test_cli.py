@@ -96,7 +96,7 @@ def test_status_of_unknown_and_undecided_places(command, store, links):
     output = command("status")[1]
     assert tidy(output) == (
         "eth0 undecided a test was not answered in time; asked again by the watcher; try: netconf-hooks explain eth0\n"
-        "wlan0 unknown does not count: no carrier, or another device by now\n"
+        "wlan0 unknown does not count: no carrier, or the device was replaced\n"
     )
     interfaces = json.loads(command("status", "--json")[1])["interfaces"]
     assert interfaces["eth0"]["undecided"] is True
@@ -111,7 +111,7 @@ def test_status_says_where_dead_routes_are_used(command, store, links, monkeypat
     store.write_interface(make_record("eth0", 8, ()))
     links["br0"] = LinkStatus(7, "br0", 0x11043, True, True, "", "bridge")
     links.plug("eth0", 8, carrier=False)
-    note = "unknown does not count: no carrier, or another device by now\n"
+    note = "unknown does not count: no carrier, or the device was replaced\n"
     told = "    the kernel goes on using its routes: the port of a guest gives the bridge carrier\n"
     assert tidy(command("status")[1]) == f"br0 {note}{told}eth0 {note}"
 

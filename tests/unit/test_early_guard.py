@@ -88,7 +88,7 @@ def test_a_stanza_that_can_not_be_read_asks_for_one(monkeypatch, file, caplog):
     monkeypatch.setattr(interfaces, "query_stanzas", query_stanzas)
     monkeypatch.setattr(early_module.log, "error", said := [].append)
     assert is_any_guarded(["home"], file)
-    assert said.__self__ == ["whether home are guarded is not known: no ifquery"]
+    assert said.__self__ == ["unknown whether home should be guarded: no ifquery"]
 
 
 class FakeFirewall:

@@ -504,7 +504,7 @@ def test_a_former_backend_that_does_not_work_any_more_stops_nothing(store, links
     firewalls["iptables"].broken = "not installed"
     assert ifup(store, links) == 0
     assert_closed(store, firewalls["nftables"])
-    assert any("iptables-nft can't be taken away: not installed" in message for message in messages)
+    assert any("its rules in iptables-nft can't be removed: not installed" in message for message in messages)
     firewalls["iptables"].broken = ""
     ifdown(store, links)
     assert firewalls["iptables"].stands == firewalls["nftables"].stands == {}

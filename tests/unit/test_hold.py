@@ -82,7 +82,7 @@ def test_a_held_tunnel_is_neither_started_nor_stopped(up, tunnels, messages):
     settle.settle(up, (), wake=False)
     assert tunnels.asked == ["stop openvpn corp"]
     assert up.read_tunnels() == {}
-    assert "info: openvpn corp: not held by the admin any more" in messages
+    assert "info: openvpn corp: follows the rules again" in messages
 
 
 def test_what_could_not_be_done_is_not_tried_again_while_held(up, tunnels):

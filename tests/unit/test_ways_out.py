@@ -350,7 +350,7 @@ def test_a_portal_that_is_over_is_not_in_status(command, cafe, store):
 def test_portal_on_a_link_that_is_not_up_or_not_guarded(command, store, links, network):
     assert command("portal", "eth0") == (FAILED, "", "netconf-hooks: eth0: not up, or without netconf rules\n")
     ifup(store, links, IF_NETCONF_VPN="openvpn corp")
-    assert command("portal", "eth0") == (FAILED, "", "netconf-hooks: eth0: eth0 has no guard that stands\n")
+    assert command("portal", "eth0") == (FAILED, "", "netconf-hooks: eth0: eth0 has no guard, or a released one\n")
 
 
 def test_a_duration_that_can_not_be_read_is_a_usage_error(command, cafe, capfd):

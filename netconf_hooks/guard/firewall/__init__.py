@@ -86,8 +86,8 @@ class GuardError(Exception):
 
 
 class TokenGone(GuardError):
-    """The guard was shut after the look began that was to open it, so its token is gone: only a newer look may open it.
-    """
+    """The guard was shut after the look that should open it had begun, so its token is gone: only a newer look may open
+    it."""
 
     def __init__(self, device: str) -> None:
         super().__init__(f"{device}: the guard was shut after this look at the network had begun")
@@ -161,7 +161,7 @@ if TYPE_CHECKING:
             that the rules are in the kernel.
 
             device: the kernel's name; it need not exist yet.  ports: what it is made of; None if it is no bridge, bond
-                or alike.
+                or the like.
             token: for the windows, as in `open_window`; the tokens of other looks stay valid.
             Raises `GuardError`, `TokenGone`; then the previous rules stay.
             """
@@ -240,8 +240,8 @@ HOLD_GUESTS = ("nftables",)
 BACKENDS = ("nftables", "iptables")
 
 
-# By process and name.  A child keeps its parent's in memory unused: freeing those of libnftables would close
-# descriptors.
+# The loaded firewalls, by process and name.  A child keeps its parent's in memory, but does not use them: freeing a
+# context of libnftables would close descriptors.
 _LOADED: dict[tuple[int, str], AnyFirewall] = {}
 
 

@@ -131,8 +131,7 @@ def render_frames(exemption: Exemption) -> tuple[str, ...]:
 
     Whether a frame is a reply is unknown here.  Its user is known if the socket is in this network namespace: so frames
     of a container with a macvlan don't match.  The packet may be split into fragments by now, and only the first has
-    the
-    ports: so the other fragments are matched without them.
+    the ports: so the other fragments are matched without them.
     """
     check_exemption(exemption)
     network = _render_network(exemption, "meta protocol")
@@ -314,7 +313,10 @@ def render_hooks(device: str) -> tuple[str, ...]:
 
 
 def render_chains(table: str, device: str, chains: dict[str, tuple[str, ...]], frame: tuple[str, ...]) -> list[str]:
-    """Return the commands that give each of `chains` exactly its rules.  frame: commands to create what uses them."""
+    """Return the commands that give each of `chains` exactly its rules.
+
+    frame: the commands that create what leads packets to these chains (`render_hooks`).
+    """
     return [
         f"add table {table}",
         f"add counter {table} dropped-{device}",

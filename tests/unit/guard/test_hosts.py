@@ -304,6 +304,6 @@ def test_what_an_editor_saves_meanwhile_is_not_lost(hosts, monkeypatch):
 
 def test_an_editor_that_never_rests_is_told_of(hosts, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: hosts.write_bytes(hosts.read_bytes() + b"#\n") and None)
-    with pytest.raises(GuardError, match="somebody else writes it all the time"):
+    with pytest.raises(GuardError, match="another program keeps changing it"):
         pin_names("eth0", NAMES, str(hosts))
     assert os.listdir(hosts.parent) == ["hosts"]
