@@ -336,7 +336,7 @@ def print_location(options: argparse.Namespace, store: Store) -> int:
 def decide_again(options: argparse.Namespace, store: Store) -> int:
     """``netconf-hooks refresh [IFACE...]``: decides again from the recorded rules."""
     if os.geteuid() != 0:
-        raise CommandError("refresh: only root may decide")
+        raise CommandError("refresh: only root may do this")
     if options.guards:
         put_back(store)
         wake_watcher(store)

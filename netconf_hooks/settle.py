@@ -169,8 +169,8 @@ def _remember_as_they_come(store: Store, changes: Iterable[Change]) -> bool | No
     """Record changes and decide; return whether there is something to do, None if there was no change.
 
     One decision covers the changes that come within `GATHERING`, since each decision is about all interfaces.  But if
-    an interface is at another place now, decide at once and close its guard: a network can delay the look at it, and
-    so everything that waits for this look.  Raises as `settle`.
+    an interface is at another place now, decide at once and close its guard: this must not wait for the looks at other
+    networks, which can delay them.  Raises as `settle`.
     """
     unsettled: bool | None = None
     waiting: list[Change] = []

@@ -39,5 +39,8 @@ def forget_server(options: Namespace, store: Store) -> int:
         raise CommandError(f"sha256:{options.certificate}: never seen, so there is nothing to forget")
     where = f"also seen {known.elsewhere}" if known.elsewhere else f"at home behind {', '.join(known.home)}"
     print(f"sha256:{options.certificate}: forgotten; it was {where}")
-    print("its home is behind the routers that its lines name, else where it is seen next: netconf-hooks refresh looks")
+    print(
+        "its home is behind the routers that its lines name by gateway-mac; if they name none, where it is seen next: "
+        "netconf-hooks refresh looks now"
+    )
     return OK

@@ -68,6 +68,6 @@ def unhold_tunnel(options: Namespace, store: Store) -> int:
 def _check(options: Namespace, command: str) -> None:
     """Raise `CommandError` unless the caller is root and the tunnel is one that a rule can name."""
     if os.geteuid() != 0:
-        raise CommandError(f"{command}: only root may decide")
+        raise CommandError(f"{command}: only root may do this")
     if errors := find_tunnel_errors(options.kind, options.name):
         raise CommandError(f"{command}: {'; '.join(errors)}")

@@ -53,7 +53,7 @@ def check_wish(name: str) -> None:
 
 def _run(command: str, program: str, name: str) -> int:
     if os.geteuid() != 0:
-        raise CommandError(f"{command}: only root may decide")
+        raise CommandError(f"{command}: only root may do this")
     try:
         read_request((command, name))
     except RequestError as error:

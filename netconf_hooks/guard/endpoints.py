@@ -6,7 +6,7 @@ name that the admin has in /etc/hosts is not resolved.  The results are written 
 writes them into the firewall.
 
 All names are resolved at the same time.  Before the tunnels are started, a name without an answer delays ifup only
-shortly if another name has got one.  A tunnel that still has no address gets the whole time later, when the others
+briefly if another name has got one.  A tunnel that still has no address gets the whole time later, when the others
 already run.
 """
 

@@ -195,7 +195,7 @@ class Leases:
         return reason
 
     def list_guards(self) -> list[GuardRecord]:
-        """Return the guards that are not released; those with an open window come first, so that forty closed guards
+        """Return the guards that are not released; those with an open window come first, so that many closed guards
         don't delay them.  Shut each guard whose record can't be read."""
         unreadable: list[str] = []
         records = [record for record in self._store.read_guards(unreadable.append) if record.verdict != RELEASED]

@@ -99,7 +99,7 @@ def main() -> int:
 def run_watcher(store: Store) -> int:
     """Watch until no interface with rules is up; return the exit status."""
     if os.geteuid() != 0:
-        log.complain("watch: only root may decide")
+        log.complain("watch: only root may do this")
         return FAILED
     sys.excepthook = _log_crash
     try:
@@ -228,7 +228,7 @@ class Listener:
         self._burst.hear()
         self._poll.unregister(self._news.fileno())
         if self._guards and self._burst.concerns_networks():
-            # Also if only an address has gone: that may be another network.
+            # Verify even if only an address has gone: the link may be on another network.
             self._guards.verify(self._survey)
 
     def _take_news(self) -> bool:
@@ -323,7 +323,7 @@ class Listener:
             record.rules.timeout for record in records if not record.wish
         )
         demand, fingerprints, timed, chosen = self._survey.begin(records)
-        # Before it looks, so that no later change is missed.
+        # Set the filter before the child looks, so that no later change is missed.
         self._follow_networks()
         slept = self._survey.has_slept()
         guards = self._guards.list_known() if self._guards else {}
@@ -654,7 +654,7 @@ class _Interests:
             if kind in (RTM_NEWLINK, RTM_DELLINK):
                 index, name, driver = read_link_name(body)
                 own = [each for each in (self._devices.get(index, ""), name) if each in self._routers]
-                # It may be a tunnel's device, or a port; but a veth belongs to a container.
+                # The link may be a tunnel's device, or a port; but a veth belongs to a container.
                 survey = survey or bool(own) or self._composed or (self._tunnels and driver != "veth")
                 devices.update(self._routers if self._composed else own)
             elif kind in (RTM_NEWROUTE, RTM_DELROUTE):
@@ -987,7 +987,8 @@ def _put_back(store: Store, guards: Mapping[str, str] | None = None) -> str:
 
 
 def needs_retry(store: Store, records: Iterable[InterfaceRecord]) -> bool:
-    """Whether looking again may help: a location is undecided, something failed, or a wanted tunnel is not up."""
+    """Whether looking again may help: a location is undecided, something failed, or a tunnel behind a guard is not up.
+    """
     current = list_current(records)
     if any(record.place.undecided for record in current):
         return True

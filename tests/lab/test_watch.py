@@ -270,4 +270,4 @@ def test_what_the_watcher_cannot_do_is_said(lab: Lab) -> None:
     lab.laptop.write("/etc/network/interfaces", ROAMING)
     result = lab.laptop.run(["setpriv", "--reuid=65534", "--clear-groups", "netconf-hooks", "watch"], check=False)
     assert result.returncode == 1
-    assert result.stderr == "netconf-hooks: watch: only root may decide\n"
+    assert result.stderr == "netconf-hooks: watch: only root may do this\n"

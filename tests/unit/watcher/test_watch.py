@@ -832,7 +832,7 @@ def test_only_root_may_watch(store, monkeypatch, capfd):
     monkeypatch.setattr(watch.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(watch, "watch", lambda store: pytest.fail("it watches"))
     assert watch.run_watcher(store) == 1
-    assert "only root may decide" in capfd.readouterr().err
+    assert "only root may do this" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("problem", [None, watch.NetlinkError(105), OSError(28, "No space left on device")])
