@@ -1,9 +1,9 @@
 """Wishes: ``ifup corp`` brings up a link, if needed, and then a tunnel.  netconf-interfaces(5), WISHES.
 
 A stanza with ``netconf-uplink`` is a wish.  If there is no default route, its pre-up hook raises the links that the
-option names, one after the other by real nested ifups, until there is one.  Then it requests the tunnel and waits until
-it is connected.  If that fails, the hook takes down what it has raised, and refuses: in pre-up ifupdown has not
-configured anything yet.
+option names by real nested ifups, one after the other, until a default route exists.  Then it requests the tunnel and
+waits until it is connected.  If that fails, the hook takes down the link that it has raised, and refuses the interface:
+in pre-up ifupdown has not configured anything yet.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def fulfil_wish(invocation: Invocation, store: Store, environ: Mapping[str, str]
                 _wait_for_tunnel(rule, store)
         fulfilled = True
     finally:
-        # Also if a signal has interrupted this: no ifdown follows an ifup that has failed.
+        # Do this even if a signal has interrupted us: no ifdown follows an ifup that has failed.
         if not fulfilled:
             end_wish(record, store, environ)
 
@@ -194,7 +194,7 @@ def _raise_uplink(
             except WishError as error:
                 reason = str(error)
             finally:
-                # Also if a signal has interrupted this: no record says yet that we have raised the link.
+                # Do this even if a signal has interrupted us: no record says yet that we have raised the link.
                 if ours and not leads:
                     _take_down(uplink, environ)
             if leads:

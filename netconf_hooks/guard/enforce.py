@@ -279,7 +279,7 @@ def put_back(store: Store) -> str:
                     )
                 if record.verdict == OPEN:
                     because = "a guard was removed"
-            # First without their windows, which need a guard that is already closed.
+            # Close them without their windows first: these need a guard that is already closed.
             _close_together(store, [record for record, _ in fallen.values()])
             for record, _ in fallen.values():
                 if _list_windows(record):

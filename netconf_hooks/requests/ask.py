@@ -118,7 +118,8 @@ def _show(request: Request, store: Store, systemctl: str) -> int:
             started = running.poll() == 0
         if started and not shown.is_complete():
             shown.take_old()
-            # The unit of the same request, made again just now, may have replaced the answer: it will end as well.
+            # If somebody has just made the same request again, its unit may have replaced the answer, and will complete
+            # the new one.
             wait_until(shown.is_complete, LATE, PAUSE)
     except programs.ProgramError as error:
         log.complain(str(error))
@@ -173,7 +174,7 @@ class _Shown:
                 self.status = int(status) if status.strip().isdigit() else FAILED
 
     def take_old(self) -> None:
-        """Show the answer that was already complete: its unit had not ended, so that systemd started no other."""
+        """Show the answer that was already complete: its unit had not ended yet, so systemd started no new one."""
         if not self._switched and self._file < 0:
             self._file, self._switched = self._old, True
 

@@ -4,8 +4,8 @@
 frame passes neither the bridge's own device nor, without br_netfilter, the host's IP layer.  The hook ``forward`` of
 the table ``bridge netconf-guard`` sees exactly these frames; each guarded bridge has its own chains there.  A frame
 may leave by a port that is known to be a guest's.  Every other port counts as one that leads outside, also a port that
-was added a moment ago.  There guests may send ARP, DHCP, neighbour discovery and what the admin allows, but never what
-is allowed for the host's tunnels, captive portals or probes.
+was added a moment ago.  Through these, guests may send ARP, DHCP, neighbour discovery and what the admin allows, but
+never what is allowed for the host's tunnels, captive portals or probes.
 
 With br_netfilter (sysctl net.bridge.bridge-nf-call-iptables) the same frames then pass the table inet, as if the host
 forwarded them.  They get a mark here, so that the table inet does not judge them again by rules meant for the host.

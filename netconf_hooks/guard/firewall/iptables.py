@@ -156,7 +156,7 @@ def build_window(device: str, name: str, version: int, window: Window | None, no
     following = _name_window(device, WINDOWS[place]) if place < len(WINDOWS) else f"nch-{device}"
     rules = render_window(window, version, now)
     if name == LAN and version == 6:
-        # All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.  Also if the window is shut.
+        # `ALWAYS` decides about all other ND and MLD, whatever prefixes the LAN has, and even if the window is shut.
         left = (f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -g {following}" for number in _KERNELS_OWN)
         joins = len(_JOINS[version])
         rules = (*rules[:joins], *left, *rules[joins:])
@@ -224,8 +224,8 @@ def list_legacy_guards() -> tuple[str, ...]:
     """Return the devices with a guard in the legacy tables, which neither nft(8) nor iptables-nft(8) lists.
 
     They are read by python-iptables or, if that is not installed or does not work here, by iptables-legacy-save.  They
-    are read only if the kernel has the table already, since reading it would load its module.  Without root, or without
-    both programs, the result is empty.  Importing python-iptables takes 0.1 s, so only commands call this.
+    are read only if the kernel has the table already, since reading it would load its module.  The result is empty
+    without root, or if neither of these works.  Importing python-iptables takes 0.1 s, so only commands call this.
     """
     versions = [version for version in VERSIONS if _has_legacy_table(version)]
     if not versions:

@@ -69,8 +69,8 @@ ALWAYS = (
     "rt ipsec exists accept",
 )
 
-# The first rules of the window LAN.  The kernel's own reports pass that it has joined the groups for finding devices.
-# All other ND and MLD is left to `ALWAYS`, whatever prefixes the LAN has.
+# The first rules of the window LAN: the kernel's own reports that it has joined the groups for finding devices pass.
+# `ALWAYS` decides about all other ND and MLD, whatever prefixes the LAN has.
 _JOINS = (
     f"ip ttl 1 ip protocol igmp ip daddr {{ {', '.join(JOINS[4])} }}",
     f"ip6 hoplimit 1 icmpv6 type mld-listener-report ip6 daddr {{ {', '.join(JOINS[6])} }}",
@@ -175,8 +175,8 @@ def build_chains(
             "rt ipsec exists accept",
             drop,
         ),
-        # Only new connections, so that established ones survive if a link is closed for a moment.  Not those that the
-        # admin's NAT redirects: they may leave by another link, which is unknown in this hook.
+        # Refuse only new connections, so that established ones survive if a link is closed for a moment; and none that
+        # the admin's NAT redirects: they may leave by another link, which is unknown in this hook.
         f"refuse-{device}": (
             "tcp flags & (fin | syn | rst | ack) != syn accept",
             "ct status dnat accept",

@@ -292,7 +292,7 @@ class Firewall:
     def close_early(self, device: str, seconds: float) -> None:
         """Close a device by a table of its own, while a mapping script looks at the network, for `seconds` at most.
 
-        After that the kernel opens it again.  Raw frames are not held.  Raises `GuardError`.
+        After that the kernel opens it again.  Raw frames still leave.  Raises `GuardError`.
         """
         check_device(device)
         table = f"{EARLY}-{device}"
