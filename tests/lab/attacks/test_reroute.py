@@ -168,6 +168,18 @@ def test_flush_ruleset(scene: Scene) -> None:
 FOUND_OUT = 16.0
 
 
+def come_home(scene: Scene) -> None:
+    """Come up at home, where the guard opens; the routers elsewhere answer for the address of home's."""
+    hostile.impersonate_home_router(scene.lab)
+    # No advertisement tells of another router.
+    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])
+    scene.write_stanza("trust hints")
+    scene.arrive(HOME.name)
+    if scene.guarded:
+        scene.wait_for_guard("open")
+    assert scene.laptop.pings(INTERNET_HOST)
+
+
 @BOTH
 def test_moved_without_a_change_of_carrier(scene: Scene) -> None:
     """Open at home, then another network behind the same switch, whose router answers for the address of home's.
@@ -175,14 +187,7 @@ def test_moved_without_a_change_of_carrier(scene: Scene) -> None:
     The kernel takes a router that answered for reachable for up to 45 s (ip-sysctl, base_reachable_time_ms), and until
     then nothing tells it that it is another: it has to be asked.
     """
-    hostile.impersonate_home_router(scene.lab)
-    # Nor does an advertisement.
-    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])
-    scene.write_stanza("trust hints")
-    scene.arrive(HOME.name)
-    if scene.guarded:
-        scene.wait_for_guard("open")
-    assert scene.laptop.pings(INTERNET_HOST)
+    come_home(scene)
     scene.network.move(CAFE.name, "eth0")
     if scene.guarded:
         scene.wait_for_guard("closed", FOUND_OUT)
@@ -193,13 +198,7 @@ def test_moved_without_a_change_of_carrier(scene: Scene) -> None:
 @BOTH
 def test_moved_faster_than_the_kernel_tells(scene: Scene) -> None:
     """As above, but with a cable: when the kernel reports the change, there is carrier again."""
-    hostile.impersonate_home_router(scene.lab)
-    scene.laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"])
-    scene.write_stanza("trust hints")
-    scene.arrive(HOME.name)
-    if scene.guarded:
-        scene.wait_for_guard("open")
-    assert scene.laptop.pings(INTERNET_HOST)
+    come_home(scene)
     scene.network.replug(CAFE.name, "eth0")
     if scene.guarded:
         # Sooner than a router is found out: each router is asked only every 10 s.
