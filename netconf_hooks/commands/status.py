@@ -144,7 +144,7 @@ def read_seen(store: Store, ask: bool = True) -> Seen:
     tunnels = {**without_rule, **store.read_tunnels()}
     guards = {guard.device: guard for guard in store.read_guards(log.complain)}
     states = _read_tunnel_states(store.read_states)
-    # Without an interface that is up, the watcher does not look at them.
+    # While no interface is up, the watcher does not inspect held tunnels, so their recorded states may be old.
     held_states = _read_tunnel_states(store.read_held_states) if records and held else {}
 
     def find_up(tunnel: Tunnel, record: TunnelRecord) -> bool | None:

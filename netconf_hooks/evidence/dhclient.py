@@ -166,7 +166,7 @@ def find_dhcp_servers(device: str, directory: str = LEASES, run: str = "/run") -
     held = find_held_leases(device, lambda: list_addresses(device), directory)
     servers = [lease.dhcp_server for lease in held.leases if lease.dhcp_server]
     runs = any(os.path.exists(f"{run}/dhcpcd/{device}{kind}.pid") for kind in ("", "-4"))
-    # Without a lease it must not be asked: `dns._Evidence.ask_dhcpcd`.
+    # dhcpcd must not be asked without a lease: `dns._Evidence.ask_dhcpcd`.
     if not servers and runs and any(map(is_leased_ipv4, list_addresses(device))):
         from netconf_hooks.system import programs
 

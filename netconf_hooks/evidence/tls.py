@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 TUNNEL_PATIENCE = 1.0
 
 MOST_BYTES = 256 * 1024
-"""Of a handshake; OpenSSL accepts a certificate chain of up to 100 KiB (SSL_CTX_set_max_cert_list(3))."""
+"""How much of a handshake is read; OpenSSL accepts a certificate chain of up to 100 KiB
+(SSL_CTX_set_max_cert_list(3))."""
 
 _IFF_POINTOPOINT = 0x10  # netdevice(7)
 _CHUNK = 16384

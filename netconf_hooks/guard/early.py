@@ -63,7 +63,7 @@ class EarlyGuard:
         from netconf_hooks.guard.firewall.nftables import Firewall
 
         try:
-            # Also if the guard itself will use iptables, which has no rules that expire.
+            # Use nftables even if the guard itself will use iptables: the kernel ends this by a timeout.
             Firewall().close_early(self._device, self._seconds)
             self._closed = True
         except GuardError as error:

@@ -77,7 +77,8 @@ def list_exemptions(record: GuardRecord) -> tuple[Exemption, ...]:
     # Hosts given by name are resolved elsewhere; their addresses are in record.exemptions.  A LAN has its own window.
     plain = [allowance for allowance in record.rules.allowances if not (allowance.host or allowance.lan)]
     allowed = [make_allowance(allowance) for allowance in plain]
-    # Only from the client's port (CAP_NET_BIND_SERVICE), but from any user: dhcpcd runs as its own.
+    # Requests to the lease's server pass only from the client's port (CAP_NET_BIND_SERVICE), but from any user: dhcpcd
+    # runs as its own.
     leased = [Exemption("udp", make_network(server), 67, source_port=68, guests=True) for server in record.servers]
     return (*allowed, *leased, *map(parse_exemption, record.exemptions))
 

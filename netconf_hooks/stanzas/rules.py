@@ -408,7 +408,7 @@ def _join_passes(rules: Sequence[Rules], passes: Sequence[Mapping[str, str]]) ->
     lost_locations: list[Unreadable] = []
     for each in rules:
         for lost in each.lost_locations:
-            # Its position is among the location lines of all passes; a line that is written twice counts once.
+            # `place` counts the readable location lines of all passes; a line that is written twice counts once.
             before = {**locations, **dict.fromkeys(each.locations[:lost.place])}
             lost_locations.append(lost.change(place=len(before)))
         locations.update(dict.fromkeys(each.locations))

@@ -99,7 +99,7 @@ class Child:
             log.set_waiting(True)
             os.setsid()
             if os.sched_getscheduler(0) == os.SCHED_RR:
-                # Its work is slow and must not have real-time priority: sched(7).
+                # The child's work is slow and must not have real-time priority: sched(7).
                 os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             with open("/proc/self/comm", "w", encoding="ascii") as name:
                 name.write(NAME)  # as ps(1) shows it

@@ -273,7 +273,7 @@ class Tunnel:
             return
         self._terminate()
         if self._find_daemons():
-            # It still notifies its server (explicit-exit-notify), which may be dead.
+            # The daemon still notifies its server (explicit-exit-notify), which may be dead.
             self._send_signal(SIGKILL)
             wait_until(lambda: not self._find_daemons(), STOP_TIMEOUT)
         self.start()
@@ -409,7 +409,7 @@ class Tunnel:
                 raise TunnelError(reason)
         except programs.ProgramError as error:
             raise TunnelError(str(error)) from None
-        # It writes its pid once it is in the background.  Wait for that, or the next hook would start another one.
+        # OpenVPN writes its pid once it is in the background.  Wait for that, or the next hook would start another one.
         if not wait_until(self._read_pid, 1.0):
             raise TunnelError("it ended right after its start; the system log has its reason")
 

@@ -29,7 +29,7 @@ def end_passes(store: Store) -> None:
             link = links.get(device_of(record.iface))
             if not (link and link.up) and not has_wpa_action(record.iface):
                 log.info(f"{record.iface}: forgetting it: ifupdown has taken it down, and its link is down")
-                # Not if an ifup has begun since the record was read.
+                # `replaces`: keep the record if an ifup has begun since it was read.
                 settle(store, [Change(record.iface, replaces=record)], wake=False, tell=leave_events)
     guard.end_guards(store)
 

@@ -105,7 +105,7 @@ def run_watcher(store: Store) -> int:
     try:
         watch(store)
     except (NetlinkError, OSError) as error:
-        # Its standard error is /dev/null if a hook has started it.
+        # The watcher's standard error is /dev/null if a hook has started it.
         log.error(f"watch: {error}; only hooks and refresh notice changes now")
         return FAILED
     return OK

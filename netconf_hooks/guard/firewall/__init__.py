@@ -179,7 +179,8 @@ if TYPE_CHECKING:
             """Put the token of a look into the firewall, as the look at a closed device's network begins.
 
             token: 8 lower-case hexadecimal digits, random.  It stays valid until it opens the window `OPEN`, until
-            that window is shut, or until the firewall forgets it, after ten minutes at the earliest.
+            that window is shut, or until the firewall forgets it: nftables after an hour, iptables after 16 other
+            looks at the device's network.
             Raises `GuardError`, also if the device is not guarded.
             """
 
