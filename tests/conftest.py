@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # What takes some tests of a file longest is made for all tests of that file: they run in one worker.
 _FOR_A_MODULE = re.compile(r'scope="module"|^from \.ipsec_laptop import', re.MULTILINE)
 
-# The tests that take half a minute and more: no worker may be alone with one of them in the end.
-_SLOW = ("attacks/test_cut_off.py", "attacks/test_killed.py", "attacks/test_many.py", "test_boot", "test_soak")
+# The tests that take twenty seconds and more: no worker may be alone with one of them in the end.
+_SLOW = (
+    "attacks/test_cut_off.py", "attacks/test_killed.py", "attacks/test_many.py", "test_boot", "test_roaming",
+    "test_soak", "test_supervision", "test_uplinks",
+)  # fmt: skip
 
 # The files of unit tests that wait for seconds, for deadlines to pass.
 _WAITING = (
