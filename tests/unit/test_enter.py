@@ -165,6 +165,17 @@ def test_an_option_is_found_wherever_the_kernel_keeps_it(entrance, template, pro
         assert found == ((0, "if-up.d", environ, "") if is_option else LEFT)
 
 
+@pytest.mark.parametrize("directory", ["if-down.d", "if-post-down.d"])
+def test_what_an_ifup_has_not_recorded_an_ifdown_leaves(entrance, directory):
+    """Nearly all stanzas with rules have a usual option; those without are looked for at ifup, and recorded."""
+    environ = {"IFACE": "eth0", "MODE": "stop", "IF_NETCONF_VPN_2": "unit x"}
+    assert entrance.run(directory, **environ) == LEFT
+    entrance.keep("interfaces/eth0")
+    assert entrance.run(directory, **environ) == (0, directory, environ, "")
+    usual = {"IFACE": "eth1", "MODE": "stop", "IF_NETCONF_VPN": "unit x"}
+    assert entrance.run(directory, **usual) == (0, directory, usual, "")
+
+
 @pytest.mark.parametrize("environ, runs", [
     ({"IF_ADDRESS": "x"}, False), ({"IF_NETCONF_LOCATION": "home gateway=192.0.2.1", "IF_ADDRESS": "a\nb"}, True),
 ])  # fmt: skip
