@@ -266,9 +266,14 @@ def _wait_for_tunnel(rule: VpnRule, store: Store) -> None:
     begun = last_known = monotonic()
     announced = False
     while True:
-        problem = store.read_tunnels()[rule.kind, rule.name].problem
-        if problem:
-            raise WishError(f"{name}: {problem}")
+        try:
+            record = store.read_tunnels().get((rule.kind, rule.name))
+        except RecordError as error:
+            raise WishError(f"{name}: {error}") from error
+        if record is None:
+            raise WishError(f"{name}: not wanted any more: the interface was taken down meanwhile")
+        if record.problem:
+            raise WishError(f"{name}: {record.problem}")
         try:
             up = tunnel.is_up()
         except TunnelError as error:

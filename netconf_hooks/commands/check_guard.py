@@ -12,7 +12,7 @@ from netconf_hooks.guard.exemptions import allows_lan
 from netconf_hooks.guard.firewall import GuardError, choose_firewall, read_network
 from netconf_hooks.guard.firewall.iptables import list_legacy_guards
 from netconf_hooks.guard.hosts import find_names
-from netconf_hooks.guard.lifecycle import find_unguardable, find_unheld
+from netconf_hooks.guard.lifecycle import find_unguardable, find_bridge_problem
 from netconf_hooks.observation import Ports
 from netconf_hooks.place import is_proof
 from netconf_hooks.stanzas.ifenv import Invocation, device_of
@@ -54,7 +54,7 @@ def _find_errors(iface: str, options: Mapping[str, str], rules: Rules, names: Na
     invocation = Invocation("pre-up", iface, "", "any", False, options, "", method)
     if problem := find_unguardable(invocation):
         yield _complain(guard, problem)
-    if problem := _find_unheld_bridge(iface, options, rules):
+    if problem := _find_bridge_problem(iface, options, rules):
         yield _complain(guard, problem)
     if headings and not headings[0][1]:
         families = " and ".join(heading.family for heading, has in headings if has)
@@ -144,7 +144,7 @@ def find_everything(allowances: Sequence[Allowance]) -> list[tuple[int, tuple[st
     return found
 
 
-def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) -> str:
+def _find_bridge_problem(iface: str, options: Mapping[str, str], rules: Rules) -> str:
     """If the firewall does not see what a bridge's guests send, return a message about it; else an empty string."""
     device = device_of(iface)
     if not ("bridge-ports" in options or is_bridge(device)):
@@ -153,7 +153,7 @@ def _find_unheld_bridge(iface: str, options: Mapping[str, str], rules: Rules) ->
         backend = choose_firewall(rules.backend).name if os.geteuid() == 0 else rules.backend
     except GuardError:
         return ""  # the warning about it says more
-    return find_unheld(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
+    return find_bridge_problem(device, Ports(bridge=True), "nftables" if backend == "auto" else backend)
 
 
 def list_early_lines(iface: str, options: Mapping[str, str], rules: Rules, names: Names) -> list[RuleError]:

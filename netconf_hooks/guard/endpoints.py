@@ -110,7 +110,7 @@ class _Found:
     addresses: by name; problems: which names could not be resolved, and why; asked: whether any name server was asked.
     silent: the names without an answer that need not be tried again: they had the whole time, or their tunnel has
         another address.
-    dns_until: the exemptions that let daemons resolve names by themselves, because /etc/hosts can't be written;
+    dns_exemptions: those that let daemons resolve names by themselves, because /etc/hosts can't be written;
     dns_fingerprint: the network on which these hold.
     """
 
@@ -119,7 +119,7 @@ class _Found:
         self.problems: list[str] = []
         self.asked = False
         self.silent: tuple[str, ...] = ()
-        self.dns_until: tuple[Exemption, ...] = ()
+        self.dns_exemptions: tuple[Exemption, ...] = ()
         self.dns_fingerprint = ""
 
     def list_names(self) -> tuple[str, ...]:
@@ -341,14 +341,14 @@ def _note(store: Store, finding: _Finding) -> bool:
     now = read_guard(store, guard.device)
     if not now or now.verdict == RELEASED:
         return False
-    if found.dns_until:
+    if found.dns_exemptions:
         now = now.change(
             dns_until=time.time() + NAMES_TIME,
             dns_until_boot=boot_time() + NAMES_TIME,
-            dns_exemptions=tuple(map(str, found.dns_until)),
+            dns_exemptions=tuple(map(str, found.dns_exemptions)),
             dns_fingerprint=found.dns_fingerprint,
         )
-    same = now.exemptions == tuple(exemptions) and not found.dns_until
+    same = now.exemptions == tuple(exemptions) and not found.dns_exemptions
     if not same or (now.names, now.problem, now.silent) != (names, problem, found.silent):
         store.write_guard(
             now.change(
@@ -391,7 +391,7 @@ def _pin(guard: GuardRecord, found: _Found, endpoints: Sequence[Endpoint]) -> No
         log.error(f"{guard.device}: netconf-guard: {error}; DNS is allowed for the daemons for {NAMES_TIME:g} s")
         found.dns_fingerprint = str(now)
         uids = tuple(sorted({uid for endpoint in endpoints for uid in endpoint.uids} or {0}))
-        found.dns_until = tuple(
+        found.dns_exemptions = tuple(
             Exemption(protocol, make_network(server), DNS_PORT, uids=uids)
             for server in _list_resolvers(guard)
             for protocol in ("udp", "tcp")

@@ -12,7 +12,7 @@ import os
 from netconf_hooks.evidence import ports
 from netconf_hooks.guard import firewall
 from netconf_hooks.guard.exemptions import list_exemptions
-from netconf_hooks.guard.firewall import GuardError, HOLD_GUESTS
+from netconf_hooks.guard.firewall import GuardError, SEE_GUESTS
 from netconf_hooks.guard.records import find_ports, mark_applied, read_guard
 from netconf_hooks.guard.shut import drop_waiting, shut_guard, shut_windows
 from netconf_hooks.passes import (
@@ -106,7 +106,7 @@ def install_guard(store: Store, invocation: Invocation, again: bool = False) -> 
             else:
                 backend = firewall.choose_firewall(name, {guard.backend for guard in store.read_guards(log.error)})
             parts = ports.read_ports(device, merge_options(passes), rules.outside_ports)
-            if problem := find_unheld(device, parts, backend.name):
+            if problem := find_bridge_problem(device, parts, backend.name):
                 raise GuardError(problem)
             record = _make_record(device, backend.name, passes, before, is_up)
             if before and before.opened and before.backend != backend.name:
@@ -324,9 +324,9 @@ def find_passes(store: Store, iface: str) -> tuple[Pass, ...] | None:
     return list_of(guard.passes, iface) if guard else None
 
 
-def find_unheld(device: str, ports: Ports | None, backend: str) -> str:
+def find_bridge_problem(device: str, ports: Ports | None, backend: str) -> str:
     """Return, in words, that a firewall does not see everything that leaves through a link; empty if it does."""
-    if not ports or not ports.bridge or backend in HOLD_GUESTS:
+    if not ports or not ports.bridge or backend in SEE_GUESTS:
         return ""
     return (
         f"{device} is a bridge, and {backend} does not see what its guests send: guarding it needs nftables "

@@ -40,6 +40,7 @@ import time
 
 from netconf_hooks.record import Record
 from netconf_hooks.system import programs
+from netconf_hooks.system.detached import is_halting
 from netconf_hooks.system.files import check_regular, read_file, read_text
 from netconf_hooks.system.waiting import wait_until
 from netconf_hooks.tunnels import Condition, Endpoint, TunnelError, describe_relays, openvpn_dco
@@ -382,7 +383,7 @@ class Tunnel:
 
     def _launch(self, config: ConfigFile) -> None:
         """Start the daemon, as start_vpn() of Debian's /etc/init.d/openvpn does.  Raises `TunnelError`."""
-        if self._is_halting():
+        if is_halting(self._runlevel):
             raise TunnelError("the system is stopping")
         try:
             options = read_configuration(config.path)
@@ -582,14 +583,6 @@ class Tunnel:
         except (NetlinkError, OSError):
             pass
         return ""
-
-    def _is_halting(self) -> bool:
-        """Whether SysV init is changing to runlevel 0 or 6.  False without runlevel(8)."""
-        try:
-            words = programs.run([self._runlevel], 1.0).output.split()
-        except programs.ProgramError:
-            return False
-        return len(words) == 2 and words[1] in ("0", "6")
 
     def _read_default(self, variable: str) -> str | None:
         """Return a shell variable of /etc/default/openvpn as its last assignment sets it; None if it is not set."""

@@ -194,6 +194,19 @@ def test_a_wish_that_fails_says_what_the_watcher_knows(store, links, waiting, me
     assert waiting.asked == ["start openvpn corp", "stop openvpn corp"]
 
 
+@pytest.mark.parametrize("spoil, message", [
+    (lambda store: store.write_tunnels({}), "not wanted any more: the interface was taken down meanwhile"),
+    (lambda store: Path(store.tunnels).write_text("?"), "tunnels: .*"),
+])
+def test_a_wish_whose_tunnel_is_recorded_no_more_fails_with_a_reason(
+    store, links, waiting, messages, monkeypatch, spoil, message
+):
+    """An ifdown ended it while it was waiting, or something has destroyed the record."""
+    monkeypatch.setattr(wish, "sleep", lambda seconds: spoil(store))
+    with pytest.raises(WishError, match=f'^netconf-vpn "openvpn corp": .*{message}$'):
+        make_wish(store)
+
+
 def test_attempts_of_before_do_not_count(store, links, waiting, messages):
     states = [TunnelState("openvpn", "corp", words="exit status 1", failures=9, refusals=3)]
     waiting.during["start openvpn corp"] = lambda: store.write_states(states)

@@ -235,7 +235,7 @@ if TYPE_CHECKING:
 
 
 # The firewalls that see what a bridge forwards from one port to another.
-HOLD_GUESTS = ("nftables",)
+SEE_GUESTS = ("nftables",)
 
 # The firewalls that `netconf-guard-backend` can name, in the order in which ``auto`` tries them, each a module here.
 BACKENDS = ("nftables", "iptables")

@@ -311,7 +311,7 @@ class Firewall:
                 self._put(version, wanted, token)
                 changed = True
         except GuardError as error:
-            if changed or isinstance(error, _NotHeld):
+            if changed or isinstance(error, _Overwritten):
                 for each in closings:
                     for window in each.windows:
                         self._shut_after_failure(each.device, window.name)
@@ -504,7 +504,7 @@ class Firewall:
             except GuardError as error:
                 if token and isinstance(error, _Killed):
                     # The token may have been used, and the window may be open.
-                    raise _NotHeld(str(error)) from None
+                    raise _Overwritten(str(error)) from None
                 if attempt == last:
                     raise
                 if token or attempt or len(wanted) > 1:
@@ -520,7 +520,7 @@ class Firewall:
                 break  # it is used
             # A later version of iptables-save may write our rules differently: from now on compare with its own output.
             checksums = {device: _sum_rules(device, standing) for device in wanted}
-        raise _NotHeld(f"{', '.join(wanted)}: the rules of {self.name} are not as they were written: {problem}")
+        raise _Overwritten(f"{', '.join(wanted)}: the rules of {self.name} are not as they were written: {problem}")
 
     def _may_stand(self, version: int, devices: Iterable[str]) -> bool:
         """Whether all of these devices may have a guard already.  The legacy tables can't be read without a program."""
@@ -607,7 +607,7 @@ class _Killed(GuardError):
     """The program was killed by a signal: it is unknown whether the table was changed."""
 
 
-class _NotHeld(GuardError):
+class _Overwritten(GuardError):
     """The table was changed, but does not have the rules that were written."""
 
 
