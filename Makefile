@@ -55,8 +55,8 @@ HAND_BACK = [ "$$(id -u)" != 0 ] || trap '[ ! -d build ] || find build -path "bu
 # What is Python, and has no name that says so.
 PROGRAMS = $(wildcard if-*.d/netconf-hooks) $(addprefix libexec/,fulfil map request tunnel) $(wildcard sbin/*)
 
-# Names that vulture wrongly reports as unused: ssl reads them from its context, and Python from a module.
-ALIVE = check_hostname,verify_mode,minimum_version,__getattr__
+# Names that vulture wrongly reports as unused: ssl, pyroute2 and Python read them.
+ALIVE = check_hostname,verify_mode,minimum_version,__getattr__,module_err_level,nla_map
 
 # Lab tests mostly wait: for DHCP, for VPN servers, for the kernel.
 WORKERS = $(shell expr 3 '*' "$$(nproc)")

@@ -9,7 +9,7 @@ on the safe side: for carrier, only ports that are known to lead outside count; 
 known to be a guest's (`is_guest`).
 
 The ports of a link are read from sysfs by one listdir(3), about 20 us; the kernel says by one request what each of them
-is, about 100 us.  pyroute2 (0.7.2 to 0.8.1) takes 2.2 ms to dump all links, and its import takes 170 to 450 ms and 26
+is, about 100 us.  pyroute2 (0.7.2 to 0.8.1) takes 2.2 ms to dump all links, and its import takes 80 to 450 ms and 26
 to 29 MB.  That is too much for the watcher, which does this on each event of the kernel.
 
 Sources: sysfs-class-net and sysfs-class-net-bonding in the kernel's Documentation/ABI, net/bridge/br_sysfs_if.c.  This

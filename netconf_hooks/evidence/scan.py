@@ -1,4 +1,7 @@
 """The wireless networks in range, by a scan: for guessnet's ``wireless`` tests, before there is any network.
+
+This uses pyroute2 (0.7.2 to 0.8.1).  Its import takes a tenth of a second or more, but a scan takes seconds anyway.
+The current network of a link is read without it: `system.nl80211` says why.
 """
 
 from __future__ import annotations
@@ -6,25 +9,85 @@ from __future__ import annotations
 import _socket
 import errno
 import select
+import struct
+import sys
+from contextlib import ExitStack, contextmanager
 from time import monotonic
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, genlmsg, nlmsg
+from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError as Refusal
+from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from netconf_hooks.record import Record
 from netconf_hooks.system.netlink import (
-    NETLINK_GENERIC, NLM_F_ACK, NLM_F_DUMP, Netlink, NetlinkError, pack_attribute, read_number, split_attributes
+    ANSWER_PATIENCE, TABLE_PATIENCE, NetlinkError, pack_attribute, read_number, split_attributes
 )  # fmt: skip
 from netconf_hooks.system.nl80211 import (
-    ATTR_BSS, ATTR_SCAN_SSIDS, BSS_BSSID, BSS_CAPABILITY, CMD_GET_SCAN, CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED,
-    CMD_TRIGGER_SCAN, Nl80211, find_ssid
+    ATTR_BSS, ATTR_IFINDEX, ATTR_SCAN_SSIDS, BSS_BSSID, BSS_CAPABILITY, CMD_GET_SCAN, CMD_NEW_SCAN_RESULTS,
+    CMD_SCAN_ABORTED, CMD_TRIGGER_SCAN, find_ssid
 )  # fmt: skip
 
-_GROUP = b"scan\0"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PRIVACY = 0x10  # IEEE 802.11-2020, 9.4.1.4
 
 # An active scan for any name: it asks all access points in range, and takes a third of the time of a passive one.
-_ANY_NAME = pack_attribute(ATTR_SCAN_SSIDS, pack_attribute(1, b""))
+_ANY_NAME = pack_attribute(1, b"")
 
-_READING = 0.05  # seconds for reading an event that has arrived
+
+class _Message(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """A message of nl80211.
+
+    pyroute2 leaves data from the air as bytes here.  Its own decoder would take the last of several names, not the
+    first, and read beyond the end.
+    """
+
+    nla_map = ((ATTR_IFINDEX, "index", "uint32"), (ATTR_SCAN_SSIDS, "names", "cdata"), (ATTR_BSS, "bss", "cdata"))
+
+
+class _Socket(GenericNetlinkSocket):  # type: ignore[misc]
+    """A socket of generic netlink that never waits longer than `ANSWER_PATIENCE`."""
+
+    module_err_level = "debug"  # don't print that the kernel has no nl80211
+
+    def post_init(self) -> None:
+        """Open the socket; bind() calls this again if its first port is taken."""
+        super().post_init()
+        self.settimeout(ANSWER_PATIENCE)
+
+    def ask(self, command: int, flags: int, *attributes: tuple[str, object]) -> tuple[nlmsg, ...]:
+        """Return the answers to a request."""
+        deadline = monotonic() + TABLE_PATIENCE
+
+        def check(answer: nlmsg) -> None:
+            """Raise the error that a list ends with, which pyroute2 ignores; and ETIMEDOUT if it does not end."""
+            code = errno.ETIMEDOUT if monotonic() >= deadline else 0
+            if answer["header"]["type"] == NLMSG_DONE:
+                code = abs(int.from_bytes(answer.data[answer.offset + 16:][:4], sys.byteorder, signed=True))
+            if code:
+                raise NetlinkError(code)
+
+        message = _Message()
+        message.update(cmd=command, version=1, attrs=list(attributes))
+        # Not by nlm_request(), which repeats a request for 9 s if it is refused with EBUSY.
+        self.put(message, self.prid, NLM_F_REQUEST | flags, msg_seq=command)
+        answers: tuple[nlmsg, ...] = self.get(msg_seq=command, terminate=check)
+        return answers
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Turn all that pyroute2 raises into a `NetlinkError`."""
+    try:
+        yield
+    except OSError as error:
+        raise NetlinkError(error.errno or errno.ETIMEDOUT) from None  # a TimeoutError of a socket has no number
+    except Refusal as error:
+        raise NetlinkError(error.code) from None
+    except (NetlinkDecodeError, LookupError, struct.error):
+        raise NetlinkError(errno.EBADMSG) from None
 
 
 class HeardNetwork(Record):
@@ -50,22 +113,27 @@ class Scan:
     EPERM without CAP_NET_ADMIN, ENOENT if the kernel has no wireless devices.
     """
 
+    @_translate_errors()
     def __init__(self, device: str) -> None:
         try:
-            index = _socket.if_nametoindex(device)
+            self._index = _socket.if_nametoindex(device)
         except OSError:
             raise NetlinkError(errno.ENODEV) from None
         self._over = False
         self._ours = True
-        self._nl80211 = Nl80211(index)
-        self._news: Netlink | None = None
-        try:
+        with ExitStack() as sockets:
             # Listen first, then start the scan: the event of its end may come before the reply to its start.
-            self._news = Netlink((self._nl80211.find_group(_GROUP),), NETLINK_GENERIC)
-            self._begin()
-        except NetlinkError:
-            self.close()
-            raise
+            self._news, self._requests = (sockets.enter_context(_Socket()) for _ in range(2))
+            for socket in (self._news, self._requests):
+                socket.bind("nl80211", _Message)
+            self._news.add_membership("scan")
+            try:
+                self._requests.ask(CMD_TRIGGER_SCAN, NLM_F_ACK, ("index", self._index), ("names", _ANY_NAME))
+            except Refusal as error:
+                if error.code != errno.EBUSY:
+                    raise
+                self._ours = False
+            self._sockets = sockets.pop_all()
 
     def __enter__(self) -> Scan:
         return self
@@ -75,45 +143,44 @@ class Scan:
 
     def close(self) -> None:
         """Stop listening; a running scan continues."""
-        self._nl80211.close()
-        if self._news is not None:
-            self._news.close()
+        self._sockets.close()
 
     def fileno(self) -> int:
         """Return the descriptor for poll(2): call `is_over` when it is readable."""
-        assert self._news is not None
-        return self._news.fileno()
+        return int(self._news.fileno())
 
+    @_translate_errors()
     def is_over(self) -> bool:
         """Return whether the scan has ended or was aborted.  Does not wait."""
-        assert self._news is not None
         poll = select.poll()
-        poll.register(self._news.fileno(), select.POLLIN)
-        while not self._over and poll.poll(0):
-            news = self._news.wait(monotonic() + _READING)
-            # None: events were lost, possibly this one.
-            self._over = not news or any(self._is_end(kind, body) for kind, body in news)
+        poll.register(self.fileno(), select.POLLIN)
+        try:
+            while not self._over and poll.poll(0):
+                self._over = any(map(self._is_end, self._news.get()))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._over = True  # events were lost, possibly this one
         return self._over
 
+    @_translate_errors()
     def list_networks(self) -> list[HeardNetwork]:
         """Return the networks heard so far, by this scan or in the last 30 s (IEEE80211_SCAN_RESULT_EXPIRE,
         net/wireless/scan.c)."""
-        answers = self._nl80211.ask(CMD_GET_SCAN, flags=NLM_F_DUMP)
-        heard = (parse_network(answer.get(ATTR_BSS, b"")) for answer in answers)
+        for _ in range(3):
+            answers = self._requests.ask(CMD_GET_SCAN, NLM_F_DUMP, ("index", self._index))
+            if not any(answer["header"]["flags"] & NLM_F_DUMP_INTR for answer in answers):
+                break
+        heard = (parse_network(answer.get_attr("bss", b"")) for answer in answers)
         return [network for network in heard if network is not None]
 
-    def _begin(self) -> None:
-        try:
-            self._nl80211.ask(CMD_TRIGGER_SCAN, _ANY_NAME, NLM_F_ACK)
-        except NetlinkError as error:
-            if error.code != errno.EBUSY:
-                raise
-            self._ours = False
-
-    def _is_end(self, kind: int, body: bytes) -> bool:
+    def _is_end(self, event: nlmsg) -> bool:
         """Whether an event reports the end of this scan; it may also be another device of the same radio."""
-        command, is_ours = self._nl80211.read_news(kind, body)
-        return command in (CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED) and (is_ours or not self._ours)
+        return (
+            event["header"]["type"] == self._news.prid
+            and event["cmd"] in (CMD_NEW_SCAN_RESULTS, CMD_SCAN_ABORTED)
+            and (not self._ours or event.get_attr("index") == self._index)
+        )
 
 
 def parse_network(bss: bytes) -> HeardNetwork | None:

@@ -247,15 +247,13 @@ class Air:
 
     def _look(self) -> list[HeardNetwork] | None:
         """Return the networks in range; none if there is no result, None while the scan runs."""
-        from netconf_hooks.evidence.scan import Scan
-
         if self._heard is not None:
             return self._heard
         now = time.monotonic()
         try:
             if self._scan is None:
                 if now >= self._due:
-                    self._begin(Scan)
+                    self._begin()
             elif self._scan.is_over() or now >= self._context.deadline - LAST_LOOK:
                 self._heard = self._scan.list_networks()
                 log.debug(f"{self._context.iface}: in range: {_name_networks(self._heard)}")
@@ -269,12 +267,14 @@ class Air:
                 log.error(f"{iface}: no wireless test counts: {device} could not be made to scan: {error}")
         return self._heard
 
-    def _begin(self, scan: type[Scan]) -> None:
+    def _begin(self) -> None:
         """Start the scan.  Raises `NetlinkError`."""
         from netconf_hooks.evidence.radios import is_wireless
 
         if is_wireless(self._context.device):
-            self._scan = scan(self._context.device)
+            from netconf_hooks.evidence.scan import Scan
+
+            self._scan = Scan(self._context.device)
         else:
             # Without names in its map lines, the mapping of a wired interface also has the wireless stanzas as
             # candidates.

@@ -281,7 +281,7 @@ class Netlink:
     It either sends requests or, with multicast `groups`, listens for events: so an answer can't be mistaken for an
     event.  Every method raises only `NetlinkError`.
 
-    protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, with which only `ask` and the methods for events can be used.
+    protocol: ``NETLINK_ROUTE``, or ``NETLINK_GENERIC``, with which only `ask` can be used.
     """
 
     def __init__(self, groups: Iterable[int] = (), protocol: int = NETLINK_ROUTE) -> None:

@@ -1,19 +1,16 @@
 """Requests to the kernel about a wireless device: nl80211, a family of generic netlink.
 
-This is a client of our own, not pyroute2.  The watcher reads the wireless network on each event, before it decides
-whether a guard stays open; it must be fast and take less than 20 MB.  pyroute2 0.7.2 (Debian 12), 0.7.7 (13) and 0.8.1
-(forky) were measured:
+This is a client of our own, not pyroute2, which only the scan before there is a network uses (`evidence.scan`).  The
+watcher reads the current network on each event, before it decides whether a guard stays open; it must be fast and take
+less than 20 MB.  pyroute2 was measured in the versions of Debian 12, 13 and forky (0.7.2, 0.7.7 and 0.8.1):
 
-- Importing any part of it takes 170 to 450 ms of a PC's processor time and 26 to 29 MB, because `pyroute2/__init__.py`
+- Importing any part of it takes 80 to 450 ms of a PC's processor time and 26 to 29 MB, because `pyroute2/__init__.py`
   loads all of its modules.
 - If a beacon has two SSID elements, it returns the last one, but wpa_supplicant and the kernel use the first one.  So
   an open network that the laptop knows could match ``netconf-location office ssid=...``.
 - It reads elements beyond the end of their attribute, and if an element has the wrong length, it returns the whole
   attribute undecoded.
-- If the kernel refuses a request with EBUSY, as it does for a second scan, pyroute2 repeats it for 9 s.  `IW.scan`
-  waits without a time limit and does not notice that a scan was aborted.
 
-A scan by pyroute2 that avoids all this was written and took 44 lines more than the one in `evidence.scan`.
 Numbers and layouts are those of linux/genetlink.h and linux/nl80211.h, a stable kernel interface.
 """
 
@@ -32,8 +29,7 @@ BSS_BSSID, BSS_CAPABILITY, BSS_STATUS, BSS_MLD_ADDR = 1, 5, 9, 22
 _BSS_INFORMATION_ELEMENTS, _BSS_BEACON_IES = 6, 11
 
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 3
-_CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME, _CTRL_ATTR_MCAST_GROUPS = 1, 2, 7
-_CTRL_ATTR_MCAST_GRP_NAME, _CTRL_ATTR_MCAST_GRP_ID = 1, 2
+_CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 1, 2
 _NAME = b"nl80211\0"
 
 _ELEMENT_SSID, _LONGEST_SSID = 0, 32  # IEEE 802.11-2020, 9.4.2.2
@@ -45,11 +41,10 @@ _U32 = struct.Struct("=I")
 class Nl80211:
     """Requests about the wireless device with this ifindex (context manager).  All raise `NetlinkError`.
 
-    family: the current number of nl80211.  The error is ENOENT if the kernel has no wireless devices.
+    The error is ENOENT if the kernel has no wireless devices.
     """
 
     def __init__(self, index: int) -> None:
-        self._index = index
         self._device = pack_attribute(ATTR_IFINDEX, _U32.pack(index))
         self._netlink = Netlink(protocol=NETLINK_GENERIC)
         try:
@@ -58,8 +53,7 @@ class Nl80211:
             answers = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, name)
             if not answers:
                 raise NetlinkError(errno.ENOENT)
-            self._description = answers[0]
-            self.family = read_number(self._description.get(_CTRL_ATTR_FAMILY_ID, b"")[:2])
+            self._family = read_number(answers[0].get(_CTRL_ATTR_FAMILY_ID, b"")[:2])
         except NetlinkError:
             self.close()
             raise
@@ -76,21 +70,7 @@ class Nl80211:
 
     def ask(self, command: int, attributes: bytes = b"", flags: int = 0) -> list[dict[int, bytes]]:
         """Return the attributes of each answer.  attributes, flags: as for `Netlink.ask`; the device is added."""
-        return self._ask(self.family, command, self._device + attributes, flags)
-
-    def find_group(self, name: bytes) -> int:
-        """Return the number of a multicast group.  name: with its final NUL."""
-        for group in split_attributes(self._description.get(_CTRL_ATTR_MCAST_GROUPS, b"")).values():
-            found = split_attributes(group)
-            if found.get(_CTRL_ATTR_MCAST_GRP_NAME) == name:
-                return read_number(found.get(_CTRL_ATTR_MCAST_GRP_ID, b""))
-        raise NetlinkError(errno.ENOENT)
-
-    def read_news(self, kind: int, body: bytes) -> tuple[int, bool]:
-        """Return the command of a multicast message (0 for another family), and whether it is about this device."""
-        if kind != self.family or not body:
-            return 0, False
-        return body[0], read_number(split_attributes(body[_HEADER.size:]).get(ATTR_IFINDEX, b"")) == self._index
+        return self._ask(self._family, command, self._device + attributes, flags)
 
     def _ask(self, family: int, command: int, attributes: bytes, flags: int = 0) -> list[dict[int, bytes]]:
         answers = self._netlink.ask(family, flags, _HEADER.pack(command, 1) + attributes)

@@ -114,6 +114,25 @@ def test_a_circle_is_found() -> None:
     assert find_circle({**imports, "c": {"d": 1}}) == []
 
 
+def list_importers(name: str) -> list[str]:
+    """Return the modules that import a module, or one in it, anywhere in their text."""
+    found = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            if any(f"{each}.".startswith(f"{name}.") for each in names):
+                found.append(module)
+    return sorted(set(found))
+
+
+def test_pyroute2_is_for_the_scan_alone() -> None:
+    """Its import takes a tenth of a second or more, and as much memory as all of the watcher."""
+    assert list_importers("pyroute2") == ["netconf_hooks.evidence.scan"]
+    assert list_importers("netconf_hooks.evidence.scan") == ["netconf_hooks.mappings.guessnet"]
+
+
 def test_no_two_modules_have_the_same_name() -> None:
     names = [module.rpartition(".")[2] for module in MODULES]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -236,6 +236,30 @@ def test_closing_a_guard_imports_only_what_it_does(bare):
     assert not modules & {f"netconf_hooks.{module}" for module in spared}
 
 
+@pytest.mark.parametrize("tests, wireless, scans", [
+    (["command true"], True, False),
+    (["wireless essid cafe", "command true"], False, False),  # the same file serves a cable
+    (["wireless essid cafe", "command true"], True, True),
+])
+def test_only_a_scan_imports_pyroute2(bare, tests, wireless, scans):
+    program = f"""
+import sys, time; sys.path += [{str(CHECKOUT)!r}, "{DIST_PACKAGES}"]
+from netconf_hooks.evidence import radios
+from netconf_hooks.mappings.guessnet import Candidate, TestContext, find_first, read_test
+from netconf_hooks.system import log
+radios.is_wireless = lambda device: {wireless}
+log.error = log.debug = str
+candidates = [Candidate("home", (read_test(test),)) for test in {tests}]
+# No such device: what is imported for a scan is imported before it is looked for.
+assert find_first(candidates, TestContext("none", "none", "", False, time.monotonic() + 60))[0] == "home"
+"""
+    status, modules, said = run_python(program, {"PATH": "/usr/bin:/bin"}, "-c")
+    assert (status, said) == (0, [])
+    assert {"netconf_hooks.evidence.scan", "pyroute2"} & modules == (
+        {"netconf_hooks.evidence.scan", "pyroute2"} if scans else set()
+    )
+
+
 def test_what_is_dear_is_found_where_it_is_imported(bare):
     _, modules, _ = run_python(f"import sys, json; sys.path.append('{DIST_PACKAGES}'); import netifaces", {}, "-c")
     assert {"json", "re", "enum", "netifaces"} <= list_dear(modules, bare)
