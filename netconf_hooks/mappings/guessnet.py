@@ -271,16 +271,20 @@ class Air:
         """Start the scan.  Raises `NetlinkError`."""
         from netconf_hooks.evidence.radios import is_wireless
 
-        if is_wireless(self._context.device):
-            from netconf_hooks.evidence.scan import Scan
-
-            self._scan = Scan(self._context.device)
-        else:
+        iface, device = self._context.iface, self._context.device
+        if not is_wireless(device):
             # Without names in its map lines, the mapping of a wired interface also has the wireless stanzas as
             # candidates.
-            iface, device = self._context.iface, self._context.device
             log.debug(f"{iface}: no wireless test counts: {device} is not a wireless interface")
             self._heard = []
+            return
+        try:
+            from netconf_hooks.evidence.scan import Scan
+        except ImportError as error:
+            log.error(f"{iface}: no wireless test counts: python3-pyroute2 is missing, or can't be used: {error}")
+            self._heard = []
+            return
+        self._scan = Scan(device)
 
 
 def main() -> NoReturn:

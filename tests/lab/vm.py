@@ -25,6 +25,9 @@ from .namespaces import ENVIRONMENT, Namespaces
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Seconds.  A minute or two with KVM; how long an emulated processor takes is hard to tell.
+TIMEOUT = 1800.0
+
 RECIPE = Recipe(
     packages=(
         # a Debian that boots by itself
@@ -155,7 +158,7 @@ def install(module: str, packages: Sequence[Path] = (), recipe: Recipe = RECIPE)
         yield Disk(image, kernels[-1], tree / "boot" / f"initrd.img-{version}")
 
 
-def run(disk: Disk, timeout: float) -> Report:
+def run(disk: Disk, timeout: float = TIMEOUT) -> Report:
     """Switch a machine on and return what it said, when it is off; after `timeout` seconds the plug is pulled."""
     accelerators = ["kvm"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else []
     for accelerator in accelerators:

@@ -10,9 +10,6 @@ import pytest
 from tests.lab import vm
 from tests.lab.image import Recipe
 
-# Seconds.  A minute or two with KVM; how long an emulated processor takes is hard to tell.
-TIMEOUT = 1800.0
-
 Test = Callable[..., None]
 
 
@@ -29,7 +26,7 @@ def boot(
     def report(requirements: None, packages: list[Path]) -> Iterator[vm.Report]:
         """What the machine printed; pytest shows it if a test fails."""
         with vm.install(module, packages, recipe) as disk:
-            made = vm.run(disk, TIMEOUT)
+            made = vm.run(disk)
         print(f"{made.accelerator}: off after {made.seconds:.0f} s\n{made.console}")
         print(*made.lines, sep="\n")
         yield made

@@ -9,6 +9,7 @@ import select
 import shutil
 import socket
 import struct
+import sys
 import time
 
 import pytest
@@ -467,6 +468,14 @@ class TestScan:
         assert self.find("wireless open", "wireless closed", "command true")[0] == "stanza2"
         assert messages == [f"error: wlan0: no wireless test counts: wlan0 could not be made to scan: {reason}"]
         assert len(radio.made) == 1
+
+    def test_without_pyroute2_the_other_tests_go_on(self, radio, messages, monkeypatch):
+        monkeypatch.setitem(sys.modules, "netconf_hooks.evidence.scan", None)
+        assert self.find("wireless open", "command true")[0] == "stanza1"
+        (message,) = messages
+        assert message.startswith(
+            "error: wlan0: no wireless test counts: python3-pyroute2 is missing, or can't be used: import of "
+        )
 
     def test_iwscan_tries(self, radio, messages):
         radio.refusals = [errno.EAGAIN] * 2
