@@ -68,14 +68,23 @@ class Fingerprint(Record):
     def is_left(self, now: Fingerprint) -> bool:
         """Whether `now` is certainly another network, or no network.
 
-        It is the same network as long as one router and one address stay, even if others are added or removed.
+        It is the same network as long as one router and one address stay, even if others are added or removed.  But a
+        port that has lost its carrier, even for a moment, may be on another network now.
         """
         if (self.index, True, self.wireless, self.losses) != (now.index, now.carrier, now.wireless, now.losses):
+            return True
+        if not set(self.ports) <= set(now.ports):
             return True
         for before, after in ((self.routers, now.routers), (self.networks, now.networks)):
             if before and not set(before) & set(after):
                 return True
         return any(now.macs.get(router, mac) != mac for router, mac in self.macs.items())
+
+    def has_blinked(self, now: Fingerprint) -> bool:
+        """Whether `now` is the same link with carrier, but the link or one of its ports had lost it meanwhile."""
+        before, after = ([port.rpartition("/")[0] for port in each.ports] for each in (self, now))
+        same = now.carrier and (self.index, before) == (now.index, after)
+        return same and (self.losses, self.ports) != (now.losses, now.ports)
 
     def complete(self, before: Fingerprint) -> Fingerprint:
         """Return the fingerprint, with the routers' MACs from `before` that the kernel has forgotten since."""

@@ -53,7 +53,7 @@ SAME, DOUBTFUL, LOST = range(3)
 _GONE = "the carrier is gone, or the link itself"
 _ROUTER = "the router is gone, or is another one"
 _CHANGED = "the network has changed"
-_MOVED = "the carrier was gone for a moment"
+_MOVED = "the carrier was gone meanwhile"
 
 
 class _Judgement(Record):
@@ -617,7 +617,7 @@ def _is_lax(record: GuardRecord) -> bool:
 def _has_blinked(record: GuardRecord, now: Fingerprint) -> bool:
     """Whether a guard's link has carrier, but has lost it since its network was recorded."""
     before = _read(record.fingerprint)
-    return now.carrier and before is not None and before.index == now.index and before.losses != now.losses
+    return before is not None and before.has_blinked(now)
 
 
 def _read(text: str) -> Fingerprint | None:

@@ -340,9 +340,9 @@ def _move_at_once(link: str, switch: str) -> None:
 
     with IPRoute() as kernel, IPBatch() as batch:
         (index,), (master,) = kernel.link_lookup(ifname=link), kernel.link_lookup(ifname=switch)
+        # Two messages and not three: the kernel may tell of the loss between any two.
         batch.link("set", index=index, state="down")
-        batch.link("set", index=index, master=master)
-        batch.link("set", index=index, state="up")
+        batch.link("set", index=index, master=master, state="up")
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sender:
             sender.sendto(bytes(batch.batch), (0, 0))  # returns when all of it is done
         (moved,) = kernel.get_links(index)

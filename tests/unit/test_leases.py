@@ -124,7 +124,7 @@ def test_a_carrier_that_was_back_before_the_kernel_told_of_its_loss_shuts(office
     socket.waiting = [make_link()]
     listening.hear()
     assert_closed(office, firewall)
-    assert "info: eth0: netconf-guard: closed: the carrier was gone for a moment" in messages
+    assert "info: eth0: netconf-guard: closed: the carrier was gone meanwhile" in messages
 
 
 def test_news_that_were_lost_shut(office, firewall):
@@ -398,9 +398,13 @@ def test_the_cable_pulled_ends_a_portal_pass(cafe, firewall):
     assert firewall.get_window("eth0", "portal") is None
 
 
-def test_a_carrier_that_was_gone_for_a_moment_ends_a_portal_pass(cafe, firewall, place):
+@pytest.mark.parametrize("facts", [{"losses": 1}, {"ports": ("eth1/3/1",)}])
+def test_a_carrier_that_was_gone_for_a_moment_ends_a_portal_pass(cafe, firewall, place, facts):
+    """That of the link, or of one of its ports."""
+    here = {name: getattr(HERE, name) for name in Fingerprint.__slots__} | {"ports": ("eth1/3/0",)}
+    place.scenes["eth0"] = Fingerprint(**here)
     open_portal(cafe, "eth0", [Exemption("tcp", port=80)], 300)
-    place.scenes["eth0"] = Fingerprint(INDEX, True, HERE.networks, HERE.routers, HERE.macs, losses=1)
+    place.scenes["eth0"] = Fingerprint(**(here | facts))
     listening, socket = listen(cafe)
     socket.waiting = [make_link()]
     listening.hear()

@@ -6,15 +6,18 @@ another router; then the program goes on.
 
 from __future__ import annotations
 
-
 import signal
+import time
 
 import pytest
 
-from ..network import HOME, INTERNET_HOST
+from netconf_hooks.system.netlink import RTM_NEWLINK
+
+from ..network import CAFE, HOME, INTERNET_HOST
 from ..waiting import wait_until
+from . import hostile
 from .scene import BACKENDS, Scene
-from .news import move_to_twin
+from .news import PROMISE, SLOW, NewsClock, move_to_twin
 from .traffic import Job
 
 WEB = [
@@ -97,3 +100,42 @@ def test_a_program_that_was_stopped_takes_no_pass_to_another_network(scene: Scen
     laptop.run(["netconf-hooks", *PASS])
     kinds = KINDS - {"root/router4"} if laptop.dhcp_client == "dhcpcd" else KINDS
     assert {leak.kind for leak in scene.find(scene.look())} >= kinds
+
+
+BRIDGE = """\
+iface br0 inet dhcp
+    netconf-outside-ports eth0
+    pre-up ip link add br0 type bridge forward_delay 0
+    pre-up ip link set eth0 master br0 up
+"""
+MACVLAN = """\
+iface mv0 inet dhcp
+    pre-up ip link add mv0 link eth0 type macvlan mode bridge
+    pre-up ip link set eth0 up
+"""
+
+
+@pytest.mark.parametrize(
+    "guard, stanza",
+    [
+        pytest.param(BACKENDS[0], BRIDGE, id="bridge"),
+        *(pytest.param(backend, MACVLAN, id=f"macvlan, {backend}") for backend in BACKENDS),
+    ],
+)
+def test_a_pass_of_a_link_whose_port_was_moved_faster_than_the_kernel_tells(scene: Scene, stanza: str) -> None:
+    """The link itself never lost its carrier."""
+    laptop, device = scene.laptop, stanza.split()[1]
+    hostile.impersonate_home_router(scene.lab)
+    laptop.run(["sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1"])
+    scene.write_stanza("trust hints", head=stanza.rstrip(), guard="unless office-lan", vpn="")
+    scene.lab.plug(HOME.name)
+    laptop.ifup(device)
+    laptop.run(["netconf-hooks", "portal", device, "--for", "300s"])
+    scene.traffic.add("root-web", WEB[:1])
+    assert {leak.kind for leak in scene.find(scene.look())} >= {WEB[0].kind}
+    with NewsClock(scene.network.laptop_namespace) as clock:
+        before = time.time()
+        scene.network.replug(CAFE.name, "eth0")
+        news = wait_until(lambda: clock.find(before, lambda kind, _: kind == RTM_NEWLINK), "the kernel's news")
+        late = [leak for leak in scene.find(scene.look(20)) if leak.time > news + PROMISE + SLOW]
+        assert not late, f"packets left for {late[-1].time - news:.3f} s"

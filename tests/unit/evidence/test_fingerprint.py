@@ -91,6 +91,26 @@ def test_a_mac_forgotten_and_learnt_anew_is_compared_with_the_old_one():
     assert not change(OFFICE, macs={ROUTER: OTHER_MAC}).is_like(seen)
 
 
+@pytest.mark.parametrize("before, after, left, blinked", [
+    ((), (), False, False),
+    (("eth0/2/0",), ("eth0/2/0",), False, False),
+    (("eth0/2/0",), ("eth0/2/1",), True, True),
+    (("bond0/4/0", "eth0/2/0"), ("bond0/4/0", "wlan0/3/0"), True, False),
+    (("eth0/2/0", "eth1/3/0"), ("eth0/2/0",), True, False),
+    (("eth0/2/0",), ("eth0/2/0", "eth1/3/0"), False, False),
+])
+def test_a_link_leaves_with_a_port_that_has_lost_its_carrier(before, after, left, blinked):
+    one, other = change(OFFICE, ports=before), change(OFFICE, ports=after)
+    assert one.is_left(other) is left
+    assert one.has_blinked(other) is blinked
+    assert not one.has_blinked(change(other, carrier=False))
+
+
+def test_a_link_that_has_blinked_itself():
+    assert OFFICE.has_blinked(change(OFFICE, losses=1))
+    assert not OFFICE.has_blinked(change(OFFICE, losses=1, index=8))
+
+
 # Looking
 
 
