@@ -42,7 +42,8 @@ class Nftables:
     """The library.  Raises `LibraryError` if it is not installed, or is another one.
 
     There is no destructor: the kernel closes the library's socket when the process ends.  A forked process must create
-    one of its own, since this would share the socket with its parent.
+    one of its own, since this would share the socket with its parent.  Two threads need one each: the library crashes
+    if two threads use the same one.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,8 @@ class Nftables:
 
         Returns the error's message, empty if they were done.  Its first line has the reason.
         """
+        if "\0" in commands:
+            return "a NUL byte would end the commands"
         if not self._run_commands(self._context, _Text(commands.encode())):
             return ""
         message: bytes = self._get_error(self._context) or b""

@@ -67,6 +67,11 @@ def test_an_error_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_library
+def test_commands_are_not_cut_off_at_a_nul_byte() -> None:
+    assert "NUL byte" in Nftables().run("add tabel inet x\0add table inet y")
+
+
+@needs_library
 def test_nothing_to_do() -> None:
     assert Nftables().run("") == ""
 
