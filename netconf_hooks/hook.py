@@ -172,8 +172,10 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
     _set_alarm(int(rules.timeout) + ACTING_TIME)
-    from netconf_hooks.settle import look
+    from netconf_hooks.settle import forget_neighbours, look
 
+    if record:
+        forget_neighbours(record)
     record = look(store, invocation.iface, passes)
     for key, answer in record.observation.answers.items():
         if answer.problem:

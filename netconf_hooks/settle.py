@@ -23,7 +23,7 @@ from netconf_hooks.place import find_new_router, find_place
 from netconf_hooks.record import Record
 from netconf_hooks.stanzas.ifenv import device_of
 from netconf_hooks.state import HELD, InterfaceRecord, RecordError, merge_options
-from netconf_hooks.system import log
+from netconf_hooks.system import log, netlink
 from netconf_hooks.system.netlink import NetlinkError
 from netconf_hooks.wake import wake_watcher
 
@@ -154,6 +154,18 @@ def _has_scripts() -> bool:
     return bool(list_scripts())
 
 
+def forget_neighbours(record: InterfaceRecord) -> None:
+    """Make the kernel forget an interface's neighbours if its link has lost the carrier since the last look.
+
+    The kernel does so itself only if the carrier is not back before it can report the loss (net/core/link_watch.c).
+    Otherwise it would still know the MAC address of a router of the last network.  Raises `NetlinkError`.
+    """
+    link, seen = netlink.read_link(device_of(record.iface)), record.observation
+    if link is not None and link.index == seen.index and link.losses != seen.losses:
+        with netlink.Netlink() as kernel:
+            kernel.forget_neighbours(link.index)
+
+
 def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Change]:
     """Look at the networks of `records` again, one after the other.  Raises as `look` does."""
     chosen = [record for record in records if not record.wish]
@@ -162,6 +174,7 @@ def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Cha
         # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
         passes = guard.find_passes(store, record.iface) or record.passes
         token = tokens.pop(device_of(record.iface), "")
+        forget_neighbours(record)
         yield Change(record.iface, look(store, record.iface, passes, 0.0, token, record), replaces=record)
 
 

@@ -989,6 +989,7 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
         f"wireless {seen.wireless}",
         f"wish {record.wish:d}",
         f"looked {seen.observed_at!r}",
+        f"losses {seen.losses}",
         *(f"raised {_escape(link)}" for link in record.raised),
         *(f"portal {_escape(uri)}" for uri in seen.portal.uris),
         *(f"portal-mac {mac}" for mac in seen.portal.macs),
@@ -1044,6 +1045,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
                 portal=PortalNotice(
                     tuple(lists["portal"]), facts.get("portal-problem", ""), tuple(lists["portal-mac"])
                 ),
+                losses=int(facts.get("losses", 0)),  # not in the record of an older version
             ),
             place=Place(
                 location=facts["location"],

@@ -519,13 +519,24 @@ class Netlink:
         Each unanswered entry holds up to 64 KiB of packets (neigh/*/unres_qlen_bytes, arp(7)), for up to 3 s.  They
         have already passed the firewall, except the egress hook of nftables.  Raises `NetlinkError`.
         """
+        self._delete_neighbours(index, NUD_INCOMPLETE)
+
+    def forget_neighbours(self, index: int) -> None:
+        """Make the kernel forget the neighbours of a link, as it does when it reports a lost carrier.
+
+        Permanent entries stay, as in the kernel (neigh_carrier_down, net/core/neighbour.c).  Raises `NetlinkError`.
+        """
+        self._delete_neighbours(index, NUD_VALID & ~(NUD_NOARP | _NUD_PERMANENT))
+
+    def _delete_neighbours(self, index: int, states: int) -> None:
+        """Delete the neighbours of a link that are in one of these states."""
         body = _NEIGHBOUR.pack(0, 0, 0, 0, 0) + pack_attribute(_NDA_IFINDEX, _INT.pack(index))
 
-        def is_waiting(found: bytes) -> bool:
+        def is_wanted(found: bytes) -> bool:
             neighbour = parse_neighbour(found)
-            return neighbour.index == index and bool(neighbour.state & NUD_INCOMPLETE)
+            return neighbour.index == index and bool(neighbour.state & states)
 
-        for _, found in self.ask(RTM_GETNEIGH, NLM_F_DUMP, body, keep=is_waiting):
+        for _, found in self.ask(RTM_GETNEIGH, NLM_F_DUMP, body, keep=is_wanted):
             family, packed = _pack_address(parse_neighbour(found).address)
             try:
                 self.ask(

@@ -85,6 +85,22 @@ def test_another_network_behind_the_same_switch(lab: Lab) -> None:
 
 
 @ONE_CLIENT
+def test_another_network_before_the_kernel_reports_the_lost_carrier(lab: Lab) -> None:
+    """The kernel keeps its neighbours then: what it knows of the router's address is the last network's."""
+    laptop = lab.laptop
+    for site in ("home", "cafe"):
+        lab.network.run(site, ["ip", "addr", "add", "192.168.9.1/24", "dev", "lan"])
+    laptop.write("/etc/network/interfaces", SWITCHED)
+    lab.plug("home")
+    laptop.ifup("eth0")
+    wait_for_watcher(lab)
+    for site, location in (("cafe", None), ("home", "home-lan")) * 2:
+        lab.network.replug(site, "eth0")
+        # The kernel would ask the router only after half a minute (ip-sysctl, base_reachable_time_ms).
+        wait_until(lambda: read_location(lab) == location, f"eth0 to be seen at {site}", 4.0)
+
+
+@ONE_CLIENT
 def test_the_default_route_moves(lab: Lab) -> None:
     laptop = lab.laptop
     stanza = f"iface eth0 inet dhcp\n{LOCATIONS}    netconf-vpn openvpn corp on unroutable\n"

@@ -184,7 +184,8 @@ class FakeNetwork:
     addresses; nat64: the prefix for IPv4 hosts; confirmed: the routers that
     were asked whether they are there, with the index of their link; silent: those that do not answer.
     resolved: the routers whose MAC was asked for; known: the scenes that the kernel has once it knows it, by device.
-    emptied: the links of which packets were dropped that waited for a neighbour.
+    emptied: the links of which packets were dropped that waited for a neighbour; forgotten: those whose neighbours the
+    kernel was made to forget.
     """
 
     def __init__(self):
@@ -199,6 +200,7 @@ class FakeNetwork:
         self.confirmed = []
         self.resolved = []
         self.emptied = []
+        self.forgotten = []
         self.known = {}
         self.silent = ()
 
@@ -249,6 +251,10 @@ class FakeNetwork:
     def drop_waiting(self, index):
         """As Netlink.drop_waiting."""
         self.emptied.append(index)
+
+    def forget_neighbours(self, index):
+        """As Netlink.forget_neighbours."""
+        self.forgotten.append(index)
 
     def question_neighbours(self, index, routers):
         """As Netlink.question_neighbours."""

@@ -879,6 +879,22 @@ def change_backend(store, links):
     assert ifup(store, links, **GUARD, IF_NETCONF_GUARD_BACKEND="iptables") == 0
 
 
+def test_neighbours_of_a_network_that_the_link_has_left_are_forgotten(store, links, network, firewall, place):
+    """The kernel keeps them if the carrier is back before it can report the loss."""
+    ifup(store, links)
+    links["eth0"] = links["eth0"].change(losses=1)
+    refresh(store)
+    assert place.forgotten == [links["eth0"].index]
+    refresh(store)
+    assert place.forgotten == [links["eth0"].index], "it has not lost its carrier since"
+    links["eth0"] = links["eth0"].change(losses=3)
+    run_hook(store, "up", **GUARD)
+    assert place.forgotten == [links["eth0"].index] * 2
+    links["eth0"] = links["eth0"].change(index=99, losses=0)
+    refresh(store)
+    assert len(place.forgotten) == 2, "another device has neighbours of its own"
+
+
 def look_again(store, links):
     refresh(store)
 

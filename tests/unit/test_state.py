@@ -44,6 +44,7 @@ observations = st.builds(
     wireless=st.sampled_from(["", OPEN, ENCRYPTED]),
     observed_at=st.floats(0, 1e9),
     portal=st.builds(PortalNotice, several, hostile, st.lists(plain, max_size=2).map(tuple)),
+    losses=st.integers(0, 2**32 - 1),
 )
 places = st.builds(
     Place,

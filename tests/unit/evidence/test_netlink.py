@@ -497,6 +497,18 @@ def test_packets_that_wait_for_a_neighbour_are_dropped_with_it(kernel: Kernel, c
     assert _socket.inet_aton("192.168.7.99") in kernel.questions[1]
 
 
+def test_neighbours_of_a_lost_network_are_forgotten_but_not_permanent_ones(kernel: Kernel) -> None:
+    end = HEADER.pack(HEADER.size + 4, netlink.NLMSG_DONE, 2, 1, PORT) + bytes(4)
+    permanent = bytearray(NEIGH6[0])
+    permanent[24:26] = struct.pack("=H", 0x80)  # struct ndmsg, ndm_state
+    kernel.script = [[NEIGH[0], bytes(permanent), INCOMPLETE[1], end], refuse(INCOMPLETE[:1], 0)]
+    with Netlink() as conversation:
+        conversation.forget_neighbours(2)
+    kinds = [HEADER.unpack_from(question)[1] for question in kernel.questions]
+    assert kinds == [netlink.RTM_GETNEIGH, netlink.RTM_DELNEIGH]
+    assert _socket.inet_aton("192.168.7.1") in kernel.questions[1]
+
+
 # What a kernel could say
 
 
