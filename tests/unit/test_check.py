@@ -52,7 +52,7 @@ def test_check_of_good_stanzas(command, stanzas):
     assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
 
 
-def test_check_waits_only_once_for_an_ifquery_that_does_not_end(command, stanzas, monkeypatch):
+def test_check_waits_only_once_for_an_ifquery_that_does_not_end(command, as_root, stanzas, monkeypatch):
     """A FIFO was included: it hangs for each stanza."""
     stanzas[0].update({"eth0": STANZA, "eth1": STANZA})
     asked = []
