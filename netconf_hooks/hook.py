@@ -172,11 +172,9 @@ def _arrive(invocation: Invocation, store: Store) -> None:
     for error in (*list_undefined_words(rules), *list_doubts(rules)):
         log.error(f"{invocation.iface}: {error}")
     _set_alarm(int(rules.timeout) + ACTING_TIME)
-    from netconf_hooks.settle import forget_neighbours, look
+    from netconf_hooks.settle import look
 
-    if record:
-        forget_neighbours(record)
-    record = look(store, invocation.iface, passes)
+    record = look(store, invocation.iface, passes, before=record)
     for key, answer in record.observation.answers.items():
         if answer.problem:
             log.info(f"{invocation.iface}: netconf-location: no full answer for {key}: {answer.problem}")

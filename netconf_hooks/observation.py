@@ -95,10 +95,9 @@ class Observation(Record):
     wireless: ``open`` or ``encrypted``; empty for a link that is not wireless.
     observed_at: when the look began, time.monotonic().
     portal: the captive portal that the network announces.
-    losses: how often the device had lost its carrier when the look began.
     """
 
-    __slots__ = ("iface", "index", "answers", "routable", "wireless", "observed_at", "portal", "losses")
+    __slots__ = ("iface", "index", "answers", "routable", "wireless", "observed_at", "portal")
 
     def __init__(
         self,
@@ -109,7 +108,6 @@ class Observation(Record):
         wireless: str = "",
         observed_at: float = 0.0,
         portal: PortalNotice | None = None,
-        losses: int = 0,
     ) -> None:
         self.iface = iface
         self.index = index
@@ -118,7 +116,6 @@ class Observation(Record):
         self.wireless = wireless
         self.observed_at = observed_at
         self.portal = portal or PortalNotice()
-        self.losses = losses
 
     def list_values(self, key: str) -> tuple[str, ...]:
         """Return the values that were seen for a test key; none if nothing was seen."""

@@ -136,12 +136,13 @@ def look(
     Raises `NetlinkError`, OSError.
     """
     rules = read_rules_of(passes)
+    losses = _count_losses(iface, before)  # first: if the carrier is lost during this look, the next one has to know
     with guard.look(store, device_of(iface), monotonic() + rules.timeout, token) as passing:
         seen = observe(
             iface, rules, merge_options(passes), patience, passing.announce,
             lambda: rules.is_guarded() or _has_scripts(),
         )  # fmt: skip
-    record = InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers))
+    record = InterfaceRecord(iface, passes, seen, find_place(rules, seen.answers), losses=losses)
     if not record.place.location and (router := find_new_router(rules, seen.answers)):
         if before is None or find_new_router(before.rules, before.observation.answers) != router:
             log.warning(f"{iface}: {router}")
@@ -154,16 +155,20 @@ def _has_scripts() -> bool:
     return bool(list_scripts())
 
 
-def forget_neighbours(record: InterfaceRecord) -> None:
-    """Make the kernel forget an interface's neighbours if its link has lost the carrier since the last look.
+def _count_losses(iface: str, before: InterfaceRecord | None) -> int:
+    """Return how often an interface's link has lost its carrier.  If it has since the look `before`, make the kernel
+    forget its neighbours.
 
     The kernel does so itself only if the carrier is not back before it can report the loss (net/core/link_watch.c).
     Otherwise it would still know the MAC address of a router of the last network.  Raises `NetlinkError`.
     """
-    link, seen = netlink.read_link(device_of(record.iface)), record.observation
-    if link is not None and link.index == seen.index and link.losses != seen.losses:
+    link = netlink.read_link(device_of(iface))
+    if link is None:
+        return 0
+    if before and link.index == before.observation.index and link.losses != before.losses:
         with netlink.Netlink() as kernel:
             kernel.forget_neighbours(link.index)
+    return link.losses
 
 
 def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Change]:
@@ -174,7 +179,6 @@ def look_again(store: Store, records: Iterable[InterfaceRecord]) -> Iterable[Cha
         # Don't wait for carrier here: a missing carrier means a pulled cable, and the other interfaces are waiting.
         passes = guard.find_passes(store, record.iface) or record.passes
         token = tokens.pop(device_of(record.iface), "")
-        forget_neighbours(record)
         yield Change(record.iface, look(store, record.iface, passes, 0.0, token, record), replaces=record)
 
 

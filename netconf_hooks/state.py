@@ -154,9 +154,10 @@ class InterfaceRecord(_Ruled):
     place: the place that follows from the observation by the rules.
     wish: whether it is a wish (``netconf-uplink``): it has no link, and counts until its ifdown; raised: the links that
         were brought up for it.
+    losses: how often its link had lost its carrier before the look.
     """
 
-    __slots__ = ("iface", "passes", "observation", "place", "wish", "raised")
+    __slots__ = ("iface", "passes", "observation", "place", "wish", "raised", "losses")
 
     def __init__(
         self,
@@ -166,6 +167,7 @@ class InterfaceRecord(_Ruled):
         place: Place | None = None,
         wish: bool = False,
         raised: tuple[str, ...] = (),
+        losses: int = 0,
     ) -> None:
         self.iface = iface
         self.passes = passes
@@ -173,6 +175,7 @@ class InterfaceRecord(_Ruled):
         self.place = place or Place()
         self.wish = wish
         self.raised = raised
+        self.losses = losses
 
 
 class TunnelRecord(Record):
@@ -989,7 +992,7 @@ def _format_interface(record: InterfaceRecord) -> list[str]:
         f"wireless {seen.wireless}",
         f"wish {record.wish:d}",
         f"looked {seen.observed_at!r}",
-        f"losses {seen.losses}",
+        f"losses {record.losses}",
         *(f"raised {_escape(link)}" for link in record.raised),
         *(f"portal {_escape(uri)}" for uri in seen.portal.uris),
         *(f"portal-mac {mac}" for mac in seen.portal.macs),
@@ -1045,7 +1048,6 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
                 portal=PortalNotice(
                     tuple(lists["portal"]), facts.get("portal-problem", ""), tuple(lists["portal-mac"])
                 ),
-                losses=int(facts.get("losses", 0)),  # not in the record of an older version
             ),
             place=Place(
                 location=facts["location"],
@@ -1056,6 +1058,7 @@ def _parse_interface(iface: str, lines: list[str]) -> InterfaceRecord:
             ),
             wish=facts["wish"] == "1",
             raised=tuple(lists["raised"]),
+            losses=int(facts.get("losses", 0)),  # not in the record of an older version
         )
     except (KeyError, ValueError, IndexError) as error:
         raise RecordError(f"the record of {iface} can't be read: {error!r}") from error

@@ -38,10 +38,9 @@ class Link(Record):
     options: the stanza's options that are evidence themselves (``dns-domain``, ``dns-search``, ``dns-nameservers``,
         resolvconf(8)), by option name.
     composed: whether it is made of other links (`netlink.COMPOSED`).
-    losses: how often the device has lost its carrier.
     """
 
-    __slots__ = ("iface", "device", "index", "carrier", "options", "composed", "losses")
+    __slots__ = ("iface", "device", "index", "carrier", "options", "composed")
 
     def __init__(
         self,
@@ -51,7 +50,6 @@ class Link(Record):
         carrier: bool,
         options: Mapping[str, str],
         composed: bool = False,
-        losses: int = 0,
     ) -> None:
         self.iface = iface
         self.device = device
@@ -59,7 +57,6 @@ class Link(Record):
         self.carrier = carrier
         self.options = options
         self.composed = composed
-        self.losses = losses
 
 
 def make_link(iface: str, options: Mapping[str, str]) -> Link:
@@ -82,7 +79,6 @@ def make_link(iface: str, options: Mapping[str, str]) -> Link:
         carrier=carrier,
         options={option: value for option, value in options.items() if not option.startswith("netconf-")},
         composed=composed,
-        losses=status.losses if status else 0,
     )
 
 

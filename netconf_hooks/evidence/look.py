@@ -146,8 +146,7 @@ def _finish(
 
         wireless = OPEN if is_wireless_open(link.device, deadline) else ENCRYPTED
     portal = _find_portal(link, deadline, asks_routers)
-    routable = has_default_route(link)
-    return Observation(link.iface, link.index, answers, routable, wireless, began, portal, link.losses)
+    return Observation(link.iface, link.index, answers, has_default_route(link), wireless, began, portal)
 
 
 def _find_portal(link: Link, deadline: float, asks_routers: Callable[[], bool]) -> PortalNotice:

@@ -1014,7 +1014,7 @@ def _has_changed(fingerprint: Fingerprint, fingerprints: Mapping[str, Fingerprin
     routers = tuple(router for router in fingerprint.routers if router != NO_ADDRESS)
     return not (
         fingerprint.carrier
-        and (fingerprint.index, fingerprint.losses) == (seen.index, seen.losses)
+        and (fingerprint.index, fingerprint.losses) == (seen.index, record.losses)
         and bool(fingerprint.routers) == seen.routable
         and (recorded is None or sorted(recorded) == sorted(routers))
     )

@@ -895,6 +895,22 @@ def test_neighbours_of_a_network_that_the_link_has_left_are_forgotten(store, lin
     assert len(place.forgotten) == 2, "another device has neighbours of its own"
 
 
+def test_a_carrier_lost_during_a_look_makes_the_next_one_forget(store, links, network, firewall, place, monkeypatch):
+    ifup(store, links)
+    observe = settle.observe
+
+    def move(*arguments):
+        links["eth0"] = links["eth0"].change(losses=1)
+        return observe(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settle, "observe", move)
+        refresh(store)
+    assert place.forgotten == []
+    refresh(store)
+    assert place.forgotten == [links["eth0"].index]
+
+
 def look_again(store, links):
     refresh(store)
 

@@ -44,7 +44,6 @@ observations = st.builds(
     wireless=st.sampled_from(["", OPEN, ENCRYPTED]),
     observed_at=st.floats(0, 1e9),
     portal=st.builds(PortalNotice, several, hostile, st.lists(plain, max_size=2).map(tuple)),
-    losses=st.integers(0, 2**32 - 1),
 )
 places = st.builds(
     Place,
@@ -67,6 +66,7 @@ records = st.builds(
     ).map(tuple),
     observation=observations,
     place=places,
+    losses=st.integers(0, 2**32 - 1),
 )
 tunnels = st.lists(
     st.builds(TunnelRecord, plain, plain, st.sampled_from(["up", "down"]), hostile, st.booleans(), hostile, hostile),

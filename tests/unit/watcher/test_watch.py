@@ -48,6 +48,7 @@ def in_office(iface="eth0", index=7, routable=True, seen=None, **facts):
     (in_office(), change(OFFICE, carrier=False), True),
     (in_office(), change(OFFICE, index=9), True),
     (in_office(), change(OFFICE, losses=1), True),
+    (in_office().change(losses=1), change(OFFICE, losses=1), False),
     (in_office(), change(OFFICE, routers=(), macs={}), True),
     (in_office(routable=False), OFFICE, True),
     (in_office(routable=False), change(OFFICE, routers=(), macs={}), False),
