@@ -198,6 +198,25 @@ def a_bond_that_fails_over_is_where_its_active_port_is(guest: Linked) -> None:
     guest.run(["ifdown", "bond0"])
 
 
+def a_pass_of_a_bond_that_fails_over_ends(guest: Linked) -> None:
+    """The other port is on another network; the bond itself never lost its carrier."""
+    guest.rule(BOND, VPN, GUARD)
+    guest.network.plug(CAFE.name, "eth0")
+    guest.network.plug(OFFICE.name, "wlan0")
+    guest.run(["ifup", "bond0"])
+    guest.run(["netconf-hooks", "portal", "bond0", "--for", "300s"])
+
+    def has_pass() -> bool:
+        return "a captive portal may be visited" in guest.run(["netconf-hooks", "status"]).stdout
+
+    assert has_pass()
+    guest.network.unplug("eth0")
+    wait_until(lambda: not has_pass(), "the pass to end", 15.0)
+    assert Path("/sys/class/net/bond0/bonding/active_slave").read_text() == "wlan0\n"
+    guest.run(["ifdown", "bond0"])
+    guest.network.plug(OFFICE.name, "eth0")
+
+
 def a_vlan_of_a_bridge_has_its_carrier(guest: Linked) -> None:
     guest.ip(
         "link add br0 type bridge forward_delay 0", "link set eth0 master br0 up", "link set br0 up",
@@ -228,6 +247,7 @@ CHECKS: list[Check[Linked]] = [
     other_bridges_are_not_touched,
     at_the_office_guests_are_free,
     a_bond_that_fails_over_is_where_its_active_port_is,
+    a_pass_of_a_bond_that_fails_over_ends,
     a_vlan_of_a_bridge_has_its_carrier,
 ]
 
