@@ -26,7 +26,7 @@ ROUNDS = 21
 # What the hooks would import if nobody looked, and what of theirs is used where it is needed.
 MODULES = (
     "os", "struct", "netifaces", "re", "typing", "signal", "socket", "json", "subprocess", "logging", "dataclasses",
-    "argparse", "nftables", "dns.resolver", "ssl", "pyroute2", "iptc",
+    "argparse", "_ctypes", "ctypes", "dns.resolver", "ssl", "pyroute2", "iptc",
 )  # fmt: skip
 
 
