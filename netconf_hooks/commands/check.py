@@ -66,7 +66,7 @@ def check_stanzas(options: Namespace, store: Store) -> int:
     print(f"{examined} stanzas examined, {errors} errors{unread}" + (f"; {mappings}: {mapped}" if mapped else ""))
     if not options.ifaces and examined and not ruled and not errors and not names.problems:
         print(_BEGIN)
-    return FAILED if errors else OK
+    return FAILED if errors or (names.problems and not examined) else OK
 
 
 def _find_ifupdown() -> str:

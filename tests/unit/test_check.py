@@ -52,6 +52,15 @@ def test_check_of_good_stanzas(command, stanzas):
     assert command("check") == (0, "2 stanzas examined, 0 errors\n", "")
 
 
+def test_check_fails_if_it_could_examine_nothing(command, stanzas):
+    """/etc/network/interfaces itself is a FIFO, or can't be read."""
+    stanzas[0].clear()
+    stanzas[1]["problems"] = ("/etc/network/interfaces: not a regular file",)
+    status, output, _ = command("check")
+    assert status == 1
+    assert output == "not examined: /etc/network/interfaces: not a regular file\n0 stanzas examined, 0 errors\n"
+
+
 def test_check_waits_only_once_for_an_ifquery_that_does_not_end(command, as_root, stanzas, monkeypatch):
     """A FIFO was included: it hangs for each stanza."""
     stanzas[0].update({"eth0": STANZA, "eth1": STANZA})
