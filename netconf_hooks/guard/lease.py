@@ -53,7 +53,7 @@ SAME, DOUBTFUL, LOST = range(3)
 _GONE = "the carrier is gone, or the link itself"
 _ROUTER = "the router is gone, or is another one"
 _CHANGED = "the network has changed"
-_MOVED = "the carrier was gone meanwhile"
+_BLINKED = "the carrier was gone meanwhile"
 
 
 class _Judgement(Record):
@@ -333,7 +333,7 @@ class Leases:
             now = self._look(record)
             left = has_left(record, now)
             if (record.opened and not is_same_network(record.fingerprint, now)) or left:
-                lost.append(_Lost(record, _MOVED if _has_blinked(record, now) else _CHANGED, left))
+                lost.append(_Lost(record, _BLINKED if _has_blinked(record, now) else _CHANGED, left))
         self._shut_all(lost)
 
     def change_clock(self) -> None:

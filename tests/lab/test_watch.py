@@ -58,13 +58,18 @@ iface eth0 inet static
 """
 
 
+def share_router(lab: Lab, *sites: str) -> None:
+    """Let the routers of these sites have the same address, and the laptop a stanza for it."""
+    for site in sites:
+        lab.network.run(site, ["ip", "addr", "add", "192.168.9.1/24", "dev", "lan"])
+    lab.laptop.write("/etc/network/interfaces", SWITCHED)
+
+
 @ONE_CLIENT
 def test_another_network_behind_the_same_switch(lab: Lab) -> None:
     """No carrier change; another MAC address behind the router's address."""
     laptop = lab.laptop
-    for site in ("home", "office"):
-        lab.network.run(site, ["ip", "addr", "add", "192.168.9.1/24", "dev", "lan"])
-    laptop.write("/etc/network/interfaces", SWITCHED)
+    share_router(lab, "home", "office")
 
     def move(site: str) -> None:
         lab.network.move(site, "eth0")
@@ -87,12 +92,9 @@ def test_another_network_behind_the_same_switch(lab: Lab) -> None:
 @ONE_CLIENT
 def test_another_network_before_the_kernel_reports_the_lost_carrier(lab: Lab) -> None:
     """The kernel keeps its neighbours then: what it knows of the router's address is the last network's."""
-    laptop = lab.laptop
-    for site in ("home", "cafe"):
-        lab.network.run(site, ["ip", "addr", "add", "192.168.9.1/24", "dev", "lan"])
-    laptop.write("/etc/network/interfaces", SWITCHED)
+    share_router(lab, "home", "cafe")
     lab.plug("home")
-    laptop.ifup("eth0")
+    lab.laptop.ifup("eth0")
     wait_for_watcher(lab)
     for site, location in (("cafe", None), ("home", "home-lan")) * 2:
         lab.network.replug(site, "eth0")
